@@ -1,0 +1,11 @@
+//! An outbound mail relay built as a scheduler-driven batch job runner.
+//!
+//! Each mail is tried once per pass; what fails is kept, message and all, in mail
+//! repositories. ARCHITECTURE.md walks a mail through the rooms below.
+
+pub mod clock;
+pub mod delivery;
+pub mod mail;
+pub mod pipeline;
+pub mod smtp;
+pub mod store;

@@ -1,0 +1,3 @@
+//! The `redeliver` program.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The wire language for both sides: reply, command, dot-stuffing. No I/O.
