@@ -1,0 +1,461 @@
+//! What every backend must do, as tests that a backend is put through.
+//!
+//! A backend calls [`store_contract!`] with a function that opens it at a directory. Each
+//! test opens the store anew as often as it needs "another process": a store that is
+//! dropped without `close` is one that died.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use chrono::{DateTime, TimeDelta};
+
+use super::*;
+use crate::mail::{Address, AttributeValue, IN_DOUBT, ReversePath, Side, Stage, attribute};
+
+/// Opens the backend under test.
+pub(super) type Open = fn(&Path) -> Arc<dyn Store>;
+
+/// Puts a backend through every test of the contract.
+macro_rules! store_contract {
+    ($open:expr) => {
+        store_contract! { $open;
+            what_was_inserted_is_claimed_settled_and_gone
+            a_message_written_ahead_is_read_back_octet_for_octet
+            a_split_loses_no_recipient_and_stores_the_message_once
+            two_claims_never_give_one_mail
+            a_mail_put_back_waits_for_the_next_run
+            spacing_decides_when_a_mail_is_due
+            a_clock_set_back_makes_nobody_wait
+            a_dead_process_gives_back_what_is_not_known
+            recorded_outcomes_survive_their_process
+            a_lost_claim_is_refused
+            a_mail_alone_in_hand_at_a_death_is_counted
+            an_uncounted_pass_leaves_the_counters
+            a_mail_in_hand_is_neither_moved_nor_removed
+            reprocessing_counts_and_resets
+            attempts_outlive_their_mail_for_the_retention_time
+            a_long_dialogue_is_cut_with_a_mark
+            pages_are_filtered_and_in_order
+            an_import_is_taken_once
+            runs_are_recorded
+        }
+    };
+    ($open:expr; $($test:ident)*) => {$(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $test() {
+            let directory = tempfile::tempdir().expect("a temporary directory");
+            $crate::store::contract::$test($open, directory.path()).await;
+        }
+    )*};
+}
+pub(super) use store_contract;
+
+fn at(seconds: i64) -> Time {
+    DateTime::from_timestamp(1_700_000_000 + seconds, 0).expect("in range")
+}
+
+fn address(text: &str) -> Address {
+    Address::parse(text).expect("an address")
+}
+
+fn key(text: &str) -> MailKey {
+    MailKey::parse(text).expect("a key")
+}
+
+fn temporary() -> RepositoryPath {
+    RepositoryPath::parse("var/mail/error/remote-delivery/temporary").expect("a path")
+}
+
+fn new_mail(name: &str, recipients: &[&str]) -> NewMail {
+    NewMail {
+        key: key(name),
+        name: name.to_owned(),
+        envelope: Envelope::new(
+            ReversePath::parse("a@sender.example").expect("an address"),
+            recipients.iter().map(|r| address(r)).collect(),
+        ),
+        state: "relay".to_owned(),
+        attributes: Attributes::default(),
+        message: NewMessage::Whole(Bytes::from_static(b"Subject: x\r\n\r\nbody\r\n")),
+        facts: MessageFacts { size: 20, ..MessageFacts::default() },
+        import_digest: None,
+    }
+}
+
+fn wanted(from: Place, run: Option<RunId>) -> Wanted {
+    Wanted { from, run, upto: Seq(i64::MAX), spacing: Vec::new(), limit: 100, suspects: false }
+}
+
+fn recorded(recipient: &str, outcome: Outcome) -> Recorded {
+    Recorded::without_contact(address(recipient), outcome, Stage::Rcpt, "as scripted".to_owned(), at(5))
+}
+
+async fn insert(store: &dyn Store, name: &str, recipients: &[&str]) {
+    store.insert(new_mail(name, recipients), at(0)).await.expect("inserted");
+}
+
+async fn claim_one(store: &dyn Store, from: Place) -> Claimed {
+    let mut claimed = store.claim(&wanted(from, None), at(1)).await.expect("claimed");
+    assert_eq!(claimed.len(), 1);
+    claimed.remove(0)
+}
+
+/// Settles the whole mail into `temporary`.
+async fn defer(store: &dyn Store, claimed: &Claimed, attempt: Option<AttemptId>, now: Time) {
+    let parts = vec![Resting { mail: claimed.mail.clone(), place: Some(temporary()) }];
+    let settlement = Settlement { parts, attempt, counted: attempt.is_some(), outcomes: Vec::new() };
+    store.settle(&claimed.claim, &settlement, now).await.expect("settled");
+}
+
+/// One counted pass that ends in `temporary`.
+async fn pass(store: &dyn Store, claimed: &Claimed, now: Time) {
+    let attempt = store.begin_attempt(&claimed.claim, &claimed.mail.attributes, now).await.expect("begun");
+    defer(store, claimed, Some(attempt), now).await;
+}
+
+pub(super) async fn what_was_inserted_is_claimed_settled_and_gone(open: Open, directory: &Path) {
+    let store = open(directory);
+    insert(&*store, "K1", &["b@x.example"]).await;
+    assert_eq!(store.size(&Place::Spool).await.expect("size"), 1);
+    let claimed = claim_one(&*store, Place::Spool).await;
+    assert_eq!(claimed.mail.envelope.recipients, [address("b@x.example")]);
+    assert_eq!(store.content(claimed.mail.message).read(0).expect("read"), b"Subject: x\r\n\r\nbody\r\n");
+    store.settle(&claimed.claim, &Settlement::default(), at(2)).await.expect("settled");
+    assert_eq!(store.size(&Place::Spool).await.expect("size"), 0);
+    assert!(store.content(claimed.mail.message).read(0).expect("read").is_empty(), "the message went with its mail");
+}
+
+pub(super) async fn a_message_written_ahead_is_read_back_octet_for_octet(open: Open, directory: &Path) {
+    let store = open(directory);
+    let rows: Vec<Vec<u8>> = (0..20_u8).map(|n| vec![n; crate::mail::CHUNK_BYTES]).collect();
+    let mut message = None;
+    for (number, row) in rows.iter().enumerate() {
+        let number = u32::try_from(number).expect("small");
+        message = Some(store.write_chunk(message, number, Bytes::from(row.clone()), at(0)).await.expect("written"));
+    }
+    let message = message.expect("a message");
+    let mail = NewMail { message: NewMessage::Written(message), ..new_mail("K1", &["b@x.example"]) };
+    store.insert(mail, at(0)).await.expect("inserted");
+    let (mut offset, mut read) = (0, Vec::new());
+    loop {
+        let piece = store.content(message).read(offset).expect("read");
+        if piece.is_empty() {
+            break;
+        }
+        offset += piece.len() as u64;
+        read.extend(piece);
+    }
+    assert!(read == rows.concat());
+    // A large message is deleted in steps; none of it stays.
+    let claimed = claim_one(&*store, Place::Spool).await;
+    store.settle(&claimed.claim, &Settlement::default(), at(2)).await.expect("settled");
+    while store.tidy().await.expect("tidied") {}
+    assert!(store.content(message).read(19 * crate::mail::CHUNK_BYTES as u64).expect("read").is_empty());
+}
+
+pub(super) async fn a_split_loses_no_recipient_and_stores_the_message_once(open: Open, directory: &Path) {
+    let store = open(directory);
+    insert(&*store, "K1", &["b@x.example", "c@x.example", "d@x.example"]).await;
+    let claimed = claim_one(&*store, Place::Spool).await;
+    let attempt = store.begin_attempt(&claimed.claim, &claimed.mail.attributes, at(2)).await.expect("begun");
+    let outcomes = [
+        recorded("b@x.example", Outcome::Delivered),
+        recorded("c@x.example", Outcome::Deferred),
+        recorded("d@x.example", Outcome::Failed),
+    ];
+    store.record(&claimed.claim, attempt, &outcomes, &[], 1000).await.expect("recorded");
+    let part = |name: &str, recipient: &str, place: &str| {
+        let mut mail = claimed.mail.clone();
+        mail.key = key(name);
+        mail.envelope.recipients = vec![address(recipient)];
+        Resting { mail, place: Some(RepositoryPath::parse(place).expect("a path")) }
+    };
+    let parts = vec![part("K1", "c@x.example", "t"), part("K2", "d@x.example", "p")];
+    let settlement = Settlement { parts, attempt: Some(attempt), counted: true, outcomes: Vec::new() };
+    store.settle(&claimed.claim, &settlement, at(3)).await.expect("settled");
+
+    let find = |place: &str, name: &str| {
+        let place = Place::Repository(RepositoryPath::parse(place).expect("a path"));
+        let (store, name) = (Arc::clone(&store), key(name));
+        async move { store.find(&place, &name).await.expect("found").mail }
+    };
+    let (deferred, failed) = (find("t", "K1").await, find("p", "K2").await);
+    assert_eq!((failed.origin.clone(), deferred.message), (Some(key("K1")), failed.message));
+    for (mail, recipient) in [(&deferred, "c@x.example"), (&failed, "d@x.example")] {
+        let attempts = store.attempts_of(mail).await.expect("attempts");
+        let seen: Vec<_> = attempts.iter().flat_map(|a| &a.recipients).map(|r| r.recipient.to_string()).collect();
+        assert_eq!(seen, [recipient], "an attempt is stored once and shown for the recipients that the mail has");
+    }
+    store
+        .remove(&Place::Repository(RepositoryPath::parse("t").expect("a path")), &key("K1"), at(4))
+        .await
+        .expect("removed");
+    assert!(!store.content(failed.message).read(0).expect("read").is_empty(), "the other part still has the message");
+    assert_eq!(store.attempts_of(&failed).await.expect("attempts").len(), 1, "and the record");
+}
+
+pub(super) async fn two_claims_never_give_one_mail(open: Open, directory: &Path) {
+    let (one, other) = (open(directory), open(directory));
+    for n in 0..50 {
+        insert(&*one, &format!("K{n}"), &["b@x.example"]).await;
+    }
+    let mut taken = Vec::new();
+    for _ in 0..6 {
+        let few = Wanted { limit: 5, ..wanted(Place::Spool, None) };
+        let (a, b) = tokio::join!(one.claim(&few, at(1)), other.claim(&few, at(1)));
+        taken.extend(a.expect("claimed").into_iter().chain(b.expect("claimed")).map(|c| c.mail.key));
+    }
+    assert_eq!(taken.len(), 50);
+    taken.sort();
+    taken.dedup();
+    assert_eq!(taken.len(), 50);
+}
+
+pub(super) async fn a_mail_put_back_waits_for_the_next_run(open: Open, directory: &Path) {
+    let store = open(directory);
+    insert(&*store, "K1", &["b@x.example"]).await;
+    let claimed = claim_one(&*store, Place::Spool).await;
+    defer(&*store, &claimed, None, at(2)).await;
+    let from = Place::Repository(temporary());
+    let (first, upto) = store.start_run("retry-temporary", "command", at(3)).await.expect("started");
+    let of = |run, upto| Wanted { upto, ..wanted(from.clone(), Some(run)) };
+    let claimed = store.claim(&of(first, upto), at(3)).await.expect("claimed").remove(0);
+    pass(&*store, &claimed, at(4)).await;
+    assert!(store.claim(&of(first, upto), at(5)).await.expect("claimed").is_empty(), "once in a run");
+    let (second, later) = store.start_run("retry-temporary", "command", at(5)).await.expect("started");
+    assert!(store.claim(&of(second, later), at(5)).await.expect("claimed").is_empty(), "while the first is going");
+    store.finish_run(first, Counts::default(), None, at(6)).await.expect("finished");
+    assert_eq!(store.claim(&of(second, later), at(6)).await.expect("claimed").len(), 1);
+}
+
+pub(super) async fn spacing_decides_when_a_mail_is_due(open: Open, directory: &Path) {
+    let store = open(directory);
+    let from = Place::Repository(temporary());
+    let spacing = vec![Duration::from_mins(15), Duration::from_hours(1)];
+    let spaced = Wanted { spacing, ..wanted(from.clone(), None) };
+    insert(&*store, "K1", &["b@x.example"]).await;
+    let mut claimed = claim_one(&*store, Place::Spool).await;
+    let mut last = 10;
+    for gap in [900, 3600, 3600] {
+        pass(&*store, &claimed, at(last)).await;
+        assert!(store.claim(&spaced, at(last + gap - 1)).await.expect("claimed").is_empty(), "not before {gap} s");
+        last += gap;
+        claimed = store.claim(&spaced, at(last)).await.expect("claimed").pop().expect("due");
+    }
+}
+
+pub(super) async fn a_clock_set_back_makes_nobody_wait(open: Open, directory: &Path) {
+    let store = open(directory);
+    insert(&*store, "K1", &["b@x.example"]).await;
+    let claimed = claim_one(&*store, Place::Spool).await;
+    pass(&*store, &claimed, at(1_000_000)).await;
+    let spaced = Wanted { spacing: vec![Duration::from_mins(15)], ..wanted(Place::Repository(temporary()), None) };
+    assert_eq!(store.claim(&spaced, at(0)).await.expect("claimed").len(), 1);
+}
+
+pub(super) async fn a_dead_process_gives_back_what_is_not_known(open: Open, directory: &Path) {
+    let store = open(directory);
+    insert(&*store, "K1", &["b@x.example", "c@x.example", "d@x.example"]).await;
+    let dying = open(directory);
+    let claimed = claim_one(&*dying, Place::Spool).await;
+    let mut attributes = claimed.mail.attributes.clone();
+    attributes.increment(attribute::AT_MOST_EXECUTIONS);
+    let attempt = dying.begin_attempt(&claimed.claim, &attributes, at(2)).await.expect("begun");
+    let outcomes = [recorded("b@x.example", Outcome::Delivered), recorded("d@x.example", Outcome::Failed)];
+    dying.record(&claimed.claim, attempt, &outcomes, &[], 1000).await.expect("recorded");
+    assert_eq!(store.reap(at(3)).await.expect("reaped"), Reaped::default(), "it lives");
+    drop(dying);
+    let reaped = store.reap(at(4)).await.expect("reaped");
+    assert_eq!(reaped, Reaped { instances: 1, mails: 1, in_doubt: 1 });
+    let suspects = Wanted { suspects: true, ..wanted(Place::Spool, None) };
+    let again = store.claim(&suspects, at(5)).await.expect("claimed").remove(0);
+    assert_eq!(again.mail.envelope.recipients, [address("c@x.example"), address("d@x.example")]);
+    assert_eq!(again.mail.recorded.iter().map(|r| r.recipient.to_string()).collect::<Vec<_>>(), ["d@x.example"]);
+    assert_eq!(again.mail.passes(), 1, "what was begun stays counted");
+    let attempts = store.attempts_of(&again.mail).await.expect("attempts");
+    assert_eq!((attempts[0].state, attempts[0].counted), (crate::mail::AttemptState::InDoubt, true));
+    let doubtful = attempts[0].recipients.iter().find(|r| r.recipient == address("c@x.example")).expect("recorded");
+    assert!(doubtful.cause.as_deref().is_some_and(|cause| cause.starts_with(IN_DOUBT)), "{doubtful:?}");
+}
+
+pub(super) async fn recorded_outcomes_survive_their_process(open: Open, directory: &Path) {
+    let store = open(directory);
+    insert(&*store, "K1", &["b@x.example"]).await;
+    let dying = open(directory);
+    let claimed = claim_one(&*dying, Place::Spool).await;
+    let attempt = dying.begin_attempt(&claimed.claim, &claimed.mail.attributes, at(2)).await.expect("begun");
+    dying
+        .record(&claimed.claim, attempt, &[recorded("b@x.example", Outcome::Delivered)], &[], 1000)
+        .await
+        .expect("recorded");
+    drop(dying);
+    store.reap(at(3)).await.expect("reaped");
+    assert_eq!(store.size(&Place::Spool).await.expect("size"), 0, "nobody is owed anything");
+    let all = store.attempts(&AttemptFilter::default(), None, 10).await.expect("attempts");
+    assert_eq!(all[0].1.state, crate::mail::AttemptState::Settled);
+}
+
+pub(super) async fn a_lost_claim_is_refused(open: Open, directory: &Path) {
+    let store = open(directory);
+    insert(&*store, "K1", &["b@x.example"]).await;
+    let claimed = claim_one(&*store, Place::Spool).await;
+    store.release(&claimed.claim).await.expect("released");
+    let again = claim_one(&*store, Place::Spool).await;
+    let lost = |result: Result<()>| matches!(result, Err(Error::ClaimLost(_)));
+    assert!(lost(store.settle(&claimed.claim, &Settlement::default(), at(3)).await));
+    assert!(lost(store.release(&claimed.claim).await));
+    assert!(lost(store.begin_attempt(&claimed.claim, &Attributes::default(), at(3)).await.map(drop)));
+    assert!(lost(store.record(&claimed.claim, AttemptId(1), &[], &[], 10).await));
+    store.settle(&again.claim, &Settlement::default(), at(4)).await.expect("settled");
+}
+
+pub(super) async fn a_mail_alone_in_hand_at_a_death_is_counted(open: Open, directory: &Path) {
+    let store = open(directory);
+    insert(&*store, "K1", &["b@x.example"]).await;
+    insert(&*store, "K2", &["b@x.example"]).await;
+    let suspects = Wanted { suspects: true, limit: 1, ..wanted(Place::Spool, None) };
+    let dying = open(directory);
+    assert_eq!(dying.claim(&wanted(Place::Spool, None), at(1)).await.expect("claimed").len(), 2);
+    drop(dying);
+    for deaths in 0..3 {
+        let dying = open(directory);
+        let claimed = dying.claim(&suspects, at(2)).await.expect("claimed").remove(0);
+        assert_eq!((claimed.mail.key.as_str(), claimed.deaths_alone), ("K1", deaths));
+        drop(dying);
+    }
+    let claimed = store.claim(&suspects, at(3)).await.expect("claimed").remove(0);
+    assert_eq!(claimed.deaths_alone, 3);
+    assert!(store.claim(&wanted(Place::Spool, None), at(3)).await.expect("claimed").is_empty(), "K2 is a suspect");
+}
+
+pub(super) async fn an_uncounted_pass_leaves_the_counters(open: Open, directory: &Path) {
+    let store = open(directory);
+    insert(&*store, "K1", &["b@x.example"]).await;
+    let claimed = claim_one(&*store, Place::Spool).await;
+    let mut counted = claimed.mail.attributes.clone();
+    counted.increment(attribute::AT_MOST_EXECUTIONS);
+    let attempt = store.begin_attempt(&claimed.claim, &counted, at(2)).await.expect("begun");
+    let parts = vec![Resting { mail: claimed.mail.clone(), place: None }];
+    let outcomes = vec![recorded("b@x.example", Outcome::Deferred)];
+    let settlement = Settlement { parts, attempt: Some(attempt), counted: false, outcomes };
+    store.settle(&claimed.claim, &settlement, at(3)).await.expect("settled");
+    let again = claim_one(&*store, Place::Spool).await;
+    assert_eq!(again.mail.passes(), 0);
+    let attempts = store.attempts_of(&again.mail).await.expect("attempts");
+    assert_eq!((attempts.len(), attempts[0].counted, attempts[0].recipients.len()), (1, false, 1));
+}
+
+pub(super) async fn a_mail_in_hand_is_neither_moved_nor_removed(open: Open, directory: &Path) {
+    let store = open(directory);
+    store.ensure_repositories(&[temporary()], at(0)).await.expect("made");
+    insert(&*store, "K1", &["b@x.example"]).await;
+    let _claimed = claim_one(&*store, Place::Spool).await;
+    let in_hand = |result: Result<()>| matches!(result, Err(Error::InHand(_)));
+    assert!(in_hand(store.remove(&Place::Spool, &key("K1"), at(2)).await));
+    assert!(in_hand(store.move_to(&Place::Spool, &key("K1"), &temporary(), at(2)).await));
+    assert!(in_hand(store.respool(&Place::Spool, &key("K1"), "relay", false, at(2)).await.map(drop)));
+    let unknown = store.remove(&Place::Spool, &key("K9"), at(2)).await;
+    assert!(matches!(unknown, Err(Error::NoSuchMail(_))));
+}
+
+pub(super) async fn reprocessing_counts_and_resets(open: Open, directory: &Path) {
+    let store = open(directory);
+    let mut mail = new_mail("K1", &["b@x.example"]);
+    mail.attributes.set(attribute::AT_MOST_EXECUTIONS, AttributeValue::Integer(8));
+    store.insert(mail, at(0)).await.expect("inserted");
+    let claimed = claim_one(&*store, Place::Spool).await;
+    defer(&*store, &claimed, None, at(2)).await;
+    let place = Place::Repository(temporary());
+    let kept = store.respool(&place, &key("K1"), "relay", false, at(3)).await.expect("respooled");
+    assert_eq!(kept.passes, 8);
+    let reset = store.respool(&Place::Spool, &key("K1"), "again", true, at(4)).await.expect("respooled");
+    assert_eq!(reset.passes, 0);
+    let found = store.find(&Place::Spool, &key("K1")).await.expect("found").mail;
+    assert_eq!((found.state.as_str(), found.attributes.integer(attribute::REPROCESSING)), ("again", Some(2)));
+}
+
+pub(super) async fn attempts_outlive_their_mail_for_the_retention_time(open: Open, directory: &Path) {
+    let store = open(directory);
+    insert(&*store, "K1", &["b@x.example"]).await;
+    let claimed = claim_one(&*store, Place::Spool).await;
+    let attempt = store.begin_attempt(&claimed.claim, &claimed.mail.attributes, at(2)).await.expect("begun");
+    store
+        .record(&claimed.claim, attempt, &[recorded("b@x.example", Outcome::Delivered)], &[], 1000)
+        .await
+        .expect("recorded");
+    let settlement = Settlement { attempt: Some(attempt), counted: true, ..Settlement::default() };
+    store.settle(&claimed.claim, &settlement, at(10)).await.expect("settled");
+    assert_eq!(store.purge_attempts(at(10), 100, at(20)).await.expect("purged"), 0);
+    let filter =
+        AttemptFilter { recipient: Some("B@x.example".into()), outcome: Some(Outcome::Delivered), since: Some(at(2)) };
+    assert_eq!(store.attempts(&filter, None, 10).await.expect("attempts").len(), 1);
+    assert_eq!(store.purge_attempts(at(11), 100, at(20)).await.expect("purged"), 1);
+    assert!(store.attempts(&AttemptFilter::default(), None, 10).await.expect("attempts").is_empty());
+}
+
+pub(super) async fn a_long_dialogue_is_cut_with_a_mark(open: Open, directory: &Path) {
+    let store = open(directory);
+    insert(&*store, "K1", &["b@x.example"]).await;
+    let claimed = claim_one(&*store, Place::Spool).await;
+    let attempt = store.begin_attempt(&claimed.claim, &claimed.mail.attributes, at(2)).await.expect("begun");
+    let line = DialogueEntry { time: at(3), from: Side::Server, text: "x".repeat(300) };
+    for _ in 0..3 {
+        store.record(&claimed.claim, attempt, &[], &[line.clone(), line.clone()], 1000).await.expect("recorded");
+    }
+    let dialogue = store.attempts_of(&claimed.mail).await.expect("attempts").remove(0).dialogue;
+    assert_eq!(dialogue.len(), 3, "two lines fit, then the mark, then nothing");
+    assert!(dialogue[2].text.contains("cut"), "{dialogue:?}");
+}
+
+pub(super) async fn pages_are_filtered_and_in_order(open: Open, directory: &Path) {
+    let store = open(directory);
+    for n in 0..7 {
+        let recipient = if n % 2 == 0 { "even@x.example" } else { "odd@y_z.example" };
+        insert(&*store, &format!("K{n}"), &[recipient]).await;
+    }
+    let all = MailFilter::default();
+    let first = store.list(&Place::Spool, &all, None, 4).await.expect("a page");
+    let second = store.list(&Place::Spool, &all, Some(first[3].seq), 4).await.expect("a page");
+    let keys: Vec<_> = first.iter().chain(&second).map(|l| l.mail.key.to_string()).collect();
+    assert_eq!(keys, ["K0", "K1", "K2", "K3", "K4", "K5", "K6"]);
+    let count = |filter: MailFilter| {
+        let store = Arc::clone(&store);
+        async move { store.list(&Place::Spool, &filter, None, 100).await.expect("a page").len() }
+    };
+    let with = |text: &str| Some(text.to_owned());
+    assert_eq!(count(MailFilter { recipient: with("EVEN@x.example"), ..all.clone() }).await, 4);
+    assert_eq!(count(MailFilter { recipient: with("*@y_z.example"), ..all.clone() }).await, 3);
+    assert_eq!(count(MailFilter { domain: with("yaz.example"), ..all.clone() }).await, 0, "_ is no wildcard");
+    assert_eq!(count(MailFilter { domain: with("%"), ..all.clone() }).await, 0, "% is no wildcard");
+    assert_eq!(count(MailFilter { sender: with("A@sender.example"), passes: Some(0), ..all.clone() }).await, 7);
+    assert_eq!(count(MailFilter { code: Some(550), ..all.clone() }).await, 0);
+    assert_eq!(count(MailFilter { before: Some(at(0) + TimeDelta::seconds(1)), after: Some(at(-1)), ..all }).await, 7);
+}
+
+pub(super) async fn an_import_is_taken_once(open: Open, directory: &Path) {
+    let store = open(directory);
+    let mail = |name: &str| NewMail { import_digest: Some("d".into()), ..new_mail(name, &["b@x.example"]) };
+    store.insert(mail("K1"), at(0)).await.expect("inserted");
+    let again = store.insert(mail("K2"), at(0)).await;
+    assert!(matches!(again, Err(Error::ImportedBefore(key)) if key.as_str() == "K1"));
+    assert_eq!(store.size(&Place::Spool).await.expect("size"), 1);
+}
+
+pub(super) async fn runs_are_recorded(open: Open, directory: &Path) {
+    let store = open(directory);
+    let (run, _) = store.start_run("retry-temporary", "schedule", at(1)).await.expect("started");
+    let counts = Counts { selected: 3, delivered: 2, deferred: 1, ..Counts::default() };
+    store.finish_run(run, counts, Some("why"), at(2)).await.expect("finished");
+    let dying = open(directory);
+    dying.start_run("other", "command", at(3)).await.expect("started");
+    drop(dying);
+    store.reap(at(4)).await.expect("reaped");
+    let runs = store.runs(None, 10).await.expect("runs");
+    assert_eq!((runs[1].counts, runs[1].failure.as_deref(), runs[1].finished), (counts, Some("why"), Some(at(2))));
+    assert_eq!(runs[0].failure.as_deref(), Some("its process died"));
+    assert_eq!(store.runs(Some("retry-temporary"), 10).await.expect("runs").len(), 1);
+    store.see_schedule("s", at(9)).await.expect("seen");
+    assert_eq!(store.schedule_seen("s").await.expect("seen"), Some(at(9)));
+}

@@ -1,0 +1,85 @@
+//! What a store can answer instead.
+
+use std::path::PathBuf;
+
+use crate::mail::{MailKey, RepositoryPath};
+
+/// Why a call did nothing.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// No repository of that name.
+    #[error("repository {0} does not exist")]
+    NoSuchRepository(RepositoryPath),
+    /// No such mail there.
+    #[error("there is no mail {0} in it")]
+    NoSuchMail(MailKey),
+    /// Somebody works on the mail now.
+    #[error("mail {0} is in hand: an attempt is under way")]
+    InHand(MailKey),
+    /// The claim was reaped: another process may have the mail now.
+    #[error("mail {0} is no longer held by this process")]
+    ClaimLost(MailKey),
+    /// An import took it in already.
+    #[error("it was imported before, as mail {0}")]
+    ImportedBefore(MailKey),
+    /// The store cannot be opened.
+    #[error("cannot open the store {}: {why}", path.display())]
+    CannotOpen {
+        /// The database file.
+        path: PathBuf,
+        /// What is wrong, and where it is known what would be right.
+        why: String,
+    },
+    /// The store can be opened and does not work.
+    #[error("the store {kind}{detail}")]
+    Trouble {
+        /// What kind of trouble.
+        kind: Trouble,
+        /// The database's own words, with `: ` in front.
+        detail: String,
+    },
+}
+
+/// Kinds of trouble with an open store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// Another process holds the write lock for too long.
+    Busy,
+    /// No room on the file system.
+    Full,
+    /// The file system or the file may not be written.
+    ReadOnly,
+    /// Reading or writing failed.
+    Io,
+    /// The database is damaged.
+    Corrupt,
+    /// This process closed it.
+    Closed,
+    /// Anything else: a fault of ours.
+    Internal,
+}
+
+impl std::fmt::Display for Trouble {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Busy => "is locked by another process",
+            Self::Full => "has no room left: make room on its file system",
+            Self::ReadOnly => "is read-only",
+            Self::Io => "cannot be read or written",
+            Self::Corrupt => "is damaged: restore a backup, or try sqlite3's .recover",
+            Self::Closed => "is closed",
+            Self::Internal => "answered with an error",
+        })
+    }
+}
+
+impl Error {
+    pub(super) fn trouble(kind: Trouble, detail: impl std::fmt::Display) -> Self {
+        Self::Trouble { kind, detail: format!(": {detail}") }
+    }
+
+    /// Whether trying again may help without anybody doing anything.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Trouble { kind: Trouble::Busy | Trouble::Full | Trouble::Io, .. })
+    }
+}

@@ -1,0 +1,107 @@
+//! Who has the store open, and whether he is alive.
+//!
+//! An instance holds a kernel lock on one byte (its number) of a file beside the
+//! database. The kernel lets go of it when the process dies, however it dies; a number
+//! is never used twice, so there is no stale lock and no process id to be mistaken about.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::super::{Error, Result, Time, Trouble};
+
+/// This process's registration; dropping it lets go of the lock.
+pub(super) struct Instance {
+    pub(super) id: i64,
+    _lock: File,
+}
+
+/// The file of locks.
+pub(super) struct Liveness {
+    path: PathBuf,
+    probe: File,
+}
+
+impl Liveness {
+    /// Opens, or makes, the file of locks beside the database at `database`.
+    pub(super) fn open(database: &Path) -> io::Result<Self> {
+        let mut path = database.as_os_str().to_owned();
+        path.push("-instances");
+        let path = PathBuf::from(path);
+        let probe = open_lock_file(&path)?;
+        Ok(Self { path, probe })
+    }
+
+    /// Whether some process holds the lock of `instance`. Trouble counts as alive: nothing
+    /// is taken from anybody on a guess.
+    fn is_alive(&self, instance: i64) -> bool {
+        let mut lock = byte_lock(instance);
+        match fcntl(self.probe.as_fd(), FcntlArg::F_OFD_GETLK(&mut lock)) {
+            Ok(_) => i32::from(lock.l_type) != libc::F_UNLCK,
+            Err(_) => true,
+        }
+    }
+}
+
+fn open_lock_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o640).open(path)
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "F_WRLCK and SEEK_SET are 1 and 0")]
+fn byte_lock(instance: i64) -> libc::flock {
+    libc::flock { l_type: libc::F_WRLCK as i16, l_whence: libc::SEEK_SET as i16, l_start: instance, l_len: 1, l_pid: 0 }
+}
+
+/// Registers this process. The lock is taken before the row is committed, so that
+/// nobody can see the one without the other.
+pub(super) fn register(connection: &Connection, liveness: &Liveness, kind: &str, now: Time) -> Result<Instance> {
+    connection.execute(
+        "INSERT INTO instance (kind, pid, started) VALUES (?1, ?2, ?3)",
+        params![kind, std::process::id(), now.timestamp_millis()],
+    )?;
+    let id = connection.last_insert_rowid();
+    let lock = open_lock_file(&liveness.path).map_err(|error| Error::trouble(Trouble::Io, error))?;
+    fcntl(lock.as_fd(), FcntlArg::F_OFD_SETLK(&byte_lock(id))).map_err(|error| Error::trouble(Trouble::Io, error))?;
+    Ok(Instance { id, _lock: lock })
+}
+
+/// Ends an instance in order.
+pub(super) fn end(connection: &Connection, instance: i64, now: Time) -> Result<()> {
+    connection.execute("UPDATE instance SET ended = ?2 WHERE id = ?1", params![instance, now.timestamp_millis()])?;
+    Ok(())
+}
+
+/// Instances that did not end in order and whose lock nobody holds.
+pub(super) fn dead(connection: &Connection, liveness: &Liveness, own: Option<i64>) -> Result<Vec<i64>> {
+    let mut statement = connection.prepare_cached("SELECT id FROM instance WHERE ended IS NULL")?;
+    let going = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()?;
+    Ok(going.into_iter().filter(|&id| Some(id) != own && !liveness.is_alive(id)).collect())
+}
+
+/// The process id that an instance of `kind` has, where one is alive.
+pub(super) fn alive_of_kind(
+    connection: &Connection,
+    liveness: &Liveness,
+    kind: &str,
+    own: Option<i64>,
+) -> Result<Option<u32>> {
+    let mut statement = connection.prepare_cached("SELECT id, pid FROM instance WHERE ended IS NULL AND kind = ?1")?;
+    let rows = statement.query_map([kind], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let going = rows.collect::<rusqlite::Result<Vec<(i64, u32)>>>()?;
+    Ok(going.into_iter().find(|&(id, _)| Some(id) != own && liveness.is_alive(id)).map(|(_, pid)| pid))
+}
+
+/// The next number of the one sequence: orders what comes to rest, and makes claims unique.
+pub(super) fn next_number(connection: &Connection) -> Result<i64> {
+    let number = connection
+        .prepare_cached("UPDATE sequence SET value = value + 1 RETURNING value")?
+        .query_row([], |row| row.get(0))
+        .optional()?;
+    number.ok_or_else(|| Error::trouble(Trouble::Corrupt, "the table sequence is empty"))
+}

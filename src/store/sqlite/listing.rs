@@ -1,0 +1,105 @@
+//! Repositories and their mails, by page. Pages begin behind a key of the order, never at
+//! an offset, so that the last costs what the first does.
+
+use rusqlite::{Connection, ToSql};
+
+use super::super::{Listed, MailFilter, Place, RepositorySize, Result, Seq};
+use super::{filing, rows};
+use crate::mail::{MailKey, RepositoryPath};
+
+/// All repositories, by path.
+pub(super) fn repositories(connection: &Connection) -> Result<Vec<RepositorySize>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT path, (SELECT count(*) FROM mail WHERE mail.repository = repository.id) FROM repository \
+         WHERE id > 0 ORDER BY path",
+    )?;
+    let rows = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get(1)?)))?;
+    let mut repositories = Vec::new();
+    for row in rows {
+        let (path, size) = row?;
+        // A name that was valid when it was stored stays so; what is not is not listed.
+        if let Ok(path) = RepositoryPath::parse(&path) {
+            repositories.push(RepositorySize { path, size });
+        }
+    }
+    Ok(repositories)
+}
+
+/// Mails in a place.
+pub(super) fn size(connection: &Connection, place: &Place) -> Result<u64> {
+    let repository = rows::place_id(connection, place)?;
+    let mut statement = connection.prepare_cached("SELECT count(*) FROM mail WHERE repository = ?1")?;
+    Ok(statement.query_row([repository], |row| row.get(0))?)
+}
+
+/// A page of a place's mails, oldest first.
+pub(super) fn list(
+    connection: &Connection,
+    place: &Place,
+    filter: &MailFilter,
+    after: Option<Seq>,
+    limit: usize,
+) -> Result<Vec<Listed>> {
+    let repository = rows::place_id(connection, place)?;
+    let after = after.map_or(i64::MIN, |seq| seq.0);
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let mut conditions = String::new();
+    let mut values: Vec<Box<dyn ToSql>> = vec![Box::new(repository), Box::new(after), Box::new(limit)];
+    for (condition, value) in conditions_of(filter) {
+        values.push(value);
+        conditions.push_str(" AND ");
+        conditions.push_str(&condition.replace('?', &format!("?{}", values.len())));
+    }
+    let sql = format!(
+        "SELECT {} FROM mail JOIN message ON message.id = mail.message \
+         WHERE mail.repository = ?1 AND mail.seq > ?2{conditions} ORDER BY mail.seq LIMIT ?3",
+        rows::MAIL_COLUMNS
+    );
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut found = statement.query(rusqlite::params_from_iter(values.iter().map(|value| &**value)))?;
+    let mut page = Vec::new();
+    while let Some(row) = found.next()? {
+        page.push(rows::mail(row)?.listed);
+    }
+    Ok(page)
+}
+
+/// The filter as SQL, one condition with one value each.
+fn conditions_of(filter: &MailFilter) -> Vec<(&'static str, Box<dyn ToSql>)> {
+    let mut conditions: Vec<(&'static str, Box<dyn ToSql>)> = Vec::new();
+    if let Some(sender) = &filter.sender {
+        conditions.push(("lower(coalesce(mail.sender, '<>')) = lower(?)", Box::new(sender.clone())));
+    }
+    if let Some(recipient) = &filter.recipient {
+        match recipient.strip_prefix("*@") {
+            Some(domain) => conditions.push((OF_DOMAIN, Box::new(domain.to_owned()))),
+            None => conditions.push((
+                "EXISTS (SELECT 1 FROM json_each(mail.recipients) WHERE lower(value) = lower(?))",
+                Box::new(recipient.clone()),
+            )),
+        }
+    }
+    if let Some(domain) = &filter.domain {
+        conditions.push((OF_DOMAIN, Box::new(domain.clone())));
+    }
+    if let Some(code) = filter.code {
+        conditions.push(("json_extract(mail.attributes, '$.\"delivery-error-code\"') = ?", Box::new(code)));
+    }
+    if let Some(before) = filter.before {
+        conditions.push(("mail.last_updated < ?", Box::new(before.timestamp_millis())));
+    }
+    if let Some(after) = filter.after {
+        conditions.push(("mail.last_updated > ?", Box::new(after.timestamp_millis())));
+    }
+    if let Some(passes) = filter.passes {
+        conditions.push(("coalesce(json_extract(mail.attributes, '$.AT_MOST_EXECUTIONS'), 0) = ?", Box::new(passes)));
+    }
+    conditions
+}
+
+const OF_DOMAIN: &str = "EXISTS (SELECT 1 FROM json_each(mail.recipients) WHERE lower(value) LIKE '%@' || replace(replace(lower(?), '%', ''), '_', '\\_') ESCAPE '\\')";
+
+/// One mail of a place.
+pub(super) fn find(connection: &Connection, place: &Place, key: &MailKey) -> Result<Listed> {
+    Ok(filing::find(connection, place, key)?.listed)
+}

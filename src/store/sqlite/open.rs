@@ -1,0 +1,166 @@
+//! Opening a database: what it is, which version it has, how it is set up.
+
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use super::super::{Error, Result, Trouble};
+
+/// "redl": tells our databases from others (the SQLite header's application id).
+const APPLICATION_ID: i32 = 0x7265_646c;
+
+/// Append-only: the n-th brings a database from version n to n + 1.
+const MIGRATIONS: &[&str] = &[include_str!("../migrations/0001_initial.sql")];
+
+/// How long a writer waits for another process's commit.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The oldest SQLite that is used: 3.51.3 mends the WAL-reset bug, which can damage a
+/// database that two processes write.
+pub const fn oldest_sqlite() -> i32 {
+    3_051_003
+}
+
+/// Opens for writing, sets up, migrates.
+pub(super) fn open(path: &Path) -> Result<Connection> {
+    if rusqlite::version_number() < oldest_sqlite() {
+        return Err(cannot_open(path, format!("SQLite {} is too old: 3.51.3 is needed", rusqlite::version())));
+    }
+    make_directory(path)?;
+    let mut connection = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )
+    .map_err(|error| explain(path, &error))?;
+    set_up(path, &mut connection).map_err(|error| match error {
+        Failure::Sqlite(error) => explain(path, &error),
+        Failure::Other(error) => error,
+    })?;
+    Ok(connection)
+}
+
+fn make_directory(path: &Path) -> Result<()> {
+    let Some(directory) = path.parent().filter(|p| !p.as_os_str().is_empty()) else { return Ok(()) };
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o750)
+        .create(directory)
+        .map_err(|error| cannot_open(path, format!("cannot make its directory: {error}")))
+}
+
+/// A connection for reading only.
+pub(super) fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
+    let connection =
+        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(connection)
+}
+
+enum Failure {
+    Sqlite(rusqlite::Error),
+    Other(Error),
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+fn set_up(path: &Path, connection: &mut Connection) -> std::result::Result<(), Failure> {
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(128);
+    check_ours(path, connection)?;
+    // Must come before the first table; later it changes nothing.
+    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+    if mode != "wal" {
+        return Err(Failure::Other(cannot_open(
+            path,
+            format!("its journal mode stays {mode:?}: WAL needs a local file system that may be written"),
+        )));
+    }
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", "ON")?;
+    connection.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024)?;
+    migrate(path, connection)
+}
+
+/// Refuses a database of another program or of a newer version before anything is written.
+fn check_ours(path: &Path, connection: &Connection) -> std::result::Result<(), Failure> {
+    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    let application: i32 = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
+    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    let why = if version == 0 && tables == 0 {
+        return Ok(());
+    } else if application != APPLICATION_ID {
+        "it is a database of another program".to_owned()
+    } else if version > known_version() {
+        format!(
+            "it has schema version {version}, this program knows up to {}: use the newer redeliver",
+            known_version()
+        )
+    } else {
+        return Ok(());
+    };
+    Err(Failure::Other(cannot_open(path, why)))
+}
+
+fn known_version() -> i64 {
+    i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
+}
+
+fn migrate(path: &Path, connection: &mut Connection) -> std::result::Result<(), Failure> {
+    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if version == known_version() {
+        return Ok(());
+    }
+    let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    // Another process may have been first: look again, now with the lock.
+    check_ours(path, &transaction)?;
+    let version: i64 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    for step in &MIGRATIONS[usize::try_from(version).unwrap_or(0)..] {
+        transaction.execute_batch(step)?;
+    }
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", known_version())?;
+    transaction.commit()?;
+    Ok(())
+}
+
+pub(super) fn cannot_open(path: &Path, why: String) -> Error {
+    Error::CannotOpen { path: path.to_owned(), why }
+}
+
+/// The operator's next step is in the text, where SQLite's own words do not name it.
+fn explain(path: &Path, error: &rusqlite::Error) -> Error {
+    let why = match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase) => "it is not a SQLite database".to_owned(),
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            "another process has locked it for more than 10 s".to_owned()
+        }
+        Some(ErrorCode::ReadOnly) => "it may not be written by this user, or its file system is read-only".to_owned(),
+        Some(ErrorCode::DiskFull) => "there is no room left on its file system".to_owned(),
+        Some(ErrorCode::DatabaseCorrupt) => "it is damaged: restore a backup, or try sqlite3's .recover".to_owned(),
+        Some(ErrorCode::CannotOpen) if path.is_dir() => "it is a directory".to_owned(),
+        _ => error.to_string(),
+    };
+    cannot_open(path, why)
+}
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Self {
+        let kind = match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Trouble::Busy,
+            Some(ErrorCode::DiskFull) => Trouble::Full,
+            Some(ErrorCode::ReadOnly) => Trouble::ReadOnly,
+            Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen | ErrorCode::OutOfMemory) => Trouble::Io,
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Trouble::Corrupt,
+            _ => Trouble::Internal,
+        };
+        Self::trouble(kind, error)
+    }
+}

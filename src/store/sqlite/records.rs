@@ -1,0 +1,221 @@
+//! The record of attempts: begun, added to, read.
+
+use rusqlite::{Connection, Row, params};
+
+use super::super::{AttemptFilter, AttemptId, Claim, Result, Time};
+use super::{claims, rows};
+use crate::mail::{
+    Attempt, AttemptState, Attributes, Dialogue, DialogueEntry, Mail, MailKey, Recorded, ReversePath, Side,
+};
+
+/// Opens the attempt and counts it, with the attributes as the matchers left them.
+pub(super) fn begin(connection: &Connection, claim: &Claim, attributes: &Attributes, now: Time) -> Result<AttemptId> {
+    claims::verify(connection, claim)?;
+    connection
+        .prepare_cached("UPDATE mail SET attributes = ?2, attempts = attempts + 1 WHERE id = ?1")?
+        .execute(params![claim.mail, rows::to_json(attributes)?])?;
+    open(connection, claim.mail, now)
+}
+
+/// Writes the attributes of a mail whose attempt is open.
+pub(super) fn note_attributes(connection: &Connection, claim: &Claim, attributes: &Attributes) -> Result<()> {
+    claims::verify(connection, claim)?;
+    connection
+        .prepare_cached("UPDATE mail SET attributes = ?2 WHERE id = ?1")?
+        .execute(params![claim.mail, rows::to_json(attributes)?])?;
+    Ok(())
+}
+
+/// Adds an open record to the mail's.
+pub(super) fn open(connection: &Connection, mail: i64, now: Time) -> Result<AttemptId> {
+    connection.prepare_cached("UPDATE mail SET records = records + 1 WHERE id = ?1")?.execute([mail])?;
+    connection
+        .prepare_cached(
+            "INSERT INTO attempt (mail, sender, number, instance, run, started) \
+             SELECT key, sender, records, instance, run, ?2 FROM mail WHERE id = ?1",
+        )?
+        .execute(params![mail, now.timestamp_millis()])?;
+    Ok(AttemptId(connection.last_insert_rowid()))
+}
+
+/// Ends a record: in doubt where one of its outcomes is, else settled.
+pub(super) fn finish(connection: &Connection, attempt: AttemptId, counted: bool, now: Time) -> Result<()> {
+    let in_doubt = outcomes(connection, attempt)?.iter().any(Recorded::in_doubt);
+    let state = if in_doubt { 2 } else { 1 };
+    connection
+        .prepare_cached("UPDATE attempt SET finished = ?2, state = ?3, counted = ?4 WHERE id = ?1")?
+        .execute(params![attempt.0, now.timestamp_millis(), state, counted])?;
+    Ok(())
+}
+
+/// Adds outcomes and what was said.
+pub(super) fn record(
+    connection: &Connection,
+    attempt: AttemptId,
+    outcomes: &[Recorded],
+    dialogue: &[DialogueEntry],
+    dialogue_limit: usize,
+) -> Result<()> {
+    let first: i64 = connection
+        .prepare_cached("SELECT count(*) FROM attempt_recipient WHERE attempt = ?1")?
+        .query_row([attempt.0], |row| row.get(0))?;
+    for (position, outcome) in (first..).zip(outcomes) {
+        connection
+            .prepare_cached(
+                "INSERT INTO attempt_recipient (attempt, position, recipient, outcome, code, next_hop, record) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            )?
+            .execute(params![
+                attempt.0,
+                position,
+                outcome.recipient.mailbox(),
+                outcome.outcome.to_string(),
+                outcome.code,
+                outcome.next_hop,
+                rows::to_json(outcome)?,
+            ])?;
+    }
+    append_dialogue(connection, attempt, dialogue, dialogue_limit)
+}
+
+/// How a dialogue that was cut ends.
+const CUT: &str = "[dialogue cut here: it is longer than audit.maxDialogue]";
+
+fn append_dialogue(
+    connection: &Connection,
+    attempt: AttemptId,
+    dialogue: &[DialogueEntry],
+    limit: usize,
+) -> Result<()> {
+    if dialogue.is_empty() {
+        return Ok(());
+    }
+    connection
+        .prepare_cached("INSERT INTO dialogue (attempt) VALUES (?1) ON CONFLICT (attempt) DO NOTHING")?
+        .execute([attempt.0])?;
+    let (used, cut): (usize, bool) = connection
+        .prepare_cached("SELECT octet_length(entries), cut FROM dialogue WHERE attempt = ?1")?
+        .query_row([attempt.0], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    if cut {
+        return Ok(());
+    }
+    let (lines, cut) = lines_within(dialogue, limit.saturating_sub(used))?;
+    connection
+        .prepare_cached("UPDATE dialogue SET entries = entries || ?2, cut = ?3 WHERE attempt = ?1")?
+        .execute(params![attempt.0, lines, cut])?;
+    Ok(())
+}
+
+/// The entries as lines while they fit, then the mark; whether it was needed.
+fn lines_within(dialogue: &[DialogueEntry], room: usize) -> Result<(String, bool)> {
+    let mut lines = String::new();
+    for entry in dialogue {
+        let line = rows::to_json(entry)?;
+        if lines.len() + line.len() >= room {
+            let mark = DialogueEntry { time: entry.time, from: Side::Client, text: CUT.to_owned() };
+            return Ok((lines + &rows::to_json(&mark)? + "\n", true));
+        }
+        lines.push_str(&line);
+        lines.push('\n');
+    }
+    Ok((lines, false))
+}
+
+/// The outcomes recorded for an attempt so far.
+pub(super) fn outcomes(connection: &Connection, attempt: AttemptId) -> Result<Vec<Recorded>> {
+    let mut statement =
+        connection.prepare_cached("SELECT record FROM attempt_recipient WHERE attempt = ?1 ORDER BY position")?;
+    let records = statement.query_map([attempt.0], |row| row.get::<_, String>(0))?;
+    records.map(|record| rows::from_json(&record?)).collect()
+}
+
+fn dialogue(connection: &Connection, attempt: AttemptId) -> Result<Dialogue> {
+    let mut statement = connection.prepare_cached("SELECT entries FROM dialogue WHERE attempt = ?1")?;
+    let mut found = statement.query([attempt.0])?;
+    let Some(row) = found.next()? else { return Ok(Vec::new()) };
+    row.get::<_, String>(0)?.lines().map(rows::from_json).collect()
+}
+
+const ATTEMPT_COLUMNS: &str = "attempt.id, attempt.mail, attempt.sender, attempt.number, attempt.started, attempt.finished, attempt.state, attempt.counted";
+
+/// Reads a row of [`ATTEMPT_COLUMNS`] with all that belongs to it.
+fn attempt(connection: &Connection, row: &Row<'_>) -> Result<(AttemptId, Attempt)> {
+    let id = AttemptId(row.get(0)?);
+    let key: MailKey = rows::key(&row.get::<_, String>(1)?)?;
+    let sender = match row.get::<_, Option<String>>(2)? {
+        None => ReversePath::Null,
+        Some(text) => rows::from_json(&rows::to_json(&text)?)?,
+    };
+    let attempt = Attempt {
+        number: row.get(3)?,
+        started: rows::time(row.get(4)?),
+        finished: row.get::<_, Option<i64>>(5)?.map(rows::time),
+        state: match row.get::<_, i64>(6)? {
+            0 => AttemptState::Open,
+            1 => AttemptState::Settled,
+            _ => AttemptState::InDoubt,
+        },
+        counted: row.get(7)?,
+        recipients: outcomes(connection, id)?,
+        dialogue: dialogue(connection, id)?,
+        key,
+        sender,
+    };
+    Ok((id, attempt))
+}
+
+/// Attempts of a mail and of those it was split off from, for the recipients it has.
+pub(super) fn of_mail(connection: &Connection, mail: &Mail) -> Result<Vec<Attempt>> {
+    let sql = format!(
+        "SELECT {ATTEMPT_COLUMNS} FROM attempt WHERE mail = ?1 OR id IN (SELECT shared.id FROM lineage \
+         JOIN attempt shared ON shared.mail = lineage.key AND shared.id <= lineage.upto \
+         WHERE lineage.mail = (SELECT id FROM mail WHERE key = ?1)) ORDER BY id"
+    );
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut found = statement.query([mail.key.as_str()])?;
+    let owed: Vec<String> = mail.envelope.recipients.iter().map(crate::mail::Address::mailbox).collect();
+    let mut attempts = Vec::new();
+    while let Some(row) = found.next()? {
+        let (_, mut attempt) = attempt(connection, row)?;
+        attempt.recipients.retain(|recorded| owed.contains(&recorded.recipient.mailbox()));
+        attempts.push(attempt);
+    }
+    Ok(attempts)
+}
+
+/// A page of all attempts.
+pub(super) fn page(
+    connection: &Connection,
+    filter: &AttemptFilter,
+    after: Option<AttemptId>,
+    limit: usize,
+) -> Result<Vec<(AttemptId, Attempt)>> {
+    let sql = format!(
+        "SELECT {ATTEMPT_COLUMNS} FROM attempt WHERE id > ?1 AND (?2 IS NULL OR started >= ?2) \
+         AND ((?3 IS NULL AND ?4 IS NULL) OR EXISTS (SELECT 1 FROM attempt_recipient WHERE attempt = attempt.id \
+         AND (?3 IS NULL OR lower(recipient) = lower(?3)) AND (?4 IS NULL OR outcome = ?4))) ORDER BY id LIMIT ?5"
+    );
+    let mut statement = connection.prepare_cached(&sql)?;
+    let first = after.map_or(0, |id| id.0).max(first_since(connection, filter.since)?);
+    let mut found = statement.query(params![
+        first,
+        filter.since.map(|since| since.timestamp_millis()),
+        filter.recipient,
+        filter.outcome.map(|outcome| outcome.to_string()),
+        i64::try_from(limit).unwrap_or(i64::MAX),
+    ])?;
+    let mut attempts = Vec::new();
+    while let Some(row) = found.next()? {
+        attempts.push(attempt(connection, row)?);
+    }
+    Ok(attempts)
+}
+
+/// Just below the first attempt of that time, so that a page does not read through all before it.
+fn first_since(connection: &Connection, since: Option<Time>) -> Result<i64> {
+    let Some(since) = since else { return Ok(0) };
+    let first: Option<i64> = connection
+        .prepare_cached("SELECT min(id) FROM attempt WHERE started >= ?1")?
+        .query_row([since.timestamp_millis()], |row| row.get(0))?;
+    Ok(first.map_or(0, |id| id - 1))
+}

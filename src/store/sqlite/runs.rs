@@ -1,0 +1,93 @@
+//! Runs of jobs, and when schedules were last seen.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::super::{Counts, Result, Run, RunId, Seq, Time};
+use super::instance::next_number;
+use super::rows;
+
+/// Begins a run. Its number in the sequence parts what was there from what comes later.
+pub(super) fn start(
+    connection: &Connection,
+    job: &str,
+    trigger: &str,
+    instance: i64,
+    now: Time,
+) -> Result<(RunId, Seq)> {
+    connection
+        .prepare_cached("INSERT INTO run (job, cause, instance, started) VALUES (?1, ?2, ?3, ?4)")?
+        .execute(params![job, trigger, instance, now.timestamp_millis()])?;
+    Ok((RunId(connection.last_insert_rowid()), Seq(next_number(connection)?)))
+}
+
+/// Ends a run.
+pub(super) fn finish(
+    connection: &Connection,
+    run: RunId,
+    counts: Counts,
+    failure: Option<&str>,
+    now: Time,
+) -> Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE run SET finished = ?2, selected = ?3, delivered = ?4, deferred = ?5, failed = ?6, promoted = ?7, \
+             errors = ?8, failure = ?9 WHERE id = ?1",
+        )?
+        .execute(params![
+            run.0,
+            now.timestamp_millis(),
+            counts.selected,
+            counts.delivered,
+            counts.deferred,
+            counts.failed,
+            counts.promoted,
+            counts.errors,
+            failure,
+        ])?;
+    Ok(())
+}
+
+/// The latest runs, newest first.
+pub(super) fn list(connection: &Connection, job: Option<&str>, limit: usize) -> Result<Vec<Run>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT id, job, cause, started, finished, selected, delivered, deferred, failed, promoted, errors, failure \
+         FROM run WHERE ?1 IS NULL OR job = ?1 ORDER BY id DESC LIMIT ?2",
+    )?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let runs = statement.query_map(params![job, limit], |row| {
+        Ok(Run {
+            id: RunId(row.get(0)?),
+            job: row.get(1)?,
+            trigger: row.get(2)?,
+            started: rows::time(row.get(3)?),
+            finished: row.get::<_, Option<i64>>(4)?.map(rows::time),
+            counts: Counts {
+                selected: row.get(5)?,
+                delivered: row.get(6)?,
+                deferred: row.get(7)?,
+                failed: row.get(8)?,
+                promoted: row.get(9)?,
+                errors: row.get(10)?,
+            },
+            failure: row.get(11)?,
+        })
+    })?;
+    Ok(runs.collect::<rusqlite::Result<_>>()?)
+}
+
+pub(super) fn schedule_seen(connection: &Connection, schedule: &str) -> Result<Option<Time>> {
+    Ok(connection
+        .prepare_cached("SELECT seen FROM schedule_seen WHERE schedule = ?1")?
+        .query_row([schedule], |row| row.get(0))
+        .optional()?
+        .map(rows::time))
+}
+
+pub(super) fn see_schedule(connection: &Connection, schedule: &str, now: Time) -> Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT INTO schedule_seen (schedule, seen) VALUES (?1, ?2) ON CONFLICT (schedule) DO UPDATE SET seen = ?2",
+        )?
+        .execute(params![schedule, now.timestamp_millis()])?;
+    Ok(())
+}

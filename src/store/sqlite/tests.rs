@@ -1,0 +1,165 @@
+//! What only this backend promises: its plans, its file, its behaviour on a full disk.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use chrono::DateTime;
+use rusqlite::Connection;
+
+use super::super::contract::store_contract;
+use super::super::{Error, NewMail, NewMessage, Place, Store, Trouble};
+use super::{SqliteStore, claims, open};
+use crate::mail::{Address, Attributes, Envelope, MailKey, MessageFacts, ReversePath};
+
+fn open_at(directory: &Path) -> Arc<dyn Store> {
+    Arc::new(SqliteStore::open(&directory.join("t.db"), "test").expect("opens"))
+}
+
+store_contract!(open_at);
+
+fn mail(name: &str, octets: usize) -> NewMail {
+    let recipient = Address::parse("b@x.example").expect("an address");
+    NewMail {
+        key: MailKey::parse(name).expect("a key"),
+        name: name.to_owned(),
+        envelope: Envelope::new(ReversePath::Null, vec![recipient]),
+        state: "relay".to_owned(),
+        attributes: Attributes::default(),
+        message: NewMessage::Whole(Bytes::from(vec![b'x'; octets])),
+        facts: MessageFacts { size: octets as u64, ..MessageFacts::default() },
+        import_digest: None,
+    }
+}
+
+#[test]
+fn a_claim_reads_only_what_may_be_due() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let connection = open::open(&directory.path().join("t.db")).expect("opens");
+    for (query, plan) in claims::plans(&connection).expect("plans") {
+        assert!(plan.contains("SEARCH mail USING") && !plan.contains("SCAN mail"), "{query}\n{plan}");
+        assert!(!plan.contains("TEMP B-TREE"), "{query}\n{plan}");
+    }
+}
+
+#[test]
+fn what_is_no_store_of_ours_is_refused_untouched() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| directory.path().join(name);
+    std::fs::write(path("text.db"), "this is no database, whatever its name says, and long enough\n".repeat(20))
+        .expect("written");
+    std::fs::create_dir(path("directory.db")).expect("made");
+    let other = Connection::open(path("other.db")).expect("opens");
+    other.execute_batch("CREATE TABLE t (a); PRAGMA user_version = 1").expect("made");
+    drop(open::open(&path("newer.db")).expect("opens"));
+    Connection::open(path("newer.db")).expect("opens").execute_batch("PRAGMA user_version = 99").expect("made");
+    for (name, why) in [
+        ("text.db", "not a SQLite database"),
+        ("directory.db", "it is a directory"),
+        ("other.db", "of another program"),
+        ("newer.db", "schema version 99"),
+    ] {
+        let before = std::fs::read(path(name)).ok();
+        let error = open::open(&path(name)).map(drop).expect_err(name).to_string();
+        assert!(error.contains(why) && error.contains(name), "{error}");
+        assert_eq!(std::fs::read(path(name)).ok(), before, "{name} is untouched");
+    }
+}
+
+#[test]
+fn settings_that_keep_mail_are_in_force() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let connection = open::open(&directory.path().join("t.db")).expect("opens");
+    let ask = |pragma: &str| {
+        connection
+            .query_row(&format!("PRAGMA {pragma}"), [], |row| {
+                row.get::<_, String>(0).or_else(|_| row.get::<_, i64>(0).map(|n| n.to_string()))
+            })
+            .expect(pragma)
+    };
+    assert_eq!((ask("journal_mode"), ask("synchronous"), ask("foreign_keys")), ("wal".into(), "2".into(), "1".into()));
+    assert_eq!(ask("auto_vacuum"), "2");
+}
+
+/// A file system of `size`, gone with the value. `None` where this user may not mount.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn mount(size: &str) -> Option<Self> {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "redeliver-test"])
+            .arg(directory.path())
+            .stderr(std::process::Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success());
+        mounted.then_some(Self(directory))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let unmounted = std::process::Command::new("umount").arg("-l").arg(self.0.path()).status();
+        assert!(unmounted.is_ok_and(|status| status.success()), "the test's file system can be unmounted");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_a_full_disk_what_was_answered_is_there_and_nothing_else() {
+    let Some(disk) = SmallDisk::mount("3m") else {
+        eprintln!("not run: this user may not mount a file system to fill up");
+        return;
+    };
+    let store = Arc::new(SqliteStore::open(&disk.0.path().join("t.db"), "test").expect("opens"));
+    let now = DateTime::from_timestamp(1_700_000_000, 0).expect("in range");
+    // Together, so that small operations share a transaction with the one that ends it.
+    let calls = (0..64).map(|n| {
+        let (store, octets) = (Arc::clone(&store), if n % 4 == 0 { 200_000 } else { 10 });
+        tokio::spawn(async move { (n, store.insert(mail(&format!("K{n}"), octets), now).await) })
+    });
+    let (mut kept, mut refused) = (Vec::new(), 0);
+    for call in calls.collect::<Vec<_>>() {
+        match call.await.expect("no panic") {
+            (n, Ok(())) => kept.push(format!("K{n}")),
+            (_, Err(Error::Trouble { kind: Trouble::Full | Trouble::Io, .. })) => refused += 1,
+            (n, Err(error)) => panic!("K{n}: {error}"),
+        }
+    }
+    assert!(refused > 0 && !kept.is_empty(), "{refused} refused, {} kept", kept.len());
+    let listed = store.list(&Place::Spool, &super::MailFilter::default(), None, 100).await.expect("listed");
+    let mut found: Vec<_> = listed.iter().map(|l| l.mail.key.to_string()).collect();
+    found.sort();
+    kept.sort();
+    assert_eq!(found, kept, "exactly what was answered is stored");
+    let connection = Connection::open(store.path()).expect("opens");
+    let check: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).expect("checked");
+    assert_eq!(check, "ok");
+}
+
+#[tokio::test]
+async fn a_failed_operation_takes_no_other_of_its_group_along() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = Arc::new(SqliteStore::open(&directory.path().join("t.db"), "test").expect("opens"));
+    let now = DateTime::from_timestamp(1_700_000_000, 0).expect("in range");
+    let calls: Vec<_> = ["A", "B", "A", "C"].into_iter().map(|name| store.insert(mail(name, 10), now)).collect();
+    let mut answers = Vec::new();
+    for call in calls {
+        answers.push(call.await.is_ok());
+    }
+    assert_eq!(answers, [true, true, false, true], "a key is taken once");
+    assert_eq!(store.size(&Place::Spool).await.expect("size"), 3);
+}
+
+#[test]
+fn a_store_that_may_not_be_written_says_so() {
+    if nix::unistd::Uid::effective().is_root() {
+        eprintln!("not run: root may write everything");
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    drop(open::open(&directory.path().join("t.db")).expect("opens"));
+    std::fs::set_permissions(directory.path().join("t.db"), std::fs::Permissions::from_mode(0o400)).expect("changed");
+    let error = open::open(&directory.path().join("t.db")).map(drop).expect_err("refused").to_string();
+    assert!(error.contains("may not be written"), "{error}");
+}

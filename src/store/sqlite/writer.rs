@@ -1,0 +1,170 @@
+//! The one thread that writes, with group commit.
+//!
+//! Operations that wait together share one transaction, each in a savepoint of its own,
+//! and are answered after the commit that holds them. An operation that fails rolls back
+//! alone, unless SQLite ended the whole transaction (a full disk, an I/O error, no
+//! memory): then the next savepoint would commit by itself, so the group is run again,
+//! one transaction each.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::thread::JoinHandle;
+
+use rusqlite::Connection;
+use tokio::sync::{mpsc, oneshot};
+
+use super::super::{Error, Result, Trouble};
+
+/// Operations in one transaction at most: keeps the wait for the lock short.
+const GROUP: usize = 256;
+/// Operations that may wait before callers do.
+const BACKLOG: usize = 1024;
+
+/// The way to the writing thread.
+pub(super) struct Writer {
+    queue: Mutex<Option<mpsc::Sender<Box<dyn Operation>>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// Something to be done in a transaction, perhaps more than once before it is answered.
+trait Operation: Send {
+    /// Does it; what it returns counts only once it is committed.
+    fn run(&mut self, connection: &Connection) -> Result<()>;
+    /// Tells the caller, after the commit or instead of one.
+    fn answer(self: Box<Self>, outcome: Result<()>);
+}
+
+struct Call<F, T> {
+    operation: F,
+    value: Option<T>,
+    reply: oneshot::Sender<Result<T>>,
+}
+
+impl<F, T> Operation for Call<F, T>
+where
+    F: Fn(&Connection) -> Result<T> + Send,
+    T: Send,
+{
+    fn run(&mut self, connection: &Connection) -> Result<()> {
+        let outcome = catch_unwind(AssertUnwindSafe(|| (self.operation)(connection)));
+        self.value = Some(outcome.unwrap_or_else(|_| Err(Error::trouble(Trouble::Internal, "an operation panicked")))?);
+        Ok(())
+    }
+
+    fn answer(self: Box<Self>, outcome: Result<()>) {
+        let Self { value, reply, .. } = *self;
+        // A caller that went away wants no answer.
+        drop(reply.send(outcome.and_then(|()| value.ok_or_else(closed))));
+    }
+}
+
+fn closed() -> Error {
+    Error::trouble(Trouble::Closed, "no operation is taken any more")
+}
+
+impl Writer {
+    /// Starts the thread on a connection that is set up.
+    pub(super) fn start(connection: Connection) -> Self {
+        let (queue, operations) = mpsc::channel(BACKLOG);
+        let thread = std::thread::Builder::new()
+            .name("store-writer".to_owned())
+            .spawn(move || write(connection, operations))
+            .expect("a thread can be started when the program starts");
+        Self { queue: Mutex::new(Some(queue)), thread: Mutex::new(Some(thread)) }
+    }
+
+    /// Has `operation` done and answers once it is durable.
+    pub(super) async fn call<T: Send + 'static>(
+        &self,
+        operation: impl Fn(&Connection) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (reply, answer) = oneshot::channel();
+        let queue = self.queue.lock().ok().and_then(|queue| queue.clone()).ok_or_else(closed)?;
+        queue.send(Box::new(Call { operation, value: None, reply })).await.map_err(|_| closed())?;
+        drop(queue);
+        answer.await.unwrap_or_else(|_| Err(closed()))
+    }
+
+    /// Waits for what was asked for, then closes the connection.
+    pub(super) async fn stop(&self) {
+        if let Ok(mut queue) = self.queue.lock() {
+            queue.take();
+        }
+        let thread = self.thread.lock().ok().and_then(|mut thread| thread.take());
+        if let Some(thread) = thread {
+            // The result of a join is a panic that was reported already.
+            drop(tokio::task::spawn_blocking(move || drop(thread.join())).await);
+        }
+    }
+}
+
+fn write(connection: Connection, mut operations: mpsc::Receiver<Box<dyn Operation>>) {
+    while let Some(first) = operations.blocking_recv() {
+        let mut group = vec![first];
+        while group.len() < GROUP {
+            match operations.try_recv() {
+                Ok(next) => group.push(next),
+                Err(_) => break,
+            }
+        }
+        commit_group(&connection, group);
+    }
+    // The last connection to close checkpoints the WAL; what fails here is done at the next start.
+    drop(connection.close());
+}
+
+fn commit_group(connection: &Connection, mut group: Vec<Box<dyn Operation>>) {
+    match run_group(connection, &mut group) {
+        Ok(outcomes) => answer(group, outcomes),
+        // Every one of them would wait as long again for the same lock.
+        Err(error @ Error::Trouble { kind: Trouble::Busy, .. }) => {
+            let outcomes = group.iter().map(|_| Err(error.clone())).collect();
+            answer(group, outcomes);
+        }
+        // Nothing of the group is stored. Alone, each is answered by what happened to it.
+        Err(_) if group.len() > 1 => {
+            for operation in group {
+                commit_group(connection, vec![operation]);
+            }
+        }
+        Err(error) => answer(group, vec![Err(error)]),
+    }
+}
+
+fn answer(group: Vec<Box<dyn Operation>>, outcomes: Vec<Result<()>>) {
+    for (operation, outcome) in group.into_iter().zip(outcomes) {
+        operation.answer(outcome);
+    }
+}
+
+/// One transaction for all; `Err` where nothing of it is stored.
+fn run_group(connection: &Connection, group: &mut [Box<dyn Operation>]) -> Result<Vec<Result<()>>> {
+    connection.execute_batch("BEGIN IMMEDIATE")?;
+    let outcomes = run_all(connection, group);
+    let committed = outcomes.and_then(|outcomes| {
+        connection.execute_batch("COMMIT")?;
+        Ok(outcomes)
+    });
+    if committed.is_err() && !connection.is_autocommit() {
+        // Where even this fails, the next BEGIN says so.
+        drop(connection.execute_batch("ROLLBACK"));
+    }
+    committed
+}
+
+fn run_all(connection: &Connection, group: &mut [Box<dyn Operation>]) -> Result<Vec<Result<()>>> {
+    let mut outcomes = Vec::with_capacity(group.len());
+    for operation in group {
+        connection.execute_batch("SAVEPOINT operation")?;
+        let outcome = operation.run(connection);
+        if let Err(error) = &outcome {
+            if connection.is_autocommit() {
+                return Err(error.clone());
+            }
+            connection.execute_batch("ROLLBACK TO operation")?;
+        }
+        connection.execute_batch("RELEASE operation")?;
+        outcomes.push(outcome);
+    }
+    Ok(outcomes)
+}
