@@ -4,8 +4,6 @@
 //! repositories. ARCHITECTURE.md walks a mail through the rooms below.
 
 pub mod clock;
-pub mod delivery;
 pub mod mail;
-pub mod pipeline;
-pub mod smtp;
 pub mod store;
+pub mod yaml;

@@ -1,0 +1,273 @@
+//! YAML read with positions: the only place that knows which parser stands behind it.
+//!
+//! A [`Document`] is one file as a tree of [`Node`]s. [`Fields`] takes a mapping apart and
+//! notes in [`Reading`] everything that is wrong, so that all errors are told at once;
+//! [`Document::diagnostics`] then finds the line and column of each.
+//!
+//! The parser tells positions only in its errors. Each key and each value therefore has its
+//! ordinal in the order of reading ([`Place`]), and a position is found by reading the same
+//! text again with the order to fail at that ordinal.
+
+mod fields;
+mod node;
+mod scalar;
+
+use std::fmt;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+pub use fields::{Fields, Reading, nearest};
+pub use node::{Entry, Node, Place, Value};
+pub use scalar::{
+    boolean, choice, duration, format_duration, integer, milliseconds, parse_duration, positive_duration, secret_text,
+    size, socket_address, text,
+};
+
+/// A configuration file over 1 MB is refused before it is parsed.
+const MAX_OCTETS: usize = 1_000_000;
+
+/// Brackets open at once; the parser's own limit of 128 comes too late for its running time.
+const MAX_BRACKETS: usize = 256;
+
+/// Positions are found one by one; a file with more problems than this is told apart by the first.
+const MAX_DIAGNOSTICS: usize = 100;
+
+/// One thing that is wrong in one file: `path/to/file.yaml:LINE:COLUMN: message`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Diagnostic {
+    /// The file as it was named.
+    pub file: PathBuf,
+    /// Counted from 1.
+    pub line: usize,
+    /// In characters, counted from 1.
+    pub column: usize,
+    /// What is wrong and what would be right.
+    pub message: String,
+}
+
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}: {}", self.file.display(), self.line, self.column, self.message)
+    }
+}
+
+/// Everything that is wrong in all files, a line each.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Diagnostics(pub Vec<Diagnostic>);
+
+impl fmt::Display for Diagnostics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines: Vec<_> = self.0.iter().map(ToString::to_string).collect();
+        f.write_str(&lines.join("\n"))
+    }
+}
+
+impl std::error::Error for Diagnostics {}
+
+/// One file, parsed.
+#[derive(Debug)]
+pub struct Document {
+    file: PathBuf,
+    text: String,
+    root: Node,
+    /// Keys that stand twice in one mapping.
+    repeated: Vec<(Place, String)>,
+}
+
+impl Document {
+    /// Reads and parses `file`.
+    ///
+    /// # Errors
+    /// One diagnostic where the file cannot be read, is too large, or is not one YAML document.
+    pub fn read(file: &Path) -> Result<Self, Diagnostic> {
+        let cannot = |error: std::io::Error| diagnostic(file, (1, 1), format!("cannot be read: {error}"));
+        let mut octets = Vec::new();
+        let opened = std::fs::File::open(file).map_err(cannot)?;
+        opened.take(MAX_OCTETS as u64 + 1).read_to_end(&mut octets).map_err(cannot)?;
+        Self::parse(file, &octets)
+    }
+
+    /// Parses what stands in `file`. A byte order mark is passed over.
+    ///
+    /// # Errors
+    /// One diagnostic, as [`Document::read`].
+    pub fn parse(file: &Path, octets: &[u8]) -> Result<Self, Diagnostic> {
+        let wrong = |at, message: String| diagnostic(file, at, message);
+        if octets.len() > MAX_OCTETS {
+            return Err(wrong((1, 1), format!("the file is larger than {MAX_OCTETS} octets")));
+        }
+        let octets = octets.strip_prefix("\u{feff}".as_bytes()).unwrap_or(octets);
+        let text = std::str::from_utf8(octets).map_err(|error| {
+            let valid = String::from_utf8_lossy(&octets[..error.valid_up_to()]);
+            wrong(position_after(&valid), "the file is not UTF-8 here".to_owned())
+        })?;
+        if let Some(before) = too_deep(text) {
+            return Err(wrong(position_after(before), "nested too deep: more than 128 levels".to_owned()));
+        }
+        let tree = node::parse(text).map_err(|(at, message)| wrong(at, explain(text, at.0, message)))?;
+        if matches!(tree.root.value, Value::Null) {
+            return Err(wrong((1, 1), "the file is empty".to_owned()));
+        }
+        Ok(Self { file: file.to_owned(), text: text.to_owned(), root: tree.root, repeated: tree.repeated })
+    }
+
+    /// The whole document.
+    pub fn root(&self) -> &Node {
+        &self.root
+    }
+
+    /// Finds the positions of what was noted while this document was read, in their order
+    /// in the file.
+    pub fn diagnostics(&self, reading: Reading) -> Vec<Diagnostic> {
+        let mut problems = reading.into_problems();
+        problems.extend(self.repeated.iter().cloned());
+        problems.sort();
+        problems.dedup();
+        let left_out = problems.len().saturating_sub(MAX_DIAGNOSTICS);
+        problems.truncate(MAX_DIAGNOSTICS);
+        let mut found: Vec<_> = problems.into_iter().map(|(place, message)| self.diagnostic(place, message)).collect();
+        if let Some(last) = found.last_mut().filter(|_| left_out > 0) {
+            last.message = format!("{} (and {left_out} more problems in this file)", last.message);
+        }
+        found
+    }
+
+    fn diagnostic(&self, place: Place, message: String) -> Diagnostic {
+        diagnostic(&self.file, node::position(&self.text, place), message)
+    }
+}
+
+fn diagnostic(file: &Path, (line, column): (usize, usize), message: String) -> Diagnostic {
+    Diagnostic { file: file.to_owned(), line, column, message }
+}
+
+/// Line and column of what follows `text`.
+fn position_after(text: &str) -> (usize, usize) {
+    let last = text.rsplit('\n').next().unwrap_or(text);
+    (text.matches('\n').count() + 1, last.chars().count() + 1)
+}
+
+/// The text before the bracket that is one too many. Quotes are not looked at: no
+/// configuration has that many unbalanced brackets in its texts.
+fn too_deep(text: &str) -> Option<&str> {
+    let mut open = 0_usize;
+    for (at, c) in text.char_indices() {
+        match c {
+            '[' | '{' => open += 1,
+            ']' | '}' => open = open.saturating_sub(1),
+            _ => {}
+        }
+        if open > MAX_BRACKETS {
+            return Some(&text[..at]);
+        }
+    }
+    None
+}
+
+/// Adds what would be right where the parser's own words do not say it.
+fn explain(text: &str, line: usize, message: String) -> String {
+    let indent = |line: &str| line.chars().take_while(|c| c.is_whitespace()).any(|c| c == '\t');
+    let here = text.lines().nth(line.saturating_sub(1)).unwrap_or_default();
+    if indent(here) { format!("{message}: indent with blanks, not with tabs") } else { message }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(text: &[u8]) -> String {
+        Document::parse(Path::new("f.yaml"), text).expect_err("refused").to_string()
+    }
+
+    fn places(node: &Node, found: &mut Vec<Place>) {
+        found.push(node.place);
+        match &node.value {
+            Value::Sequence(items) => items.iter().for_each(|item| places(item, found)),
+            Value::Mapping(entries) => {
+                for entry in entries {
+                    found.push(entry.key_place);
+                    places(&entry.value, found);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn every_key_and_value_has_its_position() {
+        let text = "# a comment\na: 1\nmap:\n  \"b c\": [x, {d: ~}]\n  list:\n    - |\n      text\n    - {}\nü: &n !!str 5\nz: *n\n";
+        let document = Document::parse(Path::new("f"), text.as_bytes()).expect("valid");
+        let mut all = Vec::new();
+        places(document.root(), &mut all);
+        let found: Vec<_> = all.into_iter().map(|place| node::position(text, place)).collect();
+        let expected = [
+            (2, 1), // the whole
+            (2, 1),
+            (2, 4), // a: 1
+            (3, 1),
+            (4, 3), // map:
+            (4, 3),
+            (4, 10),
+            (4, 11),
+            (4, 14),
+            (4, 15),
+            (4, 18), // "b c": [x, {d: ~}]
+            (5, 3),
+            (6, 5),
+            (6, 7),
+            (8, 7), // list
+            (9, 1),
+            (9, 4), // ü
+            (10, 1),
+            (9, 4), // an alias is where its anchor is
+        ];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn what_is_no_yaml_is_one_line_with_its_position() {
+        let deep = "[".repeat(100_000);
+        let nested = "- ".repeat(100_000);
+        let bomb: String = (1..30).fold("x0: &x0 [a]\n".to_owned(), |text, n| {
+            let last = format!("*x{},", n - 1).repeat(10);
+            format!("{text}x{n}: &x{n} [{last}]\n")
+        });
+        for (text, expected) in [
+            (&b"a:\n\t- b\n"[..], "f.yaml:2:1: "),
+            (b"a: 'b\n", "f.yaml:2:1: "),
+            (b"a: b\n  c: d\n", "f.yaml:2:4: "),
+            (b"a: b\n---\nc: d\n", "f.yaml:1:1: "),
+            (b"a: \xff\n", "f.yaml:1:4: the file is not UTF-8 here"),
+            (b"", "f.yaml:1:1: the file is empty"),
+            (b"# nothing\n", "f.yaml:1:1: the file is empty"),
+            (b"a: !tag b\n", "f.yaml:1:4: "),
+            (b"[a]: b\n", "f.yaml:1:1: "),
+            (deep.as_bytes(), "f.yaml:1:257: nested too deep"),
+            (nested.as_bytes(), "f.yaml:1:25"),
+            (bomb.as_bytes(), "f.yaml:"),
+        ] {
+            let found = refused(text);
+            let shown = String::from_utf8_lossy(&text[..text.len().min(20)]);
+            assert!(found.starts_with(expected) && !found.contains('\n'), "{shown:?}: {found}");
+        }
+        assert!(refused(&vec![b'#'; MAX_OCTETS + 1]).contains("larger than"));
+        assert!(refused(b"a:\n\t- b\n").contains("not with tabs"));
+    }
+
+    #[test]
+    fn windows_line_ends_and_a_byte_order_mark_change_no_position() {
+        let document = Document::parse(Path::new("f"), b"\xef\xbb\xbfa: 1\r\nb:\r\n  - x\r\n").expect("valid");
+        let mut all = Vec::new();
+        places(document.root(), &mut all);
+        let found: Vec<_> = all.into_iter().map(|place| node::position(&document.text, place)).collect();
+        assert_eq!(found, [(1, 1), (1, 1), (1, 4), (2, 1), (3, 3), (3, 5)]);
+    }
+
+    #[test]
+    fn a_key_that_stands_twice_is_told_at_its_second_place() {
+        let document = Document::parse(Path::new("f"), b"a: 1\nb: {c: 1, c: 2}\na: 3\n").expect("parses");
+        let told = document.diagnostics(Reading::new(Path::new("f")));
+        let told: Vec<_> = told.iter().map(ToString::to_string).collect();
+        assert_eq!(told, ["f:2:11: key 'c' stands here a second time", "f:3:1: key 'a' stands here a second time"]);
+    }
+}
