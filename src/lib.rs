@@ -5,5 +5,6 @@
 
 pub mod clock;
 pub mod mail;
+pub mod smtp;
 pub mod store;
 pub mod yaml;
