@@ -4,6 +4,7 @@
 //! repositories. ARCHITECTURE.md walks a mail through the rooms below.
 
 pub mod clock;
+pub mod delivery;
 pub mod mail;
 pub mod smtp;
 pub mod store;

@@ -4,9 +4,41 @@
 //! recipient. Retrying, filing and bouncing belong to the caller; so does the record:
 //! what a transaction yields is handed to the caller's [`Sink`] as soon as it is known.
 
+mod attempt;
+mod config;
+mod connection;
+mod dns;
+mod limits;
+mod memory;
+mod network;
+mod outcome;
+mod routing;
+mod session;
+mod slots;
+#[cfg(test)]
+mod tests;
+mod tls;
+mod transaction;
+mod wire;
+
+use std::future::{Future, poll_fn};
 use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio_util::task::TaskTracker;
+
+pub use config::{Config, Credentials, DnsConfig, Gateway, Secret, StartTls};
+pub use network::{Network, Stop};
+pub use outcome::is_dns_problem;
+
+use attempt::Attempt;
+use connection::Dialer;
+use memory::Memory;
+use session::Session;
+use slots::{Slot, Slots};
+use tls::Tls;
 
 use crate::mail::{Address, Content, DialogueEntry, MailKey, MessageFacts, Recorded, ReversePath};
 
@@ -63,4 +95,103 @@ pub enum Attempted {
     OwnTrouble(Vec<Recorded>, String),
     /// A stop was asked for before anything was begun.
     Stopped,
+}
+
+/// For all idle sessions to take leave.
+const LEAVE: Duration = Duration::from_secs(4);
+
+/// Delivers as one `RemoteDelivery` is configured. Many attempts run on it at once; what
+/// one finds out about a peer the others know.
+pub struct Delivery {
+    dialer: Dialer,
+    slots: Arc<Slots<Session>>,
+    memory: Memory,
+    /// Sessions that are taking leave.
+    leaving: TaskTracker,
+}
+
+impl Delivery {
+    /// Reads the files that the settings name.
+    ///
+    /// # Errors
+    /// A sentence naming the setting or the file that cannot be used.
+    pub fn new(config: Config, network: Arc<Network>) -> Result<Self, String> {
+        let helo = config.helo_name.clone().unwrap_or_else(|| network.hostname.clone());
+        if helo.is_empty() || !helo.chars().all(|c| c.is_ascii_graphic()) {
+            return Err(format!("the EHLO name {helo:?} is not a host name"));
+        }
+        let tls = Tls::new(&config, Arc::clone(&network))?;
+        let leaving = TaskTracker::new();
+        let slots = Slots::new(config.delivery_threads, network.down_for, retire(leaving.clone()));
+        let memory = Memory::new(network.down_for);
+        let dialer = Dialer { config: Arc::new(config), network, tls, helo };
+        Ok(Self { dialer, slots, memory, leaving })
+    }
+
+    /// Tries each recipient once: over all its next hop's hosts if need be, and never again.
+    ///
+    /// A waiting attempt costs little, so that thousands may wait for a connection.
+    pub async fn attempt(&self, request: Request, sink: &dyn Sink) -> Attempted {
+        let network = &self.dialer.network;
+        let plan = tokio::select! {
+            biased;
+            () = network.stop.gentle.cancelled() => return Attempted::Stopped,
+            plan = routing::plan(&self.dialer.config, network, &request.recipients) => plan,
+        };
+        Attempt::new(self, &request, sink).run(plan).await
+    }
+
+    /// Ends the sessions that were kept open for further mails. Waits for that, but not long.
+    pub async fn close(&self) {
+        self.slots.retire_all();
+        self.leaving.close();
+        let _ = tokio::time::timeout(LEAVE, self.leaving.wait()).await;
+        self.leaving.reopen();
+    }
+}
+
+/// Says QUIT in the background; the slot is free when the connection is closed.
+fn retire(leaving: TaskTracker) -> slots::Retire<Session> {
+    Box::new(move |session: Session, slot: Slot<Session>| {
+        leaving.spawn(async move {
+            session.quit().await;
+            drop(slot);
+        });
+    })
+}
+
+/// One line per recipient and outcome.
+fn log(key: &MailKey, recorded: &Recorded) {
+    let said = recorded.reply.as_deref().or(recorded.cause.as_deref()).unwrap_or_default();
+    tracing::info!(
+        mail.id = %key,
+        recipient = %recorded.recipient,
+        next_hop = recorded.next_hop.as_deref().unwrap_or_default(),
+        status = %recorded.outcome,
+        code = recorded.code,
+        duration_ms = recorded.duration * 1000.0,
+        "{} to {}: {}", recorded.outcome, recorded.recipient, printable(said)
+    );
+}
+
+/// Without control characters: a peer's words may end up on a terminal.
+fn printable(text: &str) -> String {
+    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
+}
+
+/// Runs `futures` at the same time and returns what they yield, in their order.
+async fn concurrently<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F::Output> {
+    let mut running: Vec<_> = futures.into_iter().map(|future| (Box::pin(future), None)).collect();
+    poll_fn(|cx| {
+        let mut pending = false;
+        for (future, output) in running.iter_mut().filter(|(_, output)| output.is_none()) {
+            match future.as_mut().poll(cx) {
+                Poll::Ready(value) => *output = Some(value),
+                Poll::Pending => pending = true,
+            }
+        }
+        if pending { Poll::Pending } else { Poll::Ready(()) }
+    })
+    .await;
+    running.into_iter().filter_map(|(_, output)| output).collect()
 }

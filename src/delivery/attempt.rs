@@ -1,0 +1,582 @@
+//! One attempt of one mail: all its next hops at the same time, each over as many hosts as
+//! it takes.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::OnceCell;
+
+use crate::mail::{Address, DialogueEntry, Outcome, Recorded, Side, Stage};
+
+use super::memory::Trouble;
+use super::outcome::{Contact, Decision, Event, Finding, without_route};
+use super::routing::{Hop, NoRoute, Route, Target};
+use super::session::{Refused, Session};
+use super::slots::{Slot, Turn};
+use super::transaction::{Message, Transacted};
+use super::wire::Broken;
+use super::{Attempted, Delivery, NotBegun, Request, Sink, concurrently, log, network};
+
+/// Between two tries at a peer that allows one connection and has not noticed yet that the
+/// last one is closed.
+const LIMIT_PAUSE: Duration = Duration::from_secs(1);
+
+/// How many such tries there are.
+const LIMIT_TRIES: u32 = 3;
+
+/// How long a session stays open without a mail.
+const IDLE: Duration = Duration::from_secs(5);
+
+/// One mail's attempt.
+pub(super) struct Attempt<'a> {
+    delivery: &'a Delivery,
+    request: &'a Request,
+    sink: &'a dyn Sink,
+    message: Message,
+    started: Instant,
+    begun: OnceCell<Result<(), NotBegun>>,
+    /// A packet went to a peer, or might have.
+    contacted: AtomicBool,
+    recorded: Mutex<HashMap<Address, Recorded>>,
+}
+
+/// How one next hop's part of an attempt ended.
+enum HopEnd {
+    /// Each of its recipients has an outcome.
+    Decided,
+    /// Nobody was contacted, because of ourselves: deferrals, not yet recorded, and why.
+    OwnTrouble(Vec<Recorded>, String),
+    /// Nobody was contacted, because nothing may begin.
+    NotBegun(NotBegun),
+}
+
+/// A next hop's recipients while hosts are tried for them.
+struct Open<'h> {
+    hop: &'h str,
+    since: Instant,
+    /// Not yet asked at this host.
+    todo: VecDeque<Address>,
+    /// For the next host.
+    later: Vec<Address>,
+    /// What each will have got if no host does better.
+    pending: HashMap<Address, Recorded>,
+    /// What was said and not yet recorded.
+    dialogue: Vec<DialogueEntry>,
+    /// Why nobody could be contacted, where that is our own trouble.
+    own_trouble: Option<String>,
+}
+
+/// Whether a next hop's part is over.
+enum Worked {
+    Over,
+    /// The peer's limit of connections: wait for one of the open sessions.
+    Limited,
+}
+
+/// What a host did with the recipients it was given.
+enum Served {
+    /// All of them were asked, or will not be.
+    Asked,
+    /// It had given the reused session up: those in `todo` are for a fresh one.
+    Stale,
+}
+
+impl<'a> Attempt<'a> {
+    pub(super) fn new(delivery: &'a Delivery, request: &'a Request, sink: &'a dyn Sink) -> Self {
+        let message = Message {
+            from: request.reverse_path.clone(),
+            smtputf8: request.smtputf8,
+            facts: request.facts,
+            prefix: request.header_prefix.as_str().into(),
+            content: std::sync::Arc::clone(&request.content),
+        };
+        Self {
+            delivery,
+            request,
+            sink,
+            message,
+            started: delivery.dialer.network.clock.instant(),
+            begun: OnceCell::new(),
+            contacted: AtomicBool::new(false),
+            recorded: Mutex::default(),
+        }
+    }
+
+    /// Tries every next hop of the plan.
+    pub(super) async fn run(self, plan: Vec<Hop>) -> Attempted {
+        let (mut routed, mut unrouted) = (Vec::new(), Vec::new());
+        for hop in plan {
+            match hop.route {
+                Ok(route) => routed.push((hop.name, hop.recipients, route)),
+                Err(none) => unrouted.push((hop.name, hop.recipients, none)),
+            }
+        }
+        if let Some(cause) = self.dead_dns(routed.is_empty(), &unrouted) {
+            return self.own_trouble(Stage::Dns, cause);
+        }
+        let ends = concurrently(routed.iter().map(|(name, recipients, route)| self.hop(name, recipients, route))).await;
+        self.conclude(ends, unrouted).await
+    }
+
+    /// Why nothing could be routed, where no name server has said anything in this sweep.
+    fn dead_dns(&self, nothing_routed: bool, unrouted: &[(String, Vec<Address>, NoRoute)]) -> Option<String> {
+        if !nothing_routed || self.delivery.dialer.network.dns.has_answered() {
+            return None;
+        }
+        let unanswered = unrouted.iter().find(|(_, _, none)| none.unanswered)?;
+        Some(format!("no name server answers: {}", unanswered.2.cause))
+    }
+
+    async fn conclude(self, ends: Vec<HopEnd>, unrouted: Vec<(String, Vec<Address>, NoRoute)>) -> Attempted {
+        let mut own = Vec::new();
+        let mut own_cause = None;
+        for end in ends {
+            match end {
+                HopEnd::Decided => {}
+                HopEnd::OwnTrouble(recorded, cause) => {
+                    own.extend(recorded);
+                    own_cause.get_or_insert(cause);
+                }
+                HopEnd::NotBegun(NotBegun::Stopped) => return Attempted::Stopped,
+                HopEnd::NotBegun(NotBegun::Trouble(cause)) => return self.own_trouble(Stage::Connect, cause),
+            }
+        }
+        if let Some(cause) = own_cause.filter(|_| !self.contacted.load(Ordering::Relaxed)) {
+            return self.own_trouble(Stage::Connect, cause);
+        }
+        match self.begin().await {
+            Ok(()) => {}
+            Err(NotBegun::Stopped) => return Attempted::Stopped,
+            Err(NotBegun::Trouble(cause)) => return self.own_trouble(Stage::Connect, cause),
+        }
+        self.record(own, Vec::new()).await;
+        self.record(self.unrouted(&unrouted), Vec::new()).await;
+        Attempted::Done(self.in_order())
+    }
+
+    fn unrouted(&self, unrouted: &[(String, Vec<Address>, NoRoute)]) -> Vec<Recorded> {
+        let (network, config) = (&self.delivery.dialer.network, &self.delivery.dialer.config);
+        let retries = self.request.dns_problems < config.max_dns_problem_retries;
+        let mut recorded = Vec::new();
+        for (name, recipients, none) in unrouted {
+            let defers = none.dns_problem && retries;
+            let time = network.clock.now();
+            recorded.extend(recipients.iter().map(|recipient| {
+                let mut recorded = without_route(recipient.clone(), name, none, defers, time);
+                recorded.duration = self.started.elapsed().as_secs_f64();
+                recorded
+            }));
+        }
+        recorded
+    }
+
+    /// The outcomes in the order of the request.
+    fn in_order(self) -> Vec<Recorded> {
+        let mut recorded = self.recorded.into_inner().unwrap_or_else(PoisonError::into_inner);
+        self.request.recipients.iter().filter_map(|recipient| recorded.remove(recipient)).collect()
+    }
+
+    fn own_trouble(&self, stage: Stage, cause: String) -> Attempted {
+        let time = self.delivery.dialer.network.clock.now();
+        let deferred = |recipient: &Address| {
+            Recorded::without_contact(recipient.clone(), Outcome::Deferred, stage, cause.clone(), time)
+        };
+        let recorded = self.request.recipients.iter().map(deferred).collect();
+        Attempted::OwnTrouble(recorded, cause)
+    }
+
+    /// Has the open attempt committed, once for all next hops.
+    async fn begin(&self) -> Result<(), NotBegun> {
+        self.begun.get_or_init(|| self.sink.begin()).await.clone()
+    }
+
+    /// Hands outcomes on, to the record and to the log.
+    async fn record(&self, outcomes: Vec<Recorded>, dialogue: Vec<DialogueEntry>) {
+        if outcomes.is_empty() {
+            return;
+        }
+        for outcome in &outcomes {
+            log(&self.request.key, outcome);
+        }
+        self.sink.record(&outcomes, &dialogue).await;
+        let mut recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
+        recorded.extend(outcomes.into_iter().map(|outcome| (outcome.recipient.clone(), outcome)));
+    }
+
+    /// One next hop: waits for a connection, then tries its hosts.
+    async fn hop(&self, name: &str, recipients: &[Address], route: &Route) -> HopEnd {
+        let mut open = Open::new(name, recipients);
+        let mut tries = 0;
+        loop {
+            if let Some(trouble) = self.delivery.memory.down(name, &route.targets) {
+                return self.answer_for_down_hop(recipients, &trouble, name).await;
+            }
+            let Some(turn) = self.wait_for_slot(name).await else {
+                return HopEnd::NotBegun(NotBegun::Stopped);
+            };
+            let Turn::Slot(slot, session) = turn else { continue };
+            if let Err(not_begun) = self.begin().await {
+                return HopEnd::NotBegun(not_begun);
+            }
+            let last_try = tries == LIMIT_TRIES;
+            // Many attempts wait, few are at work: only those need the room for it.
+            match Box::pin(self.work(&mut open, route, slot, session, last_try)).await {
+                Worked::Over => return self.close(open).await,
+                Worked::Limited => tries += 1,
+            }
+        }
+    }
+
+    /// A slot, or word that there is nothing to wait for; none where a stop came first.
+    async fn wait_for_slot(&self, hop: &str) -> Option<Turn<Session>> {
+        let gentle = &self.delivery.dialer.network.stop.gentle;
+        tokio::select! {
+            biased;
+            () = gentle.cancelled(), if !self.begun.initialized() => None,
+            turn = self.delivery.slots.acquire(hop) => Some(turn),
+        }
+    }
+
+    async fn answer_for_down_hop(&self, recipients: &[Address], trouble: &Trouble, hop: &str) -> HopEnd {
+        if let Err(not_begun) = self.begin().await {
+            return HopEnd::NotBegun(not_begun);
+        }
+        let time = self.delivery.dialer.network.clock.now();
+        let down = |recipient: &Address| {
+            let cause = format!("{hop} was found down: {}", trouble.cause);
+            let mut recorded =
+                Recorded::without_contact(recipient.clone(), Outcome::Deferred, trouble.stage, cause, time);
+            let target = &trouble.contact.target;
+            recorded.enhanced = Some("4.4.1".to_owned());
+            recorded.next_hop = Some(target.next_hop.clone());
+            recorded.host = Some(target.host.clone());
+            recorded.address = Some(target.address.ip().to_string());
+            recorded.port = Some(target.address.port());
+            recorded
+        };
+        self.contacted.store(true, Ordering::Relaxed);
+        self.record(recipients.iter().map(down).collect(), Vec::new()).await;
+        HopEnd::Decided
+    }
+
+    /// Tries host after host until nobody is left to be tried for.
+    async fn work(
+        &self,
+        open: &mut Open<'_>,
+        route: &Route,
+        slot: Slot<Session>,
+        idle: Option<Session>,
+        last_try: bool,
+    ) -> Worked {
+        open.since = Instant::now();
+        let mut slot = Some(slot);
+        let mut targets = VecDeque::from(route.targets.clone());
+        let mut idle = idle.filter(Session::is_usable);
+        if let Some(session) = &idle {
+            // The session that is open is as good as the host it is with.
+            targets.retain(|target| *target != session.contact.target);
+            targets.push_front(session.contact.target.clone());
+        }
+        while let Some(target) = targets.pop_front() {
+            open.next_host();
+            if open.todo.is_empty() {
+                break;
+            }
+            let session = match idle.take() {
+                Some(session) => {
+                    session.wire.note(&format!("session with {target} reused"));
+                    session
+                }
+                None => match self.open_session(open, &target, last_try).await {
+                    Opened::Session(session) => *session,
+                    Opened::Refused(next_host) if next_host => continue,
+                    Opened::Refused(_) => break,
+                    Opened::Limited => return Worked::Limited,
+                },
+            };
+            let (served, session) = self.serve(open, session).await;
+            if matches!(served, Served::Stale) {
+                targets.push_front(target);
+                open.later.extend(open.todo.drain(..));
+            } else if let Some(session) = session {
+                match slot.take_if(|_| open.later.is_empty()) {
+                    Some(slot) => slot.keep_for(session, IDLE),
+                    // The slot is for the next host's connection.
+                    None => session.quit().await,
+                }
+            }
+        }
+        Worked::Over
+    }
+
+    /// A session with `target`, or what became of it.
+    async fn open_session(&self, open: &mut Open<'_>, target: &Target, last_try: bool) -> Opened {
+        let delivery = self.delivery;
+        if let Some(trouble) = delivery.memory.trouble(open.hop, target) {
+            open.found_before(&trouble, delivery.dialer.network.clock.now());
+            return Opened::Refused(true);
+        }
+        let in_clear = delivery.memory.clear_text(target.address);
+        let mut opened = Session::open(&delivery.dialer, target, in_clear.as_deref()).await;
+        if let Err(refused) = &mut opened
+            && let Some(reason) = refused.in_clear_instead.take()
+        {
+            delivery.memory.learn_clear_text(target.address, &reason);
+            open.dialogue.append(&mut refused.dialogue);
+            opened = Session::open(&delivery.dialer, target, Some(&reason)).await;
+        }
+        match opened {
+            Ok(session) => {
+                self.contacted.store(true, Ordering::Relaxed);
+                delivery.slots.know(open.hop);
+                Opened::Session(Box::new(session))
+            }
+            Err(refused) => self.refused(open, *refused, last_try).await,
+        }
+    }
+
+    async fn refused(&self, open: &mut Open<'_>, refused: Refused, last_try: bool) -> Opened {
+        let Refused { finding, contact, mut dialogue, .. } = refused;
+        if dialogue.is_empty() {
+            let text = format!("[connecting to {}: {}]", contact.target, event(&finding));
+            dialogue.push(DialogueEntry { time: self.delivery.dialer.network.clock.now(), from: Side::Client, text });
+        }
+        open.dialogue.append(&mut dialogue);
+        if open.note_own_trouble(&finding) {
+            open.not_taken(&contact, &finding, self.now());
+            return Opened::Refused(true);
+        }
+        self.contacted.store(true, Ordering::Relaxed);
+        if !last_try && self.is_limit(open.hop, &finding).await {
+            return Opened::Limited;
+        }
+        self.learn(open.hop, &contact, &finding);
+        open.not_taken(&contact, &finding, self.now());
+        Opened::Refused(finding.ruling().next_host)
+    }
+
+    /// A peer that greets with 4xx while it serves us elsewhere, or has just done so, means
+    /// the number of our connections.
+    async fn is_limit(&self, hop: &str, finding: &Finding) -> bool {
+        let slots = &self.delivery.slots;
+        if finding.stage != Stage::Banner || finding.reply().is_none_or(|reply| reply.class() != 4) {
+            return false;
+        }
+        if slots.open(hop) > 1 {
+            slots.limit_to_others(hop);
+            return true;
+        }
+        if slots.has_delivered(hop) {
+            slots.limit_to_others(hop);
+            tokio::time::sleep(LIMIT_PAUSE).await;
+            return true;
+        }
+        false
+    }
+
+    /// Remembers what a refusal says of the peer, unless it serves us over another session.
+    fn learn(&self, hop: &str, contact: &Contact, finding: &Finding) {
+        let (memory, slots) = (&self.delivery.memory, &self.delivery.slots);
+        let serves_us = slots.open(hop) > 1 && matches!(finding.stage, Stage::Connect | Stage::Banner);
+        if serves_us && slots.has_delivered(hop) {
+            return;
+        }
+        memory.learn(hop, contact, finding);
+        slots.turn_away(hop);
+    }
+
+    /// Transactions with one host until all were asked. The session comes back where it can
+    /// still be used.
+    async fn serve(&self, open: &mut Open<'_>, mut session: Session) -> (Served, Option<Session>) {
+        let config = &self.delivery.dialer.config;
+        while !open.todo.is_empty() {
+            let group = open.group(config.max_recipients_per_transaction.max(1));
+            let done = session.transact(&self.message, &group, config.send_partial).await;
+            let (stale, last) = (done.stale, done.last_word());
+            let outcomes = open.sort(&session.contact, done, self.now());
+            open.dialogue.extend(session.wire.take_dialogue());
+            if outcomes.iter().any(|outcome| outcome.outcome == Outcome::Delivered) {
+                self.delivery.slots.note_delivery(open.hop);
+            }
+            let dialogue = if outcomes.is_empty() { Vec::new() } else { std::mem::take(&mut open.dialogue) };
+            self.record(outcomes, dialogue).await;
+            if stale {
+                return (Served::Stale, None);
+            }
+            if session.over {
+                open.unasked(&session.contact, last.as_ref(), self.now());
+                return (Served::Asked, None);
+            }
+        }
+        (Served::Asked, Some(session))
+    }
+
+    fn now(&self) -> chrono::DateTime<chrono::Utc> {
+        self.delivery.dialer.network.clock.now()
+    }
+
+    /// Records what no host did better.
+    async fn close(&self, mut open: Open<'_>) -> HopEnd {
+        let rest = open.rest();
+        match open.own_trouble {
+            Some(cause) if !self.contacted.load(Ordering::Relaxed) => HopEnd::OwnTrouble(rest, cause),
+            _ => {
+                self.record(rest, open.dialogue).await;
+                HopEnd::Decided
+            }
+        }
+    }
+}
+
+/// What became of opening a session.
+enum Opened {
+    Session(Box<Session>),
+    /// Whether the next host may be tried.
+    Refused(bool),
+    Limited,
+}
+
+fn event(finding: &Finding) -> String {
+    match &finding.event {
+        Event::Broken(broken) => broken.to_string(),
+        Event::Decision(Decision::Own(cause)) => cause.clone(),
+        _ => "refused".to_owned(),
+    }
+}
+
+impl Transacted {
+    /// The finding that ended the session.
+    fn last_word(&self) -> Option<Finding> {
+        self.findings.iter().map(|(_, finding)| finding).find(|finding| finding.ends_session()).cloned()
+    }
+}
+
+impl<'h> Open<'h> {
+    fn new(hop: &'h str, recipients: &[Address]) -> Self {
+        Self {
+            hop,
+            since: Instant::now(),
+            todo: VecDeque::new(),
+            later: recipients.to_vec(),
+            pending: HashMap::new(),
+            dialogue: Vec::new(),
+            own_trouble: None,
+        }
+    }
+
+    /// Those who are left are asked at another host.
+    fn next_host(&mut self) {
+        self.todo.extend(self.later.drain(..));
+    }
+
+    fn group(&mut self, size: usize) -> Vec<Address> {
+        let size = size.min(self.todo.len());
+        self.todo.drain(..size).collect()
+    }
+
+    /// Sorts a transaction's findings: final ones are returned, the others kept.
+    fn sort(&mut self, contact: &Contact, done: Transacted, time: chrono::DateTime<chrono::Utc>) -> Vec<Recorded> {
+        let mut contact = contact.clone();
+        contact.notes.extend(done.notes);
+        for recipient in done.left.into_iter().rev() {
+            self.todo.push_front(recipient);
+        }
+        let mut outcomes = Vec::new();
+        for (recipient, finding) in done.findings {
+            let recorded = self.recorded(&contact, &recipient, &finding, time);
+            if finding.ruling().next_host {
+                self.keep(recorded);
+                self.later.push(recipient);
+            } else {
+                self.pending.remove(&recipient);
+                outcomes.push(recorded);
+            }
+        }
+        outcomes
+    }
+
+    fn recorded(
+        &self,
+        contact: &Contact,
+        recipient: &Address,
+        finding: &Finding,
+        time: chrono::DateTime<chrono::Utc>,
+    ) -> Recorded {
+        let mut recorded = contact.record(recipient, finding, time);
+        recorded.duration = self.since.elapsed().as_secs_f64();
+        recorded
+    }
+
+    /// The host took nobody.
+    fn not_taken(&mut self, contact: &Contact, finding: &Finding, time: chrono::DateTime<chrono::Utc>) {
+        for recipient in std::mem::take(&mut self.todo) {
+            let recorded = self.recorded(contact, &recipient, finding, time);
+            self.keep(recorded);
+            self.later.push(recipient);
+        }
+    }
+
+    /// The session ended before these could be asked.
+    fn unasked(&mut self, contact: &Contact, last: Option<&Finding>, time: chrono::DateTime<chrono::Utc>) {
+        let Some(last) = last else { return self.later.extend(self.todo.drain(..)) };
+        // Nothing of theirs was sent: what is in doubt for others is not for them.
+        let event = match &last.event {
+            Event::NoReplyToFinalDot(broken) => Event::Broken(broken.clone()),
+            other => other.clone(),
+        };
+        let finding = Finding { stage: last.stage.min(Stage::Data), event };
+        self.not_taken(contact, &finding, time);
+    }
+
+    /// An address that an earlier mail found in trouble.
+    fn found_before(&mut self, trouble: &Trouble, time: chrono::DateTime<chrono::Utc>) {
+        for recipient in std::mem::take(&mut self.todo) {
+            let mut recorded = Recorded::without_contact(
+                recipient.clone(),
+                Outcome::Deferred,
+                trouble.stage,
+                format!("not tried again: {}", trouble.cause),
+                time,
+            );
+            recorded.next_hop = Some(trouble.contact.target.next_hop.clone());
+            recorded.host = Some(trouble.contact.target.host.clone());
+            recorded.enhanced = Some("4.4.1".to_owned());
+            self.keep(recorded);
+            self.later.push(recipient);
+        }
+    }
+
+    /// Whether a refusal is our own trouble; a missing route is only where there is none
+    /// to anywhere.
+    fn note_own_trouble(&mut self, finding: &Finding) -> bool {
+        let cause = match &finding.event {
+            Event::Decision(Decision::Own(cause)) => cause.clone(),
+            Event::Broken(Broken::NoRoute) if !network::has_any_route() => {
+                "there is no route to any network".to_owned()
+            }
+            _ => return false,
+        };
+        self.own_trouble.get_or_insert(cause);
+        true
+    }
+
+    /// Keeps the better of two outcomes that are not final: one that may pass rather than
+    /// one for good, one with a reply rather than one without, the later of equals.
+    fn keep(&mut self, recorded: Recorded) {
+        let worth = |recorded: &Recorded| (recorded.outcome == Outcome::Deferred, recorded.reply.is_some());
+        match self.pending.get_mut(&recorded.recipient) {
+            Some(kept) if worth(kept) > worth(&recorded) => {}
+            _ => {
+                self.pending.insert(recorded.recipient.clone(), recorded);
+            }
+        }
+    }
+
+    /// What is left when there is no other host.
+    fn rest(&mut self) -> Vec<Recorded> {
+        let left = self.todo.drain(..).chain(self.later.drain(..));
+        left.filter_map(|recipient| self.pending.remove(&recipient)).collect()
+    }
+}

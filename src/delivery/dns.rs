@@ -1,0 +1,283 @@
+//! Names: MX and addresses, each question asked once and its answer kept, so that a dead
+//! name server costs a sweep a bounded time.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::net::{DnsError, NetError};
+use hickory_resolver::proto::op::ResponseCode;
+use hickory_resolver::proto::rr::{Name, RData, RecordType};
+use tokio::sync::{OnceCell, Semaphore};
+use tokio::time::Instant;
+
+use super::config::DnsConfig;
+
+/// Questions under way at once.
+const MAX_LOOKUPS: usize = 64;
+
+/// Answers kept before expired ones are looked for.
+const PRUNE_ABOVE: usize = 10_000;
+
+/// What the DNS says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Answer<T> {
+    /// Records.
+    Found(T),
+    /// The name exists, but not with such records.
+    NoData,
+    /// NXDOMAIN.
+    NoDomain,
+    /// No answer that can be used.
+    Trouble(Trouble),
+}
+
+/// Why there is no answer that can be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Trouble {
+    /// In words, such as `SERVFAIL` or `timed out`.
+    pub(super) cause: String,
+    /// Whether a name server said so, rather than nobody answering.
+    pub(super) answered: bool,
+}
+
+/// An MX record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Mx {
+    /// Lower is better.
+    pub(super) preference: u16,
+    /// Without trailing dot; empty for the root, which is the null MX.
+    pub(super) exchange: String,
+}
+
+/// The resolver and what it has learnt.
+pub(super) struct Dns {
+    resolver: TokioResolver,
+    /// Names without a dot are looked up in the system's search domains.
+    searches: bool,
+    /// No question takes longer than this.
+    budget: Duration,
+    lookups: Semaphore,
+    answered: AtomicBool,
+    mx: Memo<Answer<Vec<Mx>>>,
+    addresses: Memo<Answer<Vec<IpAddr>>>,
+}
+
+impl Dns {
+    /// # Errors
+    /// A sentence where the system's resolver configuration cannot be read.
+    pub(super) fn new(config: &DnsConfig, keep_for: Option<Duration>) -> Result<Self, String> {
+        let attempts = config.attempts.max(1);
+        Ok(Self {
+            resolver: resolver(config, attempts).map_err(|error| format!("the resolver cannot be set up: {error}"))?,
+            searches: config.servers.is_empty(),
+            budget: config.timeout * u32::try_from(attempts).unwrap_or(u32::MAX) + Duration::from_secs(1),
+            lookups: Semaphore::new(MAX_LOOKUPS),
+            answered: AtomicBool::new(false),
+            mx: Memo::new(keep_for),
+            addresses: Memo::new(keep_for),
+        })
+    }
+
+    /// Whether any name server has answered anything so far.
+    pub(super) fn has_answered(&self) -> bool {
+        self.answered.load(Ordering::Relaxed)
+    }
+
+    /// The MX records of `domain` (A-labels), in no order.
+    pub(super) async fn mx(&self, domain: &str) -> Answer<Vec<Mx>> {
+        self.mx
+            .get(domain, async {
+                self.ask(domain, RecordType::MX, |data| match data {
+                    RData::MX(mx) => Some(Mx {
+                        preference: mx.preference,
+                        exchange: mx.exchange.to_ascii().trim_end_matches('.').to_ascii_lowercase(),
+                    }),
+                    _ => None,
+                })
+                .await
+            })
+            .await
+    }
+
+    /// The addresses of `host`, IPv4 before IPv6. One family with addresses is enough,
+    /// whatever became of the question for the other.
+    pub(super) async fn addresses(&self, host: &str) -> Answer<Vec<IpAddr>> {
+        self.addresses
+            .get(host, async {
+                let v4 = self.ask(host, RecordType::A, |data| match data {
+                    RData::A(address) => Some(IpAddr::V4(address.0)),
+                    _ => None,
+                });
+                let v6 = self.ask(host, RecordType::AAAA, |data| match data {
+                    RData::AAAA(address) => Some(IpAddr::V6(address.0)),
+                    _ => None,
+                });
+                let (v4, v6) = tokio::join!(v4, v6);
+                both_families(v4, v6)
+            })
+            .await
+    }
+
+    async fn ask<T>(&self, name: &str, kind: RecordType, pick: impl Fn(&RData) -> Option<T>) -> Answer<Vec<T>> {
+        let Ok(name) = self.absolute(name) else { return Answer::NoDomain };
+        let _permit = self.lookups.acquire().await;
+        let answer = match tokio::time::timeout(self.budget, self.resolver.lookup(name, kind)).await {
+            Err(_) => Answer::Trouble(Trouble { cause: "timed out".to_owned(), answered: false }),
+            Ok(Err(error)) => without_records(&error),
+            Ok(Ok(lookup)) => {
+                let records: Vec<T> = lookup.answers().iter().filter_map(|record| pick(&record.data)).collect();
+                // A CNAME that leads nowhere leaves an answer without what was asked for.
+                if records.is_empty() { Answer::NoData } else { Answer::Found(records) }
+            }
+        };
+        if !matches!(&answer, Answer::Trouble(trouble) if !trouble.answered) {
+            self.answered.store(true, Ordering::Relaxed);
+        }
+        answer
+    }
+
+    /// `name` from the root, so that no search domain is appended; a single label is left
+    /// to the system's search domains.
+    fn absolute(&self, name: &str) -> Result<Name, ()> {
+        let relative = self.searches && !name.contains('.');
+        let text = if relative { name.to_owned() } else { format!("{name}.") };
+        Name::from_ascii(text).map_err(|_| ())
+    }
+}
+
+fn resolver(config: &DnsConfig, attempts: usize) -> Result<TokioResolver, NetError> {
+    let provider = TokioRuntimeProvider::default();
+    let mut builder = if config.servers.is_empty() {
+        TokioResolver::builder(provider)?
+    } else {
+        let servers = config.servers.iter().map(|server| {
+            let on_port = |mut connection: ConnectionConfig| {
+                connection.port = server.port();
+                connection
+            };
+            let connections = vec![on_port(ConnectionConfig::udp()), on_port(ConnectionConfig::tcp())];
+            NameServerConfig::new(server.ip(), true, connections)
+        });
+        let mut builder = TokioResolver::builder_with_config(
+            ResolverConfig::from_parts(None, Vec::new(), servers.collect()),
+            provider,
+        );
+        builder.options_mut().use_hosts_file = ResolveHosts::Never;
+        builder
+    };
+    let options = builder.options_mut();
+    options.timeout = config.timeout;
+    // The crate counts what follows the first query.
+    options.attempts = attempts - 1;
+    // Answers are kept here, where failures are too; a domain that is set up again is to
+    // be seen by the next sweep.
+    options.cache_size = 0;
+    builder.build()
+}
+
+fn both_families(v4: Answer<Vec<IpAddr>>, v6: Answer<Vec<IpAddr>>) -> Answer<Vec<IpAddr>> {
+    match (v4, v6) {
+        (Answer::Found(mut v4), Answer::Found(v6)) => {
+            v4.extend(v6);
+            Answer::Found(v4)
+        }
+        (Answer::Found(found), _) | (_, Answer::Found(found)) => Answer::Found(found),
+        (Answer::Trouble(trouble), _) | (_, Answer::Trouble(trouble)) => Answer::Trouble(trouble),
+        (Answer::NoDomain, Answer::NoDomain) => Answer::NoDomain,
+        _ => Answer::NoData,
+    }
+}
+
+/// What a failed lookup means.
+fn without_records<T>(error: &NetError) -> Answer<T> {
+    let trouble = |cause: String, answered| Answer::Trouble(Trouble { cause, answered });
+    match error {
+        NetError::Dns(DnsError::NoRecordsFound(none)) => match none.response_code {
+            ResponseCode::NXDomain => Answer::NoDomain,
+            ResponseCode::NoError => Answer::NoData,
+            code => trouble(code.to_str().to_owned(), true),
+        },
+        NetError::Dns(DnsError::ResponseCode(ResponseCode::NXDomain)) => Answer::NoDomain,
+        NetError::Dns(DnsError::ResponseCode(code)) => trouble(code.to_str().to_owned(), true),
+        NetError::Dns(error) => trouble(error.to_string(), true),
+        NetError::Truncated => trouble("a truncated answer, and none over TCP".to_owned(), true),
+        NetError::Timeout => trouble("timed out".to_owned(), false),
+        NetError::NoConnections | NetError::Io(_) => trouble("no name server could be reached".to_owned(), false),
+        // What cannot be read may come from anybody.
+        other => trouble(other.to_string(), false),
+    }
+}
+
+/// Answers by name. Whoever asks while the question is under way waits for its answer.
+struct Memo<T> {
+    keep_for: Option<Duration>,
+    kept: Mutex<HashMap<String, Asked<T>>>,
+}
+
+/// When a question was asked, and its answer once there is one.
+type Asked<T> = (Instant, Arc<OnceCell<T>>);
+
+impl<T: Clone> Memo<T> {
+    fn new(keep_for: Option<Duration>) -> Self {
+        Self { keep_for, kept: Mutex::default() }
+    }
+
+    async fn get(&self, name: &str, look_up: impl Future<Output = T>) -> T {
+        let cell = self.cell(name);
+        cell.get_or_init(|| look_up).await.clone()
+    }
+
+    fn cell(&self, name: &str) -> Arc<OnceCell<T>> {
+        let now = Instant::now();
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = |asked: &Instant| self.keep_for.is_none_or(|keep_for| now.duration_since(*asked) < keep_for);
+        if kept.len() > PRUNE_ABOVE {
+            kept.retain(|_, (asked, _)| fresh(asked));
+        }
+        match kept.get(name) {
+            Some((asked, cell)) if fresh(asked) => Arc::clone(cell),
+            _ => {
+                let cell = Arc::new(OnceCell::new());
+                kept.insert(name.to_owned(), (now, Arc::clone(&cell)));
+                cell
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_family_with_addresses_is_enough() {
+        let found = |text: &str| Answer::Found(vec![text.parse::<IpAddr>().expect("address")]);
+        let trouble = || Answer::Trouble(Trouble { cause: "SERVFAIL".into(), answered: true });
+        for (v4, v6, both) in [
+            (found("192.0.2.1"), trouble(), found("192.0.2.1")),
+            (trouble(), found("2001:db8::1"), found("2001:db8::1")),
+            (Answer::NoData, trouble(), trouble()),
+            (Answer::NoData, Answer::NoDomain, Answer::NoData),
+            (Answer::NoDomain, Answer::NoDomain, Answer::NoDomain),
+        ] {
+            assert_eq!(both_families(v4, v6), both);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_question_is_asked_once_and_again_when_its_answer_is_old() {
+        let (kept, old) = (Memo::new(None), Memo::new(Some(Duration::ZERO)));
+        for (memo, second) in [(&kept, 1), (&old, 2)] {
+            assert_eq!(memo.get("a", async { 1 }).await, 1);
+            assert_eq!(memo.get("a", async { 2 }).await, second);
+            assert_eq!(memo.get("b", async { 3 }).await, 3);
+        }
+    }
+}

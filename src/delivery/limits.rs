@@ -1,0 +1,132 @@
+//! How long is waited for what (RFC 5321 section 4.5.3.2), as deadlines for whole replies
+//! and not for single reads.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep};
+
+use super::wire::{Broken, Step};
+
+/// QUIT is never waited for longer: the outcome is known.
+const QUIT: Duration = Duration::from_secs(2);
+
+/// How long content is watched before its rate is judged.
+const RATE_WINDOW: Duration = Duration::from_mins(1);
+
+/// Octets that must have gone in that time: 1 KiB a second.
+const RATE_OCTETS: u64 = 60 * 1024;
+
+/// The limits of one connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// For every step, instead of the step's own.
+    pub(super) timeout: Option<Duration>,
+    /// For a transaction up to the final dot.
+    pub(super) transaction: Duration,
+}
+
+impl Limits {
+    fn of(self, step: Step) -> Duration {
+        let own = match step {
+            Step::Data => Duration::from_mins(2),
+            Step::Content => Duration::from_mins(3),
+            Step::EndOfData => Duration::from_mins(10),
+            Step::Quit => QUIT,
+            _ => Duration::from_mins(5),
+        };
+        match self.timeout {
+            Some(timeout) if step == Step::Quit => timeout.min(QUIT),
+            Some(timeout) => timeout,
+            None => own,
+        }
+    }
+}
+
+/// What is running out on a connection.
+pub(super) struct Deadlines {
+    limits: Limits,
+    sleep: Pin<Box<Sleep>>,
+    step: Instant,
+    step_limit: Duration,
+    transaction: Option<Instant>,
+    rate: Option<Rate>,
+}
+
+/// Octets of content since a point in time.
+struct Rate {
+    since: Instant,
+    octets: u64,
+}
+
+impl Deadlines {
+    /// With the banner to wait for.
+    pub(super) fn new(limits: Limits) -> Self {
+        let now = Instant::now();
+        let mut deadlines = Self {
+            limits,
+            sleep: Box::pin(tokio::time::sleep_until(now)),
+            step: now,
+            step_limit: Duration::ZERO,
+            transaction: None,
+            rate: None,
+        };
+        deadlines.start(Step::Banner);
+        deadlines
+    }
+
+    /// Starts the time for `step`.
+    pub(super) fn start(&mut self, step: Step) {
+        // What follows the final dot is waited for however long the transaction took.
+        if matches!(step, Step::EndOfData | Step::Quit | Step::Rset) {
+            self.transaction = None;
+        }
+        self.rate = (step == Step::Content).then(|| Rate { since: Instant::now(), octets: 0 });
+        self.step_limit = self.limits.of(step);
+        self.step = Instant::now() + self.step_limit;
+        self.set();
+    }
+
+    /// Starts the time for a transaction, which ends with its final dot.
+    pub(super) fn start_transaction(&mut self) {
+        self.transaction = Some(Instant::now() + self.limits.transaction);
+    }
+
+    /// Octets of content have gone: the time without progress starts again.
+    pub(super) fn progress(&mut self, octets: usize) {
+        if let Some(rate) = &mut self.rate {
+            rate.octets += octets as u64;
+        }
+        self.step = Instant::now() + self.step_limit;
+        self.set();
+    }
+
+    fn set(&mut self) {
+        let window = self.rate.as_ref().map(|rate| rate.since + RATE_WINDOW);
+        let first = [Some(self.step), self.transaction, window].into_iter().flatten().min().unwrap_or(self.step);
+        self.sleep.as_mut().reset(first);
+    }
+
+    /// Ready with the reason once something has run out.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Broken> {
+        loop {
+            ready!(self.sleep.as_mut().poll(cx));
+            let now = Instant::now();
+            if self.transaction.is_some_and(|end| end <= now) {
+                return Poll::Ready(Broken::TransactionTooLong(self.limits.transaction));
+            }
+            if self.step <= now {
+                return Poll::Ready(Broken::TimedOut(self.step_limit));
+            }
+            if let Some(rate) = self.rate.as_mut().filter(|rate| rate.since + RATE_WINDOW <= now) {
+                if rate.octets < RATE_OCTETS {
+                    return Poll::Ready(Broken::TooSlow);
+                }
+                *rate = Rate { since: now, octets: 0 };
+            }
+            self.set();
+        }
+    }
+}

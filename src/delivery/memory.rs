@@ -1,0 +1,201 @@
+//! What was found out about peers in this sweep, so that a dead one costs one time-out
+//! and not one per mail.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::mail::Stage;
+
+use super::outcome::{self, Contact, Decision, Event, Finding};
+use super::routing::Target;
+use super::wire::Broken;
+
+/// Entries kept before expired ones are looked for.
+const PRUNE_ABOVE: usize = 10_000;
+
+/// What a finding says beyond the mail it was made with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    /// The address does not answer, whoever asks.
+    Address,
+    /// The host does not take mail for this hop.
+    Host,
+    /// No host of the hop does.
+    Hop,
+}
+
+/// Trouble with a peer that mails after the first are not to meet again.
+#[derive(Debug, Clone)]
+pub(super) struct Trouble {
+    /// Where it was found.
+    pub(super) contact: Contact,
+    /// At which stage.
+    pub(super) stage: Stage,
+    /// In a sentence.
+    pub(super) cause: String,
+    found: Instant,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Key {
+    Address(SocketAddr),
+    Host(String, SocketAddr),
+    Hop(String),
+}
+
+/// What is remembered.
+pub(super) struct Memory {
+    keep_for: Option<Duration>,
+    troubles: Mutex<HashMap<Key, Trouble>>,
+    /// Addresses whose TLS does not work but need not be used, each with the reason.
+    in_clear: Mutex<HashMap<SocketAddr, (String, Instant)>>,
+}
+
+impl Memory {
+    /// Each entry for so long; `None`: as long as this lives.
+    pub(super) fn new(keep_for: Option<Duration>) -> Self {
+        Self { keep_for, troubles: Mutex::default(), in_clear: Mutex::default() }
+    }
+
+    fn troubles(&self) -> MutexGuard<'_, HashMap<Key, Trouble>> {
+        self.troubles.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_fresh(&self, found: Instant) -> bool {
+        self.keep_for.is_none_or(|keep_for| found.elapsed() < keep_for)
+    }
+
+    /// Remembers what `finding` says about its peer, if it says anything.
+    pub(super) fn learn(&self, hop: &str, contact: &Contact, finding: &Finding) {
+        let address = contact.target.address;
+        let key = match reach(finding) {
+            None => return,
+            Some(Reach::Address) => Key::Address(address),
+            Some(Reach::Host) => Key::Host(hop.to_owned(), address),
+            Some(Reach::Hop) => Key::Hop(hop.to_owned()),
+        };
+        let cause = outcome::cause(&contact.target, finding).unwrap_or_else(|| {
+            format!("{}: {}", contact.target, finding.reply().map(crate::smtp::Reply::text).unwrap_or_default())
+        });
+        let trouble = Trouble { contact: contact.clone(), stage: finding.stage, cause, found: Instant::now() };
+        let mut troubles = self.troubles();
+        if troubles.len() > PRUNE_ABOVE {
+            troubles.retain(|_, trouble| self.is_fresh(trouble.found));
+        }
+        troubles.insert(key, trouble);
+    }
+
+    /// What is remembered of one address for `hop`.
+    pub(super) fn trouble(&self, hop: &str, target: &Target) -> Option<Trouble> {
+        let keys = [Key::Hop(hop.to_owned()), Key::Address(target.address), Key::Host(hop.to_owned(), target.address)];
+        let troubles = self.troubles();
+        let found = keys.iter().filter_map(|key| troubles.get(key)).find(|trouble| self.is_fresh(trouble.found));
+        found.cloned()
+    }
+
+    /// The first trouble, where there is some with every address of `hop`: it is down.
+    pub(super) fn down(&self, hop: &str, targets: &[Target]) -> Option<Trouble> {
+        let troubles: Option<Vec<Trouble>> = targets.iter().map(|target| self.trouble(hop, target)).collect();
+        troubles?.into_iter().min_by_key(|trouble| trouble.found)
+    }
+
+    /// Remembers that TLS with this address does not work, for this reason.
+    pub(super) fn learn_clear_text(&self, address: SocketAddr, reason: &str) {
+        let mut in_clear = self.in_clear.lock().unwrap_or_else(PoisonError::into_inner);
+        in_clear.retain(|_, (_, found)| self.is_fresh(*found));
+        in_clear.insert(address, (reason.to_owned(), Instant::now()));
+    }
+
+    /// Why TLS is not to be tried with this address.
+    pub(super) fn clear_text(&self, address: SocketAddr) -> Option<String> {
+        let in_clear = self.in_clear.lock().unwrap_or_else(PoisonError::into_inner);
+        in_clear.get(&address).filter(|(_, found)| self.is_fresh(*found)).map(|(reason, _)| reason.clone())
+    }
+}
+
+fn reach(finding: &Finding) -> Option<Reach> {
+    match (finding.stage, &finding.event) {
+        // Trouble of our own says nothing about the peer, and garbage not that it is dead.
+        (
+            _,
+            Event::Broken(Broken::Stopped | Broken::NoRoute | Broken::NotSmtp(_)) | Event::Decision(Decision::Own(_)),
+        ) => None,
+        // Where policy lets us go on without TLS, this is not what ends a session.
+        (_, Event::Broken(Broken::Handshake(_)) | Event::Decision(Decision::TlsPolicy(_)))
+        | (Stage::Starttls, Event::Reply(_)) => Some(Reach::Host),
+        (Stage::Connect | Stage::Banner, Event::Broken(_)) => Some(Reach::Address),
+        (Stage::Banner | Stage::Ehlo, Event::Reply(reply)) if reply.class() == 5 => Some(Reach::Host),
+        // Once is enough: no account is to be locked by a sweep.
+        (Stage::Auth, Event::Reply(_) | Event::Decision(_)) => Some(Reach::Hop),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::wire::Step;
+    use super::*;
+
+    fn target(last: u8) -> Target {
+        Target {
+            next_hop: "x.example".into(),
+            host: format!("mx{last}"),
+            address: ([192, 0, 2, last], 25).into(),
+            preference: 0,
+        }
+    }
+
+    fn broken(stage: Stage, broken: Broken) -> Finding {
+        Finding { stage, event: Event::Broken(broken) }
+    }
+
+    #[test]
+    fn a_hop_is_down_when_all_its_addresses_are() {
+        let memory = Memory::new(None);
+        let targets = [target(1), target(2)];
+        memory.learn(
+            "x.example",
+            &Contact::to(&targets[1]),
+            &broken(Stage::Connect, Broken::Io("connection refused".into())),
+        );
+        assert!(memory.down("x.example", &targets).is_none());
+        memory.learn("x.example", &Contact::to(&targets[0]), &broken(Stage::Banner, Broken::Closed));
+        let first = memory.down("x.example", &targets).expect("down");
+        assert_eq!(first.cause, "connecting to mx2 (192.0.2.2:25): connection refused", "the first failure is named");
+        assert!(memory.down("other.example", &targets[..1]).is_some(), "an address is dead for all hops");
+    }
+
+    #[test]
+    fn one_refused_auth_takes_the_hop_down_and_trouble_of_our_own_nothing() {
+        let memory = Memory::new(None);
+        let targets = [target(1), target(2)];
+        for finding in [
+            broken(Stage::Connect, Broken::Stopped),
+            broken(Stage::Connect, Broken::NoRoute),
+            Finding::decided(Stage::Connect, Decision::Own("out of descriptors".into())),
+            broken(Stage::Rcpt, Broken::Closed),
+            Finding::at(Step::Banner, Err(Broken::NotSmtp(crate::smtp::NotSmtp::LongLine))),
+        ] {
+            memory.learn("x.example", &Contact::to(&targets[0]), &finding);
+        }
+        assert!(memory.trouble("x.example", &targets[0]).is_none());
+        let refused = Finding::decided(Stage::Auth, Decision::NoAuth("not offered".into()));
+        memory.learn("x.example", &Contact::to(&targets[0]), &refused);
+        assert!(memory.down("x.example", &targets).is_some());
+        assert!(memory.down("y.example", &targets).is_none());
+    }
+
+    #[test]
+    fn what_is_old_is_forgotten() {
+        let memory = Memory::new(Some(Duration::ZERO));
+        let target = target(1);
+        memory.learn("x.example", &Contact::to(&target), &broken(Stage::Connect, Broken::Closed));
+        memory.learn_clear_text(target.address, "it hangs");
+        assert!(memory.trouble("x.example", &target).is_none());
+        assert_eq!(memory.clear_text(target.address), None);
+    }
+}

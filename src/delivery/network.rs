@@ -1,0 +1,113 @@
+//! What all deliveries of a process share: clock, names, trusted roots, who we are, and
+//! the two ways to stop.
+
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+
+use super::config::DnsConfig;
+use super::dns::Dns;
+
+/// Asks deliveries to end.
+#[derive(Debug, Clone, Default)]
+pub struct Stop {
+    /// No new attempts: what has not begun returns at once.
+    pub gentle: CancellationToken,
+    /// Sessions under way are given up: deferred, in doubt where the final dot was sent.
+    pub hard: CancellationToken,
+}
+
+/// What all deliveries of a process share.
+pub struct Network {
+    pub(super) clock: Clock,
+    pub(super) dns: Dns,
+    pub(super) hostname: String,
+    pub(super) stop: Stop,
+    pub(super) down_for: Option<Duration>,
+    own: Vec<SocketAddr>,
+    roots: OnceLock<Vec<CertificateDer<'static>>>,
+}
+
+impl Network {
+    /// `hostname` is the EHLO name; `own` are the addresses our own listener has, which
+    /// mail is not to be sent to; `down_for` says how long trouble with a peer or a name
+    /// is remembered (`None`: as long as the object lives, which is one sweep).
+    ///
+    /// # Errors
+    /// A sentence where the system's resolver configuration cannot be read.
+    pub fn new(
+        clock: Clock,
+        dns: &DnsConfig,
+        hostname: String,
+        own: Vec<SocketAddr>,
+        stop: Stop,
+        down_for: Option<Duration>,
+    ) -> Result<Arc<Self>, String> {
+        let dns = Dns::new(dns, down_for)?;
+        Ok(Arc::new(Self { clock, dns, hostname, stop, down_for, own, roots: OnceLock::new() }))
+    }
+
+    /// The system's trusted roots, read once when the first peer shows a certificate.
+    pub(super) fn roots(&self) -> &[CertificateDer<'static>] {
+        self.roots.get_or_init(|| {
+            let loaded = rustls_native_certs::load_native_certs();
+            for error in &loaded.errors {
+                tracing::warn!(%error, "a trusted root could not be loaded");
+            }
+            loaded.certs
+        })
+    }
+
+    /// Whether `peer` is our own listener; an unspecified listen address means every
+    /// address of this machine.
+    pub(super) fn is_own_address(&self, peer: SocketAddr) -> bool {
+        self.own.iter().any(|own| {
+            own.port() == peer.port()
+                && (own.ip() == peer.ip() || own.ip().is_unspecified() && is_local(peer.ip().to_canonical()))
+        })
+    }
+
+    /// Whether `host` is this relay by name.
+    pub(super) fn is_own_name(&self, host: &str) -> bool {
+        host.trim_end_matches('.').eq_ignore_ascii_case(self.hostname.trim_end_matches('.'))
+    }
+}
+
+/// Whether the address is one of this machine's: only then can a socket be bound to it.
+fn is_local(address: IpAddr) -> bool {
+    UdpSocket::bind((address, 0)).is_ok()
+}
+
+/// Whether there is a route to anywhere. Connecting a UDP socket sends nothing.
+pub(super) fn has_any_route() -> bool {
+    let reaches = |local: &str, remote: &str| UdpSocket::bind(local).is_ok_and(|socket| socket.connect(remote).is_ok());
+    reaches("0.0.0.0:0", "192.0.2.1:25") || reaches("[::]:0", "[2001:db8::1]:25")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn our_own_listener_is_known_by_address_and_by_name() {
+        let own = vec!["0.0.0.0:2525".parse().expect("address"), "192.0.2.7:25".parse().expect("address")];
+        let dns = DnsConfig { servers: vec!["127.0.0.1:1".parse().expect("address")], ..DnsConfig::default() };
+        let network =
+            Network::new(Clock::system(), &dns, "Relay.example".into(), own, Stop::default(), None).expect("a network");
+        for (peer, is_own) in [
+            ("127.0.0.1:2525", true),
+            ("127.9.9.9:2525", true),
+            ("127.0.0.1:25", false),
+            ("192.0.2.7:25", true),
+            ("192.0.2.8:2525", false),
+        ] {
+            assert_eq!(network.is_own_address(peer.parse().expect("address")), is_own, "{peer}");
+        }
+        assert!(network.is_own_name("relay.EXAMPLE.") && !network.is_own_name("relay.example.org"));
+    }
+}

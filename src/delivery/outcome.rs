@@ -1,0 +1,423 @@
+//! The only place that says what an event means for a recipient (RFC 5321 section 4.2,
+//! RFC 3463): delivered, deferred or failed, and whether another host may be tried.
+
+use chrono::{DateTime, Utc};
+
+use crate::mail::{Address, IN_DOUBT, Outcome, Recorded, Stage, TlsFacts};
+use crate::smtp::Reply;
+
+use super::routing::{NoRoute, Target};
+use super::wire::{Broken, Step};
+
+/// What happened to a recipient, at which stage.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Finding {
+    pub(super) stage: Stage,
+    pub(super) event: Event,
+}
+
+/// What can happen.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Event {
+    /// The peer answered.
+    Reply(Reply),
+    /// There was no answer, or none that is SMTP.
+    Broken(Broken),
+    /// The connection broke, or the peer made no sense, behind the final dot.
+    NoReplyToFinalDot(Broken),
+    /// We decided, before the peer could.
+    Decision(Decision),
+}
+
+/// What we decide by ourselves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Decision {
+    /// A `startTLS` policy is not met, for this reason.
+    TlsPolicy(String),
+    /// AUTH is not possible, for this reason.
+    NoAuth(String),
+    /// The peer's SIZE limit, in octets.
+    TooLarge(u64),
+    /// The peer has no SMTPUTF8.
+    NoSmtpUtf8,
+    /// `sendpartial: false`, and another recipient was refused.
+    NotPartially,
+    /// The stored message cannot be sent, for this reason.
+    Content(String),
+    /// Trouble of our own before a packet.
+    Own(String),
+}
+
+/// What an event means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ruling {
+    pub(super) outcome: Outcome,
+    /// Another host may be tried for this recipient in this attempt.
+    pub(super) next_host: bool,
+}
+
+impl Ruling {
+    const DELIVERED: Self = Self { outcome: Outcome::Delivered, next_host: false };
+    const FAILED: Self = Self { outcome: Outcome::Failed, next_host: false };
+    const DEFERRED: Self = Self { outcome: Outcome::Deferred, next_host: false };
+    /// Deferred if no other host does better.
+    const NEXT_HOST: Self = Self { outcome: Outcome::Deferred, next_host: true };
+}
+
+impl Finding {
+    /// A reply or its absence, at the step that wanted it.
+    pub(super) fn at(step: Step, result: Result<Reply, Broken>) -> Self {
+        let event = match result {
+            Ok(reply) => Event::Reply(reply),
+            Err(broken) if step == Step::EndOfData => Event::NoReplyToFinalDot(broken),
+            Err(broken) => Event::Broken(broken),
+        };
+        Self { stage: step.stage(), event }
+    }
+
+    pub(super) fn decided(stage: Stage, decision: Decision) -> Self {
+        Self { stage, event: Event::Decision(decision) }
+    }
+
+    /// The reply, where there was one.
+    pub(super) fn reply(&self) -> Option<&Reply> {
+        match &self.event {
+            Event::Reply(reply) => Some(reply),
+            _ => None,
+        }
+    }
+
+    /// What it means for the recipient.
+    pub(super) fn ruling(&self) -> Ruling {
+        match &self.event {
+            Event::Reply(reply) => answer(self.stage, reply),
+            Event::Broken(_) => Ruling::NEXT_HOST,
+            // RFC 1047: the peer may have the mail, and so may not get it from elsewhere.
+            Event::NoReplyToFinalDot(_) => Ruling::DEFERRED,
+            Event::Decision(decision) => decided(decision),
+        }
+    }
+
+    /// Whether nothing more is to be said on the connection.
+    pub(super) fn ends_session(&self) -> bool {
+        match &self.event {
+            Event::Reply(reply) => reply.code() == 421 || self.stage == Stage::Banner,
+            Event::Broken(_) | Event::NoReplyToFinalDot(_) => true,
+            Event::Decision(decision) => matches!(decision, Decision::Content(_)),
+        }
+    }
+}
+
+/// A reply by its first digit, with the exceptions.
+fn answer(stage: Stage, reply: &Reply) -> Ruling {
+    match (stage, reply.class()) {
+        (Stage::EndOfData, 2) => Ruling::DELIVERED,
+        // Before MAIL a refusal is about this host and us, not about the recipient.
+        (Stage::Banner | Stage::Ehlo | Stage::Starttls, _) => Ruling::NEXT_HOST,
+        // Another host would lock the account just as well.
+        (Stage::Auth, _) => Ruling::DEFERRED,
+        // RFC 5321 section 4.5.3.1.10: "too many recipients", by an old code.
+        (Stage::Rcpt, 5) if reply.code() == 552 => Ruling::DEFERRED,
+        (_, 5) => Ruling::FAILED,
+        _ => Ruling::NEXT_HOST,
+    }
+}
+
+fn decided(decision: &Decision) -> Ruling {
+    match decision {
+        Decision::TooLarge(_) => Ruling::FAILED,
+        Decision::NoSmtpUtf8 => Ruling { outcome: Outcome::Failed, next_host: true },
+        Decision::TlsPolicy(_) | Decision::Own(_) => Ruling::NEXT_HOST,
+        Decision::NoAuth(_) | Decision::NotPartially | Decision::Content(_) => Ruling::DEFERRED,
+    }
+}
+
+/// Whether a reply of this kind can answer the step at all: 3xx only asks for more of what
+/// DATA and AUTH announce, and DATA has not been done by saying it.
+pub(super) fn has_meaning(step: Step, reply: &Reply) -> bool {
+    match (step, reply.class()) {
+        (Step::Data, class) => class != 2,
+        // Before its end no content can have been taken.
+        (Step::Content, class) => class >= 4,
+        (Step::Auth, _) => true,
+        (_, class) => class != 3,
+    }
+}
+
+/// Whether a reply to RCPT is about the number of recipients and not about this one, so
+/// that a further transaction may take it.
+pub(super) fn is_too_many_recipients(reply: &Reply) -> bool {
+    let by_status = reply.enhanced().is_some_and(|status| (status.subject, status.detail) == (5, 3));
+    let by_text = || reply.text().to_ascii_lowercase().contains("too many recipients");
+    matches!(reply.code(), 452 | 552) && (by_status || by_text())
+}
+
+/// Whether a fresh connection to the same host makes up for what a reused one did: it had
+/// been given up by the peer (RFC 5321 section 3.8).
+pub(super) fn is_stale_session(finding: &Finding) -> bool {
+    match &finding.event {
+        Event::Reply(reply) => reply.code() == 421,
+        Event::Broken(Broken::Closed | Broken::Io(_)) => true,
+        _ => false,
+    }
+}
+
+/// Whom we were talking to.
+#[derive(Debug, Clone)]
+pub(super) struct Contact {
+    pub(super) target: Target,
+    pub(super) local_address: Option<String>,
+    pub(super) tls: Option<TlsFacts>,
+    pub(super) notes: Vec<String>,
+}
+
+impl Contact {
+    /// With a target that was not reached yet.
+    pub(super) fn to(target: &Target) -> Self {
+        Self { target: target.clone(), local_address: None, tls: None, notes: Vec::new() }
+    }
+
+    /// One recipient's record, but for when it was made and how long it took.
+    pub(super) fn record(&self, recipient: &Address, finding: &Finding, time: DateTime<Utc>) -> Recorded {
+        let reply = finding.reply();
+        Recorded {
+            recipient: recipient.clone(),
+            outcome: finding.ruling().outcome,
+            code: reply.map(Reply::code),
+            enhanced: enhanced(finding),
+            reply: reply.map(Reply::text),
+            stage: finding.stage,
+            next_hop: Some(self.target.next_hop.clone()),
+            host: Some(self.target.host.clone()),
+            address: Some(self.target.address.ip().to_string()),
+            port: Some(self.target.address.port()),
+            local_address: self.local_address.clone(),
+            tls: self.tls.clone(),
+            notes: self.notes.clone(),
+            cause: cause(&self.target, finding),
+            time,
+            duration: 0.0,
+        }
+    }
+}
+
+/// The record of a recipient whose next hop has no host.
+pub(super) fn without_route(
+    recipient: Address,
+    hop: &str,
+    none: &NoRoute,
+    defers: bool,
+    time: DateTime<Utc>,
+) -> Recorded {
+    let outcome = if defers { Outcome::Deferred } else { none.outcome };
+    let mut recorded = Recorded::without_contact(recipient, outcome, Stage::Dns, none.cause.clone(), time);
+    recorded.next_hop = Some(hop.to_owned());
+    // RFC 3463 section 3.1: class 4 says that it may pass.
+    recorded.enhanced =
+        Some(if outcome == Outcome::Deferred { none.enhanced.replacen('5', "4", 1) } else { none.enhanced.to_owned() });
+    recorded
+}
+
+/// Whether the pass ended with "no such domain" but was deferred all the same: what
+/// `maxDnsProblemRetries` counts.
+pub fn is_dns_problem(recorded: &Recorded) -> bool {
+    recorded.stage == Stage::Dns
+        && recorded.outcome == Outcome::Deferred
+        && matches!(recorded.enhanced.as_deref(), Some("4.1.2" | "4.4.4"))
+}
+
+fn enhanced(finding: &Finding) -> Option<String> {
+    let own = |status: &str| Some(status.to_owned());
+    match &finding.event {
+        Event::Reply(reply) => reply.enhanced().map(|status| status.to_string()),
+        Event::Broken(_) | Event::NoReplyToFinalDot(_) if finding.stage == Stage::Connect => own("4.4.1"),
+        Event::Broken(_) | Event::NoReplyToFinalDot(_) => own("4.4.2"),
+        Event::Decision(Decision::TlsPolicy(_) | Decision::NoAuth(_)) => own("4.7.0"),
+        Event::Decision(Decision::TooLarge(_)) => own("5.3.4"),
+        Event::Decision(Decision::NoSmtpUtf8) => own("5.6.7"),
+        Event::Decision(Decision::NotPartially) => own("4.5.0"),
+        Event::Decision(Decision::Content(_) | Decision::Own(_)) => own("4.3.0"),
+    }
+}
+
+/// Why, in a sentence that names host, address and port; none where the reply says it.
+pub(super) fn cause(target: &Target, finding: &Finding) -> Option<String> {
+    let what = awaited(finding.stage);
+    Some(match &finding.event {
+        Event::Reply(_) => return None,
+        Event::Broken(broken) if finding.stage == Stage::Connect => format!("connecting to {target}: {broken}"),
+        Event::Broken(broken) => format!("{target}: {broken} ({what})"),
+        Event::NoReplyToFinalDot(broken) => {
+            format!("{IN_DOUBT}{target}: {broken} ({what}); the peer may have the mail")
+        }
+        Event::Decision(decision) => format!("{target}: {}", sentence(decision)),
+    })
+}
+
+fn sentence(decision: &Decision) -> String {
+    match decision {
+        Decision::TlsPolicy(reason) | Decision::NoAuth(reason) | Decision::Own(reason) => reason.clone(),
+        Decision::TooLarge(limit) => format!("the message is larger than the {limit} octets that it takes"),
+        Decision::NoSmtpUtf8 => "it does not offer SMTPUTF8, which this mail needs".to_owned(),
+        Decision::NotPartially => "not sent, because another recipient was refused (sendpartial: false)".to_owned(),
+        Decision::Content(reason) => format!("the message could not be sent: {reason}"),
+    }
+}
+
+fn awaited(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Dns => "looking up its name",
+        Stage::Connect => "connecting",
+        Stage::Banner => "waiting for its greeting",
+        Stage::Ehlo => "waiting for its reply to EHLO",
+        Stage::Starttls => "at STARTTLS",
+        Stage::Auth => "waiting for its reply to AUTH",
+        Stage::Mail => "waiting for its reply to MAIL",
+        Stage::Rcpt => "waiting for its reply to RCPT",
+        Stage::Data => "sending the content",
+        Stage::EndOfData => "waiting for its reply to the final dot",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use crate::smtp::{NotSmtp, ReplyReader};
+
+    use super::*;
+
+    fn reply(line: &str) -> Reply {
+        ReplyReader::default().push(format!("{line}\r\n").as_bytes()).expect("SMTP").expect("whole")
+    }
+
+    fn name(ruling: Ruling) -> String {
+        format!("{}{}", ruling.outcome, if ruling.next_host { ", next host" } else { "" })
+    }
+
+    #[test]
+    fn the_first_digit_decides_with_the_exceptions() {
+        for (step, line, means) in [
+            (Step::Banner, "554 go away", "deferred, next host"),
+            (Step::Banner, "421 4.3.2 busy", "deferred, next host"),
+            (Step::Banner, "250 what", "deferred, next host"),
+            (Step::Helo, "502 no", "deferred, next host"),
+            (Step::Starttls, "454 not now", "deferred, next host"),
+            (Step::Auth, "535 5.7.8 wrong", "deferred"),
+            (Step::Auth, "454 4.7.0 later", "deferred"),
+            (Step::Mail, "451 later", "deferred, next host"),
+            (Step::Mail, "550 no", "failed"),
+            (Step::Rcpt, "450 greylisted", "deferred, next host"),
+            (Step::Rcpt, "421 closing", "deferred, next host"),
+            (Step::Rcpt, "550 5.1.1 no such user", "failed"),
+            (Step::Rcpt, "571 no", "failed"),
+            (Step::Rcpt, "590 no", "failed"),
+            (Step::Rcpt, "552 too many recipients", "deferred"),
+            (Step::Rcpt, "553 no", "failed"),
+            (Step::Data, "554 no valid recipients", "failed"),
+            (Step::Data, "451 later", "deferred, next host"),
+            (Step::Content, "452 disk full", "deferred, next host"),
+            (Step::EndOfData, "250 ok", "delivered"),
+            (Step::EndOfData, "299 ok", "delivered"),
+            (Step::EndOfData, "451 later", "deferred, next host"),
+            (Step::EndOfData, "552 too large", "failed"),
+            (Step::EndOfData, "554 spam", "failed"),
+        ] {
+            assert_eq!(name(Finding::at(step, Ok(reply(line))).ruling()), means, "{line} to {step:?}");
+        }
+    }
+
+    #[test]
+    fn no_reply_is_a_deferral_and_behind_the_final_dot_in_doubt() {
+        let target = Target {
+            next_hop: "x.example".into(),
+            host: "mx.example".into(),
+            address: ([192, 0, 2, 1], 25).into(),
+            preference: 0,
+        };
+        let recipient = Address::parse("a@x.example").expect("an address");
+        for (step, broken, means, cause) in [
+            (
+                Step::Banner,
+                Broken::Closed,
+                "deferred, next host",
+                "mx.example (192.0.2.1:25): the connection was closed (waiting for its greeting)",
+            ),
+            (
+                Step::Content,
+                Broken::TooSlow,
+                "deferred, next host",
+                "mx.example (192.0.2.1:25): the content went slower than 1 KiB/s (sending the content)",
+            ),
+            (
+                Step::Rcpt,
+                Broken::NotSmtp(NotSmtp::CodeOutOfRange(999)),
+                "deferred, next host",
+                "mx.example (192.0.2.1:25): not SMTP: reply code 999, which is outside 200 to 599 (waiting for its reply to RCPT)",
+            ),
+            (
+                Step::EndOfData,
+                Broken::TimedOut(Duration::from_mins(10)),
+                "deferred",
+                "in doubt: mx.example (192.0.2.1:25): timed out after 600 s (waiting for its reply to the final dot); the peer may have the mail",
+            ),
+            (
+                Step::EndOfData,
+                Broken::NotSmtp(NotSmtp::OutOfPlace(354)),
+                "deferred",
+                "in doubt: mx.example (192.0.2.1:25): not SMTP: the reply 354 where it has no meaning (waiting for its reply to the final dot); the peer may have the mail",
+            ),
+        ] {
+            let finding = Finding::at(step, Err(broken));
+            assert_eq!(name(finding.ruling()), means);
+            assert!(finding.ends_session());
+            let recorded = Contact::to(&target).record(&recipient, &finding, DateTime::UNIX_EPOCH);
+            assert_eq!(recorded.cause.as_deref(), Some(cause));
+            assert_eq!(recorded.in_doubt(), step == Step::EndOfData);
+        }
+    }
+
+    #[test]
+    fn a_reply_that_cannot_answer_has_no_meaning() {
+        for (step, line, meaning) in [
+            (Step::Mail, "354 go", false),
+            (Step::EndOfData, "354 go", false),
+            (Step::Data, "250 done already", false),
+            (Step::Data, "354 go", true),
+            (Step::Data, "550 no", true),
+            (Step::Content, "250 done already", false),
+            (Step::Content, "452 full", true),
+            (Step::Auth, "334 ", true),
+        ] {
+            assert_eq!(has_meaning(step, &reply(line)), meaning, "{line} to {step:?}");
+        }
+    }
+
+    #[test]
+    fn too_many_recipients_is_told_from_other_452s() {
+        for (line, too_many) in [
+            ("452 4.5.3 limit", true),
+            ("552 5.5.3 limit", true),
+            ("452 Too many recipients received this hour", true),
+            ("452 4.2.2 mailbox full", false),
+            ("451 4.5.3 too many recipients", false),
+        ] {
+            assert_eq!(is_too_many_recipients(&reply(line)), too_many, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_we_decide_ourselves_has_its_own_status() {
+        for (decision, means, status) in [
+            (Decision::TlsPolicy("x".into()), "deferred, next host", "4.7.0"),
+            (Decision::NoAuth("x".into()), "deferred", "4.7.0"),
+            (Decision::TooLarge(5), "failed", "5.3.4"),
+            (Decision::NoSmtpUtf8, "failed, next host", "5.6.7"),
+            (Decision::NotPartially, "deferred", "4.5.0"),
+            (Decision::Content("x".into()), "deferred", "4.3.0"),
+        ] {
+            let finding = Finding::decided(Stage::Mail, decision);
+            assert_eq!((name(finding.ruling()).as_str(), enhanced(&finding).as_deref()), (means, Some(status)));
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! A session with one host, from its greeting to QUIT: EHLO, STARTTLS, AUTH. What is said
+//! between MAIL and the final dot is [`super::transaction`]'s.
+//!
+//! lettre's connection says the commands and waits for the replies; the
+//! [`Wire`](super::wire::Wire) under it knows what the replies were.
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use lettre::transport::smtp::authentication::{Credentials as LettreCredentials, Mechanism};
+use lettre::transport::smtp::client::AsyncSmtpConnection;
+use lettre::transport::smtp::commands::Auth;
+use lettre::transport::smtp::extension::ClientId;
+use tokio::io::AsyncWriteExt;
+
+use crate::mail::{DialogueEntry, Stage};
+use crate::smtp::{Capabilities, Command, Reply};
+
+use super::config::{Credentials, StartTls};
+use super::connection::Dialer;
+use super::outcome::{Contact, Decision, Event, Finding};
+use super::routing::Target;
+use super::wire::{Broken, Step, Wire};
+
+/// A session that may begin a transaction.
+pub(super) struct Session {
+    lettre: AsyncSmtpConnection,
+    pub(super) wire: Wire,
+    /// What records say of it.
+    pub(super) contact: Contact,
+    /// What the peer offers now.
+    pub(super) offers: Capabilities,
+    /// A transaction was begun in it before.
+    pub(super) used: bool,
+    /// Something of the last transaction must be reset before the next.
+    pub(super) dirty: bool,
+    /// Nothing more is to be said.
+    pub(super) over: bool,
+}
+
+/// A session that did not come to MAIL.
+pub(super) struct Refused {
+    pub(super) finding: Finding,
+    pub(super) contact: Contact,
+    pub(super) dialogue: Vec<DialogueEntry>,
+    /// The peer's TLS does not work but need not be used: why, for a new connection in clear.
+    pub(super) in_clear_instead: Option<String>,
+}
+
+/// A session on its way to MAIL.
+struct Opening<'a> {
+    dialer: &'a Dialer,
+    wire: Wire,
+    contact: Contact,
+}
+
+impl Session {
+    /// Connects and comes to the point where MAIL may be said. `in_clear` is the reason
+    /// why TLS is not even to be tried.
+    ///
+    /// # Errors
+    /// What it means for the recipients, and what was said.
+    pub(super) async fn open(dialer: &Dialer, target: &Target, in_clear: Option<&str>) -> Result<Self, Box<Refused>> {
+        let mut contact = Contact::to(target);
+        let (wire, local) = match dialer.connect(target).await {
+            Ok(connected) => connected,
+            Err(finding) => {
+                return Err(Box::new(Refused { finding, contact, dialogue: Vec::new(), in_clear_instead: None }));
+            }
+        };
+        contact.local_address = Some(local.to_string());
+        let mut opening = Opening { dialer, wire, contact };
+        match opening.come_to_mail(in_clear).await {
+            Ok(session) => Ok(session),
+            Err((finding, in_clear_instead)) => {
+                opening.leave().await;
+                let dialogue = opening.wire.take_dialogue();
+                Err(Box::new(Refused { finding, contact: opening.contact, dialogue, in_clear_instead }))
+            }
+        }
+    }
+
+    /// Says one command and waits for its reply.
+    pub(super) async fn say(&mut self, command: &impl Display) -> Result<Reply, Broken> {
+        // What lettre makes of the gist it was given is not asked: the wire has the reply.
+        let _ = self.lettre.command(command).await;
+        self.wire.take_reply()
+    }
+
+    /// Says several commands at once (RFC 2920) and waits for the reply to each, up to the
+    /// first that does not come.
+    pub(super) async fn say_at_once(&mut self, commands: &[Command]) -> Vec<Result<Reply, Broken>> {
+        let text: String = commands.iter().map(ToString::to_string).collect();
+        let mut replies = vec![self.say(&text).await];
+        while replies.len() < commands.len() && replies.last().is_some_and(Result::is_ok) {
+            replies.push(self.hear().await);
+        }
+        replies
+    }
+
+    /// Waits for a reply to what was said before.
+    pub(super) async fn hear(&mut self) -> Result<Reply, Broken> {
+        let _ = self.lettre.read_response().await;
+        self.wire.take_reply()
+    }
+
+    /// Whether a transaction may be begun in it although it was idle for a while.
+    pub(super) fn is_usable(&self) -> bool {
+        !self.over && self.wire.is_quiet()
+    }
+
+    /// Takes leave. Never waits long, and nothing depends on the answer.
+    pub(super) async fn quit(mut self) {
+        if !self.over {
+            let _ = self.say(&Command::quit()).await;
+        }
+        close(self.wire).await;
+    }
+}
+
+/// Closes without waiting for the peer to take notice.
+async fn close(mut wire: Wire) {
+    let _ = tokio::time::timeout(Duration::from_secs(1), wire.shutdown()).await;
+}
+
+/// Why a session does not come to MAIL, and why it might in clear.
+type Hindrance = (Finding, Option<String>);
+
+impl Opening<'_> {
+    async fn come_to_mail(&mut self, in_clear: Option<&str>) -> Result<Session, Hindrance> {
+        if self.dialer.config.ssl_enable {
+            self.secure(Stage::Connect).await?;
+        }
+        let mut session = self.greet().await?;
+        if self.dialer.config.ssl_enable {
+            self.check_policy()?;
+        } else {
+            self.start_tls(&mut session, in_clear).await?;
+        }
+        if let Some(credentials) = &self.dialer.config.credentials {
+            self.authenticate(&mut session, credentials).await?;
+        }
+        session.contact = self.contact.clone();
+        Ok(session)
+    }
+
+    /// The peer's greeting, and EHLO.
+    async fn greet(&mut self) -> Result<Session, Hindrance> {
+        let name = ClientId::Domain(self.dialer.helo.clone());
+        let lettre = AsyncSmtpConnection::connect_with_transport(Box::new(self.wire.clone()), &name).await;
+        let banner = Finding::at(Step::Banner, self.wire.take_reply());
+        if banner.reply().is_none_or(|reply| reply.code() != 220) {
+            return Err((banner, None));
+        }
+        let offers = self.offers(self.wire.take_reply())?;
+        let Ok(lettre) = lettre else {
+            return Err((Finding::at(Step::Ehlo, Err(Broken::Closed)), None));
+        };
+        Ok(Session {
+            lettre,
+            wire: self.wire.clone(),
+            contact: self.contact.clone(),
+            offers,
+            used: false,
+            dirty: false,
+            over: false,
+        })
+    }
+
+    /// What the reply to EHLO, or to HELO instead, offers.
+    fn offers(&mut self, reply: Result<Reply, Broken>) -> Result<Capabilities, Hindrance> {
+        let reply = match reply {
+            Ok(reply) if reply.class() == 2 => reply,
+            other => return Err((Finding::at(Step::Ehlo, other), None)),
+        };
+        match self.wire.take_ehlo_refusal() {
+            None => Ok(Capabilities::parse(&reply)),
+            Some(refusal) => {
+                self.contact.notes.push(format!("HELO: EHLO was refused ({})", refusal.code()));
+                Ok(Capabilities::default())
+            }
+        }
+    }
+
+    async fn secure(&mut self, stage: Stage) -> Result<(), Hindrance> {
+        let broken = |broken| (Finding { stage, event: Event::Broken(broken) }, None);
+        let secure = self.dialer.secure(&self.wire, &self.contact.target).await.map_err(broken)?;
+        if let Some(reason) = &secure.facts.reason {
+            self.contact.notes.push(format!("certificate not verified: {reason}"));
+        }
+        self.contact.tls = Some(secure.facts);
+        match secure.refused {
+            None => Ok(()),
+            Some(reason) => {
+                let decision = Decision::TlsPolicy(format!("its certificate does not verify: {reason}"));
+                Err((Finding::decided(stage, decision), None))
+            }
+        }
+    }
+
+    /// STARTTLS as the policy has it, and EHLO again: what was offered in clear counts no
+    /// more (RFC 3207 section 4.2).
+    async fn start_tls(&mut self, session: &mut Session, in_clear: Option<&str>) -> Result<(), Hindrance> {
+        if let Some(reason) = self.reason_for_clear_text(session, in_clear) {
+            self.contact.notes.push(format!("sent in clear: {reason}"));
+            return self.check_policy();
+        }
+        match session.say(&Command::starttls()).await {
+            Ok(reply) if reply.class() == 2 => {}
+            Ok(reply) => {
+                let reason = format!("STARTTLS was refused ({})", reply.code());
+                return Err(self.without_tls(Finding::at(Step::Starttls, Ok(reply)), reason));
+            }
+            Err(broken) => return Err((Finding::at(Step::Starttls, Err(broken)), None)),
+        }
+        match self.secure(Stage::Starttls).await {
+            Err((Finding { event: Event::Broken(Broken::Handshake(reason)), stage }, _)) => {
+                let finding = Finding { stage, event: Event::Broken(Broken::Handshake(reason.clone())) };
+                return Err(self.without_tls(finding, format!("the TLS handshake failed: {reason}")));
+            }
+            other => other?,
+        }
+        let reply = session.say(&Command::ehlo(&self.dialer.helo)).await;
+        session.offers = self.offers(reply)?;
+        Ok(())
+    }
+
+    fn reason_for_clear_text(&self, session: &Session, in_clear: Option<&str>) -> Option<String> {
+        match in_clear {
+            Some(reason) => Some(reason.to_owned()),
+            None if self.dialer.config.start_tls == StartTls::Never => Some("startTLS is false".to_owned()),
+            None if !session.offers.starttls => Some("STARTTLS is not offered".to_owned()),
+            None => None,
+        }
+    }
+
+    /// No MAIL in clear where the policy forbids it.
+    fn check_policy(&self) -> Result<(), Hindrance> {
+        let policy = self.dialer.config.start_tls;
+        if self.contact.tls.is_some() || policy.allows_clear_text() {
+            return Ok(());
+        }
+        let decision = Decision::TlsPolicy(format!("it does not offer STARTTLS (startTLS: {})", policy.name()));
+        Err((Finding::decided(Stage::Starttls, decision), None))
+    }
+
+    /// TLS does not work: another connection may do without, if the policy lets it.
+    fn without_tls(&self, finding: Finding, reason: String) -> Hindrance {
+        (finding, self.dialer.config.start_tls.allows_clear_text().then_some(reason))
+    }
+
+    async fn authenticate(&self, session: &mut Session, credentials: &Credentials) -> Result<(), Hindrance> {
+        let no = |reason: &str| (Finding::decided(Stage::Auth, Decision::NoAuth(reason.to_owned())), None);
+        if self.contact.tls.is_none() && !self.dialer.config.auth_in_clear {
+            return Err(no("the credentials would go in clear (authInClear: false)"));
+        }
+        let offered = |name: &str| session.offers.auth.iter().any(|mechanism| mechanism == name);
+        let reply = if offered("PLAIN") {
+            let [initial, ..] =
+                auth_lines(Mechanism::Plain, credentials).ok_or_else(|| no("AUTH PLAIN cannot be said"))?;
+            session.say(&initial).await
+        } else if offered("LOGIN") {
+            login(session, auth_lines(Mechanism::Login, credentials).ok_or_else(|| no("AUTH LOGIN cannot be said"))?)
+                .await
+        } else {
+            return Err(no("it offers neither AUTH PLAIN nor AUTH LOGIN"));
+        };
+        match reply {
+            Ok(reply) if reply.class() == 2 => Ok(()),
+            other => Err((Finding::at(Step::Auth, other), None)),
+        }
+    }
+
+    /// Says QUIT where the peer may still listen, without waiting for the answer.
+    async fn leave(&mut self) {
+        let quit = async {
+            let _ = self.wire.write_all(Command::quit().to_string().as_bytes()).await;
+            let _ = self.wire.flush().await;
+            let _ = self.wire.shutdown().await;
+        };
+        let _ = tokio::time::timeout(Duration::from_secs(1), quit).await;
+    }
+}
+
+/// The lines of an AUTH exchange: the command, and what follows each challenge.
+fn auth_lines(mechanism: Mechanism, credentials: &Credentials) -> Option<[Auth; 3]> {
+    let secret = LettreCredentials::new(credentials.username.clone(), credentials.password.reveal().to_owned());
+    let command = Auth::new(mechanism, secret.clone(), None).ok()?;
+    // lettre picks what it answers by the challenge's words; peers are not agreed on them.
+    let answer = |challenge: &str| Auth::new(Mechanism::Login, secret.clone(), Some(challenge.to_owned())).ok();
+    Some([command, answer("Username:")?, answer("Password:")?])
+}
+
+/// AUTH LOGIN: the user's name after the first challenge, the password after the second.
+async fn login(session: &mut Session, lines: [Auth; 3]) -> Result<Reply, Broken> {
+    let [command, username, password] = lines;
+    let mut reply = session.say(&command).await?;
+    for line in [username, password] {
+        if reply.class() != 3 {
+            break;
+        }
+        reply = session.say(&line).await?;
+    }
+    Ok(reply)
+}

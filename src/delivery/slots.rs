@@ -1,0 +1,428 @@
+//! Connections: how many are open at once, who gets the next one, and the idle ones that
+//! wait for their next hop's next mail.
+//!
+//! A hop that is not known to answer has one connection at a time, so that a dead peer
+//! takes one slot and not all. While mail for another hop waits, a hop has at most half.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+/// Hops that are remembered before those with nothing open are looked for.
+const PRUNE_ABOVE: usize = 10_000;
+
+/// What ends a session.
+pub(super) type Retire<S> = Box<dyn Fn(S, Slot<S>) + Send + Sync>;
+
+/// The connections of one `RemoteDelivery`. `S` is a session.
+pub(super) struct Slots<S: Send + 'static> {
+    capacity: usize,
+    /// How long a hop's limit holds; `None`: as long as this lives.
+    limited_for: Option<Duration>,
+    /// Ends an idle session politely; its slot is free once the given one is dropped.
+    retire: Retire<S>,
+    state: Mutex<State<S>>,
+}
+
+struct State<S: Send + 'static> {
+    hops: HashMap<String, Hop<S>>,
+    /// Hops that have somebody waiting, the next to be served first.
+    turns: VecDeque<String>,
+    next_idle: u64,
+}
+
+struct Hop<S: Send + 'static> {
+    held: usize,
+    idle: Vec<Idle<S>>,
+    waiting: VecDeque<oneshot::Sender<Turn<S>>>,
+    known: bool,
+    delivered: bool,
+    limit: Option<(usize, Option<Instant>)>,
+}
+
+struct Idle<S> {
+    number: u64,
+    session: S,
+}
+
+/// What somebody who waited gets.
+pub(super) enum Turn<S: Send + 'static> {
+    /// A slot, with an open session where there was an idle one.
+    Slot(Slot<S>, Option<S>),
+    /// The hop was found down: nothing to wait for.
+    TurnedAway,
+}
+
+/// The right to one connection to a hop; given back when dropped.
+pub(super) struct Slot<S: Send + 'static> {
+    slots: Arc<Slots<S>>,
+    hop: String,
+}
+
+impl<S: Send + 'static> Default for Hop<S> {
+    fn default() -> Self {
+        Self { held: 0, idle: Vec::new(), waiting: VecDeque::new(), known: false, delivered: false, limit: None }
+    }
+}
+
+impl<S: Send + 'static> Hop<S> {
+    fn open(&self) -> usize {
+        self.held + self.idle.len()
+    }
+
+    fn is_forgettable(&self) -> bool {
+        self.open() == 0 && self.waiting.is_empty()
+    }
+}
+
+impl<S: Send + 'static> Slots<S> {
+    /// At most `capacity` connections (at least one).
+    pub(super) fn new(capacity: usize, limited_for: Option<Duration>, retire: Retire<S>) -> Arc<Self> {
+        let state = State { hops: HashMap::new(), turns: VecDeque::new(), next_idle: 0 };
+        Arc::new(Self { capacity: capacity.max(1), limited_for, retire, state: Mutex::new(state) })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<S>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for a connection to `hop`.
+    pub(super) async fn acquire(self: &Arc<Self>, hop: &str) -> Turn<S> {
+        let receiver = {
+            let mut state = self.state();
+            state.prune();
+            let (sender, receiver) = oneshot::channel();
+            state.hop(hop).waiting.push_back(sender);
+            if !state.turns.iter().any(|waiting| waiting == hop) {
+                state.turns.push_back(hop.to_owned());
+            }
+            receiver
+        };
+        self.serve();
+        receiver.await.unwrap_or(Turn::TurnedAway)
+    }
+
+    /// `hop` has answered: it may have more than one connection.
+    pub(super) fn know(self: &Arc<Self>, hop: &str) {
+        self.state().hop(hop).known = true;
+        self.serve();
+    }
+
+    /// A session with `hop` has delivered mail.
+    pub(super) fn note_delivery(&self, hop: &str) {
+        self.state().hop(hop).delivered = true;
+    }
+
+    /// Whether a session with `hop` has delivered mail.
+    pub(super) fn has_delivered(&self, hop: &str) -> bool {
+        self.state().hops.get(hop).is_some_and(|hop| hop.delivered)
+    }
+
+    /// Connections to `hop` that are open or being opened.
+    pub(super) fn open(&self, hop: &str) -> usize {
+        self.state().hops.get(hop).map_or(0, Hop::open)
+    }
+
+    /// `hop` takes no more connections than the others it has now.
+    pub(super) fn limit_to_others(&self, hop: &str) {
+        let until = self.limited_for.map(|limited_for| Instant::now() + limited_for);
+        let mut state = self.state();
+        let hop = state.hop(hop);
+        hop.limit = Some((hop.open().saturating_sub(1).max(1), until));
+    }
+
+    /// Everybody who waits for `hop` is to look for himself what became of it.
+    pub(super) fn turn_away(&self, hop: &str) {
+        let mut state = self.state();
+        state.turns.retain(|waiting| waiting != hop);
+        for waiting in state.hop(hop).waiting.drain(..) {
+            let _ = waiting.send(Turn::TurnedAway);
+        }
+    }
+
+    /// Ends all idle sessions.
+    pub(super) fn retire_all(self: &Arc<Self>) {
+        let hops: Vec<String> = self.state().hops.keys().cloned().collect();
+        for hop in hops {
+            while let Some((session, slot)) = self.take_idle(&hop, |_| true) {
+                (self.retire)(session, slot);
+            }
+        }
+    }
+
+    /// Ends an idle session that nobody wanted for a while.
+    fn retire_idle(self: &Arc<Self>, hop: &str, number: u64) {
+        if let Some((session, slot)) = self.take_idle(hop, |idle| idle.number == number) {
+            (self.retire)(session, slot);
+        }
+    }
+
+    fn take_idle(self: &Arc<Self>, name: &str, which: impl Fn(&Idle<S>) -> bool) -> Option<(S, Slot<S>)> {
+        let mut state = self.state();
+        let hop = state.hops.get_mut(name)?;
+        let at = hop.idle.iter().position(which)?;
+        let idle = hop.idle.swap_remove(at);
+        hop.held += 1;
+        drop(state);
+        Some((idle.session, Slot { slots: Arc::clone(self), hop: name.to_owned() }))
+    }
+
+    /// Gives out what can be given out.
+    fn serve(self: &Arc<Self>) {
+        loop {
+            let mut state = self.state();
+            let Some(name) = state.next(self.capacity) else {
+                let evicted = state.evictable(self.capacity);
+                drop(state);
+                match evicted.and_then(|hop| self.take_idle(&hop, |_| true)) {
+                    Some((session, slot)) => (self.retire)(session, slot),
+                    None => return,
+                }
+                // Its slot serves whoever waits when it is given back.
+                return;
+            };
+            let hop = state.hop(&name);
+            // Whoever gave up waiting is passed over.
+            while hop.waiting.front().is_some_and(oneshot::Sender::is_closed) {
+                hop.waiting.pop_front();
+            }
+            let Some(waiting) = hop.waiting.pop_front() else {
+                state.turn_taken(&name);
+                continue;
+            };
+            let session = hop.idle.pop().map(|idle| idle.session);
+            hop.held += 1;
+            state.turn_taken(&name);
+            drop(state);
+            // Whoever waited may be gone just now: the slot is dropped, outside of the lock.
+            let slot = Slot { slots: Arc::clone(self), hop: name };
+            if let Err(Turn::Slot(slot, Some(session))) = waiting.send(Turn::Slot(slot, session)) {
+                slot.keep(session);
+            }
+        }
+    }
+}
+
+impl<S: Send + 'static> State<S> {
+    fn hop(&mut self, name: &str) -> &mut Hop<S> {
+        if !self.hops.contains_key(name) {
+            self.hops.insert(name.to_owned(), Hop::default());
+        }
+        self.hops.get_mut(name).expect("it was put in")
+    }
+
+    fn prune(&mut self) {
+        if self.hops.len() > PRUNE_ABOVE {
+            self.hops.retain(|_, hop| !hop.is_forgettable());
+        }
+    }
+
+    /// Connections open or being opened.
+    fn open(&self) -> usize {
+        self.hops.values().map(Hop::open).sum()
+    }
+
+    /// How many connections `name` may have now.
+    fn cap(&self, name: &str, capacity: usize) -> usize {
+        let others_wait = self.turns.iter().any(|waiting| waiting != name);
+        let Some(hop) = self.hops.get(name) else { return 0 };
+        let fair = match (hop.known, others_wait) {
+            (false, _) => 1,
+            (true, true) => (capacity / 2).max(1),
+            (true, false) => capacity,
+        };
+        match hop.limit {
+            Some((limit, until)) if until.is_none_or(|until| Instant::now() < until) => fair.min(limit),
+            _ => fair,
+        }
+    }
+
+    /// The next hop in turn that can be served.
+    fn next(&mut self, capacity: usize) -> Option<String> {
+        let free = capacity.saturating_sub(self.open());
+        self.turns
+            .iter()
+            .find(|name| {
+                let cap = self.cap(name, capacity);
+                self.hops.get(*name).is_some_and(|hop| {
+                    if hop.idle.is_empty() { free > 0 && hop.open() < cap } else { hop.open() <= cap }
+                })
+            })
+            .cloned()
+    }
+
+    /// A hop that keeps an idle session while another one waits for a slot.
+    fn evictable(&self, capacity: usize) -> Option<String> {
+        let full = self.open() >= capacity;
+        let wanted = self.turns.iter().any(|name| {
+            self.hops.get(name).is_some_and(|hop| hop.idle.is_empty() && hop.open() < self.cap(name, capacity))
+        });
+        if !full || !wanted {
+            return None;
+        }
+        self.hops.iter().find(|(_, hop)| !hop.idle.is_empty()).map(|(name, _)| name.clone())
+    }
+
+    /// `name` goes to the end of the line, or out of it.
+    fn turn_taken(&mut self, name: &str) {
+        self.turns.retain(|waiting| waiting != name);
+        if !self.hop(name).waiting.is_empty() {
+            self.turns.push_back(name.to_owned());
+        }
+    }
+}
+
+impl<S: Send + 'static> Slot<S> {
+    /// Gives the slot back with its session open, for the hop's next mail. After
+    /// `idle_for` without one the session is ended.
+    pub(super) fn keep_for(self, session: S, idle_for: Duration) {
+        let (slots, hop) = (Arc::downgrade(&self.slots), self.hop.clone());
+        let number = self.keep(session);
+        tokio::spawn(async move {
+            tokio::time::sleep(idle_for).await;
+            if let Some(slots) = slots.upgrade() {
+                slots.retire_idle(&hop, number);
+            }
+        });
+    }
+
+    fn keep(self, session: S) -> u64 {
+        let mut state = self.slots.state();
+        let number = state.next_idle;
+        state.next_idle += 1;
+        state.hop(&self.hop).idle.push(Idle { number, session });
+        drop(state);
+        number
+        // Dropping the slot now takes it from those held, and serves whoever waits.
+    }
+}
+
+impl<S: Send + 'static> Drop for Slot<S> {
+    fn drop(&mut self) {
+        {
+            let mut state = self.slots.state();
+            let hop = state.hop(&self.hop);
+            hop.held = hop.held.saturating_sub(1);
+        }
+        self.slots.serve();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Session = u32;
+
+    fn slots(capacity: usize) -> Arc<Slots<Session>> {
+        Slots::new(capacity, None, Box::new(|_, slot| drop(slot)))
+    }
+
+    /// Who has got a slot among those who asked, without waiting.
+    async fn ready(waiting: &mut Vec<tokio::task::JoinHandle<Turn<Session>>>) -> Vec<Slot<Session>> {
+        for _ in 0..50 {
+            tokio::task::yield_now().await;
+        }
+        let (done, still): (Vec<_>, Vec<_>) =
+            std::mem::take(waiting).into_iter().partition(tokio::task::JoinHandle::is_finished);
+        *waiting = still;
+        let mut slots = Vec::new();
+        for handle in done {
+            if let Turn::Slot(slot, _) = handle.await.expect("no panic") {
+                slots.push(slot);
+            }
+        }
+        slots
+    }
+
+    fn ask(
+        slots: &Arc<Slots<Session>>,
+        hop: &'static str,
+        times: usize,
+    ) -> Vec<tokio::task::JoinHandle<Turn<Session>>> {
+        let ask = |_| {
+            let slots = Arc::clone(slots);
+            tokio::spawn(async move { slots.acquire(hop).await })
+        };
+        (0..times).map(ask).collect()
+    }
+
+    #[tokio::test]
+    async fn a_hop_that_has_not_answered_has_one_connection() {
+        let slots = slots(10);
+        let mut waiting = ask(&slots, "black.example", 100);
+        let held = ready(&mut waiting).await;
+        assert_eq!(held.len(), 1);
+        slots.know("black.example");
+        assert_eq!(ready(&mut waiting).await.len(), 9, "once it answers it has all, since nobody else waits");
+    }
+
+    #[tokio::test]
+    async fn a_hop_has_half_while_another_one_waits() {
+        let slots = slots(4);
+        slots.know("a.example");
+        slots.know("b.example");
+        let mut for_a = ask(&slots, "a.example", 20);
+        let mut held = ready(&mut for_a).await;
+        assert_eq!(held.len(), 4);
+        let mut for_b = ask(&slots, "b.example", 20);
+        assert_eq!(ready(&mut for_b).await.len(), 0);
+        held.truncate(2);
+        let held_by_b = ready(&mut for_b).await;
+        assert_eq!((held_by_b.len(), ready(&mut for_a).await.len()), (2, 0));
+    }
+
+    #[tokio::test]
+    async fn an_idle_session_is_handed_on_or_makes_room() {
+        let slots = slots(1);
+        let Turn::Slot(slot, None) = slots.acquire("a.example").await else { panic!("no slot") };
+        slot.keep_for(7, Duration::from_hours(1));
+        let Turn::Slot(slot, Some(7)) = slots.acquire("a.example").await else { panic!("no session") };
+        slot.keep_for(8, Duration::from_hours(1));
+        let Turn::Slot(_slot, None) = slots.acquire("b.example").await else { panic!("no room was made") };
+        assert_eq!(slots.open("a.example"), 0);
+    }
+
+    #[tokio::test]
+    async fn a_limit_makes_the_others_wait_for_an_open_session() {
+        let slots = slots(10);
+        slots.know("a.example");
+        let mut waiting = ask(&slots, "a.example", 3);
+        let mut held = ready(&mut waiting).await;
+        assert_eq!(held.len(), 3);
+        slots.limit_to_others("a.example");
+        drop(held.pop());
+        let mut waiting = ask(&slots, "a.example", 2);
+        assert_eq!(ready(&mut waiting).await.len(), 0, "the peer takes two");
+        held.pop().expect("a slot").keep_for(1, Duration::from_hours(1));
+        assert_eq!(ready(&mut waiting).await.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_a_dead_hop_is_told() {
+        let slots = slots(2);
+        let mut waiting = ask(&slots, "dead.example", 5);
+        let _held = ready(&mut waiting).await;
+        slots.turn_away("dead.example");
+        for handle in waiting {
+            assert!(matches!(handle.await.expect("no panic"), Turn::TurnedAway));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_slot_for_somebody_who_is_gone_goes_to_the_next() {
+        let slots = slots(1);
+        let Turn::Slot(slot, _) = slots.acquire("a.example").await else { panic!("no slot") };
+        let gone = ask(&slots, "a.example", 1).pop().expect("one");
+        tokio::task::yield_now().await;
+        gone.abort();
+        let _ = gone.await;
+        let mut waiting = ask(&slots, "a.example", 1);
+        tokio::task::yield_now().await;
+        drop(slot);
+        assert_eq!(ready(&mut waiting).await.len(), 1);
+    }
+}

@@ -1,0 +1,357 @@
+//! One transaction: MAIL, RCPT for each recipient, DATA, the content, the final dot
+//! (RFC 5321 section 3.3), with or without PIPELINING (RFC 2920).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::mail::{Address, Content, MessageFacts, ReversePath, Stage};
+use crate::smtp::{Body, Command, MailParameters, Reply, Stuffer};
+
+use super::outcome::{Decision, Finding, is_stale_session, is_too_many_recipients};
+use super::session::Session;
+use super::wire::{Broken, Step};
+
+/// Commands written before their replies are read: neither side's buffers fill up.
+const COMMANDS_AT_ONCE: usize = 100;
+
+/// For the reply to a lone dot, which changes nothing.
+const LONE_DOT: Duration = Duration::from_secs(10);
+
+/// What is sent, whoever gets it.
+#[derive(Clone)]
+pub(super) struct Message {
+    pub(super) from: ReversePath,
+    /// The submitter said SMTPUTF8.
+    pub(super) smtputf8: bool,
+    pub(super) facts: MessageFacts,
+    /// Header fields in front of the stored message.
+    pub(super) prefix: Arc<str>,
+    pub(super) content: Arc<dyn Content>,
+}
+
+impl Message {
+    fn size(&self) -> u64 {
+        self.facts.size + self.prefix.len() as u64
+    }
+
+    fn is_eight_bit(&self) -> bool {
+        self.facts.eight_bit_header || self.facts.eight_bit_body || !self.prefix.is_ascii()
+    }
+
+    /// Whether every recipient's transaction needs SMTPUTF8 (RFC 6531 section 3.2).
+    fn needs_smtputf8(&self) -> bool {
+        self.smtputf8 && self.facts.eight_bit_header || self.from.address().is_some_and(Address::needs_smtputf8)
+    }
+}
+
+/// What became of a transaction's recipients.
+#[derive(Default)]
+pub(super) struct Transacted {
+    pub(super) findings: Vec<(Address, Finding)>,
+    /// For a further transaction: of the same session, or where that is `stale`, of a
+    /// fresh one with the same host.
+    pub(super) left: Vec<Address>,
+    /// The peer had given the session up before it could matter.
+    pub(super) stale: bool,
+    /// What was done otherwise than the best case.
+    pub(super) notes: Vec<String>,
+}
+
+struct Transaction<'a> {
+    session: &'a mut Session,
+    message: &'a Message,
+    /// Replies to commands that were said ahead, MAIL's first.
+    ahead: VecDeque<Result<Reply, Broken>>,
+    data_ahead: bool,
+    accepted: Vec<Address>,
+    /// Whether any recipient was ever accepted.
+    accepts: bool,
+    done: Transacted,
+}
+
+impl Session {
+    /// Sends the message to those of `recipients` that the peer accepts; with
+    /// `send_partial` false to all or to nobody.
+    pub(super) async fn transact(
+        &mut self,
+        message: &Message,
+        recipients: &[Address],
+        send_partial: bool,
+    ) -> Transacted {
+        let reused = std::mem::replace(&mut self.used, true);
+        let mut transaction = Transaction {
+            session: self,
+            message,
+            ahead: VecDeque::new(),
+            data_ahead: false,
+            accepted: Vec::new(),
+            accepts: false,
+            done: Transacted::default(),
+        };
+        transaction.run(recipients, send_partial).await;
+        let (accepts, mut done) = (transaction.accepts, transaction.done);
+        self.over |= done.stale || done.findings.iter().any(|(_, finding)| finding.ends_session());
+        if reused && !accepts && !done.stale {
+            done.take_back_stale();
+        }
+        done
+    }
+}
+
+impl Transacted {
+    /// The peer had given the session up: who heard only that is asked again.
+    fn take_back_stale(&mut self) {
+        let (stale, standing) =
+            std::mem::take(&mut self.findings).into_iter().partition(|(_, finding)| is_stale_session(finding));
+        self.findings = standing;
+        self.left.extend(Vec::into_iter(stale).map(|(recipient, _)| recipient));
+        self.stale = !self.left.is_empty();
+    }
+}
+
+impl Transaction<'_> {
+    async fn run(&mut self, recipients: &[Address], send_partial: bool) {
+        let recipients = self.admit(recipients);
+        if recipients.is_empty() {
+            return;
+        }
+        if !self.reset().await {
+            self.done.left = recipients;
+            return;
+        }
+        self.session.wire.start_transaction();
+        self.say_ahead(&recipients, send_partial).await;
+        if !self.mail(&recipients).await || !self.rcpt(recipients).await {
+            return self.drop_transaction().await;
+        }
+        let refused = !self.done.findings.is_empty();
+        if refused && !send_partial {
+            self.conclude(&Finding::decided(Stage::Rcpt, Decision::NotPartially));
+            return self.drop_transaction().await;
+        }
+        self.data().await;
+    }
+
+    /// Those whom the peer's limits do not exclude beforehand.
+    fn admit(&mut self, recipients: &[Address]) -> Vec<Address> {
+        let offers = &self.session.offers;
+        let too_large = offers.size_limit.filter(|&limit| self.message.size() > limit).map(Decision::TooLarge);
+        let all_utf8 = self.message.needs_smtputf8();
+        let (mut admitted, mut excluded) = (Vec::new(), Vec::new());
+        for recipient in recipients {
+            let no_utf8 = !offers.smtputf8 && (all_utf8 || recipient.needs_smtputf8());
+            match too_large.clone().or(no_utf8.then_some(Decision::NoSmtpUtf8)) {
+                Some(decision) => excluded.push((recipient.clone(), Finding::decided(Stage::Mail, decision))),
+                None => admitted.push(recipient.clone()),
+            }
+        }
+        self.done.findings = excluded;
+        admitted
+    }
+
+    /// Clears what the last transaction of the session left. False where the peer has
+    /// given the session up.
+    async fn reset(&mut self) -> bool {
+        if self.session.dirty {
+            let reply = self.session.say(&Command::rset()).await;
+            self.done.stale = !reply.is_ok_and(|reply| reply.class() == 2);
+            self.session.dirty = false;
+        }
+        !self.done.stale
+    }
+
+    /// With PIPELINING, all commands at once. DATA among them commits us to send when 354
+    /// comes, so only where one acceptance is enough.
+    async fn say_ahead(&mut self, recipients: &[Address], send_partial: bool) {
+        if !self.session.offers.pipelining {
+            return;
+        }
+        let mut commands = vec![self.mail_command(recipients)];
+        commands.extend(recipients.iter().map(Command::rcpt));
+        if send_partial {
+            commands.push(Command::data());
+            self.data_ahead = true;
+        }
+        for commands in commands.chunks(COMMANDS_AT_ONCE) {
+            let replies = self.session.say_at_once(commands).await;
+            self.ahead.extend(replies);
+            if self.ahead.back().is_some_and(Result::is_err) {
+                return;
+            }
+        }
+    }
+
+    /// The reply to `command`, which may have been said ahead.
+    async fn exchange(&mut self, command: &Command) -> Result<Reply, Broken> {
+        match self.ahead.pop_front() {
+            Some(reply) => reply,
+            None => self.session.say(command).await,
+        }
+    }
+
+    fn mail_command(&self, recipients: &[Address]) -> Command {
+        let (offers, message) = (&self.session.offers, self.message);
+        let needs_utf8 = message.needs_smtputf8() || recipients.iter().any(Address::needs_smtputf8);
+        let parameters = MailParameters {
+            size: offers.size.then(|| message.size()),
+            body: (offers.eight_bit_mime && message.is_eight_bit()).then_some(Body::EightBitMime),
+            smtputf8: offers.smtputf8 && needs_utf8,
+        };
+        Command::mail(&message.from, &parameters)
+    }
+
+    /// False where the peer does not take the reverse-path; that is then for all.
+    async fn mail(&mut self, recipients: &[Address]) -> bool {
+        let command = self.mail_command(recipients);
+        match self.exchange(&command).await {
+            Ok(reply) if reply.class() == 2 => true,
+            other => {
+                let finding = Finding::at(Step::Mail, other);
+                self.done.findings.extend(recipients.iter().map(|recipient| (recipient.clone(), finding.clone())));
+                false
+            }
+        }
+    }
+
+    /// False where nothing is to be sent: nobody was accepted, or the session is over.
+    async fn rcpt(&mut self, recipients: Vec<Address>) -> bool {
+        let said_ahead = !self.ahead.is_empty();
+        let mut recipients = VecDeque::from(recipients);
+        while let Some(recipient) = recipients.pop_front() {
+            match self.exchange(&Command::rcpt(&recipient)).await {
+                Ok(reply) if reply.class() == 2 => {
+                    self.accepts = true;
+                    self.accepted.push(recipient);
+                }
+                Ok(reply) if !self.accepted.is_empty() && is_too_many_recipients(&reply) => {
+                    self.done.left.push(recipient);
+                    if !said_ahead {
+                        self.done.left.extend(recipients.drain(..));
+                    }
+                }
+                other => {
+                    let finding = Finding::at(Step::Rcpt, other);
+                    if finding.ends_session() {
+                        self.accepted.push(recipient);
+                        self.accepted.extend(recipients);
+                        self.accepted.append(&mut self.done.left);
+                        self.conclude(&finding);
+                        return false;
+                    }
+                    self.done.findings.push((recipient, finding));
+                }
+            }
+        }
+        !self.accepted.is_empty()
+    }
+
+    /// The same finding for all whose own is still open.
+    fn conclude(&mut self, finding: &Finding) {
+        let open = self.accepted.drain(..).map(|recipient| (recipient, finding.clone()));
+        self.done.findings.extend(open);
+    }
+
+    /// Ends a transaction in which nothing is sent. Where DATA was said ahead and the peer
+    /// says 354 with no recipient, it is given nothing but the final dot.
+    async fn drop_transaction(&mut self) {
+        self.session.dirty = true;
+        let over = self.done.findings.iter().any(|(_, finding)| finding.ends_session());
+        let asked_for = self.ahead.back().is_some_and(|reply| reply.as_ref().is_ok_and(|reply| reply.class() == 3));
+        if over || !self.data_ahead || !asked_for {
+            return;
+        }
+        let reply = tokio::time::timeout(LONE_DOT, self.session.say(&".\r\n")).await;
+        self.session.over |= !matches!(reply, Ok(Ok(_)));
+    }
+
+    async fn data(&mut self) {
+        let finding = match self.exchange(&Command::data()).await {
+            Ok(reply) if reply.class() == 3 => self.content().await,
+            other => {
+                self.session.dirty = true;
+                Finding::at(Step::Data, other)
+            }
+        };
+        self.conclude(&finding);
+    }
+
+    /// Sends the content up to the final dot and waits for what the peer says to it.
+    async fn content(&mut self) -> Finding {
+        if self.message.is_eight_bit() && !self.session.offers.eight_bit_mime {
+            self.done.notes.push("8-bit content was sent without 8BITMIME".to_owned());
+        }
+        self.session.wire.start_content();
+        let mut outgoing = Outgoing::new(self.message);
+        loop {
+            match outgoing.next().await {
+                Ok((octets, last)) => {
+                    if !self.session.wire.send(&octets, last).await || last {
+                        break;
+                    }
+                }
+                Err(reason) => {
+                    self.session.wire.log_content(outgoing.offset, false);
+                    return Finding::decided(Stage::Data, Decision::Content(reason));
+                }
+            }
+        }
+        let step = self.session.wire.awaits().unwrap_or(Step::EndOfData);
+        self.session.wire.log_content(outgoing.octets(), step == Step::EndOfData);
+        let finding = Finding::at(step, self.session.hear().await);
+        // Whoever answers in the middle of the content cannot be followed any further.
+        self.session.over |= step == Step::Content;
+        finding
+    }
+}
+
+/// A message on its way out, a chunk at a time.
+struct Outgoing<'a> {
+    message: &'a Message,
+    stuffer: Stuffer,
+    /// Of the stored message: what was read.
+    offset: u64,
+    begun: bool,
+}
+
+impl<'a> Outgoing<'a> {
+    fn new(message: &'a Message) -> Self {
+        Self { message, stuffer: Stuffer::default(), offset: 0, begun: false }
+    }
+
+    /// Octets of the message, prefix included, that were made ready.
+    fn octets(&self) -> u64 {
+        self.offset + self.message.prefix.len() as u64
+    }
+
+    /// The next octets for the wire, and whether the final dot is among them.
+    ///
+    /// # Errors
+    /// Why the message cannot be sent to its end, in words.
+    async fn next(&mut self) -> Result<(Vec<u8>, bool), String> {
+        let mut out = Vec::new();
+        if !std::mem::replace(&mut self.begun, true) {
+            self.stuffer.push(self.message.prefix.as_bytes(), &mut out).map_err(|error| error.to_string())?;
+        }
+        if self.offset < self.message.facts.size {
+            let chunk = self.read().await?;
+            self.offset += chunk.len() as u64;
+            self.stuffer.push(&chunk, &mut out).map_err(|error| error.to_string())?;
+        }
+        let last = self.offset >= self.message.facts.size;
+        if last {
+            std::mem::take(&mut self.stuffer).finish(&mut out).map_err(|error| error.to_string())?;
+        }
+        Ok((out, last))
+    }
+
+    async fn read(&self) -> Result<Vec<u8>, String> {
+        let (content, offset) = (Arc::clone(&self.message.content), self.offset);
+        let chunk = tokio::task::spawn_blocking(move || content.read(offset))
+            .await
+            .map_err(|_| "reading it failed".to_owned())?
+            .map_err(|error| error.to_string())?;
+        // Cut short it would be another message.
+        if chunk.is_empty() { Err("a part of it is missing in the store".to_owned()) } else { Ok(chunk) }
+    }
+}

@@ -1,0 +1,673 @@
+//! The stream under lettre's connection.
+//!
+//! lettre writes commands and asks for replies; what a reply is, this adapter decides. It
+//! reads with our own bounded parser, keeps every reply whole for the record, and hands
+//! lettre the gist: one line that it cannot stumble over. It gives lettre one reply at a
+//! time, so that what a peer says unasked is never taken for the answer to the next
+//! command; and it holds the deadlines, which lettre has none of.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use lettre::transport::smtp::client::AsyncTokioStream;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use crate::clock::Clock;
+use crate::mail::{DialogueEntry, Side, Stage};
+use crate::smtp::{Command, NotSmtp, Reply, ReplyReader};
+
+use super::limits::{Deadlines, Limits};
+use super::outcome;
+
+/// What a reply answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    Banner,
+    Ehlo,
+    Helo,
+    Starttls,
+    Auth,
+    Mail,
+    Rcpt,
+    Data,
+    /// Content is under way: no reply is due.
+    Content,
+    EndOfData,
+    Rset,
+    Quit,
+}
+
+impl Step {
+    fn of(command: &str) -> Self {
+        let verb = command.split([' ', ':']).next().unwrap_or_default();
+        match verb.to_ascii_uppercase().as_str() {
+            "EHLO" => Self::Ehlo,
+            "HELO" => Self::Helo,
+            "STARTTLS" => Self::Starttls,
+            "MAIL" => Self::Mail,
+            "RCPT" => Self::Rcpt,
+            "DATA" => Self::Data,
+            "RSET" => Self::Rset,
+            "QUIT" => Self::Quit,
+            "." => Self::EndOfData,
+            _ => Self::Auth,
+        }
+    }
+
+    /// The stage that a recipient's record names.
+    pub(super) fn stage(self) -> Stage {
+        match self {
+            Self::Banner => Stage::Banner,
+            Self::Ehlo | Self::Helo => Stage::Ehlo,
+            Self::Starttls => Stage::Starttls,
+            Self::Auth => Stage::Auth,
+            Self::Mail | Self::Rset => Stage::Mail,
+            Self::Rcpt => Stage::Rcpt,
+            Self::Data | Self::Content => Stage::Data,
+            Self::EndOfData | Self::Quit => Stage::EndOfData,
+        }
+    }
+}
+
+/// Why a connection is of no use any more.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Broken {
+    #[error("the connection was closed")]
+    Closed,
+    /// Such as `connection reset`.
+    #[error("{0}")]
+    Io(String),
+    /// This machine has no route to the address.
+    #[error("network unreachable")]
+    NoRoute,
+    #[error("timed out after {}", seconds(.0))]
+    TimedOut(Duration),
+    #[error("the transaction took longer than {}", seconds(.0))]
+    TransactionTooLong(Duration),
+    #[error("the content went slower than 1 KiB/s")]
+    TooSlow,
+    #[error("not SMTP: {0}")]
+    NotSmtp(#[from] NotSmtp),
+    #[error("TLS handshake failed: {0}")]
+    Handshake(String),
+    #[error("this relay was stopped")]
+    Stopped,
+}
+
+fn seconds(duration: &Duration) -> String {
+    if duration.subsec_millis() == 0 {
+        format!("{} s", duration.as_secs())
+    } else {
+        format!("{} ms", duration.as_millis())
+    }
+}
+
+impl Broken {
+    /// An I/O error in words without numbers, where there are such.
+    pub(super) fn from_io(error: &io::Error) -> Self {
+        match error.kind() {
+            // rustls' word for a close without close_notify.
+            io::ErrorKind::UnexpectedEof => Self::Closed,
+            io::ErrorKind::Other => Self::Io(error.to_string()),
+            kind => Self::Io(kind.to_string()),
+        }
+    }
+}
+
+/// The peer's end, before and after STARTTLS.
+enum Stream {
+    Plain(TcpStream),
+    Secure(Box<TlsStream<TcpStream>>),
+    /// Taken out for a handshake that failed.
+    Gone,
+}
+
+trait Io: AsyncRead + AsyncWrite + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Unpin> Io for T {}
+
+impl Stream {
+    fn io(&mut self) -> io::Result<Pin<&mut dyn Io>> {
+        match self {
+            Self::Plain(stream) => Ok(Pin::new(stream)),
+            Self::Secure(stream) => Ok(Pin::new(stream.as_mut())),
+            Self::Gone => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+}
+
+/// One connection: lettre holds one handle of it, the session another.
+#[derive(Clone)]
+pub(super) struct Wire {
+    state: Arc<Mutex<State>>,
+    peer: SocketAddr,
+}
+
+/// What may be said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Saying {
+    Anything,
+    /// The banner forbids everything but QUIT.
+    OnlyQuit,
+    /// A write failed. The peer may have said why: what it sent is read before anything else.
+    IntoTheVoid,
+    /// We have closed our side.
+    Nothing,
+}
+
+struct State {
+    stream: Stream,
+    deadlines: Deadlines,
+    stop: Pin<Box<WaitForCancellationFutureOwned>>,
+    clock: Clock,
+    /// Octets read and not yet understood.
+    incoming: BytesMut,
+    reader: ReplyReader,
+    /// What the next replies answer.
+    awaiting: VecDeque<Step>,
+    /// Replies that the session has not yet taken.
+    replies: VecDeque<Reply>,
+    /// The gist for lettre.
+    gist: VecDeque<u8>,
+    /// A command line of which the end is not yet written.
+    line: Vec<u8>,
+    /// Octets that the adapter says by itself.
+    outgoing: BytesMut,
+    broken: Option<Broken>,
+    saying: Saying,
+    /// The last reply was a challenge: the next line is a secret.
+    challenged: bool,
+    /// The reply that refused EHLO, where HELO was said instead.
+    ehlo_refused: Option<Reply>,
+    dialogue: Vec<DialogueEntry>,
+}
+
+impl Wire {
+    /// Over a connected stream, with a banner to come.
+    pub(super) fn new(
+        stream: TcpStream,
+        peer: SocketAddr,
+        limits: Limits,
+        clock: Clock,
+        hard: CancellationToken,
+    ) -> Self {
+        let state = State {
+            stream: Stream::Plain(stream),
+            deadlines: Deadlines::new(limits),
+            stop: Box::pin(hard.cancelled_owned()),
+            clock,
+            incoming: BytesMut::new(),
+            reader: ReplyReader::default(),
+            awaiting: VecDeque::from([Step::Banner]),
+            replies: VecDeque::new(),
+            gist: VecDeque::new(),
+            line: Vec::new(),
+            outgoing: BytesMut::new(),
+            broken: None,
+            saying: Saying::Anything,
+            challenged: false,
+            ehlo_refused: None,
+            dialogue: Vec::new(),
+        };
+        Self { state: Arc::new(Mutex::new(state)), peer }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The reply to the oldest command whose reply was not yet taken, or why there is none.
+    pub(super) fn take_reply(&self) -> Result<Reply, Broken> {
+        let mut state = self.state();
+        match state.replies.pop_front() {
+            Some(reply) => Ok(reply),
+            None => Err(state.broken.clone().unwrap_or(Broken::Closed)),
+        }
+    }
+
+    /// The reply that refused EHLO, once, where the peer was asked with HELO instead.
+    pub(super) fn take_ehlo_refusal(&self) -> Option<Reply> {
+        self.state().ehlo_refused.take()
+    }
+
+    /// What was said since the last call.
+    pub(super) fn take_dialogue(&self) -> Vec<DialogueEntry> {
+        std::mem::take(&mut self.state().dialogue)
+    }
+
+    /// Adds an event, in brackets, to the dialogue.
+    pub(super) fn note(&self, event: &str) {
+        self.state().log(Side::Client, format!("[{event}]"));
+    }
+
+    /// Starts the time that the transaction may take up to its final dot.
+    pub(super) fn start_transaction(&self) {
+        self.state().deadlines.start_transaction();
+    }
+
+    /// Whether the peer has neither closed nor said anything that nobody asked for.
+    pub(super) fn is_quiet(&self) -> bool {
+        let mut state = self.state();
+        let _ = state.poll_fill(&mut Context::from_waker(Waker::noop()));
+        state.broken.is_none() && state.incoming.is_empty()
+    }
+
+    /// Takes the TCP stream out for a handshake.
+    ///
+    /// # Errors
+    /// Where octets wait behind the reply: they came in clear and must not be taken for
+    /// something said inside TLS.
+    pub(super) fn take_stream(&self) -> Result<TcpStream, Broken> {
+        let mut state = self.state();
+        let _ = state.poll_fill(&mut Context::from_waker(Waker::noop()));
+        if !state.incoming.is_empty() {
+            state.break_off(Broken::NotSmtp(NotSmtp::Surplus));
+        }
+        if let Some(broken) = &state.broken {
+            return Err(broken.clone());
+        }
+        match std::mem::replace(&mut state.stream, Stream::Gone) {
+            Stream::Plain(stream) => Ok(stream),
+            _ => Err(Broken::Closed),
+        }
+    }
+
+    /// Goes on inside TLS.
+    pub(super) fn secure(&self, stream: TlsStream<TcpStream>) {
+        let mut state = self.state();
+        state.stream = Stream::Secure(Box::new(stream));
+        if let Some(&step) = state.awaiting.front() {
+            state.deadlines.start(step);
+        }
+    }
+
+    /// Begins the content: from now on any reply comes too early.
+    pub(super) fn start_content(&self) {
+        let mut state = self.state();
+        state.awaiting.push_back(Step::Content);
+        state.deadlines.start(Step::Content);
+    }
+
+    /// Sends content; `last` says that the octets end with the final dot. False where the
+    /// rest is not to be sent: the peer has answered already, or the connection is broken.
+    pub(super) async fn send(&self, octets: &[u8], last: bool) -> bool {
+        let mut sent = 0;
+        poll_fn(|cx| self.state().poll_send(cx, octets, &mut sent, last)).await
+    }
+
+    /// Records how much content went.
+    pub(super) fn log_content(&self, octets: u64, whole: bool) {
+        let text = if whole {
+            format!("[message content, {octets} octets]")
+        } else {
+            format!("[message content broken off after {octets} octets]")
+        };
+        self.state().log(Side::Client, text);
+    }
+
+    /// What is waited for, where anything is.
+    pub(super) fn awaits(&self) -> Option<Step> {
+        self.state().awaiting.front().copied()
+    }
+}
+
+impl State {
+    fn log(&mut self, from: Side, text: String) {
+        self.dialogue.push(DialogueEntry { time: self.clock.now(), from, text });
+    }
+
+    fn break_off(&mut self, broken: Broken) {
+        if self.broken.is_none() {
+            self.log(Side::Client, format!("[{broken}]"));
+            self.broken = Some(broken);
+        }
+    }
+
+    fn error(&self) -> io::Error {
+        io::Error::other(self.broken.clone().unwrap_or(Broken::Closed))
+    }
+
+    /// Breaks the connection off once a deadline is over or a stop was asked for.
+    fn poll_limits(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.stop.as_mut().poll(cx).is_ready() {
+            self.break_off(Broken::Stopped);
+            return Poll::Ready(());
+        }
+        let broken = ready!(self.deadlines.poll(cx));
+        self.break_off(broken);
+        Poll::Ready(())
+    }
+
+    /// Reads what has come. Ready once there is more, or the connection is broken.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.broken.is_some() {
+            return Poll::Ready(());
+        }
+        let mut space = [0; 4096];
+        let mut read = ReadBuf::new(&mut space);
+        let result = match self.stream.io() {
+            Ok(stream) => ready!(stream.poll_read(cx, &mut read)),
+            Err(error) => Err(error),
+        };
+        match result {
+            Ok(()) if read.filled().is_empty() => self.break_off(Broken::Closed),
+            Ok(()) => self.incoming.extend_from_slice(read.filled()),
+            Err(error) => self.break_off(Broken::from_io(&error)),
+        }
+        Poll::Ready(())
+    }
+
+    /// Hands lettre the gist of the next reply.
+    fn poll_gist(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        loop {
+            if !self.gist.is_empty() {
+                let count = buffer.remaining().min(self.gist.len());
+                buffer.put_slice(&self.gist.drain(..count).collect::<Vec<_>>());
+                return Poll::Ready(Ok(()));
+            }
+            if self.understand() {
+                continue;
+            }
+            if self.broken.is_some() {
+                return Poll::Ready(Err(self.error()));
+            }
+            // A peer that sends an octet now and then must not outlast the deadline.
+            if self.poll_limits(cx).is_ready() {
+                continue;
+            }
+            ready!(self.poll_outgoing(cx));
+            ready!(self.poll_fill(cx));
+        }
+    }
+
+    /// Takes a line out of what was read; false where there is no whole one.
+    fn understand(&mut self) -> bool {
+        let line = match ReplyReader::line_length(&self.incoming) {
+            Ok(Some(length)) => self.incoming.split_to(length),
+            Ok(None) => return false,
+            Err(problem) => {
+                self.refuse(problem);
+                return false;
+            }
+        };
+        match self.reader.push(&line) {
+            Ok(None) => {}
+            Ok(Some(reply)) => self.accept(reply),
+            Err(problem) => {
+                self.log(Side::Server, String::from_utf8_lossy(&line).trim_end().replace('\0', "\u{fffd}"));
+                self.refuse(problem);
+            }
+        }
+        true
+    }
+
+    fn refuse(&mut self, problem: NotSmtp) {
+        self.incoming.clear();
+        self.break_off(Broken::NotSmtp(problem));
+    }
+
+    fn accept(&mut self, reply: Reply) {
+        self.log(Side::Server, reply.text());
+        let Some(step) = self.awaiting.pop_front() else {
+            return self.refuse(NotSmtp::Surplus);
+        };
+        if step == Step::Ehlo && reply.class() == 5 {
+            return self.say_helo(reply);
+        }
+        if !outcome::has_meaning(step, &reply) {
+            // What was waited for stays, so that it is known what had no answer.
+            self.awaiting.push_front(step);
+            return self.refuse(NotSmtp::OutOfPlace(reply.code()));
+        }
+        if step == Step::Banner && reply.code() != 220 {
+            self.saying = Saying::OnlyQuit;
+        }
+        self.challenged = step == Step::Auth && reply.class() == 3;
+        self.gist.extend(gist(&reply).into_bytes());
+        self.replies.push_back(reply);
+        if let Some(&next) = self.awaiting.front() {
+            self.deadlines.start(next);
+        }
+    }
+
+    /// RFC 5321 section 3.2: a peer that does not know EHLO is asked with HELO. lettre
+    /// cannot, so it is done below it.
+    fn say_helo(&mut self, refusal: Reply) {
+        let name = self.dialogue.iter().rev().find_map(|entry| entry.text.strip_prefix("EHLO ")).unwrap_or_default();
+        let helo = Command::helo(name).to_string();
+        self.outgoing.extend_from_slice(helo.as_bytes());
+        self.ehlo_refused = Some(refusal);
+        self.written(helo.as_bytes());
+    }
+
+    fn poll_outgoing(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while !self.outgoing.is_empty() {
+            let result = match self.stream.io() {
+                Ok(stream) => ready!(stream.poll_write(cx, &self.outgoing)),
+                Err(error) => Err(error),
+            };
+            match result {
+                Ok(count) => self.outgoing.advance(count),
+                Err(_) => self.outgoing.clear(),
+            }
+            if let Ok(stream) = self.stream.io() {
+                let _ = stream.poll_flush(cx);
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// Writes a command of lettre's.
+    fn poll_command(&mut self, cx: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
+        if self.awaiting.is_empty() && self.line.is_empty() {
+            let _ = self.poll_fill(cx);
+            // A peer that shuts down says 421 unasked (RFC 5321 section 3.8): that is
+            // then the answer. Anything else would shift all replies by one.
+            if !self.incoming.is_empty() && !self.incoming.starts_with(b"421") {
+                self.refuse(NotSmtp::Surplus);
+            }
+        }
+        if self.broken.is_some() || !self.may_say(octets) {
+            return Poll::Ready(Err(self.error()));
+        }
+        let result = match self.stream.io() {
+            Ok(stream) if self.saying != Saying::IntoTheVoid => stream.poll_write(cx, octets),
+            _ => Poll::Ready(Ok(octets.len())),
+        };
+        match result {
+            Poll::Ready(Ok(count)) => {
+                self.written(&octets[..count]);
+                Poll::Ready(Ok(count))
+            }
+            Poll::Ready(Err(_)) => {
+                self.saying = Saying::IntoTheVoid;
+                self.written(octets);
+                Poll::Ready(Ok(octets.len()))
+            }
+            Poll::Pending => {
+                ready!(self.poll_limits(cx));
+                Poll::Ready(Err(self.error()))
+            }
+        }
+    }
+
+    fn may_say(&self, octets: &[u8]) -> bool {
+        match self.saying {
+            Saying::Anything | Saying::IntoTheVoid => true,
+            Saying::OnlyQuit => octets.starts_with(b"QUIT"),
+            Saying::Nothing => false,
+        }
+    }
+
+    /// Takes note of what was said; each line is a command that wants a reply.
+    fn written(&mut self, octets: &[u8]) {
+        for &octet in octets {
+            self.line.push(octet);
+            if octet == b'\n' {
+                let line = std::mem::take(&mut self.line);
+                self.said(String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']));
+            }
+        }
+    }
+
+    fn said(&mut self, command: &str) {
+        let step = if self.challenged { Step::Auth } else { Step::of(command) };
+        self.log(Side::Client, if step == Step::Auth { masked(command, self.challenged) } else { command.to_owned() });
+        self.awaiting.push_back(step);
+        if let Some(&first) = self.awaiting.front() {
+            self.deadlines.start(first);
+        }
+    }
+
+    /// Sends content, watching for a reply that comes before its end.
+    fn poll_send(&mut self, cx: &mut Context<'_>, octets: &[u8], sent: &mut usize, last: bool) -> Poll<bool> {
+        loop {
+            if self.poll_limits(cx).is_ready() {
+                return Poll::Ready(false);
+            }
+            let _ = self.poll_fill(cx);
+            let answered = !self.incoming.is_empty() && self.awaiting.front() == Some(&Step::Content);
+            if self.broken.is_some() || answered {
+                return Poll::Ready(false);
+            }
+            let stream = match self.stream.io() {
+                Ok(stream) => stream,
+                Err(error) => {
+                    self.break_off(Broken::from_io(&error));
+                    continue;
+                }
+            };
+            let result = if *sent < octets.len() {
+                stream.poll_write(cx, &octets[*sent..])
+            } else {
+                stream.poll_flush(cx).map_ok(|()| 0)
+            };
+            match ready!(result) {
+                Ok(0) if *sent == octets.len() => return Poll::Ready(true),
+                Ok(count) => {
+                    *sent += count;
+                    self.deadlines.progress(count);
+                    // From its first octet on the final dot may arrive.
+                    if last && *sent > octets.len().saturating_sub(3) {
+                        self.awaiting.clear();
+                        self.awaiting.push_back(Step::EndOfData);
+                        self.deadlines.start(Step::EndOfData);
+                    }
+                }
+                // The reply that says why may be there to be read.
+                Err(_) => return Poll::Ready(false),
+            }
+        }
+    }
+}
+
+/// AUTH without what is secret in it.
+fn masked(command: &str, is_response: bool) -> String {
+    let mut words = command.split(' ');
+    match (is_response, words.next(), words.next(), words.next()) {
+        (false, Some(verb), Some(mechanism), Some(_)) => format!("{verb} {mechanism} ****"),
+        (false, ..) => command.to_owned(),
+        (true, ..) => "****".to_owned(),
+    }
+}
+
+/// A reply in the one form that lettre reads without fail: codes with a second digit up to
+/// 5, one line of some ASCII.
+fn gist(reply: &Reply) -> String {
+    let (first, second, third) = (reply.class(), (reply.code() / 10 % 10).min(5), reply.code() % 10);
+    let text: String =
+        reply.texts().next().unwrap_or_default().chars().filter(char::is_ascii_graphic).take(80).collect();
+    format!("{first}{second}{third} -{text}\r\n")
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.state().poll_gist(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
+        self.state().poll_command(cx, octets)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut guard = self.state();
+        let state = &mut *guard;
+        let result = match state.stream.io() {
+            // What could not be written is not flushed either; the reply is read instead.
+            Ok(stream) if state.saying != Saying::IntoTheVoid => stream.poll_flush(cx),
+            _ => Poll::Ready(Ok(())),
+        };
+        match result {
+            Poll::Ready(_) => Poll::Ready(Ok(())),
+            Poll::Pending => {
+                ready!(state.poll_limits(cx));
+                Poll::Ready(Err(state.error()))
+            }
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut state = self.state();
+        state.saying = Saying::Nothing;
+        match state.stream.io()?.poll_shutdown(cx) {
+            Poll::Ready(result) => Poll::Ready(result),
+            Poll::Pending => {
+                ready!(state.poll_limits(cx));
+                Poll::Ready(Err(state.error()))
+            }
+        }
+    }
+}
+
+impl AsyncTokioStream for Wire {
+    fn peer_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.peer)
+    }
+}
+
+impl fmt::Debug for Wire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Wire({})", self.peer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_secret_in_auth_is_masked() {
+        for (command, is_response, shown) in [
+            ("AUTH PLAIN AHUAcA==", false, "AUTH PLAIN ****"),
+            ("AUTH LOGIN", false, "AUTH LOGIN"),
+            ("dXNlcg==", true, "****"),
+        ] {
+            assert_eq!(masked(command, is_response), shown);
+        }
+    }
+
+    #[test]
+    fn lettre_is_given_one_plain_line_of_each_reply() {
+        let mut reader = ReplyReader::default();
+        for (line, line_for_lettre) in [
+            (&b"571 5.7.1 no\r\n"[..], "551 -5.7.1no\r\n"),
+            (b"250\n", "250 -\r\n"),
+            (b"550 caf\xe9 \x1b[1m\r\n", "550 -caf[1m\r\n"),
+        ] {
+            let reply = reader.push(line).expect("SMTP").expect("whole");
+            assert_eq!(gist(&reply), line_for_lettre);
+        }
+    }
+}
