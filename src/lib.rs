@@ -6,6 +6,7 @@
 pub mod clock;
 pub mod delivery;
 pub mod mail;
+pub mod pipeline;
 pub mod smtp;
 pub mod store;
 pub mod yaml;

@@ -1,14 +1,35 @@
 //! Processors: what happens to a mail, as pairs of matcher and mailet.
 //!
-//! Knows no store: what must be durable before contact goes through the
-//! [`Checkpoint`] that the caller gives.
+//! [`Pipeline::run`] takes a mail from the processor that its `state` names to its ends,
+//! splitting it by recipients on the way. Knows no store: what must be durable before
+//! contact goes through the [`Checkpoint`] that the caller gives.
+
+mod add_header;
+mod check;
+mod config;
+mod mail_attribute;
+mod mailet;
+mod matcher;
+mod null;
+mod part;
+mod remote_delivery;
+mod run;
+mod set_error_message;
+#[cfg(test)]
+mod tests;
+mod to_processor;
+mod to_repository;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 
-use crate::delivery::NotBegun;
-use crate::mail::{Attributes, Content, DialogueEntry, Mail, Recorded, RepositoryPath};
+use crate::delivery::{self, NotBegun};
+use crate::mail::{Attributes, Content, DialogueEntry, Mail, MailKey, Recorded, RepositoryPath};
+
+pub use config::{Config, ERROR_PROCESSOR, ERROR_REPOSITORY, repository};
+pub use remote_delivery::Deliver;
 
 /// What the pipeline needs of its caller while a mail is in it.
 #[async_trait]
@@ -25,11 +46,18 @@ pub trait Checkpoint: Send + Sync {
 #[derive(Debug)]
 pub struct Disposition {
     /// The part: recipients, attributes, state and error as it ended.
+    ///
+    /// At most one part that stays or rests keeps the key: the one that stays, else the
+    /// deferred one, else the first in configuration order. Other parts that rest have a
+    /// new key and the old one as origin. What is delivered or dropped has the old key,
+    /// since it names the mail whose recipients are done.
     pub mail: Mail,
     /// Where it is to be.
     pub end: End,
     /// How its recipients count in a run.
     pub verdict: Verdict,
+    /// Outcomes of an attempt that does not count; only where it stays.
+    pub uncounted: Vec<Recorded>,
 }
 
 /// A place for a part of a mail.
@@ -61,4 +89,66 @@ pub enum Verdict {
     Error,
     /// Left where it was by a stop or a deadline.
     Left,
+    /// A copy that `passThrough` set aside: its recipients count where the original ends.
+    Copy,
+}
+
+/// The processors, ready to run.
+pub struct Pipeline {
+    config: Config,
+    deliveries: Vec<Arc<dyn Deliver>>,
+}
+
+/// One mail's way through the processors.
+struct Pass<'a> {
+    pipeline: &'a Pipeline,
+    checkpoint: &'a dyn Checkpoint,
+    now: DateTime<Utc>,
+}
+
+impl Pass<'_> {
+    /// What makes the attempts of the `RemoteDelivery` with this number.
+    fn deliver(&self, number: usize) -> &dyn Deliver {
+        self.pipeline.deliveries[number].as_ref()
+    }
+}
+
+impl Pipeline {
+    /// Processors as configured; `deliver` makes what carries out each `RemoteDelivery`.
+    ///
+    /// # Errors
+    /// What `deliver` says of settings that cannot be carried out.
+    pub fn new(
+        config: Config,
+        deliver: impl Fn(&delivery::Config) -> Result<Arc<dyn Deliver>, String>,
+    ) -> Result<Self, String> {
+        let deliveries = config.deliveries().into_iter().map(deliver).collect::<Result<_, _>>()?;
+        Ok(Self { config, deliveries })
+    }
+
+    /// Ends the sessions that were kept open for further mails.
+    pub async fn close(&self) {
+        for delivery in &self.deliveries {
+            delivery.close().await;
+        }
+    }
+
+    /// The configuration it was made of.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Runs `mail` from the processor its state names to its ends; every recipient is in
+    /// exactly one disposition that is no copy. `new_key` names the parts of a split.
+    pub async fn run(
+        &self,
+        mail: Mail,
+        checkpoint: &dyn Checkpoint,
+        now: DateTime<Utc>,
+        new_key: &(dyn Fn() -> MailKey + Sync),
+    ) -> Vec<Disposition> {
+        let pass = Pass { pipeline: self, checkpoint, now };
+        let ended = run::to_its_ends(mail.clone(), &pass).await;
+        run::dispositions(ended, &mail, now, new_key)
+    }
 }

@@ -1,0 +1,296 @@
+//! The processors as they are configured, and what can be proved of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::check;
+use super::mailet::Mailet;
+use super::matcher::Matcher;
+use super::remote_delivery::RemoteDelivery;
+use crate::delivery;
+use crate::mail::RepositoryPath;
+use crate::yaml::{Entry, Fields, Node, Place, Reading, Value, nearest, text};
+
+/// The processor that takes what failed by our own fault; exists even where it is not configured.
+pub const ERROR_PROCESSOR: &str = "error";
+
+/// Where processor `error` stores unless it is configured otherwise.
+pub const ERROR_REPOSITORY: &str = "var/mail/error";
+
+/// [`ERROR_REPOSITORY`] as a path.
+pub(super) fn error_repository() -> RepositoryPath {
+    RepositoryPath::parse(ERROR_REPOSITORY).expect("the constant is a path")
+}
+
+/// All processors, each a list of rules, proved to bring every recipient to an end.
+#[derive(Debug, Clone, Default)]
+pub struct Config {
+    pub(super) processors: BTreeMap<String, Vec<Rule>>,
+}
+
+/// A matcher with the mailet for what it matches.
+#[derive(Debug, Clone)]
+pub(super) struct Rule {
+    pub(super) matcher: Matcher,
+    /// `notmatch`: the mailet is for those that the matcher does not match.
+    pub(super) inverted: bool,
+    pub(super) mailet: Mailet,
+}
+
+/// What rules may name.
+pub(super) struct Known<'a> {
+    processors: BTreeSet<&'a str>,
+    schemes: &'a BTreeSet<String>,
+}
+
+/// A processor as it is read, with the places that a check may have to point to.
+pub(super) struct Draft<'a> {
+    pub(super) name: &'a str,
+    pub(super) place: Place,
+    pub(super) rules: Vec<DraftRule>,
+    /// A rule was wrong by itself: nothing can be proved.
+    pub(super) incomplete: bool,
+}
+
+/// A rule with its places.
+pub(super) struct DraftRule {
+    pub(super) rule: Rule,
+    pub(super) matcher_place: Place,
+    /// Where the processor is named that it leads to.
+    pub(super) edge_place: Place,
+}
+
+impl Rule {
+    /// The processor it leads to.
+    pub(super) fn edge(&self) -> Option<&str> {
+        match &self.mailet {
+            Mailet::RemoteDelivery(mailet) => Some(&mailet.bounce_processor),
+            Mailet::ToProcessor(mailet) => Some(&mailet.processor),
+            _ => None,
+        }
+    }
+
+    /// Whether nobody passes it: its mailet takes whatever the mail.
+    pub(super) fn takes_all(&self) -> bool {
+        !self.inverted && self.matcher.is_certain() && self.mailet.consumes()
+    }
+
+    fn remote_delivery(&self) -> Option<&RemoteDelivery> {
+        match &self.mailet {
+            Mailet::RemoteDelivery(mailet) => Some(mailet),
+            _ => None,
+        }
+    }
+
+    /// The limit of an AtMost that every mail of this rule has to pass.
+    fn limit(&self) -> Option<u32> {
+        let at_most = |matcher: &Matcher| if let Matcher::AtMost(limit) = matcher { Some(limit.most) } else { None };
+        match &self.matcher {
+            _ if self.inverted => None,
+            Matcher::And(inner) => inner.iter().filter_map(at_most).min(),
+            alone => at_most(alone),
+        }
+    }
+}
+
+impl Known<'_> {
+    /// The name of a processor that exists.
+    pub(super) fn processor(&self, node: &Node) -> Result<String, String> {
+        let name = text(node)?;
+        check_processor(&name, self.processors.iter().copied())?;
+        Ok(name)
+    }
+
+    /// A repository by its URL or whole path.
+    pub(super) fn repository(&self, node: &Node) -> Result<RepositoryPath, String> {
+        repository(&text(node)?, self.schemes)
+    }
+}
+
+fn check_processor<'n>(name: &str, known: impl Iterator<Item = &'n str> + Clone) -> Result<(), String> {
+    if name == ERROR_PROCESSOR || known.clone().any(|one| one == name) {
+        return Ok(());
+    }
+    Err(match nearest(name, known.clone()) {
+        Some(near) => format!("there is no processor '{name}': did you mean '{near}'?"),
+        None => format!("there is no processor '{name}': known are {}", known.collect::<Vec<_>>().join(", ")),
+    })
+}
+
+/// Reads a repository's URL or path; the scheme must be one of the configured stores.
+pub fn repository(written: &str, schemes: &BTreeSet<String>) -> Result<RepositoryPath, String> {
+    let (scheme, path) = RepositoryPath::parse_url(written).map_err(|error| error.to_string())?;
+    match scheme {
+        Some(scheme) if !schemes.contains(&scheme) => {
+            let known: Vec<_> = schemes.iter().map(String::as_str).collect();
+            Err(format!("no store is called '{scheme}': 'stores' has {}", known.join(", ")))
+        }
+        _ => Ok(path),
+    }
+}
+
+impl Config {
+    /// Reads the mapping of processors. Problems are noted in `reading`; the result is
+    /// sound only while there are none.
+    pub fn read(node: &Node, schemes: &BTreeSet<String>, reading: &Reading) -> Self {
+        let Value::Mapping(entries) = &node.value else {
+            let message = format!("'processors' is expected here as names with their rules, not {}", node.described());
+            reading.problem(node.place, message);
+            return Self::default();
+        };
+        let known = Known { processors: entries.iter().map(|entry| entry.key.as_str()).collect(), schemes };
+        let drafts: Vec<_> = entries.iter().map(|entry| read_processor(entry, &known, reading)).collect();
+        check::all(&drafts, reading);
+        Self::numbered(drafts)
+    }
+
+    fn numbered(drafts: Vec<Draft<'_>>) -> Self {
+        let mut number = 0..;
+        let mut processors = BTreeMap::new();
+        for draft in drafts {
+            let mut rules: Vec<_> = draft.rules.into_iter().map(|draft| draft.rule).collect();
+            for rule in &mut rules {
+                if let Mailet::RemoteDelivery(mailet) = &mut rule.mailet {
+                    mailet.number = number.next().unwrap_or_default();
+                }
+            }
+            processors.insert(draft.name.to_owned(), rules);
+        }
+        Self { processors }
+    }
+
+    /// Refuses a processor that does not exist, naming what would be right.
+    pub fn check_processor(&self, name: &str) -> Result<(), String> {
+        check_processor(name, self.processors.keys().map(String::as_str))
+    }
+
+    /// The names of the configured processors.
+    pub fn processors(&self) -> impl Iterator<Item = &str> {
+        self.processors.keys().map(String::as_str)
+    }
+
+    /// Every repository that a rule stores in, and the error repository.
+    pub fn repositories(&self) -> BTreeSet<RepositoryPath> {
+        let stored = self.rules().filter_map(|rule| match &rule.mailet {
+            Mailet::ToRepository(mailet) => Some(mailet.repository.clone()),
+            _ => None,
+        });
+        stored.chain([error_repository()]).collect()
+    }
+
+    /// The settings of every `RemoteDelivery`, in the order of their numbers.
+    pub fn deliveries(&self) -> Vec<&delivery::Config> {
+        let mut found: Vec<_> = self.rules().filter_map(Rule::remote_delivery).collect();
+        found.sort_by_key(|mailet| mailet.number);
+        found.into_iter().map(|mailet| &mailet.delivery).collect()
+    }
+
+    /// How many attempts a mail gets that is sent through `processor` again and again;
+    /// `None` without limit.
+    pub fn attempts(&self, processor: &str) -> Option<u32> {
+        self.deliveries_from(processor, None).into_iter().filter_map(|(_, limit)| limit).max()
+    }
+
+    /// Whether a mail out of `repository` can come back there through `processor` without
+    /// an AtMost on its way: it would be tried for ever.
+    pub fn circles_without_limit(&self, repository: &RepositoryPath, processor: &str) -> bool {
+        let mut unlimited = self.deliveries_from(processor, None).into_iter().filter(|(_, limit)| limit.is_none());
+        unlimited.any(|(mailet, _)| self.stores_in(&mailet.bounce_processor, repository))
+    }
+
+    /// Every `RemoteDelivery` that is reached from `processor`, with the least limit of
+    /// passes on the way there and behind it.
+    fn deliveries_from(&self, processor: &str, limit: Option<u32>) -> Vec<(&RemoteDelivery, Option<u32>)> {
+        let least = |a: Option<u32>, b: Option<u32>| a.into_iter().chain(b).min();
+        let mut found = Vec::new();
+        for rule in self.rules_of(processor) {
+            let limit = least(limit, rule.limit());
+            match &rule.mailet {
+                Mailet::RemoteDelivery(mailet) => {
+                    let behind = limit.and(self.exhaustion(&mailet.bounce_processor));
+                    found.push((mailet.as_ref(), least(limit, behind)));
+                }
+                Mailet::ToProcessor(mailet) => found.extend(self.deliveries_from(&mailet.processor, limit)),
+                _ => {}
+            }
+        }
+        found
+    }
+
+    /// The least limit of an AttemptsExhausted that is reached from `processor`.
+    fn exhaustion(&self, processor: &str) -> Option<u32> {
+        let rules = self.reachable(processor).into_iter().flat_map(|name| self.rules_of(name));
+        let limits = rules.filter(|rule| !rule.inverted).filter_map(|rule| match &rule.matcher {
+            Matcher::AttemptsExhausted(limit) => Some(limit.most),
+            _ => None,
+        });
+        limits.min()
+    }
+
+    fn stores_in(&self, processor: &str, repository: &RepositoryPath) -> bool {
+        let mut rules = self.reachable(processor).into_iter().flat_map(|name| self.rules_of(name));
+        rules.any(|rule| matches!(&rule.mailet, Mailet::ToRepository(mailet) if mailet.repository == *repository))
+    }
+
+    fn rules(&self) -> impl Iterator<Item = &Rule> {
+        self.processors.values().flatten()
+    }
+
+    pub(super) fn rules_of(&self, processor: &str) -> &[Rule] {
+        self.processors.get(processor).map_or(&[], Vec::as_slice)
+    }
+
+    /// `processor` and all that can be reached from it.
+    fn reachable<'a>(&'a self, processor: &'a str) -> BTreeSet<&'a str> {
+        let mut found = BTreeSet::new();
+        let mut waiting = vec![processor];
+        while let Some(name) = waiting.pop() {
+            if found.insert(name) {
+                waiting.extend(self.rules_of(name).iter().filter_map(Rule::edge));
+            }
+        }
+        found
+    }
+}
+
+fn read_processor<'a>(entry: &'a Entry, known: &Known<'_>, reading: &Reading) -> Draft<'a> {
+    let mut draft = Draft { name: &entry.key, place: entry.key_place, rules: Vec::new(), incomplete: false };
+    if entry.key == "ghost" {
+        reading.problem(entry.key_place, "the name 'ghost' is reserved: use mailet Null");
+    }
+    let Value::Sequence(items) = &entry.value.value else {
+        draft.incomplete = true;
+        let message = format!("a list of rules ('- match: ...') is expected here, not {}", entry.value.described());
+        reading.problem(entry.value.place, message);
+        return draft;
+    };
+    let rules: Vec<_> = items.iter().map(|item| read_rule(item, known, reading)).collect();
+    draft.incomplete = rules.iter().any(Option::is_none);
+    draft.rules = rules.into_iter().flatten().collect();
+    draft
+}
+
+fn read_rule(node: &Node, known: &Known<'_>, reading: &Reading) -> Option<DraftRule> {
+    let mut fields = Fields::of(node, "a rule", reading)?;
+    let (match_node, notmatch_node) = (fields.node("match"), fields.node("notmatch"));
+    if let (Some(_), Some(second)) = (match_node, notmatch_node) {
+        reading.problem(second.place, "Please configure only match or nomatch per mailet");
+    }
+    let matcher = match match_node.or(notmatch_node) {
+        Some(node) => Matcher::read(node, reading),
+        None => Some(Matcher::All),
+    };
+    let Some(name) =
+        fields.required("mailet", |node| text(node).and_then(|name| Mailet::check_name(&name).map(|()| name)))
+    else {
+        // Without knowing the mailet its parameters cannot be told from mistakes.
+        return None;
+    };
+    let mailet = Mailet::read(&name, &mut fields, known);
+    let edge = fields.node_if_known("bounceProcessor").or_else(|| fields.node_if_known("processor"));
+    fields.finish();
+    Some(DraftRule {
+        rule: Rule { matcher: matcher?, inverted: match_node.is_none() && notmatch_node.is_some(), mailet: mailet? },
+        matcher_place: match_node.or(notmatch_node).map_or(node.place, |node| node.place),
+        edge_place: edge.map_or(node.place, |node| node.place),
+    })
+}
