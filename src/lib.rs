@@ -8,5 +8,6 @@ pub mod delivery;
 pub mod mail;
 pub mod pipeline;
 pub mod smtp;
+pub mod spool;
 pub mod store;
 pub mod yaml;

@@ -1,0 +1,170 @@
+//! A pass's way to the store: what must be durable before contact, what became known, and
+//! the settlement at the end.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tracing::{error, warn};
+
+use super::{Spool, settlement};
+use crate::delivery::NotBegun;
+use crate::mail::{AttributeValue, Attributes, Content, DialogueEntry, MessageId, Outcome, Recorded};
+use crate::pipeline::{Checkpoint, Disposition, End};
+use crate::store::{AttemptId, Claim, Error, Settlement};
+
+/// How long a result is kept in memory and written again before it is given up. The mail
+/// is then in hand until the process ends; after that its attempt is in doubt.
+const PATIENCE: Duration = Duration::from_mins(10);
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// One pass of one mail.
+pub(super) struct Pass<'a> {
+    spool: &'a Spool,
+    claim: Claim,
+    message: MessageId,
+    state: Mutex<State>,
+    /// One begins, others wait for the answer.
+    beginning: tokio::sync::Mutex<()>,
+}
+
+struct State {
+    /// What the store has: the attributes of all parts that began, counters at their highest.
+    attributes: Attributes,
+    attempt: Option<AttemptId>,
+    /// Outcomes that no record holds yet.
+    pending: Vec<Recorded>,
+}
+
+impl<'a> Pass<'a> {
+    pub(super) fn new(spool: &'a Spool, claim: Claim, message: MessageId, attributes: Attributes) -> Self {
+        let state = State { attributes, attempt: None, pending: Vec::new() };
+        Self { spool, claim, message, state: Mutex::new(state), beginning: tokio::sync::Mutex::new(()) }
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the pass in the store.
+    pub(super) async fn settle(&self, dispositions: Vec<Disposition>) {
+        let base = {
+            let mut state = self.state();
+            let uncounted = dispositions.iter().all(|part| matches!(part.end, End::Stay(_)));
+            let (attempt, mut outcomes) = (state.attempt, std::mem::take(&mut state.pending));
+            outcomes.extend(dispositions.iter().flat_map(|part| part.uncounted.iter().cloned()));
+            Settlement { attempt, counted: attempt.is_some() && !uncounted, outcomes, parts: Vec::new() }
+        };
+        let settlement = settlement(dispositions, &base);
+        let store = &self.spool.store;
+        let written = if untouched(&settlement, &self.claim) {
+            self.written(|| store.release(&self.claim)).await
+        } else {
+            self.written(|| store.settle(&self.claim, &settlement, self.spool.clock.now())).await
+        };
+        if !written {
+            error!(mail.id = %self.claim.key, "the end of the pass is not on record; the mail is in hand until this process ends");
+        }
+    }
+
+    /// Writes until it is written; a store in trouble is waited for, since the peer's
+    /// answer is not to be had again. `false` where it was given up.
+    async fn written<F>(&self, write: impl Fn() -> F) -> bool
+    where
+        F: Future<Output = Result<(), Error>>,
+    {
+        let begun = self.spool.clock.instant();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match write().await {
+                Ok(()) => return true,
+                Err(error) if error.is_passing() && begun.elapsed() < PATIENCE => {
+                    warn!(mail.id = %self.claim.key, %error, "a result cannot be written yet");
+                    self.spool.unwritten.fetch_add(1, Ordering::Relaxed);
+                    tokio::time::sleep(pause).await;
+                    self.spool.unwritten.fetch_sub(1, Ordering::Relaxed);
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+                Err(error) => {
+                    error!(mail.id = %self.claim.key, %error, "a result cannot be written");
+                    return false;
+                }
+            }
+        }
+    }
+
+    async fn open_attempt(&self, attributes: &Attributes) -> Result<AttemptId, Error> {
+        let already = {
+            let mut state = self.state();
+            merge(&mut state.attributes, attributes);
+            state.attempt
+        };
+        let merged = self.state().attributes.clone();
+        let (store, now) = (&self.spool.store, self.spool.clock.now());
+        match already {
+            Some(attempt) => store.note_attributes(&self.claim, &merged).await.map(|()| attempt),
+            None => store.begin_attempt(&self.claim, &merged, now).await,
+        }
+    }
+}
+
+/// Nothing was begun, nothing is known, the whole mail stays.
+fn untouched(settlement: &Settlement, claim: &Claim) -> bool {
+    settlement.attempt.is_none()
+        && settlement.outcomes.is_empty()
+        && matches!(&settlement.parts[..], [only] if only.place.is_none() && only.mail.key == claim.key)
+}
+
+/// Parts of one mail count apart; what a crash leaves must not allow a pass too many.
+fn merge(into: &mut Attributes, part: &Attributes) {
+    for (name, value) in part.iter() {
+        let highest = match (into.integer(name), value) {
+            (Some(held), AttributeValue::Integer(new)) => AttributeValue::Integer(held.max(*new)),
+            _ => value.clone(),
+        };
+        into.set(name, highest);
+    }
+}
+
+#[async_trait]
+impl Checkpoint for Pass<'_> {
+    async fn begin(&self, attributes: &Attributes) -> Result<(), NotBegun> {
+        let _one = self.beginning.lock().await;
+        if self.spool.is_behind() {
+            return Err(NotBegun::Trouble("results of earlier attempts cannot be written".to_owned()));
+        }
+        match self.open_attempt(attributes).await {
+            Ok(attempt) => {
+                self.state().attempt = Some(attempt);
+                Ok(())
+            }
+            Err(Error::ClaimLost(key)) => {
+                error!(mail.id = %key, "the mail was taken from this process; nobody is contacted for it");
+                Err(NotBegun::Stopped)
+            }
+            Err(error) => Err(NotBegun::Trouble(error.to_string())),
+        }
+    }
+
+    async fn record(&self, outcomes: &[Recorded], dialogue: &[DialogueEntry]) {
+        let Some(attempt) = self.state().attempt else {
+            self.state().pending.extend_from_slice(outcomes);
+            return;
+        };
+        let settings = &self.spool.settings;
+        let kept = settings.keep_all_dialogues || outcomes.iter().any(|o| o.outcome != Outcome::Delivered);
+        let dialogue = if kept { dialogue } else { &[] };
+        let store = &self.spool.store;
+        let written =
+            self.written(|| store.record(&self.claim, attempt, outcomes, dialogue, settings.max_dialogue)).await;
+        if !written {
+            self.state().pending.extend_from_slice(outcomes);
+        }
+    }
+
+    fn content(&self) -> Arc<dyn Content> {
+        self.spool.store.content(self.message)
+    }
+}

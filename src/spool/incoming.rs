@@ -1,0 +1,160 @@
+//! The door: a message comes in piece by piece and becomes a mail by one commit.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use super::Spool;
+use crate::mail::{Attributes, CHUNK_BYTES, Envelope, HeaderScan, MailKey, MessageId, MessageProblem};
+use crate::store::{Error, NewMail, NewMessage};
+
+/// What is asked for beside the message.
+#[derive(Debug, Clone)]
+pub struct Submission {
+    /// From whom and for whom.
+    pub envelope: Envelope,
+    /// What an import calls it; a key otherwise.
+    pub name: Option<String>,
+    /// Identifies what an import read, so that it is taken once.
+    pub import_digest: Option<String>,
+}
+
+/// Why a mail was not taken. Nothing of it is kept.
+#[derive(Debug, thiserror::Error)]
+pub enum AcceptError {
+    /// Nobody to send it to.
+    #[error("the mail has no recipient")]
+    NoRecipient,
+    /// Over the limit, in octets.
+    #[error("the message is larger than {0} octets")]
+    TooLarge(u64),
+    /// What is in it.
+    #[error(transparent)]
+    Message(#[from] MessageProblem),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] Error),
+}
+
+/// A message that is coming in. Dropped before [`Incoming::accept`], it is forgotten; what
+/// it wrote ahead is reaped.
+pub struct Incoming {
+    spool: Arc<Spool>,
+    key: MailKey,
+    scan: HeaderScan,
+    /// What does not fill a row yet.
+    tail: BytesMut,
+    message: Option<MessageId>,
+    rows: u32,
+    size: u64,
+}
+
+impl Incoming {
+    pub(super) fn new(spool: Arc<Spool>) -> Self {
+        let key = MailKey::new(spool.clock.now(), rand::random());
+        Self { spool, key, scan: HeaderScan::default(), tail: BytesMut::new(), message: None, rows: 0, size: 0 }
+    }
+
+    /// Takes the next octets. Past the limit they are counted and not kept.
+    ///
+    /// # Errors
+    /// [`AcceptError::Store`] where a row cannot be written ahead.
+    pub async fn write(&mut self, octets: &[u8]) -> Result<(), AcceptError> {
+        self.size += octets.len() as u64;
+        if self.is_too_large() {
+            return Ok(());
+        }
+        self.scan.push(octets);
+        self.tail.extend_from_slice(octets);
+        // A message of one row waits for its mail: one commit instead of two.
+        while self.tail.len() > CHUNK_BYTES {
+            let row = self.tail.split_to(CHUNK_BYTES).freeze();
+            self.write_row(row).await?;
+        }
+        Ok(())
+    }
+
+    async fn write_row(&mut self, row: Bytes) -> Result<(), AcceptError> {
+        let now = self.spool.clock.now();
+        let message = self.spool.store.write_chunk(self.message, self.rows, row, now).await?;
+        self.message = Some(message);
+        self.rows += 1;
+        Ok(())
+    }
+
+    /// The key that the mail will have.
+    pub fn key(&self) -> &MailKey {
+        &self.key
+    }
+
+    /// Octets taken so far.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Octets that are taken at most.
+    pub fn limit(&self) -> u64 {
+        self.spool.settings.max_message_size
+    }
+
+    /// Whether more came than is taken: whatever follows, it is refused.
+    pub fn is_too_large(&self) -> bool {
+        self.size > self.limit()
+    }
+
+    /// Whether the last octets were a line end, or nothing came at all.
+    pub fn ends_with_line_end(&self) -> bool {
+        self.scan.ends_with_line_end()
+    }
+
+    /// Makes it a mail in the spool. `Ok` means that it is committed and ours to deliver.
+    ///
+    /// # Errors
+    /// [`AcceptError`]; nothing is kept then.
+    pub async fn accept(mut self, submission: Submission) -> Result<MailKey, AcceptError> {
+        match self.commit(submission).await {
+            Ok(()) => Ok(self.key),
+            Err(error) => {
+                self.forget().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn commit(&mut self, submission: Submission) -> Result<(), AcceptError> {
+        if submission.envelope.recipients.is_empty() {
+            return Err(AcceptError::NoRecipient);
+        }
+        if self.is_too_large() {
+            return Err(AcceptError::TooLarge(self.limit()));
+        }
+        let facts = self.scan.finish()?;
+        let tail = self.tail.split().freeze();
+        let message = match self.message {
+            None => NewMessage::Whole(tail),
+            Some(message) => {
+                self.write_row(tail).await?;
+                NewMessage::Written(message)
+            }
+        };
+        let mail = NewMail {
+            name: submission.name.unwrap_or_else(|| self.key.to_string()),
+            key: self.key.clone(),
+            envelope: submission.envelope,
+            state: self.spool.settings.processor.clone(),
+            attributes: Attributes::default(),
+            message,
+            facts,
+            import_digest: submission.import_digest,
+        };
+        Ok(self.spool.store.insert(mail, self.spool.clock.now()).await?)
+    }
+
+    async fn forget(&self) {
+        if let Some(message) = self.message
+            && let Err(error) = self.spool.store.discard(message).await
+        {
+            tracing::debug!(%error, "what was written ahead is reaped later");
+        }
+    }
+}

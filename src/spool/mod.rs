@@ -1,0 +1,171 @@
+//! The one door and the one loop.
+//!
+//! Every mail comes in through [`Spool::incoming`], whoever brings it, and is ours once
+//! [`Incoming::accept`] answers. Every pass, of a first attempt as of a retry, is
+//! [`Spool::process`]: a claimed mail through the pipeline, its parts to where they rest.
+
+mod checkpoint;
+mod incoming;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tracing::{error, warn};
+
+use crate::clock::Clock;
+use crate::mail::{Mail, MailKey};
+use crate::pipeline::{Disposition, ERROR_PROCESSOR, End, Pipeline, Verdict};
+use crate::store::{Claimed, Resting, Settlement, Store};
+use checkpoint::Pass;
+
+pub use incoming::{AcceptError, Incoming, Submission};
+
+/// Deaths of a process in a row that had only this mail in hand, before it is set aside.
+const DEATHS_BEFORE_SET_ASIDE: u32 = 3;
+
+/// What the spool is told by the configuration.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The processor that new mail enters.
+    pub processor: String,
+    /// The largest message that is taken, in octets.
+    pub max_message_size: u64,
+    /// Whether dialogues of transactions without any failure are kept too.
+    pub keep_all_dialogues: bool,
+    /// Octets of dialogue kept per attempt.
+    pub max_dialogue: usize,
+}
+
+/// How a pass ended for one part of a mail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tally {
+    /// How its recipients count.
+    pub verdict: Verdict,
+    /// How many they are.
+    pub recipients: u64,
+}
+
+/// How a pass ended.
+#[derive(Debug, Clone, Default)]
+pub struct Passed {
+    /// Per part.
+    pub tallies: Vec<Tally>,
+    /// Trouble of our own that left a part where it was.
+    pub trouble: Option<String>,
+}
+
+/// The door and the loop.
+pub struct Spool {
+    store: Arc<dyn Store>,
+    pipeline: Arc<Pipeline>,
+    clock: Clock,
+    settings: Settings,
+    /// Results that could not be written yet: no attempt is begun while there are any.
+    unwritten: AtomicUsize,
+}
+
+impl Spool {
+    /// Stands between `store` and `pipeline`.
+    pub fn new(store: Arc<dyn Store>, pipeline: Arc<Pipeline>, clock: Clock, settings: Settings) -> Arc<Self> {
+        Arc::new(Self { store, pipeline, clock, settings, unwritten: AtomicUsize::new(0) })
+    }
+
+    /// Begins to take a message in.
+    pub fn incoming(self: &Arc<Self>) -> Incoming {
+        Incoming::new(Arc::clone(self))
+    }
+
+    /// Whether results wait to be written because the store is in trouble.
+    pub fn is_behind(&self) -> bool {
+        self.unwritten.load(Ordering::Relaxed) > 0
+    }
+
+    /// One pass of one mail in hand: through the pipeline, then to where its parts rest.
+    ///
+    /// A panic on the way costs only this mail's pass. What cannot be settled stays in
+    /// hand until this process ends, and is then given back with what was recorded.
+    pub async fn process(self: &Arc<Self>, claimed: Claimed) -> Passed {
+        let recipients = claimed.mail.envelope.recipients.len() as u64;
+        let (spool, claim) = (Arc::clone(self), claimed.claim.clone());
+        let work = tokio::spawn(async move { spool.pass(claimed).await });
+        match work.await {
+            Ok(passed) => passed,
+            Err(panic) => {
+                error!(mail.id = %claim.key, %panic, "a pass panicked; the mail goes back to where it was");
+                if let Err(error) = self.store.abandon(&claim, self.clock.now()).await {
+                    error!(mail.id = %claim.key, %error, "the mail stays in hand until this process ends");
+                }
+                left_by_trouble(recipients, format!("the pass of mail {} panicked: a fault of redeliver", claim.key))
+            }
+        }
+    }
+
+    async fn pass(self: Arc<Self>, claimed: Claimed) -> Passed {
+        let Claimed { claim, mut mail, deaths_alone } = claimed;
+        if deaths_alone >= DEATHS_BEFORE_SET_ASIDE {
+            set_aside(&mut mail, deaths_alone);
+        }
+        let pass = Pass::new(&self, claim, mail.message, mail.attributes.clone());
+        let new_key = || MailKey::new(self.clock.now(), rand::random());
+        let dispositions = self.pipeline.run(mail, &pass, self.clock.now(), &new_key).await;
+        let passed = tally(&dispositions);
+        pass.settle(dispositions).await;
+        passed
+    }
+}
+
+/// Sends a mail that seems to kill processes to the error processor instead.
+fn set_aside(mail: &mut Mail, deaths: u32) {
+    let why = format!("{deaths} processes in a row died with only this mail in hand: it was set aside");
+    error!(mail.id = %mail.key, "{why}");
+    ERROR_PROCESSOR.clone_into(&mut mail.state);
+    mail.error = Some(why);
+}
+
+fn left_by_trouble(recipients: u64, cause: String) -> Passed {
+    Passed { tallies: vec![Tally { verdict: Verdict::Error, recipients }], trouble: Some(cause) }
+}
+
+fn tally(dispositions: &[Disposition]) -> Passed {
+    let trouble = dispositions.iter().find_map(|disposition| match &disposition.end {
+        End::Stay(cause) => cause.clone(),
+        _ => None,
+    });
+    let tallies = dispositions
+        .iter()
+        .map(|part| Tally { verdict: part.verdict, recipients: part.mail.envelope.recipients.len() as u64 })
+        .collect();
+    Passed { tallies, trouble }
+}
+
+/// What is left of a mail after its pass.
+fn settlement(dispositions: Vec<Disposition>, base: &Settlement) -> Settlement {
+    let parts = dispositions.into_iter().filter_map(|disposition| {
+        let place = match disposition.end {
+            End::Delivered | End::Dropped => return None,
+            End::Repository(path) => Some(path),
+            End::Stay(_) => None,
+        };
+        Some(Resting { mail: disposition.mail, place })
+    });
+    Settlement { parts: one_part_a_key(parts.collect()), ..base.clone() }
+}
+
+/// Two parts under one key would be one row: the pipeline gives each its own, and where it
+/// ever did not, the later one is better under a new key than lost.
+fn one_part_a_key(mut parts: Vec<Resting>) -> Vec<Resting> {
+    let mut seen: Vec<MailKey> = Vec::new();
+    for part in &mut parts {
+        if seen.contains(&part.mail.key) {
+            warn!(mail.id = %part.mail.key, "two parts of a mail had one key");
+            part.mail.key = another_key(&part.mail, seen.len());
+        }
+        seen.push(part.mail.key.clone());
+    }
+    parts
+}
+
+fn another_key(mail: &Mail, number: usize) -> MailKey {
+    let text = format!("{}-{number}", mail.key);
+    MailKey::parse(&text).unwrap_or_else(|| mail.key.clone())
+}
