@@ -4,9 +4,13 @@
 //! repositories. ARCHITECTURE.md walks a mail through the rooms below.
 
 pub mod clock;
+pub mod config;
 pub mod delivery;
+pub mod jobs;
+pub mod logging;
 pub mod mail;
 pub mod pipeline;
+pub mod schedule;
 pub mod smtp;
 pub mod spool;
 pub mod store;

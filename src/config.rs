@@ -1,0 +1,241 @@
+//! The configuration: one YAML file, and a folder each of jobs and of schedules.
+//!
+//! Gathers each room's own settings and checks what no room can check alone. All errors of
+//! all files are told at once, each with its file, line and column.
+
+mod files;
+mod sections;
+mod source;
+mod warnings;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::delivery::DnsConfig;
+use crate::mail::{Domain, RepositoryPath};
+use crate::yaml::{Diagnostics, Document, Fields, Node, Reading, positive_duration, text};
+use crate::{jobs, logging, pipeline, schedule};
+use files::{File, Folder};
+
+pub use sections::{Admin, Audit, Dialogue, Passwords, Smtp, Store, Tls};
+pub use source::{NoConfiguration, Search, Source};
+pub use warnings::Sweep;
+
+/// The job that always exists: it takes what waits in the spool through its processor once.
+pub const SPOOL_JOB: &str = "spool";
+
+/// What ships, and what runs where there is no file.
+const BUILT_IN: &str = include_str!("../redeliver.yaml");
+const BUILT_IN_JOBS: [(&str, &str); 1] = [("retry-temporary", include_str!("../jobs/retry-temporary.yaml"))];
+const BUILT_IN_SCHEDULES: [(&str, &str); 1] = [("retry-temporary", include_str!("../schedules/retry-temporary.yaml"))];
+
+/// Everything that is configured.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Our name in EHLO, in `Received:` and in loops.
+    pub hostname: String,
+    /// Where the store, locks and the submission socket are.
+    pub state_directory: PathBuf,
+    /// The store and the schemes that mean it.
+    pub store: Store,
+    /// The SMTP listener.
+    pub smtp: Smtp,
+    /// The HTTP listener.
+    pub admin: Admin,
+    /// How names are looked up.
+    pub dns: DnsConfig,
+    /// Where the log goes.
+    pub log: logging::Config,
+    /// What is kept of attempts.
+    pub audit: Audit,
+    /// How long sessions under way may take to end after SIGTERM.
+    pub shutdown_timeout: Duration,
+    /// How long a next hop found down answers for its other mails.
+    pub down_for: Duration,
+    /// The processors.
+    pub processors: pipeline::Config,
+    /// The folder of the jobs' files.
+    pub jobs_directory: PathBuf,
+    /// The folder of the schedules' files.
+    pub schedules_directory: PathBuf,
+    /// All jobs by name; [`SPOOL_JOB`] is among them.
+    pub jobs: BTreeMap<String, jobs::Config>,
+    /// All schedules by name.
+    pub schedules: BTreeMap<String, schedule::Config>,
+}
+
+/// Reads and checks everything that `source` leads to.
+///
+/// # Errors
+/// Every mistake in every file.
+pub fn load(source: &Source) -> Result<Config, Diagnostics> {
+    let main = match source {
+        Source::File(path) => File::read(path),
+        Source::BuiltIn => File::built_in("redeliver.yaml", BUILT_IN),
+    };
+    let mut config = main.root().and_then(|root| Config::read(root, &main.reading));
+    let directory =
+        |named: Option<&PathBuf>, default: &str| named.cloned().unwrap_or_else(|| main.reading.path(default));
+    let (job_files, schedule_files) = match source {
+        Source::File(_) => (
+            Folder::read(&directory(config.as_ref().map(|config| &config.jobs_directory), "jobs")),
+            Folder::read(&directory(config.as_ref().map(|config| &config.schedules_directory), "schedules")),
+        ),
+        Source::BuiltIn => {
+            (Folder::built_in("jobs", &BUILT_IN_JOBS), Folder::built_in("schedules", &BUILT_IN_SCHEDULES))
+        }
+    };
+    let jobs = read_jobs(&job_files.files, config.as_ref());
+    let schedules = read_schedules(&schedule_files.files, &job_files.files);
+    if let Some(config) = &mut config {
+        config.jobs = jobs;
+        config.schedules = schedules;
+    }
+    let folders = job_files.into_diagnostics().into_iter().chain(schedule_files.into_diagnostics());
+    let wrong: Vec<_> = main.into_diagnostics().into_iter().chain(folders).collect();
+    match config {
+        Some(config) if wrong.is_empty() => Ok(config),
+        _ => Err(Diagnostics(wrong)),
+    }
+}
+
+impl Config {
+    /// Every repository that a rule or a job names.
+    pub fn repositories(&self) -> BTreeSet<RepositoryPath> {
+        let of_jobs = self.jobs.values().filter_map(jobs::Config::repository).cloned();
+        self.processors.repositories().into_iter().chain(of_jobs).collect()
+    }
+
+    /// The repositories out of which a job delivers.
+    pub fn swept_repositories(&self) -> BTreeSet<RepositoryPath> {
+        let swept = self.jobs.values().filter_map(|job| match job {
+            jobs::Config::Reprocess(sweep) => Some(sweep.repository.clone()),
+            _ => None,
+        });
+        swept.collect()
+    }
+
+    /// Reads the main file; jobs and schedules are still to come.
+    fn read(root: &Node, reading: &Reading) -> Option<Self> {
+        let mut fields = Fields::of(root, "the configuration", reading)?;
+        let hostname = fields.optional("hostname", host_name);
+        let state_directory = fields.path("stateDirectory").unwrap_or_else(|| reading.path("./var"));
+        let store = Store::read(fields.node("stores"), &state_directory, reading);
+        let smtp = Smtp::read(fields.section("smtp"));
+        let admin = Admin::read(fields.section("admin"));
+        let dns = sections::read_dns(fields.section("dns"));
+        let log = sections::read_log(fields.section("log"), &state_directory);
+        let audit = Audit::read(fields.section("audit"));
+        let shutdown_timeout = fields.optional("shutdownTimeout", positive_duration);
+        let down_for = fields.optional("downFor", positive_duration);
+        let jobs_directory = fields.path("jobsDirectory").unwrap_or_else(|| reading.path("./jobs"));
+        let schedules_directory = fields.path("schedulesDirectory").unwrap_or_else(|| reading.path("./schedules"));
+        let processors = read_processors(fields.node("processors"), &store, reading);
+        check_first_processor(&smtp.processor, &mut fields, &processors);
+        check_listeners(&smtp, &admin, &mut fields);
+        fields.finish();
+        Some(Self {
+            hostname: hostname.unwrap_or_else(machine_name),
+            state_directory,
+            store,
+            smtp,
+            admin,
+            dns,
+            log,
+            audit,
+            shutdown_timeout: shutdown_timeout.unwrap_or(Duration::from_secs(30)),
+            down_for: down_for.unwrap_or(Duration::from_mins(1)),
+            processors,
+            jobs_directory,
+            schedules_directory,
+            jobs: BTreeMap::new(),
+            schedules: BTreeMap::new(),
+        })
+    }
+}
+
+fn host_name(node: &Node) -> Result<String, String> {
+    let name = text(node)?;
+    match Domain::parse(&name) {
+        Ok(_) => Ok(name),
+        Err(error) => Err(format!("{error}: write a name such as relay.example.org")),
+    }
+}
+
+/// The machine's own name, where it can stand in EHLO.
+fn machine_name() -> String {
+    let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+    name.filter(|name| Domain::parse(name).is_ok()).unwrap_or_else(|| "localhost".to_owned())
+}
+
+/// Without `processors` the ones that ship are in force.
+fn read_processors(node: Option<&Node>, store: &Store, reading: &Reading) -> pipeline::Config {
+    if let Some(node) = node {
+        return pipeline::Config::read(node, &store.schemes, reading);
+    }
+    let shipped = Document::parse(Path::new("redeliver.yaml"), BUILT_IN.as_bytes()).expect("what ships parses");
+    let own = Reading::new(Path::new("redeliver.yaml"));
+    let node = Fields::of(shipped.root(), "the configuration", &own).and_then(|mut fields| fields.node("processors"));
+    pipeline::Config::read(node.expect("what ships has processors"), &store.schemes, &own)
+}
+
+/// `smtp.processor` must exist, also where it is the default.
+fn check_first_processor(name: &str, fields: &mut Fields<'_>, processors: &pipeline::Config) {
+    let Err(message) = processors.check_processor(name) else { return };
+    let named = fields.section("smtp").and_then(|mut smtp| smtp.node("processor").map(|node| node.place));
+    let place = named.unwrap_or(fields.place());
+    fields.reading().problem(place, format!("smtp.processor: {message}"));
+}
+
+/// One address serves one listener.
+fn check_listeners(smtp: &Smtp, admin: &Admin, fields: &mut Fields<'_>) {
+    if admin.listen.port() == 0 || !smtp.listen.contains(&admin.listen) {
+        return;
+    }
+    let named = fields.section("admin").and_then(|mut admin| admin.node("listen").map(|node| node.place));
+    let message = format!("{} is smtp.listen already: admin.listen needs an address of its own", admin.listen);
+    fields.reading().problem(named.unwrap_or(fields.place()), message);
+}
+
+fn read_jobs(files: &[File], config: Option<&Config>) -> BTreeMap<String, jobs::Config> {
+    let known = jobs::Known {
+        pipeline: config.map(|config| &config.processors).filter(|processors| processors.processors().next().is_some()),
+        schemes: config.map(|config| &config.store.schemes),
+    };
+    let mut found = BTreeMap::from([(SPOOL_JOB.to_owned(), jobs::Config::Spool)]);
+    for file in files {
+        let Some(root) = file.root() else { continue };
+        let Some(job) = jobs::Config::read(root, known, &file.reading) else { continue };
+        if file.name == SPOOL_JOB && job != jobs::Config::Spool {
+            file.reading.problem(root.place, "the job 'spool' can only be of kind spool: name this file otherwise");
+        }
+        found.insert(file.name.clone(), job);
+    }
+    check_purges(files, &found);
+    found
+}
+
+/// A purge of what a sweep still wants to deliver must be meant.
+fn check_purges(files: &[File], jobs: &BTreeMap<String, jobs::Config>) {
+    for file in files {
+        let Some(jobs::Config::Purge { repository, force: false, .. }) = jobs.get(&file.name) else { continue };
+        let sweeps =
+            |job: &jobs::Config| matches!(job, jobs::Config::Reprocess(sweep) if sweep.repository == *repository);
+        let Some((sweep, _)) = jobs.iter().find(|(_, job)| sweeps(job)) else { continue };
+        let message = format!("job '{sweep}' still delivers out of {repository}: a purge of it needs 'force: true'");
+        file.problem_at("repository", message);
+    }
+}
+
+fn read_schedules(files: &[File], jobs: &[File]) -> BTreeMap<String, schedule::Config> {
+    let names: Vec<_> = jobs.iter().map(|file| file.name.as_str()).chain([SPOOL_JOB]).collect();
+    let read = |file: &File| {
+        let schedule = schedule::Config::read(file.root()?, &names, &file.reading)?;
+        Some((file.name.clone(), schedule))
+    };
+    files.iter().filter_map(read).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,193 @@
+//! Whole configurations, as an operator writes them.
+
+use std::fs;
+
+use tempfile::TempDir;
+
+use super::*;
+
+/// Writes files into a folder of their own and loads `redeliver.yaml`.
+fn load_files(files: &[(&str, &str)]) -> (TempDir, Result<Config, Vec<String>>) {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (name, text) in files {
+        let path = folder.path().join(name);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+        fs::write(path, text).expect("written");
+    }
+    let loaded = load(&Source::File(folder.path().join("redeliver.yaml"))).map_err(|wrong| {
+        let prefix = format!("{}/", folder.path().display());
+        wrong.0.iter().map(|one| one.to_string().replace(&prefix, "")).collect()
+    });
+    (folder, loaded)
+}
+
+fn wrong(files: &[(&str, &str)]) -> Vec<String> {
+    load_files(files).1.expect_err("something is wrong")
+}
+
+#[test]
+fn every_file_that_ships_loads_and_is_what_runs_without_one() {
+    let built_in = load(&Source::BuiltIn).expect("what ships is right");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let shipped = load(&Source::File(root.join("redeliver.yaml"))).expect("what ships is right");
+    for folder in [("jobs", shipped.jobs.len() - 1), ("schedules", shipped.schedules.len())] {
+        assert_eq!(fs::read_dir(root.join(folder.0)).expect("a folder").count(), folder.1, "all of them are read");
+    }
+    assert_eq!(shipped.jobs, built_in.jobs);
+    assert_eq!(format!("{:?}", shipped.schedules), format!("{:?}", built_in.schedules));
+    assert_eq!(format!("{:?}", shipped.processors), format!("{:?}", built_in.processors));
+
+    let (_folder, defaults) = load_files(&[("redeliver.yaml", "downFor: 60s\n")]);
+    let defaults = defaults.expect("valid");
+    assert_eq!(defaults.store.schemes, built_in.store.schemes);
+    assert_eq!((&defaults.smtp, &defaults.admin), (&built_in.smtp, &built_in.admin));
+    assert_eq!((&defaults.log, &defaults.audit), (&built_in.log, &built_in.audit));
+    assert_eq!(format!("{:?}", defaults.dns), format!("{:?}", built_in.dns));
+    assert_eq!(format!("{:?}", defaults.processors), format!("{:?}", built_in.processors));
+    assert_eq!((defaults.shutdown_timeout, defaults.down_for), (built_in.shutdown_timeout, built_in.down_for));
+    assert_eq!(defaults.jobs.keys().collect::<Vec<_>>(), [SPOOL_JOB]);
+}
+
+#[test]
+fn what_ships_tries_for_four_days() {
+    let config = load(&Source::BuiltIn).expect("what ships is right");
+    let sweeps = config.sweeps();
+    let covers = sweeps[0].covers.expect("a limit").as_secs_f64() / 86_400.0;
+    assert_eq!((sweeps.len(), sweeps[0].attempts), (1, Some(8)));
+    assert!((4.25..4.35).contains(&covers), "{covers}");
+}
+
+#[test]
+fn paths_are_relative_to_the_file_and_to_the_state_directory() {
+    let main = "stateDirectory: state\nstores: {sqlite: {path: db/x.db}, cassandra: sqlite}\nlog: {directory: log}\njobsDirectory: sweeps\n\
+        admin: {listen: '0.0.0.0:8000', passwordFile: secret}\n";
+    let (folder, loaded) = load_files(&[
+        ("redeliver.yaml", main),
+        ("secret", "one\nhush-2\n"),
+        ("sweeps/mine.yaml", "kind: reprocess\nrepository: temporary\nprocessor: relay\n"),
+    ]);
+    let config = loaded.expect("valid");
+    let state = folder.path().join("state");
+    assert_eq!(config.store.path, state.join("db/x.db"));
+    assert_eq!(config.log.directory, Some(state.join("log")));
+    assert_eq!(config.admin.password, Passwords(vec!["one".into(), "hush-2".into()]));
+    assert_eq!(config.jobs.keys().collect::<Vec<_>>(), ["mine", SPOOL_JOB]);
+    assert!(!format!("{config:?}").contains("hush-2"));
+}
+
+#[test]
+fn all_mistakes_of_all_files_are_told_at_once() {
+    let told = wrong(&[
+        (
+            "redeliver.yaml",
+            "hostnam: x\nsmtp:\n  listen: ['127.0.0.1:99999', '127.0.0.1:25', '127.0.0.1:25']\n  networks: [10.0.0.0/33]\n  processor: realy\nadmin: {listen: '0.0.0.0:80'}\n",
+        ),
+        ("jobs/a.yaml", "kind: reprocess\nrepository: sqlite://var/mail/error/\nprocessor: relai\n"),
+        ("jobs/b.yaml", "kind: 'sweep\n"),
+        ("jobs/c.yml", "kind: spool\n"),
+        ("jobs/spool.yaml", "kind: backup\ndirectory: x\n"),
+        ("schedules/a.yaml", "job: b\ncron: '0 0 30 2 *'\ntimezone: Europe/Pari\n"),
+        ("schedules/b.yaml", "job: bb\ncron: '* * *'\noverlap: wait\n"),
+    ]);
+    let begins = [
+        "redeliver.yaml:1:1: unknown key 'hostnam': did you mean 'hostname'?",
+        "redeliver.yaml:3:12: an IP address with a port",
+        "redeliver.yaml:3:47: 127.0.0.1:25 stands here a second time",
+        "redeliver.yaml:4:14: a network such as",
+        "redeliver.yaml:5:14: smtp.processor: there is no processor 'realy': did you mean 'relay'?",
+        "redeliver.yaml:6:17: 0.0.0.0:80 can be reached from other machines: set 'password' or 'passwordFile'",
+        "jobs/c.yml:1:1: only files called .yaml are read: rename it",
+        "jobs/a.yaml:3:12: there is no processor 'relai': did you mean 'relay'?",
+        "jobs/b.yaml:2:1: not valid YAML",
+        "jobs/spool.yaml:1:1: the job 'spool' can only be of kind spool",
+        "schedules/a.yaml:2:7: '0 0 30 2 *' never fires: there is no such day",
+        "schedules/a.yaml:3:11: there is no time zone 'Europe/Pari': did you mean 'Europe/Paris'?",
+        "schedules/b.yaml:1:6: there is no job 'bb': did you mean 'b'?",
+        "schedules/b.yaml:2:7: '* * *' is not a cron expression",
+        "schedules/b.yaml:3:10: skip or queue is expected here, not the text \"wait\"",
+    ];
+    assert_eq!(told.len(), begins.len(), "{told:#?}");
+    for (line, begin) in told.iter().zip(begins) {
+        assert!(line.starts_with(begin), "{line}\n{begin}");
+    }
+}
+
+#[test]
+fn the_other_files_are_checked_although_one_does_not_parse() {
+    let told = wrong(&[
+        ("redeliver.yaml", "a: [\n"),
+        ("jobs/a.yaml", "kind: reprocess\nrepository: any://where/\nprocessor: any\nlimt: 3\n"),
+        ("schedules/a.yaml", "job: a\n"),
+    ]);
+    assert!(told[0].starts_with("redeliver.yaml:"), "{told:?}");
+    assert_eq!(
+        told[1..],
+        ["jobs/a.yaml:4:1: unknown key 'limt': did you mean 'limit'?", "schedules/a.yaml:1:1: key 'cron' is missing"]
+    );
+}
+
+#[test]
+fn stores_are_one_real_one_and_its_aliases() {
+    for (stores, expected) in [
+        ("{cassandra: sqlite}", "redeliver.yaml:1:9: one store must be real"),
+        ("{sqlite: {path: x}, mem: {path: y}}", "redeliver.yaml:1:34: 'mem' can only be an alias"),
+        ("{sqlite: {path: x}, mem: cassandra}", "redeliver.yaml:1:34: 'mem' can only be an alias"),
+        ("{sqlite: {pth: x}}", "redeliver.yaml:1:18: key 'path' is missing"),
+        ("{sqlite: x}", "redeliver.yaml:1:18: the store 'sqlite' is expected here as keys and values"),
+        ("{sqlite: {path: x}, A/b: sqlite}", "redeliver.yaml:1:29: 'A/b' cannot be the scheme of a URL"),
+        ("[sqlite]", "redeliver.yaml:1:9: 'stores' is expected here"),
+    ] {
+        let told = wrong(&[("redeliver.yaml", &format!("stores: {stores}\n"))]);
+        assert!(told.iter().any(|line| line.starts_with(expected)), "{stores}: {told:?}");
+    }
+}
+
+#[test]
+fn a_purge_of_what_is_still_swept_must_be_meant() {
+    let sweep = ("jobs/sweep.yaml", "kind: reprocess\nrepository: temporary\nprocessor: relay\n");
+    let purge = "kind: purge\nolderThan: 9d\nrepository: temporary\n";
+    let main = ("redeliver.yaml", "downFor: 1s\n");
+    let told = wrong(&[main, sweep, ("jobs/purge.yaml", purge)]);
+    assert_eq!(told.len(), 1);
+    assert!(told[0].starts_with("jobs/purge.yaml:3:13: job 'sweep' still delivers out of"), "{told:?}");
+    let meant = format!("{purge}force: true\n");
+    assert!(load_files(&[main, sweep, ("jobs/purge.yaml", &meant)]).1.is_ok());
+}
+
+#[test]
+fn two_listeners_on_one_address_and_a_secret_that_is_no_text_are_told_without_the_secret() {
+    let told = wrong(&[("redeliver.yaml", "admin:\n  listen: '127.0.0.1:2525'\n  password: [12345]\n")]);
+    assert_eq!(
+        told,
+        [
+            "redeliver.yaml:2:11: 127.0.0.1:2525 is smtp.listen already: admin.listen needs an address of its own",
+            "redeliver.yaml:3:14: a text in quotes, not empty and without control characters, is expected here",
+        ]
+    );
+}
+
+#[test]
+fn a_file_that_is_there_and_cannot_be_read_is_an_error() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let wrong = load(&Source::File(folder.path().to_owned())).expect_err("a folder is no file");
+    assert!(wrong.to_string().contains(":1:1: cannot be read: "), "{wrong}");
+    let wrong = load(&Source::File(folder.path().join("none"))).expect_err("not there");
+    assert!(wrong.to_string().contains(":1:1: cannot be read: "), "{wrong}");
+}
+
+#[test]
+fn what_is_allowed_and_yet_unwise_gets_a_word() {
+    let processors = "processors:\n  relay: [{match: MATCH, mailet: RemoteDelivery, bounceProcessor: rde}, {mailet: ToRepository, repositoryPath: a/permanent}]\n  rde: [{mailet: ToRepository, repositoryPath: a/temporary}]\n";
+    let job = ("jobs/retry.yaml", "kind: reprocess\nrepository: temporary\nprocessor: relay\n");
+    let hourly = ("schedules/retry.yaml", "job: retry\ncron: '@hourly'\n");
+    let warnings = |matcher: &str, files: &[(&str, &str)]| {
+        let main = processors.replace("MATCH", matcher);
+        let all: Vec<_> = [("redeliver.yaml", main.as_str()), job].into_iter().chain(files.iter().copied()).collect();
+        load_files(&all).1.expect("valid").warnings().join("\n")
+    };
+    assert!(warnings("AtMost=5", &[hourly]).contains("job retry: a deferred mail is given up after 4h"));
+    assert!(!warnings("AtMost=100", &[hourly]).contains("given up"));
+    assert!(warnings("All", &[hourly]).contains("tried for ever"));
+    assert!(warnings("AtMost=5", &[]).contains("job retry: no schedule starts it"));
+    assert!(warnings("AtMost=5", &[]).contains("senders are not told of failures"));
+}

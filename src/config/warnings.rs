@@ -1,0 +1,102 @@
+//! What is allowed and yet worth a word.
+
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::Config;
+use crate::jobs::{self, Reprocess};
+use crate::schedule;
+use crate::yaml::format_duration;
+
+/// A sender expects a relay to try longer (RFC 5321 section 4.5.4.1: at least 4 to 5 days).
+const SHORT: Duration = Duration::from_hours(24);
+
+/// Passes looked at one by one; more are reckoned from these.
+const PASSES: u32 = 500;
+
+/// How long a job goes on trying one mail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sweep {
+    /// The job.
+    pub job: String,
+    /// Attempts of one mail, the first included; `None` without limit.
+    pub attempts: Option<u32>,
+    /// From the first attempt to the last.
+    pub covers: Option<Duration>,
+}
+
+impl Config {
+    /// Each reprocess job, and the time it covers by its spacing, schedules and limit.
+    pub fn sweeps(&self) -> Vec<Sweep> {
+        let jobs = self.jobs.iter().filter_map(|(name, job)| match job {
+            jobs::Config::Reprocess(sweep) => Some((name, sweep)),
+            _ => None,
+        });
+        jobs.map(|(name, sweep)| {
+            let attempts = self.processors.attempts(&sweep.processor);
+            let covers = attempts.map(|attempts| covered(attempts, sweep, &self.schedules_of(name)));
+            Sweep { job: name.clone(), attempts, covers }
+        })
+        .collect()
+    }
+
+    /// Sentences for the operator: each says what is so, and what to do about it.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut found: Vec<_> = self.sweeps().iter().flat_map(|sweep| self.warnings_of(sweep)).collect();
+        for (what, folder) in [("jobs", &self.jobs_directory), ("schedules", &self.schedules_directory)] {
+            if !folder.exists() {
+                found.push(format!("there is no folder {}: no {what} are configured", folder.display()));
+            }
+        }
+        found.push(
+            "senders are not told of failures, since no delivery status notifications are sent: \
+             read the permanent repository"
+                .to_owned(),
+        );
+        found
+    }
+
+    fn warnings_of(&self, sweep: &Sweep) -> Vec<String> {
+        let job = &sweep.job;
+        let Some(jobs::Config::Reprocess(reprocess)) = self.jobs.get(job) else { return Vec::new() };
+        let mut found = Vec::new();
+        if self.processors.circles_without_limit(&reprocess.repository, &reprocess.processor) {
+            found.push(format!(
+                "job {job}: a mail comes back without an AtMost on its way and is tried for ever: match AtMost=N"
+            ));
+        }
+        if self.schedules_of(job).is_empty() {
+            found.push(format!("job {job}: no schedule starts it"));
+        }
+        if let Some(covers) = sweep.covers.filter(|covers| *covers < SHORT) {
+            let shown = format_duration(Duration::from_secs(covers.as_secs() / 60 * 60));
+            found.push(format!(
+                "job {job}: a deferred mail is given up after {shown}; RFC 5321 asks for 4 to 5 days: raise AtMost or the spacing"
+            ));
+        }
+        found
+    }
+
+    fn schedules_of(&self, job: &str) -> Vec<&schedule::Config> {
+        self.schedules.values().filter(|schedule| schedule.enabled && schedule.job == job).collect()
+    }
+}
+
+/// The time from the first of `attempts` to the last, each as soon as it is due and a
+/// schedule ticks. Reckoned from a day without a change of clocks nearby.
+fn covered(attempts: u32, sweep: &Reprocess, schedules: &[&schedule::Config]) -> Duration {
+    let start = DateTime::<Utc>::UNIX_EPOCH;
+    let looked_at = attempts.min(PASSES);
+    let mut now = start;
+    for attempt in 1..looked_at {
+        let due = now + TimeDelta::from_std(sweep.due_after(attempt)).unwrap_or_default();
+        let tick = |schedule: &&schedule::Config| schedule.next_after(due - TimeDelta::seconds(1));
+        // Without a spacing a mail is due at once, but the tick that tried it is over.
+        let tick = schedules.iter().filter_map(tick).filter(|tick| *tick > now).min();
+        let next = || schedules.iter().filter_map(|schedule| schedule.next_after(now)).min();
+        now = tick.or_else(next).unwrap_or(due);
+    }
+    let covers = (now - start).to_std().unwrap_or_default();
+    if attempts > looked_at { covers / looked_at * attempts } else { covers }
+}

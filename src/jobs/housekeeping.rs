@@ -1,0 +1,41 @@
+//! Expired audit records, and room given back: in short steps, so that nobody waits.
+
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use tracing::debug;
+
+use crate::clock::Clock;
+use crate::store::{Error, Store};
+
+/// Mails whose attempts are deleted in one transaction.
+const BATCH: usize = 200;
+
+/// Steps of tidying after one run at most; the next run goes on.
+const STEPS: usize = 2000;
+
+/// Deletes what is older than `retention`, then gives back room.
+///
+/// # Errors
+/// Where the store is in trouble; nothing is lost by it.
+pub async fn housekeep(store: &dyn Store, clock: &Clock, retention: Duration) -> Result<(), Error> {
+    let retention = TimeDelta::from_std(retention).unwrap_or(TimeDelta::MAX);
+    let now = clock.now();
+    if let Some(before) = now.checked_sub_signed(retention) {
+        let mut mails = 0;
+        loop {
+            let purged = store.purge_attempts(before, BATCH, now).await?;
+            mails += purged;
+            if purged < BATCH {
+                break;
+            }
+        }
+        debug!(mails, "expired audit records deleted");
+    }
+    for _ in 0..STEPS {
+        if !store.tidy().await? {
+            break;
+        }
+    }
+    Ok(())
+}
