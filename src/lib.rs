@@ -6,6 +6,7 @@
 pub mod clock;
 pub mod config;
 pub mod delivery;
+pub mod ingest;
 pub mod jobs;
 pub mod logging;
 pub mod mail;

@@ -1,0 +1,225 @@
+//! The header section of a message that `sendmail` reads: where it ends, whom it names,
+//! what it lacks.
+
+use chrono::{DateTime, Utc};
+
+use super::addresses::parse_address_list;
+use super::message::IntakeError;
+use crate::mail::{Address, Domain};
+
+/// The header section is held whole; one that is longer is refused: 1 MiB.
+pub(super) const MAX_HEADER_BYTES: usize = 1024 * 1024;
+
+/// What is put where the header lacks `From:`, `Date:` or `Message-ID:`.
+#[derive(Debug, Clone)]
+pub struct Missing {
+    /// Who submits.
+    pub from: Address,
+    /// The name to go with it: `-F`, or the user's.
+    pub full_name: Option<String>,
+    /// The right-hand side of the Message-ID.
+    pub hostname: Domain,
+    /// For `Date:` and the Message-ID.
+    pub now: DateTime<Utc>,
+    /// What makes the Message-ID unique.
+    pub random: u64,
+}
+
+/// The header section while it is read, in lines that end with CRLF.
+#[derive(Debug, Default)]
+pub(super) struct Header {
+    /// Everything so far; behind [`Header::end`] it is body.
+    pub(super) octets: Vec<u8>,
+    /// Where the lines known to be header end.
+    pub(super) end: usize,
+    /// Up to where there is no line end.
+    searched: usize,
+}
+
+/// One header field with its line ends.
+pub(super) struct Field<'a> {
+    pub(super) octets: &'a [u8],
+}
+
+impl Header {
+    /// Looks at the lines that came; whether one of them ended the header section.
+    pub(super) fn is_through(&mut self) -> Result<bool, IntakeError> {
+        while let Some(length) = self.octets[self.searched..].iter().position(|&octet| octet == b'\n') {
+            let line_end = self.searched + length + 1;
+            if line_end > MAX_HEADER_BYTES {
+                return Err(IntakeError::HeaderTooLong);
+            }
+            let line = &self.octets[self.end..line_end];
+            if self.end == 0 && separates_messages(line) {
+                self.octets.drain(..line_end);
+                self.searched = 0;
+                continue;
+            }
+            let folds = self.end > 0 && starts_with_blank(line);
+            if !folds && field_name(line).is_none() {
+                return Ok(true);
+            }
+            (self.end, self.searched) = (line_end, line_end);
+        }
+        self.searched = self.octets.len();
+        if self.searched > MAX_HEADER_BYTES { Err(IntakeError::HeaderTooLong) } else { Ok(false) }
+    }
+
+    pub(super) fn fields(&self) -> Vec<Field<'_>> {
+        let octets = &self.octets[..self.end];
+        let mut starts: Vec<usize> = Vec::new();
+        let mut at = 0;
+        for line in octets.split_inclusive(|&octet| octet == b'\n') {
+            if !starts_with_blank(line) {
+                starts.push(at);
+            }
+            at += line.len();
+        }
+        let ends = starts.iter().skip(1).copied().chain([at]);
+        starts.iter().zip(ends).map(|(&start, end)| Field { octets: &octets[start..end] }).collect()
+    }
+}
+
+/// The line in front of each message of a mailbox file (RFC 4155): no part of the message.
+fn separates_messages(line: &[u8]) -> bool {
+    let words: Vec<_> = line.split(|&octet| octet == b' ').filter(|word| !word.is_empty()).collect();
+    let days: [&[u8]; 7] = [b"Mon", b"Tue", b"Wed", b"Thu", b"Fri", b"Sat", b"Sun"];
+    matches!(words.as_slice(), [b"From", _, day, _, ..] if days.contains(day))
+}
+
+fn starts_with_blank(line: &[u8]) -> bool {
+    line.starts_with(b" ") || line.starts_with(b"\t")
+}
+
+/// The name of the field that begins with this line (RFC 5322 section 2.2; blanks in front
+/// of the colon are of section 4.5).
+fn field_name(line: &[u8]) -> Option<&[u8]> {
+    let colon = line.iter().position(|&octet| octet == b':')?;
+    let name = line[..colon].trim_ascii_end();
+    (!name.is_empty() && name.iter().all(u8::is_ascii_graphic)).then_some(name)
+}
+
+impl Field<'_> {
+    pub(super) fn is(&self, name: &str) -> bool {
+        field_name(self.octets).is_some_and(|own| own.eq_ignore_ascii_case(name.as_bytes()))
+    }
+
+    /// What stands behind the colon; octets that are not UTF-8 are marked as such.
+    fn body(&self) -> String {
+        let colon = self.octets.iter().position(|&octet| octet == b':').map_or(0, |colon| colon + 1);
+        String::from_utf8_lossy(&self.octets[colon..]).into_owned()
+    }
+}
+
+/// The recipients that the header names: those of the `Resent-` fields where there are
+/// any, since the message is then for them (RFC 5322 section 3.6.6).
+pub(super) fn recipients(fields: &[Field]) -> Result<Vec<Address>, IntakeError> {
+    const FIRST_SENT: [&str; 3] = ["To", "Cc", "Bcc"];
+    const RESENT: [&str; 3] = ["Resent-To", "Resent-Cc", "Resent-Bcc"];
+    let is_resent = fields.iter().any(|field| RESENT.iter().any(|name| field.is(name)));
+    let mut found = Vec::new();
+    for field in fields {
+        let names = if is_resent { RESENT } else { FIRST_SENT };
+        if let Some(name) = names.into_iter().find(|name| field.is(name)) {
+            let addresses = parse_address_list(&field.body());
+            found.extend(addresses.map_err(|error| IntakeError::Recipients(name, error))?);
+        }
+    }
+    Ok(found)
+}
+
+impl Missing {
+    /// The fields that are not among `fields`, each with its line end.
+    pub(super) fn beside(&self, fields: &[Field]) -> String {
+        let lacks = |name: &str| !fields.iter().any(|field| field.is(name));
+        let fields = [
+            lacks("From").then(|| self.originator_field()),
+            lacks("Date").then(|| format!("Date: {}\r\n", self.now.to_rfc2822())),
+            lacks("Message-ID").then(|| self.message_id_field()),
+        ];
+        fields.into_iter().flatten().collect()
+    }
+
+    fn message_id_field(&self) -> String {
+        let time = self.now.format("%Y%m%d%H%M%S");
+        format!("Message-ID: <{time}.{:016x}@{}>\r\n", self.random, self.hostname.folded())
+    }
+
+    fn originator_field(&self) -> String {
+        match self.full_name.as_deref().map(display_name) {
+            Some(name) if !name.is_empty() => format!("From: {name}\r\n <{}>\r\n", self.from.on_the_wire()),
+            _ => format!("From: {}\r\n", self.from.on_the_wire()),
+        }
+    }
+}
+
+/// A name as a phrase: a quoted string, or encoded words where it is not ASCII or too
+/// long for one line (RFC 5322 section 3.2.5, RFC 2047 section 5).
+fn display_name(name: &str) -> String {
+    let name: String = name.trim().chars().filter(|c| !c.is_control()).collect();
+    if name.is_empty() || name.is_ascii() && name.len() <= 60 {
+        let quoted = name.replace('\\', "\\\\").replace('"', "\\\"");
+        return if name.is_empty() { name } else { format!("\"{quoted}\"") };
+    }
+    let mut words = vec![String::new()];
+    for c in name.chars() {
+        let encoded = encoded(c);
+        // An encoded word has at most 75 characters, and none is split in a character.
+        if words.last().is_some_and(|word| word.len() + encoded.len() > 60) {
+            words.push(String::new());
+        }
+        words.last_mut().expect("there is always one").push_str(&encoded);
+    }
+    words.iter().map(|word| format!("=?utf-8?q?{word}?=")).collect::<Vec<_>>().join("\r\n ")
+}
+
+/// A character in the Q encoding of a phrase (RFC 2047 section 5, rule 3).
+fn encoded(c: char) -> String {
+    if c.is_ascii_alphanumeric() {
+        return c.to_string();
+    }
+    c.encode_utf8(&mut [0; 4]).bytes().fold(String::new(), |text, octet| format!("{text}={octet:02X}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn names_are_quoted_or_encoded() {
+        for (name, phrase) in [
+            ("Ann", "\"Ann\""),
+            ("A. \"B\" \\ C", "\"A. \\\"B\\\" \\\\ C\""),
+            ("Jürgen (x)", "=?utf-8?q?J=C3=BCrgen=20=28x=29?="),
+            ("x\r\nBcc: y@z", "\"xBcc: y@z\""),
+            ("  ", ""),
+        ] {
+            assert_eq!(display_name(name), phrase, "{name:?}");
+        }
+        assert!(display_name(&"ü".repeat(40)).split("\r\n ").all(|word| word.len() <= 75));
+    }
+
+    proptest! {
+        #[test]
+        fn a_name_stays_within_its_field(name in "\\PC{0,90}|[\\x00-\\x7f]{0,90}") {
+            let from = missing(name).originator_field();
+            prop_assert!(from.ends_with("<a@relay.test>\r\n") || from == "From: a@relay.test\r\n");
+            prop_assert!(from.is_ascii() && !from.contains('\0'));
+            let lines: Vec<_> = from.trim_end_matches("\r\n").split("\r\n").collect();
+            prop_assert!(lines.iter().skip(1).all(|line| line.starts_with(' ')));
+            prop_assert!(lines.iter().all(|line| line.len() <= 140 && !line.contains(['\r', '\n'])));
+        }
+    }
+
+    fn missing(name: String) -> Missing {
+        Missing {
+            from: Address::parse("a@relay.test").expect("an address"),
+            full_name: Some(name),
+            hostname: Domain::parse("relay.test").expect("a domain"),
+            now: DateTime::UNIX_EPOCH,
+            random: 7,
+        }
+    }
+}

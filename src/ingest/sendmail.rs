@@ -1,0 +1,378 @@
+//! The command line of `sendmail`, as mail programs have called it for forty years.
+//!
+//! Options are read letter by letter, so that they may stand together (`-ti`) and their
+//! arguments glued (`-fa@b`) or apart. What names a file is never opened: it is refused
+//! where it would change what is meant, else left out with the other historical options.
+
+use std::ffi::OsString;
+
+use super::addresses::{AddressListError, parse_address_list};
+use crate::mail::{Address, AddressError, ReversePath};
+
+/// What a command line asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
+pub struct Invocation {
+    /// What is to be done; everything below belongs to [`Mode::Submit`].
+    pub mode: Mode,
+    /// The recipients on the command line, in their order.
+    pub recipients: Vec<Address>,
+    /// `-t`: the recipients of the header are added, and `Bcc:` is removed.
+    pub recipients_from_header: bool,
+    /// A line with a single dot ends the message; not with `-i`.
+    pub dot_ends_input: bool,
+    /// `-f` or `-r`; without it the user at this host.
+    pub reverse_path: Option<ReversePath>,
+    /// `-F`: the name for a `From:` that is missing.
+    pub full_name: Option<String>,
+    /// `-O smtputf8`: header octets outside ASCII are UTF-8 by declaration (RFC 6531).
+    pub smtputf8: bool,
+    /// `-v`: show what happens.
+    pub verbose: bool,
+}
+
+/// What `sendmail` can be told to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Read a message from standard input and take it (`-bm`, or no `-b`).
+    Submit,
+    /// List what waits (`-bp`).
+    List,
+    /// Attempt what waits, now (`-q`).
+    Sweep,
+    /// Rebuild the aliases (`-bi`, `-I`): there are none, so nothing is to be done.
+    Aliases,
+}
+
+/// Why a command line is refused. The text is one line and safe to print.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UsageError {
+    /// An option that is not known.
+    #[error("unknown option {0:?}")]
+    Unknown(String),
+    /// An option without the argument it needs.
+    #[error("option -{0} needs an argument")]
+    NoArgument(char),
+    /// An argument that the option does not take.
+    #[error("option -{0} does not take {1:?}: {2}")]
+    Argument(char, String, &'static str),
+    /// An argument that is not UTF-8.
+    #[error("an argument is not UTF-8: {0:?}")]
+    NotUtf8(OsString),
+    /// Neither a recipient nor `-t`.
+    #[error("no recipient: name one, or use -t to take those of the header")]
+    NoRecipient,
+    /// The reverse-path is no address.
+    #[error("reverse-path {0:?}: {1}")]
+    ReversePath(String, #[source] AddressError),
+    /// A recipient is no address.
+    #[error("recipient {0}")]
+    Recipient(#[from] AddressListError),
+}
+
+impl UsageError {
+    /// The code of sysexits(3): 65 for an address that is none, 64 for the rest.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::ReversePath(..) | Self::Recipient(_) => 65,
+            _ => 64,
+        }
+    }
+}
+
+/// Reads the arguments behind the program's name.
+///
+/// DSN options (`-N`, `-R`, `-V`) and `-B` are checked and otherwise without effect.
+///
+/// # Errors
+/// [`UsageError`], with its exit code.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation, UsageError> {
+    let arguments: Result<Vec<String>, _> = arguments.into_iter().map(OsString::into_string).collect();
+    let mut words = arguments.map_err(UsageError::NotUtf8)?.into_iter();
+    let mut invocation = Invocation::default();
+    let mut operands = Vec::new();
+    while let Some(word) = words.next() {
+        match word.strip_prefix('-') {
+            Some("-") => operands.extend(words.by_ref()),
+            Some(letters) if !letters.is_empty() => invocation.options(letters, &mut words)?,
+            _ => operands.push(word),
+        }
+    }
+    invocation.operands(&operands)?;
+    Ok(invocation)
+}
+
+impl Default for Invocation {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Submit,
+            recipients: Vec::new(),
+            recipients_from_header: false,
+            dot_ends_input: true,
+            reverse_path: None,
+            full_name: None,
+            smtputf8: false,
+            verbose: false,
+        }
+    }
+}
+
+impl Invocation {
+    /// One word of options, such as `ti` or `fa@b.example`.
+    fn options(&mut self, letters: &str, words: &mut impl Iterator<Item = String>) -> Result<(), UsageError> {
+        let mut rest = letters.chars();
+        while let Some(letter) = rest.next() {
+            match letter {
+                't' => self.recipients_from_header = true,
+                'i' => self.dot_ends_input = false,
+                'v' => self.verbose = true,
+                'I' => self.mode = Mode::Aliases,
+                // Historical: send to myself too, aliasing off, submission, verbosity of others.
+                'm' | 'n' | 'U' | 'G' | 'x' | 'S' | 'c' => {}
+                // These take an argument only where it is glued.
+                'q' => return self.queue(rest.as_str()),
+                'd' | 'E' | 'J' => return Ok(()),
+                _ => {
+                    let glued = Some(rest.as_str()).filter(|glued| !glued.is_empty()).map(str::to_owned);
+                    let argument = || glued.or_else(|| words.next()).ok_or(UsageError::NoArgument(letter));
+                    return self.option(letter, argument);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// An option with its argument, which is taken only where the option is known.
+    fn option(
+        &mut self,
+        letter: char,
+        argument: impl FnOnce() -> Result<String, UsageError>,
+    ) -> Result<(), UsageError> {
+        match letter {
+            'f' | 'r' => self.reverse_path = Some(reverse_path(&argument()?)?),
+            'F' => self.full_name = Some(full_name(argument()?)?),
+            'o' => self.historical(&argument()?),
+            'O' => return self.long_option(argument()?),
+            'b' => self.mode = mode(argument()?)?,
+            'B' => one_of('B', argument()?, &["7BIT", "8BITMIME"])?,
+            'N' => notify(argument()?)?,
+            'R' => one_of('R', argument()?, &["full", "hdrs"])?,
+            'V' => envelope_id(argument()?)?,
+            'C' => return Err(UsageError::Argument('C', argument()?, "use redeliver --config FILE sendmail")),
+            // Historical; -X names a log file, which is not written.
+            'A' | 'L' | 'X' | 'e' | 'h' | 'p' => drop(argument()?),
+            unknown => return Err(UsageError::Unknown(format!("-{unknown}"))),
+        }
+        Ok(())
+    }
+
+    /// `-oi` is `-i`; of the many others (`-oem`, `-odb`, `-om`) none changes what becomes of a mail.
+    fn historical(&mut self, option: &str) {
+        if option == "i" {
+            self.dot_ends_input = false;
+        }
+    }
+
+    fn long_option(&mut self, option: String) -> Result<(), UsageError> {
+        match option.to_ascii_lowercase().as_str() {
+            "smtputf8" => self.smtputf8 = true,
+            "ignoredots" | "ignoredots=true" => self.dot_ends_input = false,
+            // To go on without it would be to break a promise.
+            "requiretls" => return Err(UsageError::Argument('O', option, "use startTLS: verify")),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn queue(&mut self, argument: &str) -> Result<(), UsageError> {
+        let refused = |why| Err(UsageError::Argument('q', argument.to_owned(), why));
+        match argument.chars().next() {
+            None => self.mode = Mode::Sweep,
+            Some('0'..='9') => return refused("write a schedule instead"),
+            Some(_) => return refused("use redeliver repository reprocess"),
+        }
+        Ok(())
+    }
+
+    fn operands(&mut self, operands: &[String]) -> Result<(), UsageError> {
+        if self.mode != Mode::Submit {
+            return Ok(());
+        }
+        for operand in operands {
+            let addresses = parse_address_list(operand)?;
+            // An operand that names nobody is a mistake in a script, not an empty list.
+            if addresses.is_empty() {
+                return Err(AddressListError::Address(operand.clone(), AddressError::Empty).into());
+            }
+            self.recipients.extend(addresses);
+        }
+        if self.recipients.is_empty() && !self.recipients_from_header {
+            return Err(UsageError::NoRecipient);
+        }
+        Ok(())
+    }
+}
+
+fn reverse_path(text: &str) -> Result<ReversePath, UsageError> {
+    let bare = text.strip_prefix('<').and_then(|text| text.strip_suffix('>')).unwrap_or(text);
+    ReversePath::parse(bare).map_err(|error| UsageError::ReversePath(text.to_owned(), error))
+}
+
+fn full_name(name: String) -> Result<String, UsageError> {
+    if name.chars().any(char::is_control) {
+        return Err(UsageError::Argument('F', name, "it has a control character"));
+    }
+    Ok(name)
+}
+
+fn mode(argument: String) -> Result<Mode, UsageError> {
+    match argument.as_str() {
+        "m" => Ok(Mode::Submit),
+        "p" => Ok(Mode::List),
+        "i" => Ok(Mode::Aliases),
+        "d" | "D" => Err(UsageError::Argument('b', argument, "use redeliver serve")),
+        "s" => Err(UsageError::Argument('b', argument, "connect to the SMTP listener")),
+        "v" | "t" => Err(UsageError::Argument('b', argument, "use redeliver explain")),
+        _ => Err(UsageError::Argument('b', argument, "known are -bm, -bp and -bi")),
+    }
+}
+
+fn one_of(letter: char, argument: String, known: &[&str]) -> Result<(), UsageError> {
+    if known.iter().any(|word| word.eq_ignore_ascii_case(&argument)) {
+        return Ok(());
+    }
+    let why = if letter == 'B' { "known are 7BIT and 8BITMIME" } else { "known are full and hdrs" };
+    Err(UsageError::Argument(letter, argument, why))
+}
+
+/// RFC 3461 section 4.1: `never` stands alone.
+fn notify(argument: String) -> Result<(), UsageError> {
+    let words: Vec<_> = argument.split(',').map(|word| word.trim().to_ascii_lowercase()).collect();
+    let known = words.iter().all(|word| matches!(word.as_str(), "success" | "failure" | "delay"));
+    if known || words == ["never"] {
+        return Ok(());
+    }
+    Err(UsageError::Argument('N', argument, "known are never, or any of success, failure and delay"))
+}
+
+/// RFC 3461 section 4.4: printable, at most 100 octets.
+fn envelope_id(argument: String) -> Result<(), UsageError> {
+    if argument.len() <= 100 && argument.bytes().all(|octet| (b' '..=b'~').contains(&octet)) {
+        return Ok(());
+    }
+    Err(UsageError::Argument('V', argument, "an envelope id is at most 100 printable ASCII characters"))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(line: &str) -> Result<Invocation, UsageError> {
+        parse(line.split(' ').filter(|word| !word.is_empty()).map(OsString::from))
+    }
+
+    /// What differs from the default, in words.
+    fn told(line: &str) -> String {
+        let invocation = read(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        let mut words = vec![format!("{:?}", invocation.mode)];
+        words.extend(invocation.recipients.iter().map(ToString::to_string));
+        words.extend(invocation.recipients_from_header.then(|| "header".to_owned()));
+        words.extend((!invocation.dot_ends_input).then(|| "dots".to_owned()));
+        words.extend(invocation.reverse_path.map(|path| format!("from={path}")));
+        words.extend(invocation.full_name.map(|name| format!("name={name}")));
+        words.extend(invocation.smtputf8.then(|| "utf8".to_owned()));
+        words.extend(invocation.verbose.then(|| "verbose".to_owned()));
+        words.join(" ")
+    }
+
+    #[test]
+    fn options_stand_alone_together_glued_and_apart() {
+        for (line, meaning) in [
+            ("b@x.example", "Submit b@x.example"),
+            ("-t", "Submit header"),
+            ("-t b@x.example", "Submit b@x.example header"),
+            ("-ti", "Submit header dots"),
+            ("-oi -t", "Submit header dots"),
+            ("-o i -t", "Submit header dots"),
+            ("-tif a@h.example", "Submit header dots from=a@h.example"),
+            ("-fa@h.example b@x.example", "Submit b@x.example from=a@h.example"),
+            ("-f a@h.example b@x.example", "Submit b@x.example from=a@h.example"),
+            ("-r a@h.example b@x.example", "Submit b@x.example from=a@h.example"),
+            ("-f <> b@x.example", "Submit b@x.example from=<>"),
+            ("-f <a@h.example> b@x.example", "Submit b@x.example from=a@h.example"),
+            ("-FAnn b@x.example -i", "Submit b@x.example dots name=Ann"),
+            ("b@x.example,c@x.example <d@x.example>", "Submit b@x.example c@x.example d@x.example"),
+            ("-i -- b@x.example", "Submit b@x.example dots"),
+            ("-v -O smtputf8 b@x.example", "Submit b@x.example utf8 verbose"),
+            ("-bm b@x.example", "Submit b@x.example"),
+            ("-bp", "List"),
+            ("-b p", "List"),
+            ("-q", "Sweep"),
+            ("-bi", "Aliases"),
+            ("-I", "Aliases"),
+        ] {
+            assert_eq!(told(line), meaning, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_calls_of_common_programs_are_understood() {
+        for (line, meaning) in [
+            ("-FCronDaemon -i -B8BITMIME -oem root@h.example", "Submit root@h.example dots name=CronDaemon"),
+            ("-t -i", "Submit header dots"),
+            ("-oem -odb -oi -t -f a@h.example", "Submit header dots from=a@h.example"),
+            ("-oi -oeq -om b@x.example", "Submit b@x.example dots"),
+            ("-G -i -N success,delay -R hdrs -V id b@x.example", "Submit b@x.example dots"),
+            ("-L tag -h 3 -p SMTP -Am -Ac -X /tmp/log -d0.1 b@x.example", "Submit b@x.example"),
+        ] {
+            assert_eq!(told(line), meaning, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_exit_code() {
+        for (line, code, reason) in [
+            ("", 64, "no recipient"),
+            ("-i", 64, "no recipient"),
+            ("-Z b@x.example", 64, r#"unknown option "-Z""#),
+            ("--help", 64, r#"unknown option "--""#),
+            ("-ü b@x.example", 64, "unknown option"),
+            ("-t -f", 64, "-f needs an argument"),
+            ("-C /etc/x b@x.example", 64, "redeliver --config"),
+            ("-bd", 64, "redeliver serve"),
+            ("-bs", 64, "SMTP listener"),
+            ("-q30m", 64, "schedule"),
+            ("-qIabc", 64, "reprocess"),
+            ("-B 9BIT b@x.example", 64, "8BITMIME"),
+            ("-R some b@x.example", 64, "hdrs"),
+            ("-N never,delay b@x.example", 64, "never"),
+            ("-Orequiretls b@x.example", 64, "startTLS"),
+            ("nobody", 65, "no domain"),
+            ("-f nobody b@x.example", 65, "reverse-path \"nobody\""),
+            ("-- -oQ@x.example", 65, "begins with '-'"),
+            ("b@x.example ,", 65, "empty"),
+        ] {
+            let error = read(line).expect_err(line);
+            assert_eq!(error.exit_code(), code, "{line}: {error}");
+            assert!(error.to_string().contains(reason), "{line}: {error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_command_line_yields_a_control_character_or_an_error_of_several_lines(
+            words in prop::collection::vec("-?[\\x00-\\x7f]{0,8}|-[a-zA-Z]{1,3}|[a-z]{1,3}@x\\.example", 0..6),
+        ) {
+            match parse(words.into_iter().map(OsString::from)) {
+                Err(error) => prop_assert!(!error.to_string().contains(char::is_control), "{:?}", error),
+                Ok(invocation) => {
+                    let path = invocation.reverse_path.map(|path| path.to_string()).unwrap_or_default();
+                    let texts = [path, invocation.full_name.unwrap_or_default()];
+                    prop_assert!(!texts.iter().any(|text| text.contains(char::is_control)));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! The `Received:` field (RFC 5321 section 4.4).
+
+use std::net::IpAddr;
+
+use chrono::{DateTime, Utc};
+
+use crate::mail::{Address, Domain, MailKey};
+
+/// From where a message came in.
+#[derive(Debug, Clone, Copy)]
+pub enum Origin<'a> {
+    /// Over SMTP.
+    Peer {
+        /// What the peer called itself in EHLO or HELO, whatever that is.
+        name: &'a str,
+        /// Its end of the connection.
+        address: IpAddr,
+        /// How it was spoken to.
+        protocol: Protocol,
+    },
+    /// From a user of this machine, by number.
+    User(u32),
+}
+
+/// What stands behind `with` (RFC 3848).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// HELO.
+    Smtp,
+    /// EHLO.
+    Esmtp,
+    /// EHLO within TLS.
+    Esmtps,
+    /// EHLO and AUTH.
+    Esmtpa,
+    /// EHLO and AUTH within TLS.
+    Esmtpsa,
+}
+
+impl Protocol {
+    fn keyword(self) -> &'static str {
+        match self {
+            Self::Smtp => "SMTP",
+            Self::Esmtp => "ESMTP",
+            Self::Esmtps => "ESMTPS",
+            Self::Esmtpa => "ESMTPA",
+            Self::Esmtpsa => "ESMTPSA",
+        }
+    }
+}
+
+/// The trace field of a message that came in, folded, with its line end.
+///
+/// `recipient` is named only where it is the only one, lest others be disclosed, and only
+/// in ASCII. A peer's name that is no domain is left out: nothing of it can reach another line.
+pub fn received_field(
+    origin: Origin,
+    by: &Domain,
+    id: &MailKey,
+    recipient: Option<&Address>,
+    now: DateTime<Utc>,
+) -> String {
+    let by = by.folded();
+    let (from, with) = match origin {
+        Origin::Peer { name, address, protocol } => {
+            let literal = literal(address);
+            let name = Domain::parse(name).ok().and_then(|name| name.ascii().ok()).unwrap_or_else(|| literal.clone());
+            (format!("from {name} ({literal})\r\n\tby {by}"), format!("with {} ", protocol.keyword()))
+        }
+        Origin::User(uid) => (format!("by {by} (redeliver, from userid {uid})"), String::new()),
+    };
+    let recipient = recipient.map(Address::to_string).filter(|recipient| recipient.is_ascii());
+    let recipient = recipient.map_or_else(String::new, |recipient| format!("\r\n\tfor <{recipient}>"));
+    format!("Received: {from}\r\n\t{with}id {id}{recipient};\r\n\t{}\r\n", now.to_rfc2822())
+}
+
+/// An IPv4 address that came in through an IPv6 socket is the IPv4 address.
+fn literal(address: IpAddr) -> String {
+    match address.to_canonical() {
+        IpAddr::V4(address) => format!("[{address}]"),
+        IpAddr::V6(address) => format!("[IPv6:{address}]"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn field(name: &str, address: &str, recipient: Option<&str>) -> String {
+        let address = address.parse().expect("an IP address");
+        let recipient = recipient.map(|recipient| Address::parse(recipient).expect("an address"));
+        received_field(
+            Origin::Peer { name, address, protocol: Protocol::Esmtps },
+            &Domain::parse("Relay.test").expect("a domain"),
+            &MailKey::parse("K1").expect("a key"),
+            recipient.as_ref(),
+            DateTime::from_timestamp(1_700_000_000, 0).expect("in range"),
+        )
+    }
+
+    #[test]
+    fn it_says_from_whom_by_whom_how_and_when() {
+        assert_eq!(
+            field("mx.Peer.example", "::ffff:192.0.2.7", Some("b@x.example")),
+            "Received: from mx.peer.example ([192.0.2.7])\r\n\tby relay.test\r\n\twith ESMTPS id K1\r\n\t\
+             for <b@x.example>;\r\n\tTue, 14 Nov 2023 22:13:20 +0000\r\n"
+        );
+        let local = received_field(
+            Origin::User(1000),
+            &Domain::parse("relay.test").expect("a domain"),
+            &MailKey::parse("K1").expect("a key"),
+            None,
+            DateTime::from_timestamp(1_700_000_000, 0).expect("in range"),
+        );
+        assert_eq!(
+            local,
+            "Received: by relay.test (redeliver, from userid 1000)\r\n\tid K1;\r\n\tTue, 14 Nov 2023 22:13:20 +0000\r\n"
+        );
+    }
+
+    #[test]
+    fn a_name_that_is_no_domain_is_not_repeated() {
+        for name in ["", "a b", "x\r\nBcc: y@z", "(c)", "[192.0.2.9]", "a)"] {
+            let field = field(name, "2001:db8::1", None);
+            assert!(field.starts_with("Received: from [IPv6:2001:db8::1] ([IPv6:2001:db8::1])\r\n"), "{field}");
+        }
+        assert!(field("bücher.example", "192.0.2.1", Some("ü@x.example")).is_ascii());
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_one_field_of_short_lines_whatever_the_peer_says(
+            name in "\\PC{0,300}|[\\x00-\\x7f]{0,60}|[a-z.]{0,255}",
+            local in "[a-z]{1,64}|\"[ -~&&[^\"\\\\]]{0,60}\"",
+        ) {
+            let field = field(&name, "192.0.2.1", Some(&format!("{local}@x.example")));
+            let body = field.strip_suffix("\r\n").expect("a line end");
+            for (number, line) in body.split("\r\n").enumerate() {
+                prop_assert!(line.len() <= 998 && !line.contains(['\r', '\n', '\0']), "{}", line);
+                let start = if number == 0 { "Received: " } else { "\t" };
+                prop_assert!(line.starts_with(start), "{}", line);
+            }
+        }
+    }
+}
