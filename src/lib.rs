@@ -3,6 +3,7 @@
 //! Each mail is tried once per pass; what fails is kept, message and all, in mail
 //! repositories. ARCHITECTURE.md walks a mail through the rooms below.
 
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod delivery;

@@ -1,3 +1,7 @@
-//! The `redeliver` program.
+//! The `redeliver` program: everything is in the library, so that tests can call it.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    redeliver::cli::main(std::env::args_os().collect())
+}

@@ -1,0 +1,263 @@
+//! The command line, as clap reads it. `sendmail` has a reader of its own.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// An outbound mail relay: each mail is tried once per pass, what fails is kept and swept.
+#[derive(Debug, Parser)]
+#[command(name = "redeliver", version, max_term_width = 110)]
+pub(super) struct Arguments {
+    /// Configuration file [default: $REDELIVER_CONFIG, ./redeliver.yaml, /etc/redeliver/redeliver.yaml, built in]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// Log to standard error what the configuration's log level allows, not only warnings
+    #[arg(long, short, global = true)]
+    pub(super) verbose: bool,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+/// How a listing is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(super) enum Format {
+    /// For people
+    #[default]
+    Text,
+    /// JSON Lines: one object a line
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// One run of a job, in the foreground; the exit code says how it went
+    Run(RunArguments),
+    /// Check configuration, jobs and schedules; 0 or 78
+    Check,
+    /// Take a message from standard input, as sendmail does; see redeliver sendmail --help
+    #[command(disable_help_flag = true)]
+    Sendmail {
+        /// As sendmail's
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Mail repositories and the mails in them
+    #[command(subcommand)]
+    Repository(RepositoryCommand),
+    /// The record of attempts, of mails that are gone too
+    Attempts(AttemptsArguments),
+    /// Jobs and their runs
+    #[command(subcommand)]
+    Job(JobCommand),
+    /// Schedules
+    #[command(subcommand)]
+    Schedule(ScheduleCommand),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RunArguments {
+    /// The job's name; `spool` always exists
+    pub(super) job: String,
+    /// How the result is written
+    #[arg(long, value_enum, default_value_t)]
+    pub(super) format: Format,
+    /// As if every mail were due
+    #[arg(long)]
+    pub(super) now: bool,
+    /// Begin no more attempts after this time, such as 20m; what is left stays for the next run
+    #[arg(long, value_parser = duration)]
+    pub(super) deadline: Option<Duration>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum RepositoryCommand {
+    /// All repositories and how many mails they have
+    List {
+        /// How it is written
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// The mails of a repository, oldest first
+    Mails {
+        /// URL, path or last segment
+        repository: String,
+        #[command(flatten)]
+        filter: FilterArguments,
+        /// At most so many
+        #[arg(long)]
+        limit: Option<usize>,
+        /// How it is written
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// One mail with all its attempts and what was said in them
+    Show {
+        /// URL, path or last segment
+        repository: String,
+        /// The mail's key
+        key: String,
+        /// How it is written
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// The stored message on standard output, byte for byte
+    Export {
+        /// URL, path or last segment
+        repository: String,
+        /// The mail's key
+        key: String,
+    },
+    /// Put mails into the spool for a processor
+    Reprocess {
+        /// URL, path or last segment
+        repository: String,
+        #[command(flatten)]
+        which: WhichArguments,
+        /// The processor they enter
+        #[arg(long)]
+        processor: String,
+        /// Forget the counters, so that the peer is tried again
+        #[arg(long)]
+        reset: bool,
+    },
+    /// Move mails to another repository
+    Move {
+        /// URL, path or last segment
+        repository: String,
+        #[command(flatten)]
+        which: WhichArguments,
+        /// The repository they go to
+        #[arg(long)]
+        to: String,
+    },
+    /// Remove mails for good; their attempts stay on record for the retention time
+    Remove {
+        /// URL, path or last segment
+        repository: String,
+        #[command(flatten)]
+        which: WhichArguments,
+    },
+}
+
+/// One key, or a filter, or all: never all by default.
+#[derive(Debug, Args)]
+pub(super) struct WhichArguments {
+    /// The mail's key
+    #[arg(conflicts_with = "all")]
+    pub(super) key: Option<String>,
+    #[command(flatten)]
+    pub(super) filter: FilterArguments,
+    /// Every mail of the repository
+    #[arg(long)]
+    pub(super) all: bool,
+    /// Only say which mails are meant
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// How the result is written
+    #[arg(long, value_enum, default_value_t)]
+    pub(super) format: Format,
+}
+
+/// Conditions that must all hold.
+#[derive(Debug, Args)]
+pub(super) struct FilterArguments {
+    /// Reverse-path; `<>` for null
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) sender: Option<String>,
+    /// One recipient, or *@domain
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) recipient: Option<String>,
+    /// Domain of a recipient
+    #[arg(long)]
+    pub(super) domain: Option<String>,
+    /// Reply code of the last attempt
+    #[arg(long)]
+    pub(super) code: Option<u16>,
+    /// Came to rest longer ago than this, such as 2d
+    #[arg(long, value_parser = duration, value_name = "AGE")]
+    pub(super) older: Option<Duration>,
+    /// Came to rest within this time
+    #[arg(long, value_parser = duration, value_name = "AGE")]
+    pub(super) newer: Option<Duration>,
+    /// Passes counted
+    #[arg(long)]
+    pub(super) passes: Option<u32>,
+}
+
+impl FilterArguments {
+    /// Whether no condition was given.
+    pub(super) fn is_empty(&self) -> bool {
+        self.sender.is_none()
+            && self.recipient.is_none()
+            && self.domain.is_none()
+            && self.code.is_none()
+            && self.older.is_none()
+            && self.newer.is_none()
+            && self.passes.is_none()
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AttemptsArguments {
+    /// Attempts for this recipient
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) recipient: Option<String>,
+    /// Attempts with such an outcome
+    #[arg(long, value_enum)]
+    pub(super) outcome: Option<OutcomeArgument>,
+    /// Attempts begun within this time, such as 1h
+    #[arg(long, value_parser = duration, value_name = "AGE")]
+    pub(super) since: Option<Duration>,
+    /// How it is written
+    #[arg(long, value_enum, default_value_t)]
+    pub(super) format: Format,
+}
+
+/// As in the record.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum OutcomeArgument {
+    /// The peer took it
+    Delivered,
+    /// Kept for a next pass
+    Deferred,
+    /// For good
+    Failed,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum JobCommand {
+    /// The jobs there are
+    List {
+        /// How it is written
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// The latest runs, newest first
+    Runs {
+        /// Only of this job
+        job: Option<String>,
+        /// At most so many
+        #[arg(long, default_value_t = 50)]
+        limit: usize,
+        /// How it is written
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ScheduleCommand {
+    /// The schedules there are, with their next five times
+    List {
+        /// How it is written
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+}
+
+/// A duration as the configuration has it.
+fn duration(text: &str) -> Result<Duration, String> {
+    crate::yaml::parse_duration(text).ok_or_else(|| format!("{text:?} is no duration: write 30s, 10m, 2h or 7d"))
+}

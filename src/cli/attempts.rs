@@ -1,0 +1,113 @@
+//! `redeliver attempts`: the record, as JSON and for people.
+
+use std::io::Write;
+
+use chrono::TimeDelta;
+use serde_json::{Value, json};
+
+use super::app::App;
+use super::args::{AttemptsArguments, Format, OutcomeArgument};
+use super::exit::{Exit, Failure};
+use super::repository::{rfc3339, said};
+use super::table::{self, Table};
+use crate::mail::{Attempt, AttemptState, Outcome, Recorded, Side};
+use crate::store::AttemptFilter;
+
+/// Attempts read from the store at once.
+const PAGE: usize = 100;
+
+pub(super) async fn run(app: &App, arguments: AttemptsArguments, out: &mut impl Write) -> Result<Exit, Failure> {
+    let now = app.clock.now();
+    let since =
+        arguments.since.and_then(|age| TimeDelta::from_std(age).ok()).and_then(|age| now.checked_sub_signed(age));
+    let outcome = arguments.outcome.map(|outcome| match outcome {
+        OutcomeArgument::Delivered => Outcome::Delivered,
+        OutcomeArgument::Deferred => Outcome::Deferred,
+        OutcomeArgument::Failed => Outcome::Failed,
+    });
+    let filter = AttemptFilter { recipient: arguments.recipient, outcome, since };
+    let mut table = Table::new(&["TIME", "KEY", "NO", "RECIPIENT", "OUTCOME", "CODE", "STAGE", "HOST", "REPLY"]);
+    let (mut after, mut number) = (None, 0_u64);
+    loop {
+        let page = app.store.attempts(&filter, after, PAGE).await?;
+        let Some((last, _)) = page.last() else { break };
+        after = Some(*last);
+        for (_, attempt) in &page {
+            number += 1;
+            match arguments.format {
+                Format::Json => writeln!(out, "{}", json!(attempt))?,
+                Format::Text => rows(attempt, &mut table),
+            }
+        }
+    }
+    if arguments.format == Format::Text {
+        let text = if number == 0 { "no attempts\n".to_owned() } else { table.render(table::width()) };
+        write!(out, "{text}")?;
+    }
+    Ok(Exit::Ok)
+}
+
+fn rows(attempt: &Attempt, table: &mut Table) {
+    for recorded in &attempt.recipients {
+        table.row(&[
+            rfc3339(recorded.time),
+            attempt.key.to_string(),
+            attempt.number.to_string(),
+            recorded.recipient.to_string(),
+            recorded.outcome.to_string(),
+            recorded.code.map_or("-".to_owned(), |code| code.to_string()),
+            recorded.stage.to_string(),
+            recorded.host.clone().unwrap_or_else(|| "-".to_owned()),
+            said(recorded),
+        ]);
+    }
+}
+
+/// An attempt within its mail: without the mail's own key and sender.
+pub(super) fn of_mail_json(attempt: &Attempt) -> Value {
+    let mut object = json!(attempt);
+    if let Some(members) = object.as_object_mut() {
+        members.shift_remove("key");
+        members.shift_remove("sender");
+    }
+    object
+}
+
+/// An attempt for a person: what became of whom, and what was said.
+pub(super) fn picture(attempt: &Attempt) -> String {
+    let state = match attempt.state {
+        AttemptState::Open => ", under way",
+        AttemptState::Settled => "",
+        AttemptState::InDoubt => ", in doubt: the peer may have the mail",
+    };
+    let counted = if attempt.counted { "" } else { ", not counted" };
+    let mut text = format!("attempt {} of {}{state}{counted}\n", attempt.number, rfc3339(attempt.started));
+    for recorded in &attempt.recipients {
+        text.push_str(&outcome_picture(recorded));
+    }
+    for entry in &attempt.dialogue {
+        let arrow = if entry.from == Side::Client { "->" } else { "<-" };
+        for line in entry.text.lines() {
+            text.push_str(&format!("    {} {arrow} {}\n", entry.time.format("%H:%M:%S%.3f"), table::printable(line)));
+        }
+    }
+    text
+}
+
+fn outcome_picture(recorded: &Recorded) -> String {
+    let mut text = format!("  {} {} at {}", recorded.recipient, recorded.outcome, recorded.stage);
+    if let Some(host) = &recorded.host {
+        let port = recorded.port.map(|port| format!(":{port}")).unwrap_or_default();
+        text.push_str(&format!(" by {host} ({}{port})", recorded.address.as_deref().unwrap_or("-")));
+    }
+    if let Some(tls) = &recorded.tls {
+        let reason = tls.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+        let verified = if tls.verified { "verified" } else { "not verified" };
+        text.push_str(&format!(", {} {}, {verified}{reason}", tls.version, tls.cipher));
+    }
+    text.push_str(&format!(": {}\n", table::one_line(&said(recorded))));
+    for note in &recorded.notes {
+        text.push_str(&format!("    note: {}\n", table::one_line(note)));
+    }
+    text
+}

@@ -1,0 +1,174 @@
+//! The command line: sub-commands, output for people and for scripts, exit codes.
+//!
+//! Standard output is only ever the answer; everything else goes to standard error.
+
+mod app;
+mod args;
+mod attempts;
+mod exit;
+mod jobs;
+mod repository;
+mod run;
+mod sendmail;
+mod table;
+
+use std::ffi::{OsStr, OsString};
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing::level_filters::LevelFilter;
+
+use crate::clock::Clock;
+use crate::config::{self, Config, Search, Source, Sweep};
+use crate::logging;
+use app::App;
+use args::{Arguments, Command};
+use exit::{Exit, Failure};
+
+/// Runs the program; `arguments` begin with its name.
+pub fn main(arguments: Vec<OsString>) -> ExitCode {
+    // Files of ours are nobody else's business; the store's group may read.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o027));
+    let exit = match run(arguments) {
+        Ok(exit) => exit,
+        Err(failure) => {
+            if !failure.message.is_empty() {
+                // With nowhere to say it, the exit code remains.
+                let _ = writeln!(std::io::stderr(), "redeliver: {}", table::one_line(&failure.message));
+            }
+            failure.exit
+        }
+    };
+    exit.into()
+}
+
+fn run(arguments: Vec<OsString>) -> Result<Exit, Failure> {
+    let name = arguments.first().map(PathBuf::from).unwrap_or_default();
+    match name.file_name().and_then(OsStr::to_str) {
+        Some("sendmail") => return as_sendmail(arguments.into_iter().skip(1).collect(), None, true),
+        Some("mailq") => return as_sendmail(vec!["-bp".into()], None, true),
+        _ => {}
+    }
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => return Ok(usage(&error)),
+    };
+    let clock = Clock::system();
+    match arguments.command {
+        Command::Sendmail { arguments: words } => as_sendmail(words, arguments.config, false),
+        Command::Check => check(arguments.config),
+        Command::Schedule(command) => {
+            let config = load(arguments.config, false)?;
+            jobs::schedules(&config, &command, clock.now(), &mut std::io::stdout().lock())
+        }
+        command => {
+            let config = load(arguments.config, false)?;
+            let console = if arguments.verbose { config.log.level } else { LevelFilter::WARN };
+            let _logging = start_logging(&config, console)?;
+            block_on(with_app(config, clock, command))
+        }
+    }
+}
+
+/// What clap has to say: help and version are answers, the rest is wrong usage.
+fn usage(error: &clap::Error) -> Exit {
+    // Nowhere to print it to: the exit code remains.
+    let _ = error.print();
+    if error.use_stderr() { Exit::Usage } else { Exit::Ok }
+}
+
+fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Exit::Internal, format!("the runtime cannot be started: {error}")))?
+        .block_on(work)
+}
+
+/// Finds and reads the configuration; each error is a line of its own, and says where.
+fn load(option: Option<PathBuf>, by_mail_program: bool) -> Result<Config, Failure> {
+    let source = Search::new(option, std::env::var_os("REDELIVER_CONFIG"), by_mail_program)
+        .find()
+        .map_err(|error| Failure::new(Exit::Configuration, error.to_string()))?;
+    if source == Source::BuiltIn {
+        note("no configuration found: the built-in one is in force, with its state in ./var");
+    }
+    config::load(&source).map_err(|diagnostics| {
+        for diagnostic in &diagnostics.0 {
+            note(&diagnostic.to_string());
+        }
+        Failure::new(Exit::Configuration, "")
+    })
+}
+
+/// A line on standard error; where there is nowhere to say it, the exit code remains.
+fn note(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{}", table::one_line(line));
+}
+
+fn start_logging(config: &Config, console: LevelFilter) -> Result<logging::Logging, Failure> {
+    logging::start(&config.log, console).map_err(|error| Failure::new(Exit::CannotOpen, error.to_string()))
+}
+
+fn check(option: Option<PathBuf>) -> Result<Exit, Failure> {
+    let config = load(option, false)?;
+    let mut out = std::io::stdout().lock();
+    for sweep in config.sweeps() {
+        writeln!(out, "{}", sweep_line(&sweep))?;
+    }
+    for warning in config.warnings() {
+        writeln!(out, "warning: {warning}")?;
+    }
+    writeln!(out, "ok")?;
+    Ok(Exit::Ok)
+}
+
+/// What a mail can expect of a job.
+fn sweep_line(sweep: &Sweep) -> String {
+    let attempts = sweep.attempts.map_or("without limit".to_owned(), |n| table::count(n.into(), "attempt"));
+    let covers = sweep.covers.map_or(String::new(), |covers| {
+        format!(" over {:.1} days ({})", covers.as_secs_f64() / 86_400.0, crate::yaml::format_duration(covers))
+    });
+    format!("job {}: a deferred mail is tried {attempts}{covers}", sweep.job)
+}
+
+fn as_sendmail(arguments: Vec<OsString>, option: Option<PathBuf>, by_name: bool) -> Result<Exit, Failure> {
+    let invocation = sendmail::invocation(arguments)?;
+    let config = load(option, by_name)?;
+    let _logging = start_logging(&config, if invocation.verbose { LevelFilter::INFO } else { LevelFilter::WARN })?;
+    block_on(async {
+        let app = App::open(config, Clock::system(), "sendmail").await.map_err(try_again)?;
+        let exit = sendmail::run(&app, invocation, &mut std::io::stdout().lock()).await;
+        app.close().await;
+        exit
+    })
+}
+
+/// A store that cannot be opened now is no reason to give a message up.
+fn try_again(failure: Failure) -> Failure {
+    match failure.exit {
+        Exit::CannotOpen | Exit::CannotWrite => Failure::new(Exit::Deferred, failure.message),
+        _ => failure,
+    }
+}
+
+async fn with_app(config: Config, clock: Clock, command: Command) -> Result<Exit, Failure> {
+    let kind = match &command {
+        Command::Run(_) => "run",
+        _ => "command",
+    };
+    let app = App::open(config, clock, kind).await?;
+    let mut out = std::io::BufWriter::new(std::io::stdout());
+    let exit = match command {
+        Command::Run(arguments) => run::run(&app, arguments, &mut out).await,
+        Command::Repository(command) => repository::run(&app, command, &mut out).await,
+        Command::Attempts(arguments) => attempts::run(&app, arguments, &mut out).await,
+        Command::Job(command) => jobs::run(&app, command, &mut out).await,
+        Command::Check | Command::Schedule(_) | Command::Sendmail { .. } => Ok(Exit::Ok),
+    };
+    app.close().await;
+    out.flush()?;
+    exit
+}

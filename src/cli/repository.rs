@@ -1,0 +1,403 @@
+//! `redeliver repository`: looking at what failed, and sending it round again.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use chrono::{SecondsFormat, TimeDelta};
+use serde_json::{Map, Value, json};
+
+use super::app::App;
+use super::args::{FilterArguments, Format, RepositoryCommand, WhichArguments};
+use super::attempts;
+use super::exit::{Exit, Failure};
+use super::table::{self, Table};
+use crate::config;
+use crate::mail::{AttributeValue, Mail, MailKey, Recorded, RepositoryPath, attribute};
+use crate::store::{Error, Listed, MailFilter, Place, Store, Time};
+
+/// Mails read from the store at once.
+const PAGE: usize = 200;
+
+pub(super) async fn run(app: &App, command: RepositoryCommand, out: &mut impl Write) -> Result<Exit, Failure> {
+    match command {
+        RepositoryCommand::List { format } => list(app, format, out).await,
+        RepositoryCommand::Mails { repository, filter, limit, format } => {
+            mails(app, &repository, &filter, limit, format, out).await
+        }
+        RepositoryCommand::Show { repository, key, format } => show(app, &repository, &key, format, out).await,
+        RepositoryCommand::Export { repository, key } => export(app, &repository, &key, out).await,
+        RepositoryCommand::Reprocess { repository, which, processor, reset } => {
+            app.known_processor(&processor)?;
+            act(app, &repository, &which, &Verb::Reprocess { processor, reset }, out).await
+        }
+        RepositoryCommand::Move { repository, which, to } => {
+            let to = resolve(app, &to).await?;
+            act(app, &repository, &which, &Verb::Move { to }, out).await
+        }
+        RepositoryCommand::Remove { repository, which } => act(app, &repository, &which, &Verb::Remove, out).await,
+    }
+}
+
+/// The repository that an operator means by a URL, a path or a last segment.
+pub(super) async fn resolve(app: &App, text: &str) -> Result<RepositoryPath, Failure> {
+    let (scheme, path) = RepositoryPath::parse_url(text).map_err(|e| Failure::new(Exit::NotFound, e.to_string()))?;
+    if let Some(scheme) = scheme.filter(|scheme| !app.config.store.schemes.contains(scheme)) {
+        return Err(Failure::new(Exit::NotFound, format!("no store is configured for scheme {scheme:?} of {text:?}")));
+    }
+    let known = app.store.repositories().await?;
+    if known.iter().any(|repository| repository.path == path) {
+        return Ok(path);
+    }
+    let named: Vec<_> = known.iter().filter(|repository| repository.path.last_segment() == path.as_str()).collect();
+    match named[..] {
+        [one] => Ok(one.path.clone()),
+        [] => Err(Error::NoSuchRepository(path).into()),
+        _ => {
+            let paths: Vec<_> = named.iter().map(|repository| repository.path.to_string()).collect();
+            Err(Failure::new(Exit::NotFound, format!("{text:?} could be {}: write the path", paths.join(" or "))))
+        }
+    }
+}
+
+async fn list(app: &App, format: Format, out: &mut impl Write) -> Result<Exit, Failure> {
+    let mut table = Table::new(&["MAILS", "REPOSITORY"]);
+    for repository in app.store.repositories().await? {
+        let path = repository.path.as_str();
+        match format {
+            Format::Json => {
+                let url = format!("{}://{path}/", config::Store::SCHEME);
+                writeln!(out, "{}", json!({"repository": path, "url": url, "size": repository.size}))?;
+            }
+            Format::Text => table.row(&[repository.size.to_string(), path.to_owned()]),
+        }
+    }
+    if format == Format::Text {
+        write!(out, "{}", table.render(table::width()))?;
+    }
+    Ok(Exit::Ok)
+}
+
+async fn mails(
+    app: &App,
+    repository: &str,
+    filter: &FilterArguments,
+    limit: Option<usize>,
+    format: Format,
+    out: &mut impl Write,
+) -> Result<Exit, Failure> {
+    let path = resolve(app, repository).await?;
+    let filter = filter_of(filter, app.clock.now())?;
+    list_place(app, &Place::Repository(path), &filter, limit, format, out).await
+}
+
+/// The mails of a place; an empty one says so to a person.
+pub(super) async fn list_place(
+    app: &App,
+    place: &Place,
+    filter: &MailFilter,
+    limit: Option<usize>,
+    format: Format,
+    out: &mut impl Write,
+) -> Result<Exit, Failure> {
+    let mut pages = Pages::new(&app.store, place.clone(), filter.clone(), limit);
+    let mut table = Table::new(&["KEY", "AGE", "PASSES", "CODE", "NEXT HOP", "SENDER", "RECIPIENT", "REPLY"]);
+    let mut number = 0;
+    while let Some(page) = pages.next().await? {
+        for listed in page {
+            number += 1;
+            match format {
+                Format::Json => writeln!(out, "{}", mail_json(&listed.mail))?,
+                Format::Text => table.row(&row(app, &listed).await?),
+            }
+        }
+    }
+    if format == Format::Text {
+        let text = if number == 0 { "no mails\n".to_owned() } else { table.render(table::width()) };
+        write!(out, "{text}")?;
+    }
+    Ok(Exit::Ok)
+}
+
+async fn row(app: &App, listed: &Listed) -> Result<Vec<String>, Failure> {
+    let mail = &listed.mail;
+    let attempts = app.store.attempts_of(mail).await?;
+    let last = attempts.last().and_then(|attempt| attempt.recipients.first());
+    let mark = if listed.in_hand { "*" } else { "" };
+    let reply = last.map(said).or_else(|| mail.error.clone()).unwrap_or_default();
+    let others = mail.envelope.recipients.len().saturating_sub(1);
+    let first = mail.envelope.recipients.first().map(ToString::to_string).unwrap_or_default();
+    Ok(vec![
+        format!("{}{mark}", mail.key),
+        table::age(app.clock.now() - listed.accepted),
+        mail.passes().to_string(),
+        last.and_then(|r| r.code).map_or("-".to_owned(), |code| code.to_string()),
+        last.and_then(|r| r.next_hop.clone()).unwrap_or_else(|| "-".to_owned()),
+        mail.envelope.reverse_path.to_string(),
+        if others == 0 { first } else { format!("{first} +{others}") },
+        reply,
+    ])
+}
+
+/// The reply, or what stands for it.
+pub(super) fn said(recorded: &Recorded) -> String {
+    recorded.reply.clone().or_else(|| recorded.cause.clone()).unwrap_or_default()
+}
+
+/// A mail in a listing.
+pub(super) fn mail_json(mail: &Mail) -> Value {
+    json!({
+        "key": mail.key,
+        "name": mail.name,
+        "sender": mail.envelope.reverse_path,
+        "recipients": mail.envelope.recipients,
+        "state": mail.state,
+        "lastUpdated": rfc3339(mail.last_updated),
+        "passes": mail.passes(),
+        "error": mail.error,
+    })
+}
+
+/// A time as all output for scripts has it.
+pub(super) fn rfc3339(time: Time) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
+async fn show(app: &App, repository: &str, key: &str, format: Format, out: &mut impl Write) -> Result<Exit, Failure> {
+    let listed = find(app, repository, key).await?;
+    let attempts = app.store.attempts_of(&listed.mail).await?;
+    if format == Format::Json {
+        let mut object = mail_json(&listed.mail);
+        let attributes: Map<String, Value> =
+            listed.mail.attributes.iter().map(|(name, value)| (name.to_owned(), value.to_string().into())).collect();
+        object["attributes"] = attributes.into();
+        object["messageSize"] = listed.mail.facts.size.into();
+        object["origin"] = json!(listed.mail.origin);
+        object["attempts"] = attempts.iter().map(attempts::of_mail_json).collect();
+        writeln!(out, "{object}")?;
+    } else {
+        write!(out, "{}", picture(&listed, app.clock.now()))?;
+        for attempt in &attempts {
+            write!(out, "\n{}", attempts::picture(attempt))?;
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+/// A mail for a person, without its attempts.
+fn picture(listed: &Listed, now: Time) -> String {
+    let mail = &listed.mail;
+    let mut lines = vec![
+        ("key", mail.key.to_string()),
+        ("sender", mail.envelope.reverse_path.to_string()),
+        ("accepted", format!("{} ({} ago)", rfc3339(listed.accepted), table::age(now - listed.accepted))),
+        ("last updated", rfc3339(mail.last_updated)),
+        ("size", format!("{} octets", mail.facts.size)),
+        ("processor", mail.state.clone()),
+        ("passes", mail.passes().to_string()),
+    ];
+    lines.extend(mail.envelope.recipients.iter().map(|recipient| ("recipient", recipient.to_string())));
+    lines.extend(mail.origin.iter().map(|origin| ("split off from", origin.to_string())));
+    lines.extend(mail.error.iter().map(|error| ("error", error.clone())));
+    if listed.in_hand {
+        lines.push(("in hand", "an attempt is under way".to_owned()));
+    }
+    for (name, value) in mail.attributes.iter().filter(|(name, _)| *name != attribute::DELIVERY_ERROR) {
+        lines.push(("attribute", format!("{name} = {value}")));
+    }
+    if let Some(AttributeValue::Text(error)) = mail.attributes.get(attribute::DELIVERY_ERROR) {
+        lines.push(("last failure", error.clone()));
+    }
+    lines.iter().map(|(name, value)| format!("{name:<15} {}\n", table::one_line(value))).collect()
+}
+
+async fn export(app: &App, repository: &str, key: &str, out: &mut impl Write) -> Result<Exit, Failure> {
+    let listed = find(app, repository, key).await?;
+    let content = app.store.content(listed.mail.message);
+    let mut offset = 0;
+    loop {
+        let reader = Arc::clone(&content);
+        let piece = tokio::task::spawn_blocking(move || reader.read(offset))
+            .await
+            .map_err(|panic| Failure::new(Exit::Internal, panic.to_string()))?
+            .map_err(|error| Failure::new(Exit::CannotWrite, error.to_string()))?;
+        if piece.is_empty() {
+            out.flush()?;
+            return Ok(Exit::Ok);
+        }
+        offset += piece.len() as u64;
+        out.write_all(&piece)?;
+    }
+}
+
+async fn find(app: &App, repository: &str, key: &str) -> Result<Listed, Failure> {
+    let path = resolve(app, repository).await?;
+    let key =
+        MailKey::parse(key).ok_or_else(|| Failure::new(Exit::NotFound, format!("{key:?} is no key of a mail")))?;
+    Ok(app.store.find(&Place::Repository(path), &key).await?)
+}
+
+/// What is done to each mail that is meant.
+enum Verb {
+    Reprocess { processor: String, reset: bool },
+    Move { to: RepositoryPath },
+    Remove,
+}
+
+/// What was done, in numbers.
+#[derive(Default)]
+struct Done {
+    mails: u64,
+    in_hand: u64,
+    /// Mails whose counter was not reset and is not 0.
+    counted: u64,
+}
+
+async fn act(
+    app: &App,
+    repository: &str,
+    which: &WhichArguments,
+    verb: &Verb,
+    out: &mut impl Write,
+) -> Result<Exit, Failure> {
+    let place = Place::Repository(resolve(app, repository).await?);
+    let mut done = Done::default();
+    if let Some(key) = &which.key {
+        let listed = find(app, repository, key).await?;
+        act_on(app, &place, &listed, verb, which.dry_run, &mut done).await?;
+    } else {
+        if !which.all && which.filter.is_empty() {
+            return Err(Failure::new(Exit::Usage, "name a key, a filter such as --domain, or --all"));
+        }
+        let filter = filter_of(&which.filter, app.clock.now())?;
+        act_on_all(app, &place, filter, verb, which.dry_run, &mut done).await?;
+    }
+    report(app, which, verb, &done, out)?;
+    Ok(if which.key.is_some() && done.in_hand > 0 { Exit::Deferred } else { Exit::Ok })
+}
+
+/// Every mail that matches and was there at the start. A mail that is in hand, or went
+/// away meanwhile, is passed over.
+async fn act_on_all(
+    app: &App,
+    place: &Place,
+    filter: MailFilter,
+    verb: &Verb,
+    dry_run: bool,
+    done: &mut Done,
+) -> Result<(), Failure> {
+    let mut pages = Pages::new(&app.store, place.clone(), filter, None);
+    while let Some(page) = pages.next().await? {
+        for listed in page {
+            match act_on(app, place, &listed, verb, dry_run, done).await {
+                Err(Error::InHand(_)) => done.in_hand += 1,
+                Ok(()) | Err(Error::NoSuchMail(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn act_on(
+    app: &App,
+    place: &Place,
+    listed: &Listed,
+    verb: &Verb,
+    dry_run: bool,
+    done: &mut Done,
+) -> Result<(), Error> {
+    let (key, now) = (&listed.mail.key, app.clock.now());
+    if dry_run {
+        done.mails += 1;
+        return Ok(());
+    }
+    match verb {
+        Verb::Reprocess { processor, reset } => {
+            let respooled = app.store.respool(place, key, processor, *reset, now).await?;
+            done.counted += u64::from(respooled.passes > 0);
+        }
+        Verb::Move { to } => app.store.move_to(place, key, to, now).await?,
+        Verb::Remove => app.store.remove(place, key, now).await?,
+    }
+    done.mails += 1;
+    Ok(())
+}
+
+fn report(app: &App, which: &WhichArguments, verb: &Verb, done: &Done, out: &mut impl Write) -> Result<(), Failure> {
+    let exhausted = match verb {
+        Verb::Reprocess { processor, reset: false } if app.config.processors.attempts(processor).is_some() => {
+            done.counted
+        }
+        _ => 0,
+    };
+    if which.format == Format::Json {
+        let mut object = json!({"mails": done.mails, "skipped": done.in_hand, "dryRun": which.dry_run});
+        if let Verb::Reprocess { .. } = verb {
+            object["counted"] = exhausted.into();
+        }
+        writeln!(out, "{object}")?;
+        return Ok(());
+    }
+    let what = match verb {
+        Verb::Reprocess { processor, .. } => format!("put into the spool for processor {processor}"),
+        Verb::Move { to } => format!("moved to {to}"),
+        Verb::Remove => "removed".to_owned(),
+    };
+    let would = if which.dry_run { "would be " } else { "" };
+    writeln!(out, "{} {would}{what}", table::count(done.mails, "mail"))?;
+    if done.in_hand > 0 {
+        writeln!(out, "{} in hand now and left alone", table::count(done.in_hand, "mail"))?;
+    }
+    if exhausted > 0 {
+        writeln!(
+            out,
+            "{exhausted} of them keep the passes they have used, and go where AtMost sends them once those are \
+             used up; --reset makes them start again"
+        )?;
+    }
+    Ok(())
+}
+
+fn filter_of(arguments: &FilterArguments, now: Time) -> Result<MailFilter, Failure> {
+    let ago = |age: std::time::Duration| {
+        TimeDelta::from_std(age)
+            .ok()
+            .and_then(|age| now.checked_sub_signed(age))
+            .ok_or_else(|| Failure::new(Exit::Usage, "that age is before the calendar begins"))
+    };
+    Ok(MailFilter {
+        sender: arguments.sender.clone(),
+        recipient: arguments.recipient.clone(),
+        domain: arguments.domain.clone(),
+        code: arguments.code,
+        before: arguments.older.map(ago).transpose()?,
+        after: arguments.newer.map(ago).transpose()?,
+        passes: arguments.passes,
+    })
+}
+
+/// A place's mails, page by page, as far as they were there at the start.
+struct Pages<'a> {
+    store: &'a Arc<dyn Store>,
+    place: Place,
+    filter: MailFilter,
+    after: Option<crate::store::Seq>,
+    left: usize,
+}
+
+impl<'a> Pages<'a> {
+    fn new(store: &'a Arc<dyn Store>, place: Place, filter: MailFilter, limit: Option<usize>) -> Self {
+        Self { store, place, filter, after: None, left: limit.unwrap_or(usize::MAX) }
+    }
+
+    async fn next(&mut self) -> Result<Option<Vec<Listed>>, Error> {
+        let limit = self.left.min(PAGE);
+        if limit == 0 {
+            return Ok(None);
+        }
+        let page = self.store.list(&self.place, &self.filter, self.after, limit).await?;
+        self.left -= page.len();
+        self.after = page.last().map(|listed| listed.seq).or(self.after);
+        Ok(if page.is_empty() { None } else { Some(page) })
+    }
+}

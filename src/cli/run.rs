@@ -1,0 +1,148 @@
+//! `redeliver run`: one run of a job, in the foreground.
+
+use std::io::{IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::warn;
+
+use super::app::App;
+use super::args::{Format, RunArguments};
+use super::exit::{self, Exit, Failure};
+use super::repository::rfc3339;
+use super::table::count;
+use crate::delivery::Stop;
+use crate::jobs::{self, Order, Progress, Swept};
+use crate::store::Time;
+
+/// How often the progress line is drawn anew.
+const REDRAW: Duration = Duration::from_millis(200);
+
+pub(super) async fn run(app: &App, arguments: RunArguments, out: &mut impl Write) -> Result<Exit, Failure> {
+    let job = app.job(&arguments.job)?;
+    let started = app.clock.now();
+    let progress = Arc::new(Progress::default());
+    let watchers = [
+        tokio::spawn(on_signals(app.stop.clone(), app.config.shutdown_timeout)),
+        tokio::spawn(at_deadline(app.stop.clone(), arguments.deadline)),
+        tokio::spawn(draw(arguments.job.clone(), Arc::clone(&progress))),
+    ];
+    let order = Order { job: &arguments.job, all_due: arguments.now, trigger: "command" };
+    let swept = app.runner(&progress).run(order, job).await;
+    for watcher in watchers {
+        watcher.abort();
+    }
+    clear_line();
+    let swept = swept?;
+    let finished = app.clock.now();
+    let text = match arguments.format {
+        Format::Json => as_json(&arguments.job, started, finished, &swept),
+        Format::Text => as_text(&arguments.job, started, finished, &swept),
+    };
+    writeln!(out, "{text}")?;
+    out.flush()?;
+    if let Some(trouble) = &swept.trouble {
+        return Err(Failure::new(Exit::Internal, trouble.clone()));
+    }
+    if let Err(error) = jobs::housekeep(&*app.store, &app.clock, app.config.audit.retention).await {
+        warn!(%error, "expired audit records are still there");
+    }
+    Ok(exit::of_run(&swept))
+}
+
+fn as_json(job: &str, started: Time, finished: Time, swept: &Swept) -> String {
+    let counts = &swept.counts;
+    json!({
+        "job": job,
+        "started": rfc3339(started),
+        "finished": rfc3339(finished),
+        "selected": counts.selected,
+        "delivered": counts.delivered,
+        "deferred": counts.deferred,
+        "failed": counts.failed,
+        "promoted": counts.promoted,
+        "errors": counts.errors,
+    })
+    .to_string()
+}
+
+fn as_text(job: &str, started: Time, finished: Time, swept: &Swept) -> String {
+    let counts = &swept.counts;
+    let mut text = format!(
+        "{job}: {} taken in {:.1} s; recipients: {} delivered, {} deferred, {} failed",
+        count(counts.selected, "mail"),
+        (finished - started).as_seconds_f64(),
+        counts.delivered,
+        counts.deferred,
+        counts.failed,
+    );
+    for (number, what) in [(counts.errors, "in error"), (swept.left, "left for the next run")] {
+        if number > 0 {
+            text.push_str(&format!(", {number} {what}"));
+        }
+    }
+    if counts.promoted > 0 {
+        text.push_str(&format!("; {} became permanent by the limit", count(counts.promoted, "mail")));
+    }
+    text
+}
+
+/// As `sendmail -q`: what waits in the spool, then every job that delivers out of a repository.
+pub(super) async fn sweep_all(app: &App, out: &mut impl Write) -> Result<Exit, Failure> {
+    let mut worst = Exit::Ok;
+    for (name, job) in &app.config.jobs {
+        if matches!(job, jobs::Config::Spool | jobs::Config::Reprocess(_)) {
+            let order = Order { job: name, all_due: true, trigger: "command" };
+            let (started, progress) = (app.clock.now(), Progress::default());
+            let swept = app.runner(&progress).run(order, job).await?;
+            writeln!(out, "{}", as_text(name, started, app.clock.now(), &swept))?;
+            worst = worst.max(exit::of_run(&swept));
+        }
+    }
+    Ok(worst)
+}
+
+/// The first SIGINT or SIGTERM begins nothing new and gives sessions `patience`; the
+/// second gives them up.
+async fn on_signals(stop: Stop, patience: Duration) {
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        warn!("signals cannot be waited for: a run ends with its last mail");
+        return;
+    };
+    let mut next = async || tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} };
+    next().await;
+    warn!("stopping: sessions under way may end within {} s", patience.as_secs());
+    stop.gentle.cancel();
+    tokio::select! { () = next() => {}, () = tokio::time::sleep(patience) => {} }
+    stop.hard.cancel();
+}
+
+async fn at_deadline(stop: Stop, deadline: Option<Duration>) {
+    let Some(deadline) = deadline else { return };
+    tokio::time::sleep(deadline).await;
+    warn!("the deadline has passed: no more attempts are begun");
+    stop.gentle.cancel();
+}
+
+/// Shows how far the run has come, on a terminal and only there.
+async fn draw(job: String, progress: Arc<Progress>) {
+    if !std::io::stderr().is_terminal() {
+        return;
+    }
+    loop {
+        tokio::time::sleep(REDRAW).await;
+        let (selected, done) = (progress.selected.load(Ordering::Relaxed), progress.done.load(Ordering::Relaxed));
+        // Nobody is to stop for a terminal that went away.
+        let _ = write!(std::io::stderr(), "\r\x1b[K{job}: {done} of {selected} mails taken are done");
+    }
+}
+
+fn clear_line() {
+    if std::io::stderr().is_terminal() {
+        let _ = write!(std::io::stderr(), "\r\x1b[K");
+    }
+}
