@@ -1,0 +1,121 @@
+//! The rooms are as ARCHITECTURE.md draws them: this test reads its table.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// Rooms that every other may use; those without I/O and clock use neither.
+const FOR_ALL: [&str; 2] = ["clock", "yaml"];
+const PURE: [&str; 3] = ["mail", "smtp", "yaml"];
+
+type Rooms = BTreeMap<String, BTreeSet<String>>;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The table: room to the rooms it may import. `None` stands for everything.
+fn rooms() -> Rooms {
+    let text = std::fs::read_to_string(root().join("ARCHITECTURE.md")).expect("ARCHITECTURE.md");
+    let rows = text.lines().filter(|line| line.starts_with("| `"));
+    let rooms: Rooms = rows
+        .map(|line| {
+            let cells: Vec<_> = line.trim_matches('|').split('|').map(str::trim).collect();
+            let words = cells.last().expect("a last cell").split_whitespace().map(str::to_owned).collect();
+            (cells[0].trim_matches('`').to_owned(), words)
+        })
+        .collect();
+    assert!(rooms.len() > 8, "the table is read: {rooms:?}");
+    rooms
+}
+
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
+    entries
+        .flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] })
+        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
+        .collect()
+}
+
+fn room_of(file: &Path) -> String {
+    let inside = file.strip_prefix(root().join("src")).expect("below src");
+    let first = inside.components().next().expect("a name").as_os_str().to_string_lossy().into_owned();
+    first.trim_end_matches(".rs").to_owned()
+}
+
+/// Names behind `crate::`, tests of a room included.
+fn imports(text: &str) -> BTreeSet<String> {
+    let name = |rest: &str| rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+    let mut found: BTreeSet<_> = text.split("crate::").skip(1).map(name).collect();
+    for group in text.split("crate::{").skip(1) {
+        let inside = group.split(';').next().unwrap_or_default();
+        found.extend(inside.split(',').map(|item| name(item.trim())));
+    }
+    found.remove("");
+    found
+}
+
+fn breaches(rooms: &Rooms, room: &str, text: &str) -> Vec<String> {
+    let Some(allowed) = rooms.get(room) else { return vec![format!("{room} is not in the table")] };
+    let everything = allowed.contains("everything");
+    imports(text)
+        .into_iter()
+        .filter(|name| name != room && !everything && !allowed.contains(name))
+        .filter(|name| !FOR_ALL.contains(&name.as_str()) || PURE.contains(&room))
+        .map(|name| format!("{room} imports {name}"))
+        .collect()
+}
+
+#[test]
+fn every_room_imports_only_what_its_line_names() {
+    let rooms = rooms();
+    let mut found = Vec::new();
+    for file in sources(&root().join("src")) {
+        let room = room_of(&file);
+        if room == "lib" || room == "main" {
+            continue;
+        }
+        let text = std::fs::read_to_string(&file).expect("a source");
+        found.extend(breaches(&rooms, &room, &text).into_iter().map(|breach| format!("{}: {breach}", file.display())));
+    }
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn a_planted_breach_is_found() {
+    let rooms = rooms();
+    assert_eq!(breaches(&rooms, "mail", "use crate::store::Store;"), ["mail imports store"]);
+    assert_eq!(breaches(&rooms, "mail", "use crate::clock::Clock;"), ["mail imports clock"]);
+    assert_eq!(breaches(&rooms, "pipeline", "use crate::{mail, spool};"), ["pipeline imports spool"]);
+    assert_eq!(breaches(&rooms, "attic", ""), ["attic is not in the table"]);
+    assert!(breaches(&rooms, "store", "use crate::mail::Mail; crate::store::Error").is_empty());
+}
+
+#[test]
+fn what_belongs_to_one_room_is_in_no_other() {
+    for (needle, homes) in [
+        ("rusqlite", &["store"][..]),
+        ("clap::", &["cli"]),
+        ("axum", &["admin"]),
+        ("lettre", &["delivery"]),
+        ("serde_yaml", &["yaml"]),
+        ("Utc::now", &["clock"]),
+        ("SystemTime::now", &["clock"]),
+    ] {
+        for file in sources(&root().join("src")) {
+            let text = std::fs::read_to_string(&file).expect("a source");
+            let code: String = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+            let room = room_of(&file);
+            assert!(!code.contains(needle) || homes.contains(&room.as_str()), "{needle} in {}", file.display());
+        }
+    }
+}
+
+#[test]
+fn the_files_that_the_architecture_names_exist() {
+    let text = std::fs::read_to_string(root().join("ARCHITECTURE.md")).expect("ARCHITECTURE.md");
+    let named = text.split('`').skip(1).step_by(2).filter(|word| word.contains('/'));
+    for word in named.filter(|word| Path::new(word).extension().is_some_and(|extension| extension == "rs")) {
+        let exists = root().join(word).exists() || root().join("src").join(word).exists();
+        assert!(exists, "{word}");
+    }
+}

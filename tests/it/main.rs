@@ -1,0 +1,6 @@
+//! What an operator and a remote host would see: the real program against scripted peers.
+
+mod architecture;
+mod sink;
+mod support;
+mod zones;

@@ -1,0 +1,19 @@
+//! The three things the tests are made of: a scripted SMTP peer, a DNS server, and the program itself.
+
+#[allow(dead_code, reason = "it offers what scenarios need, whichever there are at the moment")]
+pub(crate) mod relay;
+pub(crate) mod sink;
+pub(crate) mod zones;
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+
+/// A loopback address and port where nobody listens: connections are refused.
+pub(crate) fn refusing() -> SocketAddr {
+    let listener = TcpListener::bind((sink::fresh_loopback(), 0)).expect("a free port");
+    listener.local_addr().expect("bound")
+}
+
+/// A loopback address that no other test of this machine uses at the moment.
+pub(crate) fn fresh_loopback() -> Ipv4Addr {
+    sink::fresh_loopback()
+}
