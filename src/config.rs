@@ -33,6 +33,8 @@ const BUILT_IN_SCHEDULES: [(&str, &str); 1] = [("retry-temporary", include_str!(
 /// Everything that is configured.
 #[derive(Debug, Clone)]
 pub struct Config {
+    /// Where it was read.
+    pub source: Source,
     /// Our name in EHLO, in `Received:` and in loops.
     pub hostname: String,
     /// Where the store, locks and the submission socket are.
@@ -89,6 +91,7 @@ pub fn load(source: &Source) -> Result<Config, Diagnostics> {
     let jobs = read_jobs(&job_files.files, config.as_ref());
     let schedules = read_schedules(&schedule_files.files, &job_files.files);
     if let Some(config) = &mut config {
+        config.source = source.clone();
         config.jobs = jobs;
         config.schedules = schedules;
     }
@@ -136,6 +139,7 @@ impl Config {
         check_listeners(&smtp, &admin, &mut fields);
         fields.finish();
         Some(Self {
+            source: Source::BuiltIn,
             hostname: hostname.unwrap_or_else(machine_name),
             state_directory,
             store,

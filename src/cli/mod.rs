@@ -57,7 +57,10 @@ fn run(arguments: Vec<OsString>) -> Result<Exit, Failure> {
     };
     let clock = Clock::system();
     match arguments.command {
-        Command::Sendmail { arguments: words } => as_sendmail(words, arguments.config, false),
+        Command::Sendmail { arguments: words } => {
+            let (config, words) = sendmail::own_options(words, arguments.config);
+            as_sendmail(words, config, false)
+        }
         Command::Check => check(arguments.config),
         Command::Schedule(command) => {
             let config = load(arguments.config, false)?;
@@ -128,9 +131,8 @@ fn check(option: Option<PathBuf>) -> Result<Exit, Failure> {
 /// What a mail can expect of a job.
 fn sweep_line(sweep: &Sweep) -> String {
     let attempts = sweep.attempts.map_or("without limit".to_owned(), |n| table::count(n.into(), "attempt"));
-    let covers = sweep.covers.map_or(String::new(), |covers| {
-        format!(" over {:.1} days ({})", covers.as_secs_f64() / 86_400.0, crate::yaml::format_duration(covers))
-    });
+    let covers =
+        sweep.covers.map_or(String::new(), |covers| format!(" over {:.1} days", covers.as_secs_f64() / 86_400.0));
     format!("job {}: a deferred mail is tried {attempts}{covers}", sweep.job)
 }
 

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{Read, Write};
+use std::path::PathBuf;
 
 use super::app::App;
 use super::args::Format;
@@ -21,6 +22,26 @@ pub(super) fn invocation(arguments: impl IntoIterator<Item = OsString>) -> Resul
         let exit = if error.exit_code() == 65 { Exit::Data } else { Exit::Usage };
         Failure::new(exit, error.to_string())
     })
+}
+
+/// Takes `--config FILE` out of a sub-command's words, where it may stand as well as in
+/// front of it; what is behind `--` is nobody's option.
+pub(super) fn own_options(words: Vec<OsString>, given: Option<PathBuf>) -> (Option<PathBuf>, Vec<OsString>) {
+    let (mut config, mut rest) = (given, Vec::with_capacity(words.len()));
+    let mut words = words.into_iter();
+    while let Some(word) = words.next() {
+        if word == "--" {
+            rest.push(word);
+            rest.extend(words.by_ref());
+        } else if word == "--config" {
+            config = words.next().map(PathBuf::from);
+        } else if let Some(file) = word.to_str().and_then(|word| word.strip_prefix("--config=")) {
+            config = Some(PathBuf::from(file));
+        } else {
+            rest.push(word);
+        }
+    }
+    (config, rest)
 }
 
 /// Does what the arguments ask for.
@@ -114,4 +135,21 @@ async fn list(app: &App, out: &mut impl Write) -> Result<Exit, Failure> {
         }
     }
     Ok(Exit::Ok)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_configuration_may_be_named_on_either_side_of_the_sub_command() {
+        let own = |words: &[&str]| {
+            let (config, rest) = own_options(words.iter().map(OsString::from).collect(), None);
+            let rest: Vec<_> = rest.into_iter().map(|word| word.into_string().expect("UTF-8")).collect();
+            (config, rest.join(" "))
+        };
+        assert_eq!(own(&["-i", "--config", "f", "a@b"]), (Some("f".into()), "-i a@b".into()));
+        assert_eq!(own(&["--config=f", "a@b"]), (Some("f".into()), "a@b".into()));
+        assert_eq!(own(&["--", "--config", "f"]), (None, "-- --config f".into()));
+    }
 }

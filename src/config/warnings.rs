@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::Config;
+use super::{Config, Source};
 use crate::jobs::{self, Reprocess};
 use crate::schedule;
 use crate::yaml::format_duration;
@@ -45,7 +45,7 @@ impl Config {
     pub fn warnings(&self) -> Vec<String> {
         let mut found: Vec<_> = self.sweeps().iter().flat_map(|sweep| self.warnings_of(sweep)).collect();
         for (what, folder) in [("jobs", &self.jobs_directory), ("schedules", &self.schedules_directory)] {
-            if !folder.exists() {
+            if self.source != Source::BuiltIn && !folder.exists() {
                 found.push(format!("there is no folder {}: no {what} are configured", folder.display()));
             }
         }

@@ -11,7 +11,7 @@ pub enum Error {
     #[error("repository {0} does not exist")]
     NoSuchRepository(RepositoryPath),
     /// No such mail there.
-    #[error("there is no mail {0} in it")]
+    #[error("there is no mail {0} in that repository")]
     NoSuchMail(MailKey),
     /// Somebody works on the mail now.
     #[error("mail {0} is in hand: an attempt is under way")]
