@@ -213,10 +213,11 @@ impl<'a> Attempt<'a> {
             if let Some(trouble) = self.delivery.memory.down(name, &route.targets) {
                 return self.answer_for_down_hop(recipients, &trouble, name).await;
             }
-            let Some(turn) = self.wait_for_slot(name).await else {
-                return HopEnd::NotBegun(NotBegun::Stopped);
+            let (slot, session) = match self.wait_for_slot(name).await {
+                Ok(Turn::Slot(slot, session)) => (slot, session),
+                Ok(Turn::TurnedAway) => continue,
+                Err(not_begun) => return HopEnd::NotBegun(not_begun),
             };
-            let Turn::Slot(slot, session) = turn else { continue };
             if let Err(not_begun) = self.begin().await {
                 return HopEnd::NotBegun(not_begun);
             }
@@ -229,13 +230,18 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// A slot, or word that there is nothing to wait for; none where a stop came first.
-    async fn wait_for_slot(&self, hop: &str) -> Option<Turn<Session>> {
+    /// A slot, or word that there is nothing to wait for; an error where a stop comes
+    /// before the attempt was begun for any next hop.
+    async fn wait_for_slot(&self, hop: &str) -> Result<Turn<Session>, NotBegun> {
         let gentle = &self.delivery.dialer.network.stop.gentle;
         tokio::select! {
             biased;
-            () = gentle.cancelled(), if !self.begun.initialized() => None,
-            turn = self.delivery.slots.acquire(hop) => Some(turn),
+            () = gentle.cancelled(), if !self.begun.initialized() => {
+                // Another next hop may just be about to begin: that decides for all.
+                self.begun.get_or_init(|| async { Err(NotBegun::Stopped) }).await.clone()?;
+                Ok(self.delivery.slots.acquire(hop).await)
+            }
+            turn = self.delivery.slots.acquire(hop) => Ok(turn),
         }
     }
 
@@ -271,7 +277,7 @@ impl<'a> Attempt<'a> {
         last_try: bool,
     ) -> Worked {
         open.since = Instant::now();
-        let mut slot = Some(slot);
+        let mut slot = slot;
         let mut targets = VecDeque::from(route.targets.clone());
         let mut idle = idle.filter(Session::is_usable);
         if let Some(session) = &idle {
@@ -286,27 +292,35 @@ impl<'a> Attempt<'a> {
             }
             let session = match idle.take() {
                 Some(session) => {
+                    slot.begin_serving();
                     session.wire.note(&format!("session with {target} reused"));
                     session
                 }
                 None => match self.open_session(open, &target, last_try).await {
-                    Opened::Session(session) => *session,
+                    Opened::Session(session) => {
+                        slot.begin_serving();
+                        *session
+                    }
                     Opened::Refused(next_host) if next_host => continue,
                     Opened::Refused(_) => break,
                     Opened::Limited => return Worked::Limited,
                 },
             };
             let (served, session) = self.serve(open, session).await;
-            if matches!(served, Served::Stale) {
-                targets.push_front(target);
-                open.later.extend(open.todo.drain(..));
-            } else if let Some(session) = session {
-                match slot.take_if(|_| open.later.is_empty()) {
-                    Some(slot) => slot.keep_for(session, IDLE),
-                    // The slot is for the next host's connection.
-                    None => session.quit().await,
+            match (served, session) {
+                (Served::Stale, _) => {
+                    open.later.extend(open.todo.drain(..));
+                    targets.push_front(target);
                 }
+                (Served::Asked, Some(session)) if open.later.is_empty() => {
+                    slot.keep_for(session, IDLE);
+                    return Worked::Over;
+                }
+                // The slot is for the next host's connection.
+                (Served::Asked, Some(session)) => session.quit().await,
+                (Served::Asked, None) => {}
             }
+            slot.end_serving();
         }
         Worked::Over
     }
@@ -330,7 +344,6 @@ impl<'a> Attempt<'a> {
         match opened {
             Ok(session) => {
                 self.contacted.store(true, Ordering::Relaxed);
-                delivery.slots.know(open.hop);
                 Opened::Session(Box::new(session))
             }
             Err(refused) => self.refused(open, *refused, last_try).await,
@@ -364,23 +377,21 @@ impl<'a> Attempt<'a> {
         if finding.stage != Stage::Banner || finding.reply().is_none_or(|reply| reply.class() != 4) {
             return false;
         }
-        if slots.open(hop) > 1 {
-            slots.limit_to_others(hop);
-            return true;
+        let serves_us = slots.sessions(hop) > 0;
+        if !serves_us && !slots.has_delivered(hop) {
+            return false;
         }
-        if slots.has_delivered(hop) {
-            slots.limit_to_others(hop);
+        slots.limit_to_sessions(hop);
+        if !serves_us {
             tokio::time::sleep(LIMIT_PAUSE).await;
-            return true;
         }
-        false
+        true
     }
 
     /// Remembers what a refusal says of the peer, unless it serves us over another session.
     fn learn(&self, hop: &str, contact: &Contact, finding: &Finding) {
         let (memory, slots) = (&self.delivery.memory, &self.delivery.slots);
-        let serves_us = slots.open(hop) > 1 && matches!(finding.stage, Stage::Connect | Stage::Banner);
-        if serves_us && slots.has_delivered(hop) {
+        if slots.sessions(hop) > 0 && matches!(finding.stage, Stage::Connect | Stage::Banner) {
             return;
         }
         memory.learn(hop, contact, finding);

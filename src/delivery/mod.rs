@@ -8,6 +8,7 @@ mod attempt;
 mod config;
 mod connection;
 mod dns;
+mod explain;
 mod limits;
 mod memory;
 mod network;
@@ -30,6 +31,7 @@ use async_trait::async_trait;
 use tokio_util::task::TaskTracker;
 
 pub use config::{Config, Credentials, DnsConfig, Gateway, Secret, StartTls};
+pub use explain::{ExplainedHost, Explanation, RoutedBy};
 pub use network::{Network, Stop};
 pub use outcome::is_dns_problem;
 

@@ -35,7 +35,10 @@ struct State<S: Send + 'static> {
 }
 
 struct Hop<S: Send + 'static> {
+    /// Slots given out.
     held: usize,
+    /// How many of those have a session with the peer.
+    serving: usize,
     idle: Vec<Idle<S>>,
     waiting: VecDeque<oneshot::Sender<Turn<S>>>,
     known: bool,
@@ -60,17 +63,30 @@ pub(super) enum Turn<S: Send + 'static> {
 pub(super) struct Slot<S: Send + 'static> {
     slots: Arc<Slots<S>>,
     hop: String,
+    serves: bool,
 }
 
 impl<S: Send + 'static> Default for Hop<S> {
     fn default() -> Self {
-        Self { held: 0, idle: Vec::new(), waiting: VecDeque::new(), known: false, delivered: false, limit: None }
+        Self {
+            held: 0,
+            serving: 0,
+            idle: Vec::new(),
+            waiting: VecDeque::new(),
+            known: false,
+            delivered: false,
+            limit: None,
+        }
     }
 }
 
 impl<S: Send + 'static> Hop<S> {
     fn open(&self) -> usize {
         self.held + self.idle.len()
+    }
+
+    fn sessions(&self) -> usize {
+        self.serving + self.idle.len()
     }
 
     fn is_forgettable(&self) -> bool {
@@ -105,12 +121,6 @@ impl<S: Send + 'static> Slots<S> {
         receiver.await.unwrap_or(Turn::TurnedAway)
     }
 
-    /// `hop` has answered: it may have more than one connection.
-    pub(super) fn know(self: &Arc<Self>, hop: &str) {
-        self.state().hop(hop).known = true;
-        self.serve();
-    }
-
     /// A session with `hop` has delivered mail.
     pub(super) fn note_delivery(&self, hop: &str) {
         self.state().hop(hop).delivered = true;
@@ -121,17 +131,17 @@ impl<S: Send + 'static> Slots<S> {
         self.state().hops.get(hop).is_some_and(|hop| hop.delivered)
     }
 
-    /// Connections to `hop` that are open or being opened.
-    pub(super) fn open(&self, hop: &str) -> usize {
-        self.state().hops.get(hop).map_or(0, Hop::open)
+    /// Sessions with `hop`, idle ones included.
+    pub(super) fn sessions(&self, hop: &str) -> usize {
+        self.state().hops.get(hop).map_or(0, Hop::sessions)
     }
 
-    /// `hop` takes no more connections than the others it has now.
-    pub(super) fn limit_to_others(&self, hop: &str) {
+    /// `hop` takes no more connections than it has sessions now.
+    pub(super) fn limit_to_sessions(&self, hop: &str) {
         let until = self.limited_for.map(|limited_for| Instant::now() + limited_for);
         let mut state = self.state();
         let hop = state.hop(hop);
-        hop.limit = Some((hop.open().saturating_sub(1).max(1), until));
+        hop.limit = Some((hop.sessions().max(1), until));
     }
 
     /// Everybody who waits for `hop` is to look for himself what became of it.
@@ -167,7 +177,7 @@ impl<S: Send + 'static> Slots<S> {
         let idle = hop.idle.swap_remove(at);
         hop.held += 1;
         drop(state);
-        Some((idle.session, Slot { slots: Arc::clone(self), hop: name.to_owned() }))
+        Some((idle.session, Slot { slots: Arc::clone(self), hop: name.to_owned(), serves: false }))
     }
 
     /// Gives out what can be given out.
@@ -198,7 +208,7 @@ impl<S: Send + 'static> Slots<S> {
             state.turn_taken(&name);
             drop(state);
             // Whoever waited may be gone just now: the slot is dropped, outside of the lock.
-            let slot = Slot { slots: Arc::clone(self), hop: name };
+            let slot = Slot { slots: Arc::clone(self), hop: name, serves: false };
             if let Err(Turn::Slot(slot, Some(session))) = waiting.send(Turn::Slot(slot, session)) {
                 slot.keep(session);
             }
@@ -276,6 +286,27 @@ impl<S: Send + 'static> State<S> {
 }
 
 impl<S: Send + 'static> Slot<S> {
+    /// There is a session with the peer now: it answers, and may have more connections.
+    pub(super) fn begin_serving(&mut self) {
+        if !std::mem::replace(&mut self.serves, true) {
+            let mut state = self.slots.state();
+            let hop = state.hop(&self.hop);
+            hop.serving += 1;
+            hop.known = true;
+            drop(state);
+            self.slots.serve();
+        }
+    }
+
+    /// The session is over.
+    pub(super) fn end_serving(&mut self) {
+        if std::mem::replace(&mut self.serves, false) {
+            let mut state = self.slots.state();
+            let hop = state.hop(&self.hop);
+            hop.serving = hop.serving.saturating_sub(1);
+        }
+    }
+
     /// Gives the slot back with its session open, for the hop's next mail. After
     /// `idle_for` without one the session is ended.
     pub(super) fn keep_for(self, session: S, idle_for: Duration) {
@@ -302,6 +333,7 @@ impl<S: Send + 'static> Slot<S> {
 
 impl<S: Send + 'static> Drop for Slot<S> {
     fn drop(&mut self) {
+        self.end_serving();
         {
             let mut state = self.slots.state();
             let hop = state.hop(&self.hop);
@@ -350,21 +382,27 @@ mod tests {
         (0..times).map(ask).collect()
     }
 
+    /// Lets `hop` have answered.
+    async fn know(slots: &Arc<Slots<Session>>, hop: &str) {
+        let Turn::Slot(mut slot, None) = slots.acquire(hop).await else { panic!("no slot") };
+        slot.begin_serving();
+    }
+
     #[tokio::test]
     async fn a_hop_that_has_not_answered_has_one_connection() {
         let slots = slots(10);
         let mut waiting = ask(&slots, "black.example", 100);
-        let held = ready(&mut waiting).await;
+        let mut held = ready(&mut waiting).await;
         assert_eq!(held.len(), 1);
-        slots.know("black.example");
+        held[0].begin_serving();
         assert_eq!(ready(&mut waiting).await.len(), 9, "once it answers it has all, since nobody else waits");
     }
 
     #[tokio::test]
     async fn a_hop_has_half_while_another_one_waits() {
         let slots = slots(4);
-        slots.know("a.example");
-        slots.know("b.example");
+        know(&slots, "a.example").await;
+        know(&slots, "b.example").await;
         let mut for_a = ask(&slots, "a.example", 20);
         let mut held = ready(&mut for_a).await;
         assert_eq!(held.len(), 4);
@@ -383,17 +421,19 @@ mod tests {
         let Turn::Slot(slot, Some(7)) = slots.acquire("a.example").await else { panic!("no session") };
         slot.keep_for(8, Duration::from_hours(1));
         let Turn::Slot(_slot, None) = slots.acquire("b.example").await else { panic!("no room was made") };
-        assert_eq!(slots.open("a.example"), 0);
+        assert_eq!(slots.sessions("a.example"), 0);
     }
 
     #[tokio::test]
     async fn a_limit_makes_the_others_wait_for_an_open_session() {
         let slots = slots(10);
-        slots.know("a.example");
+        know(&slots, "a.example").await;
         let mut waiting = ask(&slots, "a.example", 3);
         let mut held = ready(&mut waiting).await;
         assert_eq!(held.len(), 3);
-        slots.limit_to_others("a.example");
+        held[0].begin_serving();
+        held[1].begin_serving();
+        slots.limit_to_sessions("a.example");
         drop(held.pop());
         let mut waiting = ask(&slots, "a.example", 2);
         assert_eq!(ready(&mut waiting).await.len(), 0, "the peer takes two");

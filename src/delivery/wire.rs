@@ -50,7 +50,7 @@ pub(super) enum Step {
 
 impl Step {
     fn of(command: &str) -> Self {
-        let verb = command.split([' ', ':']).next().unwrap_or_default();
+        let verb = command.split([' ', ':', '\r']).next().unwrap_or_default();
         match verb.to_ascii_uppercase().as_str() {
             "EHLO" => Self::Ehlo,
             "HELO" => Self::Helo,
@@ -476,6 +476,7 @@ impl State {
             if !self.incoming.is_empty() && !self.incoming.starts_with(b"421") {
                 self.refuse(NotSmtp::Surplus);
             }
+            self.deadlines.start(Step::of(&String::from_utf8_lossy(octets)));
         }
         if self.broken.is_some() || !self.may_say(octets) {
             return Poll::Ready(Err(self.error()));

@@ -1,0 +1,158 @@
+//! What an attempt for one recipient would do, and why, without doing it.
+
+use serde::Serialize;
+
+use crate::mail::{Address, Outcome};
+
+use super::config::{Config, StartTls};
+use super::routing::{self, Hop, Target};
+use super::{Delivery, memory};
+
+/// Where mail for a recipient would go. Names are looked up; nobody is connected to.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Explanation {
+    /// Who.
+    pub recipient: Address,
+    /// The domain, the literal, or the gateways.
+    pub next_hop: String,
+    /// Whether by the DNS or by configuration.
+    pub routed_by: RoutedBy,
+    /// What would become of the recipient without contact; `None` where hosts would be tried.
+    pub outcome: Option<Outcome>,
+    /// Enhanced status code of that outcome.
+    pub enhanced: Option<String>,
+    /// Why, in a sentence: of that outcome, or what is remembered of a next hop that is down.
+    pub cause: Option<String>,
+    /// In the order in which they would be tried.
+    pub hosts: Vec<ExplainedHost>,
+    /// Hosts that would not be tried, each with its reason.
+    pub left_out: Vec<String>,
+    /// The TLS policy in words.
+    pub tls: String,
+    /// AUTH in words.
+    pub auth: String,
+    /// The name for EHLO.
+    pub helo_name: String,
+    /// The local part needs SMTPUTF8 at the peer.
+    pub needs_smtputf8: bool,
+}
+
+/// What a next hop was found by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RoutedBy {
+    /// `gateway` is set.
+    Gateway,
+    /// The address literal says it.
+    Literal,
+    /// MX records, or addresses where there are none.
+    Mx,
+}
+
+/// One address of one host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExplainedHost {
+    /// The MX host or gateway by name.
+    pub host: String,
+    /// Of the MX record; 0 where there is none.
+    pub preference: u16,
+    /// Its IP address.
+    pub address: String,
+    /// Its port.
+    pub port: u16,
+    /// What is remembered of it, so that it would not be tried.
+    pub down: Option<String>,
+}
+
+impl Delivery {
+    /// What an attempt for `recipient` would do now.
+    pub async fn explain(&self, recipient: &Address) -> Explanation {
+        let (config, network) = (&self.dialer.config, &self.dialer.network);
+        let plan = routing::plan(config, network, std::slice::from_ref(recipient)).await;
+        let mut explanation = Explanation {
+            recipient: recipient.clone(),
+            next_hop: String::new(),
+            routed_by: routed_by(config, recipient),
+            outcome: None,
+            enhanced: None,
+            cause: None,
+            hosts: Vec::new(),
+            left_out: Vec::new(),
+            tls: tls(config),
+            auth: auth(config),
+            helo_name: self.dialer.helo.clone(),
+            needs_smtputf8: recipient.needs_smtputf8(),
+        };
+        if let Some(hop) = plan.into_iter().next() {
+            explanation.take(hop, &self.memory);
+        }
+        explanation
+    }
+}
+
+impl Explanation {
+    fn take(&mut self, hop: Hop, memory: &memory::Memory) {
+        match hop.route {
+            Ok(route) => {
+                let down = memory.down(&hop.name, &route.targets);
+                self.outcome = down.is_some().then_some(Outcome::Deferred);
+                self.cause = down.map(|trouble| format!("found down: {}", trouble.cause));
+                self.hosts = route.targets.iter().map(|target| host(target, &hop.name, memory)).collect();
+                self.left_out = route.left_out;
+            }
+            Err(none) => {
+                self.outcome = Some(none.outcome);
+                self.enhanced = Some(none.enhanced.to_owned());
+                self.cause = Some(none.cause);
+            }
+        }
+        self.next_hop = hop.name;
+    }
+}
+
+fn host(target: &Target, hop: &str, memory: &memory::Memory) -> ExplainedHost {
+    ExplainedHost {
+        host: target.host.clone(),
+        preference: target.preference,
+        address: target.address.ip().to_string(),
+        port: target.address.port(),
+        down: memory.trouble(hop, target).map(|trouble| trouble.cause),
+    }
+}
+
+fn routed_by(config: &Config, recipient: &Address) -> RoutedBy {
+    match recipient.domain().literal() {
+        _ if !config.gateways.is_empty() => RoutedBy::Gateway,
+        Some(_) => RoutedBy::Literal,
+        None => RoutedBy::Mx,
+    }
+}
+
+fn tls(config: &Config) -> String {
+    let from_the_start = if config.ssl_enable { "TLS from the first byte" } else { "STARTTLS" };
+    match config.start_tls {
+        StartTls::Never if !config.ssl_enable => "never: mail goes in clear".to_owned(),
+        StartTls::Opportunistic if !config.ssl_enable => {
+            "STARTTLS where offered; any certificate; in clear where it fails".to_owned()
+        }
+        StartTls::Verify => {
+            let relaxed = match (config.ssl_trust_all_certs, config.verify_server_identity) {
+                (true, _) => "any certificate",
+                (false, true) => "a certificate that verifies for the host's name",
+                (false, false) => "a certificate that verifies, for whatever name",
+            };
+            format!("{from_the_start}, required, with {relaxed}")
+        }
+        _ => format!("{from_the_start}, required, with any certificate"),
+    }
+}
+
+fn auth(config: &Config) -> String {
+    match &config.credentials {
+        None => "none".to_owned(),
+        Some(credentials) if config.auth_in_clear => format!("as {:?}, even in clear", credentials.username),
+        Some(credentials) => format!("as {:?}, over TLS only", credentials.username),
+    }
+}
