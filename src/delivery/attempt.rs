@@ -71,8 +71,9 @@ struct Open<'h> {
 /// Whether a next hop's part is over.
 enum Worked {
     Over,
-    /// The peer's limit of connections: wait for one of the open sessions.
-    Limited,
+    /// The peer's limit of connections: wait for a session, or try again where there is
+    /// none (true).
+    Limited(bool),
 }
 
 /// What a host did with the recipients it was given.
@@ -225,7 +226,7 @@ impl<'a> Attempt<'a> {
             // Many attempts wait, few are at work: only those need the room for it.
             match Box::pin(self.work(&mut open, route, slot, session, last_try)).await {
                 Worked::Over => return self.close(open).await,
-                Worked::Limited => tries += 1,
+                Worked::Limited(alone) => tries += u32::from(alone),
             }
         }
     }
@@ -303,7 +304,7 @@ impl<'a> Attempt<'a> {
                     }
                     Opened::Refused(next_host) if next_host => continue,
                     Opened::Refused(_) => break,
-                    Opened::Limited => return Worked::Limited,
+                    Opened::Limited(alone) => return Worked::Limited(alone),
                 },
             };
             let (served, session) = self.serve(open, session).await;
@@ -362,8 +363,8 @@ impl<'a> Attempt<'a> {
             return Opened::Refused(true);
         }
         self.contacted.store(true, Ordering::Relaxed);
-        if !last_try && self.is_limit(open.hop, &finding).await {
-            return Opened::Limited;
+        if let Some(alone) = self.limit(open.hop, &finding).await.filter(|alone| !alone || !last_try) {
+            return Opened::Limited(alone);
         }
         self.learn(open.hop, &contact, &finding);
         open.not_taken(&contact, &finding, self.now());
@@ -371,21 +372,22 @@ impl<'a> Attempt<'a> {
     }
 
     /// A peer that greets with 4xx while it serves us elsewhere, or has just done so, means
-    /// the number of our connections.
-    async fn is_limit(&self, hop: &str, finding: &Finding) -> bool {
+    /// the number of our connections. The value is true where there is no session to wait
+    /// for, so that only time can help.
+    async fn limit(&self, hop: &str, finding: &Finding) -> Option<bool> {
         let slots = &self.delivery.slots;
         if finding.stage != Stage::Banner || finding.reply().is_none_or(|reply| reply.class() != 4) {
-            return false;
+            return None;
         }
-        let serves_us = slots.sessions(hop) > 0;
-        if !serves_us && !slots.has_delivered(hop) {
-            return false;
+        let alone = slots.sessions(hop) == 0;
+        if alone && !slots.has_delivered(hop) {
+            return None;
         }
         slots.limit_to_sessions(hop);
-        if !serves_us {
+        if alone {
             tokio::time::sleep(LIMIT_PAUSE).await;
         }
-        true
+        Some(alone)
     }
 
     /// Remembers what a refusal says of the peer, unless it serves us over another session.
@@ -446,7 +448,8 @@ enum Opened {
     Session(Box<Session>),
     /// Whether the next host may be tried.
     Refused(bool),
-    Limited,
+    /// Whether there is no other session.
+    Limited(bool),
 }
 
 fn event(finding: &Finding) -> String {
@@ -494,10 +497,12 @@ impl<'h> Open<'h> {
         for recipient in done.left.into_iter().rev() {
             self.todo.push_front(recipient);
         }
+        // Whom another host took would have the mail without the others.
+        let all_or_nobody = done.findings.iter().any(|(_, finding)| finding.is_for_another_s_sake());
         let mut outcomes = Vec::new();
         for (recipient, finding) in done.findings {
             let recorded = self.recorded(&contact, &recipient, &finding, time);
-            if finding.ruling().next_host {
+            if finding.ruling().next_host && !all_or_nobody {
                 self.keep(recorded);
                 self.later.push(recipient);
             } else {

@@ -71,7 +71,8 @@ impl Dialer {
             () = self.network.stop.hard.cancelled() => Err(Broken::Stopped),
         }?;
         wire.secure(secured.stream);
-        wire.note(&format!("{} {}", secured.facts.version, secured.facts.cipher));
+        let resumed = if secured.resumed { ", resumed" } else { "" };
+        wire.note(&format!("{} {}{resumed}", secured.facts.version, secured.facts.cipher));
         Ok(Secure { facts: secured.facts, refused: secured.refused })
     }
 }

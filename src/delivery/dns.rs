@@ -202,10 +202,10 @@ fn without_records<T>(error: &NetError) -> Answer<T> {
         NetError::Dns(DnsError::NoRecordsFound(none)) => match none.response_code {
             ResponseCode::NXDomain => Answer::NoDomain,
             ResponseCode::NoError => Answer::NoData,
-            code => trouble(code.to_str().to_owned(), true),
+            code => trouble(name_of(code), true),
         },
         NetError::Dns(DnsError::ResponseCode(ResponseCode::NXDomain)) => Answer::NoDomain,
-        NetError::Dns(DnsError::ResponseCode(code)) => trouble(code.to_str().to_owned(), true),
+        NetError::Dns(DnsError::ResponseCode(code)) => trouble(name_of(*code), true),
         NetError::Dns(error) => trouble(error.to_string(), true),
         NetError::Truncated => trouble("a truncated answer, and none over TCP".to_owned(), true),
         NetError::Timeout => trouble("timed out".to_owned(), false),
@@ -213,6 +213,11 @@ fn without_records<T>(error: &NetError) -> Answer<T> {
         // What cannot be read may come from anybody.
         other => trouble(other.to_string(), false),
     }
+}
+
+/// As operators know it: `SERVFAIL`, `REFUSED`.
+fn name_of(code: ResponseCode) -> String {
+    format!("{code:?}").to_uppercase()
 }
 
 /// Answers by name. Whoever asks while the question is under way waits for its answer.

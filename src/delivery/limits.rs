@@ -61,6 +61,18 @@ struct Rate {
     octets: u64,
 }
 
+impl Rate {
+    /// Judges the time since the last judgement, once that is long enough.
+    fn is_too_slow(&mut self, now: Instant) -> bool {
+        if now < self.since + RATE_WINDOW {
+            return false;
+        }
+        let octets = std::mem::take(&mut self.octets);
+        self.since = now;
+        octets < RATE_OCTETS
+    }
+}
+
 impl Deadlines {
     /// With the banner to wait for.
     pub(super) fn new(limits: Limits) -> Self {
@@ -120,13 +132,45 @@ impl Deadlines {
             if self.step <= now {
                 return Poll::Ready(Broken::TimedOut(self.step_limit));
             }
-            if let Some(rate) = self.rate.as_mut().filter(|rate| rate.since + RATE_WINDOW <= now) {
-                if rate.octets < RATE_OCTETS {
-                    return Poll::Ready(Broken::TooSlow);
-                }
-                *rate = Rate { since: now, octets: 0 };
+            if self.rate.as_mut().is_some_and(|rate| rate.is_too_slow(now)) {
+                return Poll::Ready(Broken::TooSlow);
             }
             self.set();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_step_has_its_limit_and_a_timeout_replaces_all_but_that_of_quit() {
+        let by_default = Limits { timeout: None, transaction: Duration::from_mins(30) };
+        let set = Limits { timeout: Some(Duration::from_secs(20)), ..by_default };
+        for (step, seconds, when_set) in [
+            (Step::Banner, 300, 20),
+            (Step::Rcpt, 300, 20),
+            (Step::Data, 120, 20),
+            (Step::Content, 180, 20),
+            (Step::EndOfData, 600, 20),
+            (Step::Quit, 2, 2),
+        ] {
+            let limits = (by_default.of(step).as_secs(), set.of(step).as_secs());
+            assert_eq!(limits, (seconds, when_set), "{step:?}");
+        }
+    }
+
+    #[test]
+    fn content_is_too_slow_below_one_kibibyte_a_second_in_any_minute() {
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let mut rate = Rate { since: start, octets: 0 };
+        assert!(!rate.is_too_slow(after(59)), "too early to say");
+        rate.octets = RATE_OCTETS;
+        assert!(!rate.is_too_slow(after(60)));
+        rate.octets = RATE_OCTETS - 1;
+        assert!(!rate.is_too_slow(after(119)));
+        assert!(rate.is_too_slow(after(120)));
     }
 }

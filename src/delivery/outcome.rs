@@ -98,6 +98,11 @@ impl Finding {
         }
     }
 
+    /// Whether the recipient was accepted, and not sent to because another one was not.
+    pub(super) fn is_for_another_s_sake(&self) -> bool {
+        matches!(self.event, Event::Decision(Decision::NotPartially))
+    }
+
     /// Whether nothing more is to be said on the connection.
     pub(super) fn ends_session(&self) -> bool {
         match &self.event {

@@ -11,7 +11,7 @@ use lettre::transport::smtp::authentication::{Credentials as LettreCredentials, 
 use lettre::transport::smtp::client::AsyncSmtpConnection;
 use lettre::transport::smtp::commands::Auth;
 use lettre::transport::smtp::extension::ClientId;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::mail::{DialogueEntry, Stage};
 use crate::smtp::{Capabilities, Command, Reply};
@@ -271,14 +271,14 @@ impl Opening<'_> {
         }
     }
 
-    /// Says QUIT where the peer may still listen, without waiting for the answer.
+    /// Takes leave where the peer still listens.
     async fn leave(&mut self) {
-        let quit = async {
-            let _ = self.wire.write_all(Command::quit().to_string().as_bytes()).await;
+        if self.wire.write_all(Command::quit().to_string().as_bytes()).await.is_ok() {
             let _ = self.wire.flush().await;
-            let _ = self.wire.shutdown().await;
-        };
-        let _ = tokio::time::timeout(Duration::from_secs(1), quit).await;
+            // Its deadline is the wire's; what is read is only the gist of the reply.
+            let _ = self.wire.read(&mut [0; 128]).await;
+        }
+        close(self.wire.clone()).await;
     }
 }
 

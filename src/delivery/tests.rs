@@ -10,7 +10,10 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::clock::Clock;
 use crate::mail::{Address, DialogueEntry, HeaderScan, MailKey, MemoryContent, Outcome, Recorded, ReversePath, Stage};
 
-use super::{Attempted, Config, Delivery, DnsConfig, Gateway, Network, NotBegun, Request, Sink, StartTls, Stop};
+use super::{
+    Attempted, Config, Credentials, Delivery, DnsConfig, Gateway, Network, NotBegun, Request, Secret, Sink, StartTls,
+    Stop,
+};
 
 /// What a peer answers to a line: nothing keeps silent, an empty text closes.
 type Script = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
@@ -411,4 +414,141 @@ async fn a_stop_keeps_what_has_not_begun_and_gives_up_what_has() {
     stop.hard.cancel();
     let ended = under_way.await.expect("no panic");
     assert!(matches!(&ended, Attempted::Done(done) if done[0].in_doubt()), "{ended:?}");
+}
+
+#[tokio::test]
+async fn replies_that_do_not_fit_their_commands_count_for_nobody() {
+    for (at, reply) in [("MAIL", "250 ok\r\n550 whose"), ("DATA", "250 what"), ("DATA", "354 go\r\n250 whose")] {
+        let peer = Peer::start(move |line| match line.split(' ').next() {
+            Some(verb) if verb == at => Some(reply.to_owned()),
+            _ if line.starts_with("RCPT TO:<b") => Some("550 no".to_owned()),
+            _ => pipelining(line),
+        })
+        .await;
+        let delivery = delivery(&[peer.port], |_| {});
+        let (done, _) = attempt(&delivery, &["a@x.example", "b@x.example"]).await;
+        for recorded in &done {
+            assert_eq!((recorded.outcome, recorded.code), (Outcome::Deferred, None), "{reply:?} to {at}: {recorded:?}");
+        }
+        assert_eq!(peer.count("CONTENT"), 0);
+    }
+}
+
+#[tokio::test]
+async fn without_sendpartial_nothing_is_sent_to_anybody_unless_all_are_accepted() {
+    for (refusal, outcome) in [("550 no", Outcome::Failed), ("450 later", Outcome::Deferred)] {
+        let first =
+            Peer::start(
+                move |line| {
+                    if line.starts_with("RCPT TO:<b") { Some(refusal.to_owned()) } else { pipelining(line) }
+                },
+            )
+            .await;
+        let second = Peer::start(agreeable).await;
+        let delivery = delivery(&[first.port, second.port], |config| config.send_partial = false);
+        let (done, _) = attempt(&delivery, &["a@x.example", "b@x.example"]).await;
+        assert_eq!((done[0].outcome, done[1].outcome), (Outcome::Deferred, outcome));
+        assert_eq!((first.count("DATA"), second.count("CONNECT")), (0, 0));
+        let (done, _) = attempt(&delivery, &["a@x.example"]).await;
+        assert_eq!(done[0].outcome, Outcome::Delivered);
+    }
+}
+
+#[tokio::test]
+async fn a_host_with_smtputf8_is_found_and_without_one_only_who_needs_it_fails() {
+    let with = |line: &str| {
+        if line.starts_with("EHLO") { Some("250-peer\r\n250 SMTPUTF8".to_owned()) } else { agreeable(line) }
+    };
+    let (plain, other) = (Peer::start(agreeable).await, Peer::start(with).await);
+    let recipients = ["ü@x.example", "a@bücher.example"];
+    let (done, _) = attempt(&delivery(&[plain.port, other.port], |_| {}), &recipients).await;
+    assert!(done.iter().all(|recorded| recorded.outcome == Outcome::Delivered), "{done:?}");
+    assert_eq!(plain.count("RCPT TO:<a@xn--bcher-kva.example>"), 1);
+    assert_eq!((other.count("MAIL FROM:<from@me.example> SMTPUTF8"), other.count("RCPT TO:<ü@x.example>")), (1, 1));
+
+    let (done, _) = attempt(&delivery(&[plain.port], |_| {}), &recipients).await;
+    assert_eq!((done[0].outcome, done[0].enhanced.as_deref()), (Outcome::Failed, Some("5.6.7")));
+    assert_eq!(done[1].outcome, Outcome::Delivered);
+}
+
+#[tokio::test]
+async fn credentials_are_masked_in_the_dialogue_and_one_refusal_is_enough() {
+    let peer = Peer::start(|line| match line.split(' ').next() {
+        Some("EHLO") => Some("250-peer\r\n250 AUTH login".to_owned()),
+        Some("AUTH") => Some("334 VXNlcm5hbWU6".to_owned()),
+        Some("dXNlcg==") => Some("334 UGFzc3dvcmQ6".to_owned()),
+        Some("c2VjcmV0") => Some("535 5.7.8 no".to_owned()),
+        _ => agreeable(line),
+    })
+    .await;
+    let delivery = delivery(&[peer.port, peer.port], |config| {
+        config.credentials = Some(Credentials { username: "user".into(), password: Secret::new("secret".to_owned()) });
+        config.auth_in_clear = true;
+    });
+    for _ in 0..3 {
+        let (done, record) = attempt(&delivery, &["a@x.example"]).await;
+        assert_eq!((done[0].outcome, done[0].stage), (Outcome::Deferred, Stage::Auth));
+        let dialogue = record.dialogue.lock().expect("lock").join("\n");
+        assert!(!dialogue.contains("c2VjcmV0") && !dialogue.contains("dXNlcg=="), "{dialogue}");
+    }
+    assert_eq!(peer.count("AUTH LOGIN"), 1);
+}
+
+#[tokio::test]
+async fn a_limit_of_connections_defers_nobody() {
+    let open = Arc::new(Mutex::new(0_i32));
+    let peer = Peer::start(move |line| {
+        let mut open = open.lock().expect("lock");
+        match line {
+            "BANNER" if *open == 2 => return Some("421 4.7.0 too many connections".to_owned()),
+            "BANNER" => *open += 1,
+            "QUIT" => *open -= 1,
+            _ => {}
+        }
+        agreeable(line)
+    })
+    .await;
+    let delivery = Arc::new(delivery(&[peer.port], |_| {}));
+    let mails: Vec<_> = (0..40)
+        .map(|_| {
+            let delivery = Arc::clone(&delivery);
+            tokio::spawn(async move { attempt(&delivery, &["a@x.example"]).await.0 })
+        })
+        .collect();
+    for mail in mails {
+        assert_eq!(mail.await.expect("no panic")[0].outcome, Outcome::Delivered);
+    }
+    assert_eq!(peer.count("CONTENT"), 40);
+}
+
+#[tokio::test]
+async fn where_tls_fails_mail_goes_in_clear_over_a_new_connection_unless_it_must_not() {
+    let offers = |line: &str| match line {
+        "EHLO me.example" => Some("250-peer\r\n250 StartTLS".to_owned()),
+        "STARTTLS" => Some("220 go\r\nthis is no TLS".to_owned()),
+        line => agreeable(line),
+    };
+    for (policy, delivered) in [(StartTls::Opportunistic, 1), (StartTls::Required, 0), (StartTls::Never, 1)] {
+        let peer = Peer::start(offers).await;
+        let delivery = delivery(&[peer.port], |config| config.start_tls = policy);
+        let (done, _) = attempt(&delivery, &["a@x.example"]).await;
+        assert_eq!(peer.count("CONTENT"), delivered, "{done:?}");
+        assert_eq!(peer.count("MAIL"), delivered);
+        let said_why = done[0].notes.iter().any(|note| note.starts_with("sent in clear: "));
+        assert_eq!(said_why, delivered == 1, "{:?}", done[0].notes);
+    }
+}
+
+#[tokio::test]
+async fn replies_injected_behind_starttls_are_never_used() {
+    let peer = Peer::start(|line| match line {
+        "EHLO me.example" => Some("250-peer\r\n250 STARTTLS".to_owned()),
+        "STARTTLS" => Some("220 go\r\n250-INJECTED\r\n250 AUTH PLAIN".to_owned()),
+        line => agreeable(line),
+    })
+    .await;
+    let delivery = delivery(&[peer.port], |_| {});
+    let (done, _) = attempt(&delivery, &["a@x.example"]).await;
+    assert_eq!(outcomes(&done), [(Outcome::Deferred, None, Stage::Starttls)]);
+    assert_eq!(peer.count("MAIL"), 0);
 }

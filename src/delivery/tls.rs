@@ -18,7 +18,8 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use tokio_rustls::rustls::server::ParsedCertificate;
 use tokio_rustls::rustls::{
-    CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, Error, HandshakeKind, RootCertStore,
+    SignatureScheme,
 };
 
 use crate::mail::TlsFacts;
@@ -26,6 +27,7 @@ use crate::mail::TlsFacts;
 use super::config::{Config, StartTls};
 use super::network::Network;
 use super::routing::Target;
+use super::wire::Broken;
 
 /// TLS settings of one `RemoteDelivery`; sessions are resumed across its connections.
 pub(super) struct Tls {
@@ -54,6 +56,8 @@ pub(super) struct Secured {
     pub(super) facts: TlsFacts,
     /// Set where `startTLS: verify` is not met.
     pub(super) refused: Option<String>,
+    /// It goes on from an earlier one.
+    pub(super) resumed: bool,
 }
 
 impl Tls {
@@ -97,11 +101,12 @@ impl Tls {
         let stream = TlsConnector::from(Arc::clone(&self.client))
             .connect(name.clone(), stream)
             .await
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| Broken::from_io(&error).to_string())?;
         let worth = self.worth(stream.get_ref().1, &name);
         let refused = self.refusal(&worth);
         let facts = facts(stream.get_ref().1, &worth);
-        Ok(Secured { stream, facts, refused })
+        let resumed = stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
+        Ok(Secured { stream, facts, refused, resumed })
     }
 
     /// Why a certificate of this worth does not do.

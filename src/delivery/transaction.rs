@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::mail::{Address, Content, MessageFacts, ReversePath, Stage};
-use crate::smtp::{Body, Command, MailParameters, Reply, Stuffer};
+use crate::smtp::{Body, Command, MailParameters, NotSmtp, Reply, Stuffer};
 
 use super::outcome::{Decision, Finding, is_stale_session, is_too_many_recipients};
 use super::session::Session;
@@ -121,7 +121,10 @@ impl Transaction<'_> {
             return;
         }
         self.session.wire.start_transaction();
-        self.say_ahead(&recipients, send_partial).await;
+        if let Err(finding) = self.say_ahead(&recipients, send_partial).await {
+            self.accepted = recipients;
+            return self.conclude(&finding);
+        }
         if !self.mail(&recipients).await || !self.rcpt(recipients).await {
             return self.drop_transaction().await;
         }
@@ -163,9 +166,13 @@ impl Transaction<'_> {
 
     /// With PIPELINING, all commands at once. DATA among them commits us to send when 354
     /// comes, so only where one acceptance is enough.
-    async fn say_ahead(&mut self, recipients: &[Address], send_partial: bool) {
+    ///
+    /// # Errors
+    /// What it means for all where the replies do not fit the commands: then none of them
+    /// can be trusted.
+    async fn say_ahead(&mut self, recipients: &[Address], send_partial: bool) -> Result<(), Finding> {
         if !self.session.offers.pipelining {
-            return;
+            return Ok(());
         }
         let mut commands = vec![self.mail_command(recipients)];
         commands.extend(recipients.iter().map(Command::rcpt));
@@ -177,8 +184,26 @@ impl Transaction<'_> {
             let replies = self.session.say_at_once(commands).await;
             self.ahead.extend(replies);
             if self.ahead.back().is_some_and(Result::is_err) {
-                return;
+                break;
             }
+        }
+        self.look_for_shift(commands.len()).map_or(Ok(()), Err)
+    }
+
+    /// One reply too many or one that makes no sense may mean that each answers another
+    /// command than the one it seems to.
+    fn look_for_shift(&self, commands: usize) -> Option<Finding> {
+        let step = match self.ahead.len() {
+            1 => Step::Mail,
+            count if count == commands && self.data_ahead => Step::Data,
+            _ => Step::Rcpt,
+        };
+        match self.ahead.back() {
+            Some(Err(broken @ Broken::NotSmtp(_))) => Some(Finding::at(step, Err(broken.clone()))),
+            Some(Ok(_)) if self.session.wire.has_surplus() => {
+                Some(Finding::at(step, Err(Broken::NotSmtp(NotSmtp::Surplus))))
+            }
+            _ => None,
         }
     }
 

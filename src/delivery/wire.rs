@@ -119,8 +119,7 @@ impl Broken {
         match error.kind() {
             // rustls' word for a close without close_notify.
             io::ErrorKind::UnexpectedEof => Self::Closed,
-            io::ErrorKind::Other => Self::Io(error.to_string()),
-            kind => Self::Io(kind.to_string()),
+            kind => Self::Io(error.get_ref().map_or_else(|| kind.to_string(), ToString::to_string)),
         }
     }
 }
@@ -265,21 +264,33 @@ impl Wire {
     /// Takes the TCP stream out for a handshake.
     ///
     /// # Errors
-    /// Where octets wait behind the reply: they came in clear and must not be taken for
-    /// something said inside TLS.
+    /// Where a reply waits behind the last one: it came in clear and must not be taken for
+    /// something said inside TLS. Anything else that is there already is a failed handshake.
     pub(super) fn take_stream(&self) -> Result<TcpStream, Broken> {
         let mut state = self.state();
         let _ = state.poll_fill(&mut Context::from_waker(Waker::noop()));
-        if !state.incoming.is_empty() {
+        if state.incoming.first().is_some_and(u8::is_ascii_digit) {
             state.break_off(Broken::NotSmtp(NotSmtp::Surplus));
+        } else if !state.incoming.is_empty() {
+            state.break_off(Broken::Handshake("the peer does not speak TLS".to_owned()));
         }
-        if let Some(broken) = &state.broken {
-            return Err(broken.clone());
+        match &state.broken {
+            None => {}
+            Some(broken @ (Broken::Closed | Broken::Io(_))) => return Err(Broken::Handshake(broken.to_string())),
+            Some(broken) => return Err(broken.clone()),
         }
         match std::mem::replace(&mut state.stream, Stream::Gone) {
             Stream::Plain(stream) => Ok(stream),
             _ => Err(Broken::Closed),
         }
+    }
+
+    /// Whether the peer has said something that no command asked for, other than that it
+    /// closes.
+    pub(super) fn has_surplus(&self) -> bool {
+        let mut state = self.state();
+        let _ = state.poll_fill(&mut Context::from_waker(Waker::noop()));
+        !state.incoming.is_empty() && !state.incoming.starts_with(b"421")
     }
 
     /// Goes on inside TLS.
