@@ -1,11 +1,13 @@
 //! Attempts over real sockets against a small peer that says what a test tells it to.
 
+mod tls;
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::net::TcpListener;
 
 use crate::clock::Clock;
 use crate::mail::{Address, DialogueEntry, HeaderScan, MailKey, MemoryContent, Outcome, Recorded, ReversePath, Stage};
@@ -49,7 +51,10 @@ impl Peer {
     }
 }
 
-async fn converse(stream: TcpStream, script: Script, log: Arc<Mutex<Vec<String>>>) -> std::io::Result<()> {
+trait Stream: AsyncRead + AsyncWrite + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
+
+async fn converse(stream: impl Stream, script: Script, log: Arc<Mutex<Vec<String>>>) -> std::io::Result<()> {
     let mut stream = BufReader::new(stream);
     let mut line = "BANNER".to_owned();
     loop {
@@ -63,7 +68,7 @@ async fn converse(stream: TcpStream, script: Script, log: Arc<Mutex<Vec<String>>
     }
 }
 
-async fn read_line(stream: &mut BufReader<TcpStream>) -> std::io::Result<String> {
+async fn read_line(stream: &mut BufReader<impl Stream>) -> std::io::Result<String> {
     let mut line = Vec::new();
     if stream.read_until(b'\n', &mut line).await? == 0 {
         return Err(std::io::ErrorKind::UnexpectedEof.into());
@@ -71,7 +76,7 @@ async fn read_line(stream: &mut BufReader<TcpStream>) -> std::io::Result<String>
     Ok(String::from_utf8_lossy(&line).trim_end().to_owned())
 }
 
-async fn content(stream: &mut BufReader<TcpStream>) -> std::io::Result<String> {
+async fn content(stream: &mut BufReader<impl Stream>) -> std::io::Result<String> {
     let mut content = Vec::new();
     while !content.ends_with(b"\r\n.\r\n") && content != b".\r\n" {
         if stream.read_until(b'\n', &mut content).await? == 0 {
