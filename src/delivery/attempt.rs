@@ -6,18 +6,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
 use tokio::sync::OnceCell;
 
 use crate::mail::{Address, DialogueEntry, Outcome, Recorded, Side, Stage};
 
 use super::memory::Trouble;
 use super::outcome::{Contact, Decision, Event, Finding, without_route};
+use super::recipients::Open;
 use super::routing::{Hop, NoRoute, Route, Target};
 use super::session::{Refused, Session};
 use super::slots::{Slot, Turn};
 use super::transaction::{Message, Transacted};
-use super::wire::Broken;
-use super::{Attempted, Delivery, NotBegun, Request, Sink, concurrently, log, network};
+use super::{Attempted, Delivery, NotBegun, Request, Sink, concurrently, log};
 
 /// Between two tries at a peer that allows one connection and has not noticed yet that the
 /// last one is closed.
@@ -52,22 +53,6 @@ enum HopEnd {
     NotBegun(NotBegun),
 }
 
-/// A next hop's recipients while hosts are tried for them.
-struct Open<'h> {
-    hop: &'h str,
-    since: Instant,
-    /// Not yet asked at this host.
-    todo: VecDeque<Address>,
-    /// For the next host.
-    later: Vec<Address>,
-    /// What each will have got if no host does better.
-    pending: HashMap<Address, Recorded>,
-    /// What was said and not yet recorded.
-    dialogue: Vec<DialogueEntry>,
-    /// Why nobody could be contacted, where that is our own trouble.
-    own_trouble: Option<String>,
-}
-
 /// Whether a next hop's part is over.
 enum Worked {
     Over,
@@ -80,7 +65,7 @@ enum Worked {
 enum Served {
     /// All of them were asked, or will not be.
     Asked,
-    /// It had given the reused session up: those in `todo` are for a fresh one.
+    /// The session was given up without a word for those in `todo`: a fresh one is for them.
     Stale,
 }
 
@@ -180,7 +165,7 @@ impl<'a> Attempt<'a> {
     }
 
     fn own_trouble(&self, stage: Stage, cause: String) -> Attempted {
-        let time = self.delivery.dialer.network.clock.now();
+        let time = self.now();
         let deferred = |recipient: &Address| {
             Recorded::without_contact(recipient.clone(), Outcome::Deferred, stage, cause.clone(), time)
         };
@@ -212,7 +197,7 @@ impl<'a> Attempt<'a> {
         let mut tries = 0;
         loop {
             if let Some(trouble) = self.delivery.memory.down(name, &route.targets) {
-                return self.answer_for_down_hop(recipients, &trouble, name).await;
+                return self.answer_for_down_hop(open, &trouble).await;
             }
             let (slot, session) = match self.wait_for_slot(name).await {
                 Ok(Turn::Slot(slot, session)) => (slot, session),
@@ -246,26 +231,15 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    async fn answer_for_down_hop(&self, recipients: &[Address], trouble: &Trouble, hop: &str) -> HopEnd {
+    /// An earlier mail found the hop down: that answers for this one.
+    async fn answer_for_down_hop(&self, mut open: Open<'_>, trouble: &Trouble) -> HopEnd {
         if let Err(not_begun) = self.begin().await {
             return HopEnd::NotBegun(not_begun);
         }
-        let time = self.delivery.dialer.network.clock.now();
-        let down = |recipient: &Address| {
-            let cause = format!("{hop} was found down: {}", trouble.cause);
-            let mut recorded =
-                Recorded::without_contact(recipient.clone(), Outcome::Deferred, trouble.stage, cause, time);
-            let target = &trouble.contact.target;
-            recorded.enhanced = Some("4.4.1".to_owned());
-            recorded.next_hop = Some(target.next_hop.clone());
-            recorded.host = Some(target.host.clone());
-            recorded.address = Some(target.address.ip().to_string());
-            recorded.port = Some(target.address.port());
-            recorded
-        };
+        open.next_host();
+        open.found_before(trouble, &format!("{} was found down", open.hop), self.now());
         self.contacted.store(true, Ordering::Relaxed);
-        self.record(recipients.iter().map(down).collect(), Vec::new()).await;
-        HopEnd::Decided
+        self.close(open).await
     }
 
     /// Tries host after host until nobody is left to be tried for.
@@ -330,7 +304,7 @@ impl<'a> Attempt<'a> {
     async fn open_session(&self, open: &mut Open<'_>, target: &Target, last_try: bool) -> Opened {
         let delivery = self.delivery;
         if let Some(trouble) = delivery.memory.trouble(open.hop, target) {
-            open.found_before(&trouble, delivery.dialer.network.clock.now());
+            open.found_before(&trouble, "not tried again", self.now());
             return Opened::Refused(true);
         }
         let in_clear = delivery.memory.clear_text(target.address);
@@ -355,7 +329,7 @@ impl<'a> Attempt<'a> {
         let Refused { finding, contact, mut dialogue, .. } = refused;
         if dialogue.is_empty() {
             let text = format!("[connecting to {}: {}]", contact.target, event(&finding));
-            dialogue.push(DialogueEntry { time: self.delivery.dialer.network.clock.now(), from: Side::Client, text });
+            dialogue.push(DialogueEntry { time: self.now(), from: Side::Client, text });
         }
         open.dialogue.append(&mut dialogue);
         if open.note_own_trouble(&finding) {
@@ -363,7 +337,10 @@ impl<'a> Attempt<'a> {
             return Opened::Refused(true);
         }
         self.contacted.store(true, Ordering::Relaxed);
-        if let Some(alone) = self.limit(open.hop, &finding).await.filter(|alone| !alone || !last_try) {
+        // Whoever was asked already is not asked again by waiting.
+        if !open.asked
+            && let Some(alone) = self.limit(open.hop, &finding).await.filter(|alone| !alone || !last_try)
+        {
             return Opened::Limited(alone);
         }
         self.learn(open.hop, &contact, &finding);
@@ -404,6 +381,7 @@ impl<'a> Attempt<'a> {
     /// still be used.
     async fn serve(&self, open: &mut Open<'_>, mut session: Session) -> (Served, Option<Session>) {
         let config = &self.delivery.dialer.config;
+        open.asked = true;
         while !open.todo.is_empty() {
             let group = open.group(config.max_recipients_per_transaction.max(1));
             let done = session.transact(&self.message, &group, config.send_partial).await;
@@ -415,24 +393,27 @@ impl<'a> Attempt<'a> {
             }
             let dialogue = if outcomes.is_empty() { Vec::new() } else { std::mem::take(&mut open.dialogue) };
             self.record(outcomes, dialogue).await;
-            if stale {
-                return (Served::Stale, None);
-            }
-            if session.over {
-                open.unasked(&session.contact, last.as_ref(), self.now());
-                return (Served::Asked, None);
+            match last {
+                _ if stale => return (Served::Stale, None),
+                Some(last) => {
+                    open.unasked(&session.contact, &last, self.now());
+                    return (Served::Asked, None);
+                }
+                // Something that nobody's outcome depends on ended the session.
+                None if session.over => return (Served::Stale, None),
+                None => {}
             }
         }
         (Served::Asked, Some(session))
     }
 
-    fn now(&self) -> chrono::DateTime<chrono::Utc> {
+    fn now(&self) -> DateTime<Utc> {
         self.delivery.dialer.network.clock.now()
     }
 
     /// Records what no host did better.
     async fn close(&self, mut open: Open<'_>) -> HopEnd {
-        let rest = open.rest();
+        let rest = open.rest(self.now());
         match open.own_trouble {
             Some(cause) if !self.contacted.load(Ordering::Relaxed) => HopEnd::OwnTrouble(rest, cause),
             _ => {
@@ -464,135 +445,5 @@ impl Transacted {
     /// The finding that ended the session.
     fn last_word(&self) -> Option<Finding> {
         self.findings.iter().map(|(_, finding)| finding).find(|finding| finding.ends_session()).cloned()
-    }
-}
-
-impl<'h> Open<'h> {
-    fn new(hop: &'h str, recipients: &[Address]) -> Self {
-        Self {
-            hop,
-            since: Instant::now(),
-            todo: VecDeque::new(),
-            later: recipients.to_vec(),
-            pending: HashMap::new(),
-            dialogue: Vec::new(),
-            own_trouble: None,
-        }
-    }
-
-    /// Those who are left are asked at another host.
-    fn next_host(&mut self) {
-        self.todo.extend(self.later.drain(..));
-    }
-
-    fn group(&mut self, size: usize) -> Vec<Address> {
-        let size = size.min(self.todo.len());
-        self.todo.drain(..size).collect()
-    }
-
-    /// Sorts a transaction's findings: final ones are returned, the others kept.
-    fn sort(&mut self, contact: &Contact, done: Transacted, time: chrono::DateTime<chrono::Utc>) -> Vec<Recorded> {
-        let mut contact = contact.clone();
-        contact.notes.extend(done.notes);
-        for recipient in done.left.into_iter().rev() {
-            self.todo.push_front(recipient);
-        }
-        // Whom another host took would have the mail without the others.
-        let all_or_nobody = done.findings.iter().any(|(_, finding)| finding.is_for_another_s_sake());
-        let mut outcomes = Vec::new();
-        for (recipient, finding) in done.findings {
-            let recorded = self.recorded(&contact, &recipient, &finding, time);
-            if finding.ruling().next_host && !all_or_nobody {
-                self.keep(recorded);
-                self.later.push(recipient);
-            } else {
-                self.pending.remove(&recipient);
-                outcomes.push(recorded);
-            }
-        }
-        outcomes
-    }
-
-    fn recorded(
-        &self,
-        contact: &Contact,
-        recipient: &Address,
-        finding: &Finding,
-        time: chrono::DateTime<chrono::Utc>,
-    ) -> Recorded {
-        let mut recorded = contact.record(recipient, finding, time);
-        recorded.duration = self.since.elapsed().as_secs_f64();
-        recorded
-    }
-
-    /// The host took nobody.
-    fn not_taken(&mut self, contact: &Contact, finding: &Finding, time: chrono::DateTime<chrono::Utc>) {
-        for recipient in std::mem::take(&mut self.todo) {
-            let recorded = self.recorded(contact, &recipient, finding, time);
-            self.keep(recorded);
-            self.later.push(recipient);
-        }
-    }
-
-    /// The session ended before these could be asked.
-    fn unasked(&mut self, contact: &Contact, last: Option<&Finding>, time: chrono::DateTime<chrono::Utc>) {
-        let Some(last) = last else { return self.later.extend(self.todo.drain(..)) };
-        // Nothing of theirs was sent: what is in doubt for others is not for them.
-        let event = match &last.event {
-            Event::NoReplyToFinalDot(broken) => Event::Broken(broken.clone()),
-            other => other.clone(),
-        };
-        let finding = Finding { stage: last.stage.min(Stage::Data), event };
-        self.not_taken(contact, &finding, time);
-    }
-
-    /// An address that an earlier mail found in trouble.
-    fn found_before(&mut self, trouble: &Trouble, time: chrono::DateTime<chrono::Utc>) {
-        for recipient in std::mem::take(&mut self.todo) {
-            let mut recorded = Recorded::without_contact(
-                recipient.clone(),
-                Outcome::Deferred,
-                trouble.stage,
-                format!("not tried again: {}", trouble.cause),
-                time,
-            );
-            recorded.next_hop = Some(trouble.contact.target.next_hop.clone());
-            recorded.host = Some(trouble.contact.target.host.clone());
-            recorded.enhanced = Some("4.4.1".to_owned());
-            self.keep(recorded);
-            self.later.push(recipient);
-        }
-    }
-
-    /// Whether a refusal is our own trouble; a missing route is only where there is none
-    /// to anywhere.
-    fn note_own_trouble(&mut self, finding: &Finding) -> bool {
-        let cause = match &finding.event {
-            Event::Decision(Decision::Own(cause)) => cause.clone(),
-            Event::Broken(Broken::NoRoute) if !network::has_any_route() => {
-                "there is no route to any network".to_owned()
-            }
-            _ => return false,
-        };
-        self.own_trouble.get_or_insert(cause);
-        true
-    }
-
-    /// Keeps the better of two outcomes that are not final: one that may pass rather than
-    /// one for good, one with a reply rather than one without, the later of equals.
-    fn keep(&mut self, recorded: Recorded) {
-        let worth = |recorded: &Recorded| (recorded.outcome == Outcome::Deferred, recorded.reply.is_some());
-        match self.pending.get_mut(&recorded.recipient) {
-            Some(kept) if worth(kept) > worth(&recorded) => {}
-            _ => {
-                self.pending.insert(recorded.recipient.clone(), recorded);
-            }
-        }
-    }
-
-    /// What is left when there is no other host.
-    fn rest(&mut self) -> Vec<Recorded> {
-        let left = self.todo.drain(..).chain(self.later.drain(..));
-        left.filter_map(|recipient| self.pending.remove(&recipient)).collect()
     }
 }

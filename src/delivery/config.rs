@@ -15,7 +15,7 @@ pub struct Config {
     pub outgoing: String,
     /// `gateway`: relays that take all mail, instead of MX routing. Default none.
     pub gateways: Vec<Gateway>,
-    /// `gatewayPort`: for gateways without their own. Default: `port`, or 465 with `ssl_enable`.
+    /// `gatewayPort`: for gateways without their own. Default: 25, or 465 with `ssl_enable`.
     pub gateway_port: Option<u16>,
     /// `port`: for MX hosts and address literals. Default: 25, or 465 with `ssl_enable`.
     pub port: Option<u16>,
@@ -93,12 +93,16 @@ impl Default for Config {
 impl Config {
     /// The port of MX hosts and address literals.
     pub(super) fn mx_port(&self) -> u16 {
-        self.port.unwrap_or(if self.ssl_enable { 465 } else { 25 })
+        self.port.unwrap_or_else(|| self.default_port())
     }
 
     /// The port of `gateway`.
     pub(super) fn port_of(&self, gateway: &Gateway) -> u16 {
-        gateway.port.or(self.gateway_port).unwrap_or_else(|| self.mx_port())
+        gateway.port.or(self.gateway_port).unwrap_or_else(|| self.default_port())
+    }
+
+    fn default_port(&self) -> u16 {
+        if self.ssl_enable { 465 } else { 25 }
     }
 }
 

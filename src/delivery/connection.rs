@@ -15,8 +15,9 @@ use super::limits::Limits;
 use super::network::Network;
 use super::outcome::{Decision, Event, Finding};
 use super::routing::Target;
+use super::step::Broken;
 use super::tls::Tls;
-use super::wire::{Broken, Wire};
+use super::wire::Wire;
 
 /// For a TLS handshake, where `timeout` says nothing.
 const HANDSHAKE: Duration = Duration::from_mins(1);

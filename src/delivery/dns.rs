@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -64,7 +63,8 @@ pub(super) struct Dns {
     /// No question takes longer than this.
     budget: Duration,
     lookups: Semaphore,
-    answered: AtomicBool,
+    keep_for: Option<Duration>,
+    last_answer: Mutex<Option<Instant>>,
     mx: Memo<Answer<Vec<Mx>>>,
     addresses: Memo<Answer<Vec<IpAddr>>>,
 }
@@ -79,15 +79,18 @@ impl Dns {
             searches: config.servers.is_empty(),
             budget: config.timeout * u32::try_from(attempts).unwrap_or(u32::MAX) + Duration::from_secs(1),
             lookups: Semaphore::new(MAX_LOOKUPS),
-            answered: AtomicBool::new(false),
+            keep_for,
+            last_answer: Mutex::default(),
             mx: Memo::new(keep_for),
             addresses: Memo::new(keep_for),
         })
     }
 
-    /// Whether any name server has answered anything so far.
+    /// Whether any name server has answered anything while answers are kept: in this sweep,
+    /// or lately.
     pub(super) fn has_answered(&self) -> bool {
-        self.answered.load(Ordering::Relaxed)
+        let last = *self.last_answer.lock().unwrap_or_else(PoisonError::into_inner);
+        last.is_some_and(|last| self.keep_for.is_none_or(|keep_for| last.elapsed() < keep_for))
     }
 
     /// The MX records of `domain` (A-labels), in no order.
@@ -138,7 +141,7 @@ impl Dns {
             }
         };
         if !matches!(&answer, Answer::Trouble(trouble) if !trouble.answered) {
-            self.answered.store(true, Ordering::Relaxed);
+            *self.last_answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         }
         answer
     }

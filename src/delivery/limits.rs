@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
-use super::wire::{Broken, Step};
+use super::step::{Broken, Step};
 
 /// QUIT is never waited for longer: the outcome is known.
 const QUIT: Duration = Duration::from_secs(2);

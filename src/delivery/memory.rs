@@ -6,13 +6,15 @@ use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
-use crate::mail::Stage;
+use crate::mail::{Address, Outcome, Recorded, Stage};
+use crate::smtp::Reply;
 
 use super::outcome::{self, Contact, Decision, Event, Finding};
 use super::routing::Target;
-use super::wire::Broken;
+use super::step::Broken;
 
 /// Entries kept before expired ones are looked for.
 const PRUNE_ABOVE: usize = 10_000;
@@ -32,12 +34,27 @@ enum Reach {
 #[derive(Debug, Clone)]
 pub(super) struct Trouble {
     /// Where it was found.
-    pub(super) contact: Contact,
+    contact: Contact,
     /// At which stage.
-    pub(super) stage: Stage,
+    stage: Stage,
     /// In a sentence.
     pub(super) cause: String,
     found: Instant,
+}
+
+impl Trouble {
+    /// The deferral of a recipient who is not tried because of it.
+    pub(super) fn defer(&self, recipient: &Address, because: &str, time: DateTime<Utc>) -> Recorded {
+        let (target, cause) = (&self.contact.target, format!("{because}: {}", self.cause));
+        Recorded {
+            enhanced: Some("4.4.1".to_owned()),
+            next_hop: Some(target.next_hop.clone()),
+            host: Some(target.host.clone()),
+            address: Some(target.address.ip().to_string()),
+            port: Some(target.address.port()),
+            ..Recorded::without_contact(recipient.clone(), Outcome::Deferred, self.stage, cause, time)
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -78,9 +95,8 @@ impl Memory {
             Some(Reach::Host) => Key::Host(hop.to_owned(), address),
             Some(Reach::Hop) => Key::Hop(hop.to_owned()),
         };
-        let cause = outcome::cause(&contact.target, finding).unwrap_or_else(|| {
-            format!("{}: {}", contact.target, finding.reply().map(crate::smtp::Reply::text).unwrap_or_default())
-        });
+        let cause = outcome::cause(&contact.target, finding)
+            .unwrap_or_else(|| format!("{}: {}", contact.target, finding.reply().map(Reply::text).unwrap_or_default()));
         let trouble = Trouble { contact: contact.clone(), stage: finding.stage, cause, found: Instant::now() };
         let mut troubles = self.troubles();
         if troubles.len() > PRUNE_ABOVE {
@@ -137,7 +153,7 @@ fn reach(finding: &Finding) -> Option<Reach> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::wire::Step;
+    use super::super::step::Step;
     use super::*;
 
     fn target(last: u8) -> Target {

@@ -13,9 +13,11 @@ mod limits;
 mod memory;
 mod network;
 mod outcome;
+mod recipients;
 mod routing;
 mod session;
 mod slots;
+mod step;
 #[cfg(test)]
 mod tests;
 mod tls;

@@ -7,7 +7,7 @@ use crate::mail::{Address, IN_DOUBT, Outcome, Recorded, Stage, TlsFacts};
 use crate::smtp::Reply;
 
 use super::routing::{NoRoute, Target};
-use super::wire::{Broken, Step};
+use super::step::{Broken, Step};
 
 /// What happened to a recipient, at which stage.
 #[derive(Debug, Clone, PartialEq)]
@@ -408,6 +408,29 @@ mod tests {
             ("451 4.5.3 too many recipients", false),
         ] {
             assert_eq!(is_too_many_recipients(&reply(line)), too_many, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_domain_that_does_not_exist_is_deferred_while_passes_for_that_are_left() {
+        let recipient = Address::parse("a@x.example").expect("an address");
+        let none = |enhanced, outcome, dns_problem| NoRoute {
+            outcome,
+            enhanced,
+            cause: "why".into(),
+            dns_problem,
+            unanswered: false,
+        };
+        for (none, defers, outcome, enhanced, counts) in [
+            (none("5.1.2", Outcome::Failed, true), true, Outcome::Deferred, "4.1.2", true),
+            (none("5.4.4", Outcome::Failed, true), true, Outcome::Deferred, "4.4.4", true),
+            (none("5.1.2", Outcome::Failed, true), false, Outcome::Failed, "5.1.2", false),
+            (none("5.1.10", Outcome::Failed, false), false, Outcome::Failed, "5.1.10", false),
+            (none("4.4.3", Outcome::Deferred, false), false, Outcome::Deferred, "4.4.3", false),
+        ] {
+            let recorded = without_route(recipient.clone(), "x.example", &none, defers, DateTime::UNIX_EPOCH);
+            assert_eq!((recorded.outcome, recorded.enhanced.as_deref()), (outcome, Some(enhanced)));
+            assert_eq!(is_dns_problem(&recorded), counts, "{enhanced}");
         }
     }
 

@@ -20,7 +20,8 @@ use super::config::{Credentials, StartTls};
 use super::connection::Dialer;
 use super::outcome::{Contact, Decision, Event, Finding};
 use super::routing::Target;
-use super::wire::{Broken, Step, Wire};
+use super::step::{Broken, Step};
+use super::wire::Wire;
 
 /// A session that may begin a transaction.
 pub(super) struct Session {

@@ -27,7 +27,7 @@ use crate::mail::TlsFacts;
 use super::config::{Config, StartTls};
 use super::network::Network;
 use super::routing::Target;
-use super::wire::Broken;
+use super::step::Broken;
 
 /// TLS settings of one `RemoteDelivery`; sessions are resumed across its connections.
 pub(super) struct Tls {

@@ -10,7 +10,7 @@ use crate::smtp::{Body, Command, MailParameters, NotSmtp, Reply, Stuffer};
 
 use super::outcome::{Decision, Finding, is_stale_session, is_too_many_recipients};
 use super::session::Session;
-use super::wire::{Broken, Step};
+use super::step::{Broken, Step};
 
 /// Commands written before their replies are read: neither side's buffers fill up.
 const COMMANDS_AT_ONCE: usize = 100;
@@ -92,21 +92,22 @@ impl Session {
         transaction.run(recipients, send_partial).await;
         let (accepts, mut done) = (transaction.accepts, transaction.done);
         self.over |= done.stale || done.findings.iter().any(|(_, finding)| finding.ends_session());
-        if reused && !accepts && !done.stale {
-            done.take_back_stale();
+        if reused && !accepts && done.findings.iter().any(|(_, finding)| is_stale_session(finding)) {
+            done.take_back();
         }
         done
     }
 }
 
 impl Transacted {
-    /// The peer had given the session up: who heard only that is asked again.
-    fn take_back_stale(&mut self) {
-        let (stale, standing) =
-            std::mem::take(&mut self.findings).into_iter().partition(|(_, finding)| is_stale_session(finding));
-        self.findings = standing;
-        self.left.extend(Vec::into_iter(stale).map(|(recipient, _)| recipient));
-        self.stale = !self.left.is_empty();
+    /// The peer had given the session up: all are asked again but those it has refused for
+    /// good.
+    fn take_back(&mut self) {
+        let (open, refused): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.findings).into_iter().partition(|(_, finding)| finding.ruling().next_host);
+        self.findings = refused;
+        self.left.extend(open.into_iter().map(|(recipient, _)| recipient));
+        self.stale = true;
     }
 }
 

@@ -238,6 +238,33 @@ async fn when_all_are_refused_data_said_ahead_gets_a_lone_dot() {
 }
 
 #[tokio::test]
+async fn a_session_that_ends_behind_a_lone_dot_leaves_nobody_without_an_outcome() {
+    let peer = Peer::start(|line| match line {
+        "RCPT TO:<refused@x.example>" => Some("550 no".to_owned()),
+        "CONTENT .\r\n" => Some(String::new()),
+        line => pipelining(line),
+    })
+    .await;
+    let delivery = delivery(&[peer.port], |config| config.max_recipients_per_transaction = 1);
+    let (done, _) = attempt(&delivery, &["refused@x.example", "ok@x.example"]).await;
+    assert_eq!((done[0].outcome, done[1].outcome), (Outcome::Failed, Outcome::Delivered));
+    assert_eq!(peer.count("CONNECT"), 2);
+}
+
+#[tokio::test]
+async fn who_was_deferred_by_one_host_is_asked_once_at_each() {
+    let greylisting = |line: &str| {
+        if line.starts_with("RCPT TO:<later") { Some("450 later".to_owned()) } else { agreeable(line) }
+    };
+    let (first, second) = (Peer::start(greylisting).await, Peer::start(greylisting).await);
+    let delivery = delivery(&[first.port, second.port], |_| {});
+    let (done, _) = attempt(&delivery, &["ok@x.example", "later@x.example"]).await;
+    assert_eq!((done[0].outcome, done[1].outcome), (Outcome::Delivered, Outcome::Deferred));
+    assert_eq!(done[1].port, Some(second.port), "of two replies the later is recorded");
+    assert_eq!((first.count("RCPT TO:<later"), second.count("RCPT TO:<later"), second.count("DATA")), (1, 1, 0));
+}
+
+#[tokio::test]
 async fn the_next_host_is_tried_after_trouble_with_the_first_and_not_after_a_refusal() {
     for (at, reply, delivered) in [
         ("BANNER", "421 busy", true),
