@@ -95,7 +95,7 @@ impl App {
     }
 }
 
-fn network(config: &Config, clock: &Clock, stop: &Stop) -> Result<Arc<Network>, Failure> {
+pub(super) fn network(config: &Config, clock: &Clock, stop: &Stop) -> Result<Arc<Network>, Failure> {
     let own = config.smtp.listen.clone();
     // One-shot: what is found down is remembered for the life of the process, one sweep.
     Network::new(clock.clone(), &config.dns, config.hostname.clone(), own, stop.clone(), None)

@@ -54,6 +54,14 @@ pub(super) enum Command {
     /// Schedules
     #[command(subcommand)]
     Schedule(ScheduleCommand),
+    /// Which next hops, hosts and TLS policy would be used for a recipient, and why
+    Explain {
+        /// user@domain
+        recipient: String,
+        /// How it is written
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -6,6 +6,7 @@ mod app;
 mod args;
 mod attempts;
 mod exit;
+mod explain;
 mod jobs;
 mod repository;
 mod run;
@@ -65,6 +66,11 @@ fn run(arguments: Vec<OsString>) -> Result<Exit, Failure> {
         Command::Schedule(command) => {
             let config = load(arguments.config, false)?;
             jobs::schedules(&config, &command, clock.now(), &mut std::io::stdout().lock())
+        }
+        Command::Explain { recipient, format } => {
+            let config = load(arguments.config, false)?;
+            let mut out = std::io::stdout().lock();
+            block_on(explain::run(&config, &clock, &recipient, format, &mut out))
         }
         command => {
             let config = load(arguments.config, false)?;
@@ -168,7 +174,7 @@ async fn with_app(config: Config, clock: Clock, command: Command) -> Result<Exit
         Command::Repository(command) => repository::run(&app, command, &mut out).await,
         Command::Attempts(arguments) => attempts::run(&app, arguments, &mut out).await,
         Command::Job(command) => jobs::run(&app, command, &mut out).await,
-        Command::Check | Command::Schedule(_) | Command::Sendmail { .. } => Ok(Exit::Ok),
+        Command::Check | Command::Schedule(_) | Command::Sendmail { .. } | Command::Explain { .. } => Ok(Exit::Ok),
     };
     app.close().await;
     out.flush()?;
