@@ -261,7 +261,9 @@ impl<'a> Attempt<'a> {
             targets.push_front(session.contact.target.clone());
         }
         while let Some(target) = targets.pop_front() {
-            open.next_host();
+            if open.todo.is_empty() {
+                open.next_host();
+            }
             if open.todo.is_empty() {
                 break;
             }
@@ -283,10 +285,8 @@ impl<'a> Attempt<'a> {
             };
             let (served, session) = self.serve(open, session).await;
             match (served, session) {
-                (Served::Stale, _) => {
-                    open.later.extend(open.todo.drain(..));
-                    targets.push_front(target);
-                }
+                // Those who have their answer from this host wait for the next.
+                (Served::Stale, _) => targets.push_front(target),
                 (Served::Asked, Some(session)) if open.later.is_empty() => {
                     slot.keep_for(session, IDLE);
                     return Worked::Over;
@@ -400,7 +400,8 @@ impl<'a> Attempt<'a> {
                     return (Served::Asked, None);
                 }
                 // Something that nobody's outcome depends on ended the session.
-                None if session.over => return (Served::Stale, None),
+                None if session.over && !open.todo.is_empty() => return (Served::Stale, None),
+                None if session.over => return (Served::Asked, None),
                 None => {}
             }
         }

@@ -235,41 +235,41 @@ impl<S: Send + 'static> State<S> {
         self.hops.values().map(Hop::open).sum()
     }
 
-    /// How many connections `name` may have now.
-    fn cap(&self, name: &str, capacity: usize) -> usize {
+    /// How many connections are fair for `name` now.
+    fn share(&self, name: &str, capacity: usize) -> usize {
         let others_wait = self.turns.iter().any(|waiting| waiting != name);
-        let Some(hop) = self.hops.get(name) else { return 0 };
-        let fair = match (hop.known, others_wait) {
-            (false, _) => 1,
-            (true, true) => (capacity / 2).max(1),
-            (true, false) => capacity,
-        };
-        match hop.limit {
-            Some((limit, until)) if until.is_none_or(|until| Instant::now() < until) => fair.min(limit),
-            _ => fair,
+        match self.hops.get(name) {
+            Some(hop) if hop.known && others_wait => (capacity / 2).max(1),
+            Some(hop) if hop.known => capacity,
+            _ => 1,
         }
     }
 
-    /// The next hop in turn that can be served.
+    /// Whether `name` may have one more connection, by its share and its own limit.
+    fn may_connect(&self, name: &str, capacity: usize) -> bool {
+        let Some(hop) = self.hops.get(name) else { return false };
+        let limit = hop.limit.filter(|(_, until)| until.is_none_or(|until| Instant::now() < until));
+        hop.open() < self.share(name, capacity).min(limit.map_or(capacity, |(limit, _)| limit))
+    }
+
+    /// The next hop in turn that can be served: with an idle session of its own, or with a
+    /// new connection.
     fn next(&mut self, capacity: usize) -> Option<String> {
-        let free = capacity.saturating_sub(self.open());
-        self.turns
-            .iter()
-            .find(|name| {
-                let cap = self.cap(name, capacity);
-                self.hops.get(*name).is_some_and(|hop| {
-                    if hop.idle.is_empty() { free > 0 && hop.open() < cap } else { hop.open() <= cap }
-                })
-            })
-            .cloned()
+        let free = self.open() < capacity;
+        let can_be_served = |name: &&String| match self.hops.get(*name) {
+            Some(hop) if !hop.idle.is_empty() => hop.held < self.share(name, capacity),
+            _ => free && self.may_connect(name, capacity),
+        };
+        self.turns.iter().find(can_be_served).cloned()
     }
 
     /// A hop that keeps an idle session while another one waits for a slot.
     fn evictable(&self, capacity: usize) -> Option<String> {
         let full = self.open() >= capacity;
-        let wanted = self.turns.iter().any(|name| {
-            self.hops.get(name).is_some_and(|hop| hop.idle.is_empty() && hop.open() < self.cap(name, capacity))
-        });
+        let wanted = self
+            .turns
+            .iter()
+            .any(|name| self.hops.get(name).is_some_and(|hop| hop.idle.is_empty()) && self.may_connect(name, capacity));
         if !full || !wanted {
             return None;
         }
@@ -439,6 +439,22 @@ mod tests {
         assert_eq!(ready(&mut waiting).await.len(), 0, "the peer takes two");
         held.pop().expect("a slot").keep_for(1, Duration::from_hours(1));
         assert_eq!(ready(&mut waiting).await.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn idle_sessions_are_used_whatever_the_limit_and_however_many_there_are() {
+        let slots = slots(4);
+        know(&slots, "a.example").await;
+        let mut held = ready(&mut ask(&slots, "a.example", 4)).await;
+        assert_eq!(held.len(), 4);
+        slots.limit_to_sessions("a.example");
+        for slot in held.drain(..) {
+            slot.keep_for(1, Duration::from_hours(1));
+        }
+        let mut for_b = ask(&slots, "b.example", 2);
+        let _held_by_b = ready(&mut for_b).await;
+        assert_eq!(slots.sessions("a.example"), 3, "one made room for the other hop, whose second mail still waits");
+        assert_eq!(ready(&mut ask(&slots, "a.example", 4)).await.len(), 2, "half of all");
     }
 
     #[tokio::test]

@@ -201,7 +201,8 @@ impl Transaction<'_> {
         };
         match self.ahead.back() {
             Some(Err(broken @ Broken::NotSmtp(_))) => Some(Finding::at(step, Err(broken.clone()))),
-            Some(Ok(_)) if self.session.wire.has_surplus() => {
+            // Behind 354 a reply is one to the content, which the peer does not want to hear.
+            Some(Ok(reply)) if reply.class() != 3 && self.session.wire.has_surplus() => {
                 Some(Finding::at(step, Err(Broken::NotSmtp(NotSmtp::Surplus))))
             }
             _ => None,

@@ -450,7 +450,7 @@ async fn a_stop_keeps_what_has_not_begun_and_gives_up_what_has() {
 
 #[tokio::test]
 async fn replies_that_do_not_fit_their_commands_count_for_nobody() {
-    for (at, reply) in [("MAIL", "250 ok\r\n550 whose"), ("DATA", "250 what"), ("DATA", "354 go\r\n250 whose")] {
+    for (at, reply) in [("MAIL", "250 ok\r\n550 whose"), ("DATA", "250 what"), ("DATA", "554 no\r\n250 whose")] {
         let peer = Peer::start(move |line| match line.split(' ').next() {
             Some(verb) if verb == at => Some(reply.to_owned()),
             _ if line.starts_with("RCPT TO:<b") => Some("550 no".to_owned()),
@@ -464,6 +464,20 @@ async fn replies_that_do_not_fit_their_commands_count_for_nobody() {
         }
         assert_eq!(peer.count("CONTENT"), 0);
     }
+}
+
+#[tokio::test]
+async fn a_reply_in_the_middle_of_the_content_is_the_outcome() {
+    let peer = Peer::start(|line| match line {
+        "DATA" => Some("354 go\r\n452 4.3.1 disk full".to_owned()),
+        line if line.starts_with("CONTENT") => Some(String::new()),
+        line => pipelining(line),
+    })
+    .await;
+    let delivery = delivery(&[peer.port], |_| {});
+    let (done, _) = attempt(&delivery, &["a@x.example"]).await;
+    assert_eq!(outcomes(&done), [(Outcome::Deferred, Some(452), Stage::Data)]);
+    assert_eq!(peer.count("DATA"), 1);
 }
 
 #[tokio::test]
