@@ -17,3 +17,8 @@ pub(crate) fn refusing() -> SocketAddr {
 pub(crate) fn fresh_loopback() -> Ipv4Addr {
     sink::fresh_loopback()
 }
+
+/// A small message with this Message-ID, line ends as a person's editor has them.
+pub(crate) fn message(id: &str) -> String {
+    format!("From: me@example.org\nSubject: a test\nMessage-ID: <{id}@example.org>\n\nHello.\n")
+}

@@ -16,6 +16,9 @@ use super::zones::Zones;
 /// How long a command may run before it is killed and the test fails.
 const PATIENCE: Duration = Duration::from_mins(1);
 
+/// What a run counts; see [`Finished::counts`].
+pub(crate) const COUNTS: [&str; 6] = ["selected", "delivered", "deferred", "failed", "promoted", "errors"];
+
 /// A configuration in the making: the shipped strategy, small numbers.
 pub(crate) struct Setup {
     limit: u32,
@@ -62,12 +65,7 @@ impl Setup {
 
     /// Writes it down.
     pub(crate) fn build(self) -> Relay {
-        let directory = tempfile::tempdir().expect("a temporary directory");
-        std::fs::create_dir(directory.path().join("jobs")).expect("a directory");
-        std::fs::create_dir(directory.path().join("schedules")).expect("a directory");
-        std::fs::write(directory.path().join("redeliver.yaml"), self.configuration()).expect("a file");
-        std::fs::write(directory.path().join("jobs/retry-temporary.yaml"), self.retry_job()).expect("a file");
-        Relay { directory }
+        Relay::written(&[("redeliver.yaml", &self.configuration()), ("jobs/retry-temporary.yaml", &self.retry_job())])
     }
 
     fn configuration(&self) -> String {
@@ -145,6 +143,13 @@ impl Finished {
         self.stdout.lines().map(parse).collect()
     }
 
+    /// The one line of a run's result: its counts, in the order of [`COUNTS`].
+    pub(crate) fn counts(&self) -> [u64; 6] {
+        let lines = self.json();
+        assert_eq!(lines.len(), 1, "{self:?}");
+        COUNTS.map(|name| lines[0][name].as_u64().unwrap_or_else(|| panic!("no {name}: {self:?}")))
+    }
+
     /// Fails the test unless the exit code is this.
     pub(crate) fn expect(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "{self:?}");
@@ -153,6 +158,20 @@ impl Finished {
 }
 
 impl Relay {
+    /// With these files, each a path and its text; the first is `redeliver.yaml`.
+    pub(crate) fn written(files: &[(&str, &str)]) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        for (path, text) in files {
+            let path = directory.path().join(path);
+            std::fs::create_dir_all(path.parent().expect("in the directory")).expect("a directory");
+            std::fs::write(path, text).expect("a file");
+        }
+        for folder in ["jobs", "schedules"] {
+            std::fs::create_dir_all(directory.path().join(folder)).expect("a directory");
+        }
+        Self { directory }
+    }
+
     /// Where configuration and state are.
     pub(crate) fn path(&self) -> &Path {
         self.directory.path()
@@ -214,6 +233,18 @@ impl Relay {
     /// One mail with its attributes and attempts.
     pub(crate) fn show(&self, repository: &str, key: &str) -> Value {
         self.command(&["repository", "show", repository, key, "--format", "json"]).expect(0).json().remove(0)
+    }
+
+    /// The only mail of a repository, with its attributes and attempts.
+    pub(crate) fn show_only(&self, repository: &str) -> Value {
+        let mails = self.mails(repository);
+        assert_eq!(mails.len(), 1, "{repository}: {mails:#?}");
+        self.show(repository, mails[0]["key"].as_str().expect("a key"))
+    }
+
+    /// How many mails a repository has.
+    pub(crate) fn size(&self, repository: &str) -> usize {
+        self.mails(repository).len()
     }
 
     /// The record of all attempts, oldest first.
