@@ -2,6 +2,7 @@
 
 mod architecture;
 mod james;
+mod outcomes;
 mod run;
 mod sink;
 mod support;
