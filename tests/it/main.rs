@@ -1,9 +1,11 @@
 //! What an operator and a remote host would see: the real program against scripted peers.
 
 mod architecture;
+mod dns;
 mod james;
 mod outcomes;
 mod run;
 mod sink;
 mod support;
+mod tls;
 mod zones;

@@ -19,6 +19,7 @@ use tokio::runtime::Runtime;
 /// mx.x.example    A 127.0.0.2               mx6.example   AAAA ::1
 /// alias.example   CNAME x.example
 /// broken.example  SERVFAIL                  (or REFUSED, FORMERR, NOTIMP)
+/// half.example    SERVFAIL AAAA             only for this type of record
 /// silent.example  SILENT                    no answer at all
 /// odd.example     GARBAGE                   octets that are no DNS message
 /// large.example   TRUNCATED                 the answers come over TCP only
@@ -42,6 +43,7 @@ struct Zone {
 enum Entry {
     Data(RData),
     Code(ResponseCode),
+    CodeOf(RecordType, ResponseCode),
     Silent,
     Garbage,
     Truncated,
@@ -110,6 +112,7 @@ fn parse(words: &[&str]) -> Option<Entry> {
         ["A", address] => Entry::Data(RData::A(A(address.parse().ok()?))),
         ["AAAA", address] => Entry::Data(RData::AAAA(AAAA(address.parse().ok()?))),
         ["CNAME", target] => Entry::Data(RData::CNAME(CNAME(key(target)))),
+        ["SERVFAIL", of] => Entry::CodeOf(of.parse().ok()?, ResponseCode::ServFail),
         ["SERVFAIL"] => Entry::Code(ResponseCode::ServFail),
         ["REFUSED"] => Entry::Code(ResponseCode::Refused),
         ["FORMERR"] => Entry::Code(ResponseCode::FormErr),
@@ -185,10 +188,11 @@ impl Zone {
         for entry in entries {
             match entry {
                 Entry::Code(code) => answer.metadata.response_code = *code,
+                Entry::CodeOf(of, code) if *of == record_type => answer.metadata.response_code = *code,
                 Entry::Silent => return None,
                 Entry::Garbage => return Some(b"\xffthis is no DNS message".to_vec()),
                 Entry::Truncated if transport == Transport::Udp => answer = answer.truncate(),
-                Entry::Data(_) | Entry::Truncated => {}
+                Entry::Data(_) | Entry::CodeOf(..) | Entry::Truncated => {}
                 Entry::Delay(time) => tokio::time::sleep(*time).await,
             }
         }

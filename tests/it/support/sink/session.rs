@@ -369,7 +369,8 @@ impl Session<'_> {
     fn check_patience(&mut self, said: &str) {
         self.ahead = self.wire().has_input();
         let may_go_on = matches!(verb(said).as_str(), "MAIL" | "RCPT" | "RSET" | ".") && self.offers("PIPELINING");
-        if self.ahead && !may_go_on {
+        // The handshake is the client's to begin.
+        if self.ahead && !may_go_on && said != "TLS" {
             self.violation(&format!("octets sent before the reply to {said:?}"));
         }
     }

@@ -1,0 +1,283 @@
+//! Where mail goes by what the DNS says, and what becomes of it where the DNS says nothing good.
+
+use hickory_proto::rr::RecordType;
+use serde_json::{Value, json};
+
+use crate::support::relay::{Relay, Setup};
+use crate::support::sink::{Script, SmtpSink, script};
+use crate::support::zones::Zones;
+use crate::support::{fresh_loopback, message};
+
+/// Recipient domains with `outcome code enhanced stage`, for the zones of [`world`].
+const OUTCOMES: &[(&str, &str)] = &[
+    ("plain.example", "delivered 250 2.0.0 end-of-data"),
+    ("implicit.example", "delivered 250 2.0.0 end-of-data"),
+    ("MixedCase.Example", "delivered 250 2.0.0 end-of-data"),
+    ("second.example", "delivered 250 2.0.0 end-of-data"),
+    ("alias.example", "delivered 250 2.0.0 end-of-data"),
+    ("mxalias.example", "delivered 250 2.0.0 end-of-data"),
+    ("nullish.example", "delivered 250 2.0.0 end-of-data"),
+    ("oneaddress.example", "delivered 250 2.0.0 end-of-data"),
+    ("under_score.example", "delivered 250 2.0.0 end-of-data"),
+    ("both.example", "delivered 250 2.0.0 end-of-data"),
+    ("half.example", "delivered 250 2.0.0 end-of-data"),
+    ("large.example", "delivered 250 2.0.0 end-of-data"),
+    ("slow.example", "delivered 250 2.0.0 end-of-data"),
+    ("onebroken.example", "delivered 250 2.0.0 end-of-data"),
+    ("xn--mnchen-3ya.example", "delivered 250 2.0.0 end-of-data"),
+    ("single", "delivered 250 2.0.0 end-of-data"),
+    ("servfail.example", "deferred - 4.4.3 dns"),
+    ("refused.example", "deferred - 4.4.3 dns"),
+    ("formerr.example", "deferred - 4.4.3 dns"),
+    ("notimp.example", "deferred - 4.4.3 dns"),
+    ("garbage.example", "deferred - 4.4.3 dns"),
+    ("silent.example", "deferred - 4.4.3 dns"),
+    ("mxservfail.example", "deferred - 4.4.3 dns"),
+    ("mxsilent.example", "deferred - 4.4.3 dns"),
+    ("null.example", "failed - 5.1.10 dns"),
+    ("absent.example", "failed - 5.1.2 dns"),
+    ("nodata.example", "failed - 5.4.4 dns"),
+    ("noaddress.example", "failed - 5.4.4 dns"),
+    ("address.example", "failed - 5.4.4 dns"),
+    ("ourselves.example", "failed - 5.4.6 dns"),
+    ("ipv6.example", "deferred - 4.4.1 connect"),
+    ("refusing.example", "deferred - 4.4.1 connect"),
+];
+
+fn world(peer: &SmtpSink) -> String {
+    let (good, dead) = (peer.ip(), fresh_loopback());
+    format!(
+        "host.example        A {good}
+         dead.example        A {dead}
+         broken.example      SERVFAIL
+         mute.example        SILENT
+         plain.example       MX 10 host.example
+         implicit.example    A {good}
+         mixedcase.example   MX 10 HOST.Example
+         second.example      MX 10 dead.example
+         second.example      MX 20 host.example
+         alias.example       CNAME plain.example
+         mxalias.example     MX 10 hostalias.example
+         hostalias.example   CNAME host.example
+         nullish.example     MX 0 .
+         nullish.example     MX 10 host.example
+         oneaddress.example  MX 10 nothing.host.example
+         oneaddress.example  MX 20 host.example
+         under_score.example MX 10 mx_1.under_score.example
+         mx_1.under_score.example A {good}
+         both.example        MX 10 dual.example
+         dual.example        AAAA ::1
+         dual.example        A {good}
+         half.example        MX 10 halfhost.example
+         halfhost.example    A {good}
+         halfhost.example    SERVFAIL AAAA
+         large.example       TRUNCATED
+         large.example       MX 10 host.example
+         slow.example        DELAY 300
+         slow.example        MX 10 host.example
+         onebroken.example   MX 10 broken.example
+         onebroken.example   MX 20 host.example
+         xn--mnchen-3ya.example MX 10 host.example
+         single              A {good}
+         servfail.example    SERVFAIL
+         refused.example     REFUSED
+         formerr.example     FORMERR
+         notimp.example      NOTIMP
+         garbage.example     GARBAGE
+         silent.example      SILENT
+         mxservfail.example  MX 10 broken.example
+         mxsilent.example    MX 10 mute.example
+         null.example        MX 0 .
+         sub.nodata.example  A {good}
+         noaddress.example   MX 10 nothing.host.example
+         address.example     MX 10 127.0.0.9
+         ourselves.example   MX 10 relay.test
+         ourselves.example   MX 20 host.example
+         relay.test          A {good}
+         ipv6.example        MX 10 six.example
+         six.example         AAAA ::1
+         refusing.example    MX 10 dead.example"
+    )
+}
+
+/// The only recipient's `outcome code enhanced stage`, whatever the case of its domain.
+fn summary(attempts: &[Value], recipient: &str) -> String {
+    let of = |attempt: &Value| attempt["recipients"][0]["recipient"].as_str().map(str::to_ascii_lowercase);
+    let Some(attempt) = attempts.iter().find(|attempt| of(attempt).as_deref() == Some(recipient)) else {
+        return "no record".to_owned();
+    };
+    let word = |name: &str| match &attempt["recipients"][0][name] {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    ["outcome", "code", "enhanced", "stage"].map(word).join(" ")
+}
+
+fn one_mail_to(relay: &Relay, recipient: &str) {
+    relay.submit("me@example.org", &[recipient], &message("m"));
+}
+
+#[test]
+fn the_dns_decides_where_a_mail_goes_and_what_it_lacks_is_told_apart() {
+    let peer = SmtpSink::start(Script::new());
+    let zones = Zones::start(&world(&peer));
+    let relay = Setup::mx(&zones, peer.port()).delivery("deliveryThreads: 50").build();
+    for (domain, _) in OUTCOMES {
+        one_mail_to(&relay, &format!("you@{domain}"));
+    }
+
+    relay.run_spool().expect(69);
+
+    let attempts = relay.attempts();
+    let mut wrong = Vec::new();
+    for (domain, expected) in OUTCOMES {
+        let seen = summary(&attempts, &format!("you@{domain}").to_ascii_lowercase());
+        if seen != *expected {
+            wrong.push(format!("{domain}: {seen}; expected {expected}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    for record in attempts.iter().map(|attempt| &attempt["recipients"][0]).filter(|record| record["stage"] == "dns") {
+        let cause = record["cause"].as_str().expect("a cause");
+        assert!(cause.contains(".example") || cause.contains("relay.test"), "it names no domain and no host: {record}");
+    }
+    assert_eq!(peer.violations(), Vec::<String>::new());
+}
+
+#[test]
+fn aliases_that_lead_nowhere_or_in_a_circle_end_at_once() {
+    let peer = SmtpSink::start(Script::new());
+    let zones = Zones::start(&format!(
+        "circle.example   CNAME circle2.example
+         circle2.example  CNAME circle.example
+         dangling.example CNAME nowhere.invalid
+         good.example     A {}",
+        peer.ip()
+    ));
+    let relay = Setup::mx(&zones, peer.port()).build();
+    for recipient in ["a@circle.example", "b@dangling.example", "c@good.example"] {
+        one_mail_to(&relay, recipient);
+    }
+
+    let [selected, delivered, deferred, failed, promoted, errors] = relay.run_spool().counts();
+
+    assert_eq!((selected, delivered, deferred + failed, promoted, errors), (3, 1, 2, 0, 0));
+    assert!(relay.attempts().iter().filter(|a| a["recipients"][0]["stage"] == "dns").count() == 2);
+}
+
+#[test]
+fn a_domain_is_looked_up_once_in_a_sweep() {
+    let peer = SmtpSink::start(Script::new());
+    let zones = Zones::start(&format!("one.example MX 10 mx.one.example\nmx.one.example A {}", peer.ip()));
+    let relay = Setup::mx(&zones, peer.port()).build();
+    for n in 0..6 {
+        one_mail_to(&relay, &format!("r{n}@one.example"));
+    }
+    relay.run_spool().expect(0);
+    assert_eq!(zones.queries_of("one.example", RecordType::MX), 1);
+    assert_eq!(zones.queries_of("mx.one.example", RecordType::A), 1);
+    assert_eq!(peer.transactions().len(), 6);
+}
+
+#[test]
+fn dead_dns_costs_no_mail_a_pass_and_says_so() {
+    for zone in ["one.example SILENT\ntwo.example SILENT", "one.example GARBAGE\ntwo.example GARBAGE"] {
+        let zones = Zones::start(zone);
+        let relay = Setup::mx(&zones, 25).limit(1).build();
+        one_mail_to(&relay, "a@one.example");
+        one_mail_to(&relay, "b@two.example");
+
+        let finished = relay.run_spool().expect(70);
+
+        assert_eq!(finished.counts()[1..5], [0; 4], "{zone}: {finished:?}");
+        assert!(finished.counts()[5] > 0, "{zone}: {finished:?}");
+        assert!(finished.stderr.contains("no name server answers"), "{finished:?}");
+        assert!(relay.attempts().iter().all(|attempt| attempt["counted"] == false), "{zone}");
+        assert_eq!((relay.size("temporary"), relay.size("permanent")), (0, 0), "still in the spool");
+    }
+}
+
+#[test]
+fn a_domain_that_does_not_exist_is_given_so_many_passes() {
+    let zones = Zones::start("other.example A 127.0.0.1");
+    let relay = Setup::mx(&zones, 25).limit(9).delivery("maxDnsProblemRetries: 2").build();
+    one_mail_to(&relay, "you@absent.example");
+    assert_eq!(relay.run_spool().expect(75).counts(), [1, 0, 1, 0, 0, 0]);
+    assert_eq!(relay.sweep().expect(75).counts(), [1, 0, 1, 0, 0, 0]);
+    assert_eq!(relay.sweep().expect(69).counts(), [1, 0, 0, 1, 0, 0], "not promoted: failed by itself");
+    let outcomes: Vec<_> = relay.attempts().iter().map(|a| a["recipients"][0]["outcome"].clone()).collect();
+    assert_eq!(outcomes, ["deferred", "deferred", "failed"]);
+    assert_eq!(relay.show_only("permanent")["attributes"]["is-delivery-permanent-error"], "true");
+    assert_eq!(relay.show_only("permanent")["attributes"]["delivery-error-code"], Value::Null);
+}
+
+#[test]
+fn a_gateway_that_does_not_resolve_is_only_ever_deferred() {
+    let zones = Zones::start("other.example A 127.0.0.1");
+    let dns = format!("dns: {{ servers: [\"{}\"], timeout: 1s, attempts: 1 }}", zones.address());
+    let relay = Setup::gateway("gw.absent.example:25").limit(9).top(&dns).build();
+    one_mail_to(&relay, "you@example.net");
+    assert_eq!(relay.run_spool().expect(75).counts(), [1, 0, 1, 0, 0, 0]);
+    assert_eq!(relay.sweep().expect(75).counts(), [1, 0, 1, 0, 0, 0]);
+    let mail = relay.show_only("temporary");
+    let error = mail["attributes"]["delivery-error"].as_str().expect("a sentence");
+    assert!(error.contains("gw.absent.example"), "{error}");
+}
+
+#[test]
+fn an_address_literal_is_its_own_next_hop() {
+    let peer = SmtpSink::start(Script::new());
+    let zones = Zones::start("other.example A 127.0.0.1");
+    let relay = Setup::mx(&zones, peer.port()).build();
+    let recipient = format!("you@[{}]", peer.ip());
+    one_mail_to(&relay, &recipient);
+    relay.run_spool().expect(0);
+    assert_eq!(peer.transactions()[0].recipients, [recipient]);
+}
+
+#[test]
+fn the_better_hosts_come_first_and_equal_ones_share() {
+    let best = SmtpSink::start(script!["MAIL" => "451 4.3.0 not here"]);
+    let equal = [SmtpSink::beside(&best, Script::new()), SmtpSink::beside(&best, Script::new())];
+    let last = SmtpSink::beside(&best, Script::new());
+    let zones = Zones::start(&format!(
+        "example.net MX 30 last.example.net
+         example.net MX 20 a.example.net
+         example.net MX 20 b.example.net
+         example.net MX 10 best.example.net
+         best.example.net A {}
+         a.example.net A {}
+         b.example.net A {}
+         last.example.net A {}",
+        best.ip(),
+        equal[0].ip(),
+        equal[1].ip(),
+        last.ip()
+    ));
+    let relay = Setup::mx(&zones, best.port()).build();
+    one_mail_to(&relay, "you@example.net");
+    relay.run_spool().expect(0);
+    let shares = equal.each_ref().map(|peer| peer.transactions().len());
+    assert_eq!((best.connections(), shares[0] + shares[1], last.connections()), (1, 1, 0));
+}
+
+#[test]
+fn mail_for_ourselves_is_no_delivery() {
+    let us = SmtpSink::start(Script::new());
+    let zones = Zones::start(&format!(
+        "loop.example MX 10 us.example
+         loop.example MX 10 worse.example
+         us.example A {}
+         worse.example A {}",
+        us.ip(),
+        fresh_loopback()
+    ));
+    let listen = format!("smtp: {{ listen: [\"{}\"] }}", us.address());
+    let relay = Setup::mx(&zones, us.port()).top(&listen).build();
+    one_mail_to(&relay, "you@loop.example");
+    relay.run_spool().expect(69);
+    assert_eq!(summary(&relay.attempts(), "you@loop.example"), "failed - 5.4.6 dns");
+    assert_eq!(us.connections(), 0);
+    assert_eq!(relay.mails("permanent")[0]["recipients"], json!(["you@loop.example"]));
+}
