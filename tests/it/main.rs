@@ -3,6 +3,7 @@
 mod architecture;
 mod dns;
 mod james;
+mod killed;
 mod outcomes;
 mod run;
 mod sink;
