@@ -39,10 +39,12 @@ pub(super) async fn run(app: &App, arguments: AttemptsArguments, out: &mut impl 
                 Format::Text => rows(attempt, &mut table),
             }
         }
+        if arguments.format == Format::Text {
+            write!(out, "{}", table.block(table::width()))?;
+        }
     }
-    if arguments.format == Format::Text {
-        let text = if number == 0 { "no attempts\n".to_owned() } else { table.render(table::width()) };
-        write!(out, "{text}")?;
+    if arguments.format == Format::Text && number == 0 {
+        writeln!(out, "no attempts")?;
     }
     Ok(Exit::Ok)
 }

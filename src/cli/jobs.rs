@@ -50,7 +50,7 @@ fn list(config: &Config, format: Format, out: &mut impl Write) -> Result<Exit, F
         }
     }
     if format == Format::Text {
-        write!(out, "{}", table.render(table::width()))?;
+        write!(out, "{}", table.block(table::width()))?;
     }
     Ok(Exit::Ok)
 }
@@ -98,7 +98,7 @@ fn runs(runs: &[Run], format: Format, out: &mut impl Write) -> Result<Exit, Fail
         }
     }
     if format == Format::Text {
-        let text = if runs.is_empty() { "no runs\n".to_owned() } else { table.render(table::width()) };
+        let text = if runs.is_empty() { "no runs\n".to_owned() } else { table.block(table::width()) };
         write!(out, "{text}")?;
     }
     Ok(Exit::Ok)
@@ -147,7 +147,7 @@ pub(super) fn schedules(
         }
     }
     if format == Format::Text {
-        write!(out, "{}", table.render(table::width()))?;
+        write!(out, "{}", table.block(table::width()))?;
     }
     Ok(Exit::Ok)
 }

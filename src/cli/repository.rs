@@ -13,10 +13,7 @@ use super::exit::{Exit, Failure};
 use super::table::{self, Table};
 use crate::config;
 use crate::mail::{AttributeValue, Mail, MailKey, Recorded, RepositoryPath, attribute};
-use crate::store::{Error, Listed, MailFilter, Place, Store, Time};
-
-/// Mails read from the store at once.
-const PAGE: usize = 200;
+use crate::store::{Error, Listed, MailFilter, Pages, Place, Time};
 
 pub(super) async fn run(app: &App, command: RepositoryCommand, out: &mut impl Write) -> Result<Exit, Failure> {
     match command {
@@ -32,6 +29,10 @@ pub(super) async fn run(app: &App, command: RepositoryCommand, out: &mut impl Wr
         }
         RepositoryCommand::Move { repository, which, to } => {
             let to = resolve(app, &to).await?;
+            if to == resolve(app, &repository).await? {
+                // Each would come to rest behind the others, and be met again.
+                return Err(Failure::new(Exit::Usage, format!("they are in {to} already")));
+            }
             act(app, &repository, &which, &Verb::Move { to }, out).await
         }
         RepositoryCommand::Remove { repository, which } => act(app, &repository, &which, &Verb::Remove, out).await,
@@ -72,7 +73,7 @@ async fn list(app: &App, format: Format, out: &mut impl Write) -> Result<Exit, F
         }
     }
     if format == Format::Text {
-        write!(out, "{}", table.render(table::width()))?;
+        write!(out, "{}", table.block(table::width()))?;
     }
     Ok(Exit::Ok)
 }
@@ -99,43 +100,50 @@ pub(super) async fn list_place(
     format: Format,
     out: &mut impl Write,
 ) -> Result<Exit, Failure> {
-    let mut pages = Pages::new(&app.store, place.clone(), filter.clone(), limit);
+    let mut pages = Pages::new(&*app.store, place.clone(), filter.clone()).limit(limit.unwrap_or(usize::MAX));
     let mut table = Table::new(&["KEY", "AGE", "PASSES", "CODE", "NEXT HOP", "SENDER", "RECIPIENT", "REPLY"]);
     let mut number = 0;
     while let Some(page) = pages.next().await? {
-        for listed in page {
-            number += 1;
-            match format {
-                Format::Json => writeln!(out, "{}", mail_json(&listed.mail))?,
-                Format::Text => table.row(&row(app, &listed).await?),
+        number += page.len();
+        match format {
+            Format::Json => page.iter().try_for_each(|listed| writeln!(out, "{}", mail_json(&listed.mail)))?,
+            Format::Text => {
+                rows(app, &page, &mut table).await?;
+                write!(out, "{}", table.block(table::width()))?;
             }
         }
     }
-    if format == Format::Text {
-        let text = if number == 0 { "no mails\n".to_owned() } else { table.render(table::width()) };
-        write!(out, "{text}")?;
+    if format == Format::Text && number == 0 {
+        writeln!(out, "no mails")?;
     }
     Ok(Exit::Ok)
 }
 
-async fn row(app: &App, listed: &Listed) -> Result<Vec<String>, Failure> {
+async fn rows(app: &App, page: &[Listed], table: &mut Table) -> Result<(), Failure> {
+    let mails: Vec<_> = page.iter().map(|listed| listed.mail.clone()).collect();
+    let outcomes = app.store.last_outcomes(&mails).await?;
+    for (listed, outcomes) in page.iter().zip(&outcomes) {
+        table.row(&row(listed, outcomes.first(), app.clock.now()));
+    }
+    Ok(())
+}
+
+fn row(listed: &Listed, last: Option<&Recorded>, now: Time) -> Vec<String> {
     let mail = &listed.mail;
-    let attempts = app.store.attempts_of(mail).await?;
-    let last = attempts.last().and_then(|attempt| attempt.recipients.first());
     let mark = if listed.in_hand { "*" } else { "" };
     let reply = last.map(said).or_else(|| mail.error.clone()).unwrap_or_default();
     let others = mail.envelope.recipients.len().saturating_sub(1);
     let first = mail.envelope.recipients.first().map(ToString::to_string).unwrap_or_default();
-    Ok(vec![
+    vec![
         format!("{}{mark}", mail.key),
-        table::age(app.clock.now() - listed.accepted),
+        table::age(now - listed.accepted),
         mail.passes().to_string(),
         last.and_then(|r| r.code).map_or("-".to_owned(), |code| code.to_string()),
         last.and_then(|r| r.next_hop.clone()).unwrap_or_else(|| "-".to_owned()),
         mail.envelope.reverse_path.to_string(),
         if others == 0 { first } else { format!("{first} +{others}") },
         reply,
-    ])
+    ]
 }
 
 /// The reply, or what stands for it.
@@ -285,7 +293,7 @@ async fn act_on_all(
     dry_run: bool,
     done: &mut Done,
 ) -> Result<(), Failure> {
-    let mut pages = Pages::new(&app.store, place.clone(), filter, None);
+    let mut pages = Pages::new(&*app.store, place.clone(), filter);
     while let Some(page) = pages.next().await? {
         for listed in page {
             match act_on(app, place, &listed, verb, dry_run, done).await {
@@ -374,30 +382,4 @@ fn filter_of(arguments: &FilterArguments, now: Time) -> Result<MailFilter, Failu
         after: arguments.newer.map(ago).transpose()?,
         passes: arguments.passes,
     })
-}
-
-/// A place's mails, page by page, as far as they were there at the start.
-struct Pages<'a> {
-    store: &'a Arc<dyn Store>,
-    place: Place,
-    filter: MailFilter,
-    after: Option<crate::store::Seq>,
-    left: usize,
-}
-
-impl<'a> Pages<'a> {
-    fn new(store: &'a Arc<dyn Store>, place: Place, filter: MailFilter, limit: Option<usize>) -> Self {
-        Self { store, place, filter, after: None, left: limit.unwrap_or(usize::MAX) }
-    }
-
-    async fn next(&mut self) -> Result<Option<Vec<Listed>>, Error> {
-        let limit = self.left.min(PAGE);
-        if limit == 0 {
-            return Ok(None);
-        }
-        let page = self.store.list(&self.place, &self.filter, self.after, limit).await?;
-        self.left -= page.len();
-        self.after = page.last().map(|listed| listed.seq).or(self.after);
-        Ok(if page.is_empty() { None } else { Some(page) })
-    }
 }

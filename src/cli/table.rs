@@ -9,46 +9,58 @@ use chrono::TimeDelta;
 const DEFAULT_WIDTH: usize = 160;
 
 /// Rows under a heading; the last column takes what room is left, and is cut there.
+///
+/// A long listing is written block by block, so that it need not be held: a column is as
+/// wide as its widest cell so far.
 pub(super) struct Table {
     heading: Vec<&'static str>,
     rows: Vec<Vec<String>>,
+    widths: Vec<usize>,
+    begun: bool,
 }
 
 impl Table {
     /// A table with these columns.
     pub(super) fn new(heading: &[&'static str]) -> Self {
-        Self { heading: heading.to_vec(), rows: Vec::new() }
+        let widths = heading.iter().map(|name| name.chars().count()).collect();
+        Self { heading: heading.to_vec(), rows: Vec::new(), widths, begun: false }
     }
 
     /// Adds a row; control characters are made visible, line ends become ` / `.
     pub(super) fn row(&mut self, cells: &[String]) {
-        self.rows.push(cells.iter().map(|cell| one_line(cell)).collect());
+        let cells: Vec<_> = cells.iter().map(|cell| one_line(cell)).collect();
+        for (width, cell) in self.widths.iter_mut().zip(&cells) {
+            *width = (*width).max(cell.chars().count());
+        }
+        self.rows.push(cells);
     }
 
-    /// The table for a terminal of `width` columns.
-    pub(super) fn render(&self, width: usize) -> String {
-        let last = self.heading.len().saturating_sub(1);
-        let widths: Vec<usize> = (0..last).map(|column| self.widest(column)).collect();
-        let used: usize = widths.iter().map(|w| w + 2).sum();
-        let room = width.saturating_sub(used).max(20);
+    /// The rows since the last block for a terminal of `width` columns, with the heading
+    /// above the first.
+    pub(super) fn block(&mut self, width: usize) -> String {
         let mut text = String::new();
-        let heading: Vec<String> = self.heading.iter().map(ToString::to_string).collect();
-        for row in std::iter::once(&heading).chain(&self.rows) {
-            let mut line = String::new();
-            for (cell, width) in row.iter().zip(&widths) {
-                // Writing to a String cannot fail.
-                let _ = write!(line, "{cell:<width$}  ");
-            }
-            line.push_str(&cut(row.get(last).map_or("", String::as_str), room));
-            text.push_str(line.trim_end());
-            text.push('\n');
+        if !std::mem::replace(&mut self.begun, true) {
+            let heading: Vec<String> = self.heading.iter().map(ToString::to_string).collect();
+            self.line(&heading, width, &mut text);
+        }
+        for row in std::mem::take(&mut self.rows) {
+            self.line(&row, width, &mut text);
         }
         text
     }
 
-    fn widest(&self, column: usize) -> usize {
-        let cells = self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
-        cells.chain([self.heading[column].len()]).max().unwrap_or(0)
+    fn line(&self, row: &[String], width: usize, text: &mut String) {
+        let last = self.heading.len().saturating_sub(1);
+        let widths = &self.widths[..last];
+        let used: usize = widths.iter().map(|width| width + 2).sum();
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(widths) {
+            // Writing to a String cannot fail.
+            let _ = write!(line, "{cell:<width$}  ");
+        }
+        line.push_str(&cut(row.get(last).map_or("", String::as_str), width.saturating_sub(used).max(20)));
+        text.push_str(line.trim_end());
+        text.push('\n');
     }
 }
 
@@ -111,7 +123,9 @@ mod tests {
         table.row(&["K1".into(), "3m".into(), "550 5.1.1 no such user here, whoever that may be".into()]);
         table.row(&["K22222".into(), "12h".into(), "two\r\nlines\x1b[31m".into()]);
         let expected = "KEY     AGE  REPLY\nK1      3m   550 5.1.1 no such u…\nK22222  12h  two / lines\\u{1b}[3…\n";
-        assert_eq!(table.render(33), expected);
+        assert_eq!(table.block(33), expected);
+        table.row(&["K333".into(), "1d".into(), "later".into()]);
+        assert_eq!(table.block(33), "K333    1d   later\n");
     }
 
     #[test]

@@ -40,6 +40,10 @@ macro_rules! store_contract {
             pages_are_filtered_and_in_order
             an_import_is_taken_once
             runs_are_recorded
+            the_last_outcome_of_each_recipient_is_found_over_splits
+            old_mails_are_purged_in_steps_unless_in_hand
+            a_report_goes_on_where_the_last_one_ended
+            a_backup_holds_everything_and_is_a_store
         }
     };
     ($open:expr; $($test:ident)*) => {$(
@@ -458,4 +462,99 @@ pub(super) async fn runs_are_recorded(open: Open, directory: &Path) {
     assert_eq!(store.runs(Some("retry-temporary"), 10).await.expect("runs").len(), 1);
     store.see_schedule("s", at(9)).await.expect("seen");
     assert_eq!(store.schedule_seen("s").await.expect("seen"), Some(at(9)));
+}
+
+pub(super) async fn the_last_outcome_of_each_recipient_is_found_over_splits(open: Open, directory: &Path) {
+    let store = open(directory);
+    insert(&*store, "K1", &["b@x.example", "c@x.example"]).await;
+    let mut claimed = claim_one(&*store, Place::Spool).await;
+    let first = store.begin_attempt(&claimed.claim, &claimed.mail.attributes, at(2)).await.expect("begun");
+    let both = [recorded("b@x.example", Outcome::Deferred), recorded("c@x.example", Outcome::Failed)];
+    store.record(&claimed.claim, first, &both, &[], 1000).await.expect("recorded");
+    let mut failed = claimed.mail.clone();
+    (failed.key, failed.envelope.recipients) = (key("K2"), vec![address("c@x.example")]);
+    claimed.mail.envelope.recipients = vec![address("b@x.example")];
+    let part = |mail: &Mail| Resting { mail: mail.clone(), place: Some(temporary()) };
+    let parts = vec![part(&claimed.mail), part(&failed)];
+    let settlement = Settlement { parts, attempt: Some(first), counted: true, outcomes: Vec::new() };
+    store.settle(&claimed.claim, &settlement, at(3)).await.expect("settled");
+    let claimed = claim_one_of(&*store, "K1").await;
+    let second = store.begin_attempt(&claimed.claim, &claimed.mail.attributes, at(4)).await.expect("begun");
+    let later = Recorded { code: Some(452), ..recorded("b@x.example", Outcome::Deferred) };
+    store.record(&claimed.claim, second, &[later], &[], 1000).await.expect("recorded");
+    insert(&*store, "K3", &["d@x.example"]).await;
+    let never = store.find(&Place::Spool, &key("K3")).await.expect("there").mail;
+    let last = store.last_outcomes(&[claimed.mail, failed, never]).await.expect("read");
+    assert_eq!((last[0][0].code, last[0].len()), (Some(452), 1));
+    assert_eq!((last[1][0].outcome, last[1].len()), (Outcome::Failed, 1));
+    assert!(last[2].is_empty());
+}
+
+/// Takes one mail of `temporary` in hand and gives the others back.
+async fn claim_one_of(store: &dyn Store, name: &str) -> Claimed {
+    let mut found = None;
+    for claimed in store.claim(&wanted(Place::Repository(temporary()), None), at(3)).await.expect("claimed") {
+        if claimed.claim.key == key(name) {
+            found = Some(claimed);
+        } else {
+            store.release(&claimed.claim).await.expect("released");
+        }
+    }
+    found.expect("it is there")
+}
+
+pub(super) async fn old_mails_are_purged_in_steps_unless_in_hand(open: Open, directory: &Path) {
+    let store = open(directory);
+    for n in 0..6 {
+        insert(&*store, &format!("K{n}"), &["b@x.example"]).await;
+        let claimed = claim_one(&*store, Place::Spool).await;
+        defer(&*store, &claimed, None, at(n)).await;
+    }
+    let held = claim_one_of(&*store, "K1").await;
+    let mut old = Old { place: Place::Repository(temporary()), before: at(5), upto: Seq(i64::MAX), after: None };
+    let (mut mails, mut steps) = (0, 0);
+    loop {
+        let purged = store.purge(&old, 2, at(9)).await.expect("purged");
+        (mails, steps, old.after) = (mails + purged.mails, steps + 1, purged.last);
+        if purged.last.is_none() {
+            break;
+        }
+    }
+    assert_eq!((mails, steps), (4, 3), "all but the one in hand and the one that is too young");
+    let left = store.list(&old.place, &MailFilter::default(), None, 9).await.expect("a page");
+    assert_eq!(left.iter().map(|l| l.mail.key.as_str()).collect::<Vec<_>>(), ["K1", "K5"]);
+    assert!(store.content(left[0].mail.message).read(0).is_ok_and(|octets| !octets.is_empty()));
+    store.release(&held.claim).await.expect("still ours");
+    assert_eq!(store.purge_attempts(at(10), 10, at(10)).await.expect("purged"), 4, "records of what is gone");
+}
+
+pub(super) async fn a_report_goes_on_where_the_last_one_ended(open: Open, directory: &Path) {
+    let store = open(directory);
+    assert_eq!(store.reported("r").await.expect("read"), None);
+    for upto in [Seq(7), Seq(9)] {
+        store.note_reported("r", upto).await.expect("noted");
+        assert_eq!(store.reported("r").await.expect("read"), Some(upto));
+    }
+    assert_eq!(store.reported("other").await.expect("read"), None);
+}
+
+pub(super) async fn a_backup_holds_everything_and_is_a_store(open: Open, directory: &Path) {
+    let store = open(directory);
+    insert(&*store, "K1", &["b@x.example"]).await;
+    let held = claim_one(&*store, Place::Spool).await;
+    let copy = directory.join("copy");
+    std::fs::create_dir(&copy).expect("made");
+    std::fs::write(copy.join("t.db"), "").expect("made");
+    store.backup(&copy.join("t.db")).await.expect("written");
+    assert!(store.backup(&copy.join("t.db")).await.is_err(), "nothing is overwritten");
+    drop(held);
+    let restored = open(&copy);
+    let claimed = claim_one_suspect(&*restored).await;
+    assert_eq!(claimed.mail.key, key("K1"), "what was in hand is free in the copy");
+    assert_eq!(restored.content(claimed.mail.message).read(0).expect("read"), b"Subject: x\r\n\r\nbody\r\n");
+}
+
+async fn claim_one_suspect(store: &dyn Store) -> Claimed {
+    let suspects = Wanted { suspects: true, ..wanted(Place::Spool, None) };
+    store.claim(&suspects, at(9)).await.expect("claimed").remove(0)
 }

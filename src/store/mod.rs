@@ -10,11 +10,13 @@
 //! refuse with [`Error::ClaimLost`] what a reaped process still wants to say.
 
 mod error;
+mod pages;
 mod sqlite;
 
 #[cfg(test)]
 mod contract;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +31,7 @@ use crate::mail::{
 };
 
 pub use error::{Error, Trouble};
+pub use pages::Pages;
 pub use sqlite::{SqliteStore, oldest_sqlite};
 
 /// What every call answers.
@@ -247,6 +250,28 @@ pub struct AttemptFilter {
     pub since: Option<Time>,
 }
 
+/// Mails that have been at rest for long.
+#[derive(Debug, Clone)]
+pub struct Old {
+    /// Where.
+    pub place: Place,
+    /// Came to rest before.
+    pub before: Time,
+    /// Only what had come to rest by then.
+    pub upto: Seq,
+    /// Only behind this one of the order: where the last step ended.
+    pub after: Option<Seq>,
+}
+
+/// What one step of a purge did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Purged {
+    /// Mails that are gone.
+    pub mails: usize,
+    /// Where the next step begins; `None` after the last.
+    pub last: Option<Seq>,
+}
+
 /// What became of a mail that was to be reprocessed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Respooled {
@@ -332,6 +357,10 @@ pub trait Store: Send + Sync {
     /// recipients it has.
     async fn attempts_of(&self, mail: &Mail) -> Result<Vec<Attempt>>;
 
+    /// For each mail the last outcome of each of its recipients, in their order, where one
+    /// is on record; dialogues are not read.
+    async fn last_outcomes(&self, mails: &[Mail]) -> Result<Vec<Vec<Recorded>>>;
+
     /// A page of all attempts, of mails that are gone too: oldest first, behind `after`.
     async fn attempts(
         &self,
@@ -350,13 +379,27 @@ pub trait Store: Send + Sync {
     /// Removes a mail; the action and the attempts stay on record.
     async fn remove(&self, place: &Place, key: &MailKey, now: Time) -> Result<()>;
 
+    /// Removes at most `batch` old mails that nobody has in hand; each is an action on record.
+    async fn purge(&self, old: &Old, batch: usize, now: Time) -> Result<Purged>;
+
+    /// Up to where a job of kind report has told of failures.
+    async fn reported(&self, job: &str) -> Result<Option<Seq>>;
+
+    /// Notes up to where a job of kind report has told of failures.
+    async fn note_reported(&self, job: &str, upto: Seq) -> Result<()>;
+
+    /// Writes the store as it is now into the empty file `to`, while others go on. Dropping
+    /// the future gives it up; what `to` holds then is of no use.
+    async fn backup(&self, to: &Path) -> Result<()>;
+
     /// When a service last saw a schedule.
     async fn schedule_seen(&self, schedule: &str) -> Result<Option<Time>>;
 
     /// Notes that a service saw a schedule.
     async fn see_schedule(&self, schedule: &str, now: Time) -> Result<()>;
 
-    /// Deletes attempt records of mails gone before `before`, at most `batch` mails; how many it was.
+    /// Deletes attempt records of mails gone before `before` and actions before it, at most
+    /// `batch` of each; the larger number of the two.
     async fn purge_attempts(&self, before: Time, batch: usize, now: Time) -> Result<usize>;
 
     /// Gives back room of what was deleted, in one short step; whether there is more to do.

@@ -224,7 +224,8 @@ pub(super) fn remove(connection: &Connection, place: &Place, key: &MailKey, now:
     note_action(connection, "remove", place, key, Some(&recipients), now)
 }
 
-fn note_action(
+/// Notes what was done to a mail otherwise than by delivery.
+pub(super) fn note_action(
     connection: &Connection,
     verb: &str,
     place: &Place,

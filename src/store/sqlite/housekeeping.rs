@@ -2,8 +2,8 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::super::{Result, Time};
-use super::messages;
+use super::super::{Old, Result, Seq, Time};
+use super::{filing, messages, rows};
 use crate::mail::MessageId;
 
 /// Free pages given back to the file system at once: 4 MiB.
@@ -12,16 +12,65 @@ const PAGES_AT_ONCE: i64 = 1024;
 /// Free pages that are kept for the next mails.
 const PAGES_KEPT: i64 = 2048;
 
-/// Whether any mail was gone before `before`.
-pub(super) fn any_released(connection: &Connection, before: Time) -> Result<bool> {
-    Ok(connection
-        .prepare_cached("SELECT 1 FROM released WHERE at < ?1 LIMIT 1")?
-        .exists([before.timestamp_millis()])?)
+/// The next old mails that nobody has in hand, with their places in the order.
+pub(super) fn old_mails(connection: &Connection, old: &Old, batch: usize) -> Result<Vec<(i64, Seq)>> {
+    let repository = rows::place_id(connection, &old.place)?;
+    let mut statement = connection.prepare_cached(
+        "SELECT id, seq FROM mail INDEXED BY mail_resting WHERE held = 0 AND repository = ?1 AND seq > ?2 \
+         AND seq <= ?3 AND last_updated < ?4 ORDER BY seq LIMIT ?5",
+    )?;
+    let after = old.after.map_or(i64::MIN, |seq| seq.0);
+    let batch = i64::try_from(batch).unwrap_or(i64::MAX);
+    let values = params![repository, after, old.upto.0, old.before.timestamp_millis(), batch];
+    let found = statement.query_map(values, |row| Ok((row.get(0)?, Seq(row.get(1)?))))?;
+    Ok(found.collect::<rusqlite::Result<_>>()?)
 }
 
-/// Deletes the attempts of mails gone before `before`, at most `batch` mails. Where a mail
-/// split off from one of them is still there, they wait for it.
-pub(super) fn purge_attempts(connection: &Connection, before: Time, batch: usize, now: Time) -> Result<usize> {
+/// Removes those of `ids` that are still there, old and at rest; how many it was.
+pub(super) fn purge(connection: &Connection, old: &Old, ids: &[i64], now: Time) -> Result<usize> {
+    let repository = rows::place_id(connection, &old.place)?;
+    let mut purged = 0;
+    for &id in ids {
+        let still = connection
+            .prepare_cached(
+                "SELECT key, recipients FROM mail WHERE id = ?1 AND held = 0 AND repository = ?2 AND last_updated < ?3",
+            )?
+            .query_row(params![id, repository, old.before.timestamp_millis()], |row| {
+                Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
+            })
+            .optional()?;
+        if let Some((key, recipients)) = still {
+            filing::take_out(connection, id, now)?;
+            filing::note_action(connection, "purge", &old.place, &rows::key(&key)?, Some(&recipients), now)?;
+            purged += 1;
+        }
+    }
+    Ok(purged)
+}
+
+/// Whether any mail was gone, or any action done, before `before`.
+pub(super) fn any_expired(connection: &Connection, before: Time) -> Result<bool> {
+    let before = before.timestamp_millis();
+    let released = connection.prepare_cached("SELECT 1 FROM released WHERE at < ?1 LIMIT 1")?.exists([before])?;
+    // The first action is the oldest: none behind it is looked at.
+    let acted = connection
+        .prepare_cached("SELECT 1 FROM (SELECT at FROM action ORDER BY id LIMIT 1) WHERE at < ?1")?
+        .exists([before])?;
+    Ok(released || acted)
+}
+
+/// Deletes the attempts of mails gone before `before`, and the actions before it, at most
+/// `batch` of each; the larger number of the two.
+pub(super) fn purge_records(connection: &Connection, before: Time, batch: usize, now: Time) -> Result<usize> {
+    let attempts = purge_attempts(connection, before, batch, now)?;
+    let actions = connection
+        .prepare_cached("DELETE FROM action WHERE at < ?1 AND id IN (SELECT id FROM action ORDER BY id LIMIT ?2)")?
+        .execute(params![before.timestamp_millis(), i64::try_from(batch).unwrap_or(i64::MAX)])?;
+    Ok(attempts.max(actions))
+}
+
+/// Where a mail split off from a gone one is still there, the attempts wait for it.
+fn purge_attempts(connection: &Connection, before: Time, batch: usize, now: Time) -> Result<usize> {
     let mut statement = connection.prepare_cached("SELECT key FROM released WHERE at < ?1 ORDER BY at LIMIT ?2")?;
     let batch = i64::try_from(batch).unwrap_or(i64::MAX);
     let keys = statement.query_map(params![before.timestamp_millis(), batch], |row| row.get::<_, String>(0))?;

@@ -5,6 +5,7 @@
 //! is asked of the kernel ([`instance`]). WAL and `synchronous=FULL`, always: group
 //! commit makes the sync nearly free, so there is no option to lose mail with.
 
+mod backup;
 mod claims;
 mod filing;
 mod housekeeping;
@@ -30,7 +31,7 @@ use rusqlite::Connection;
 use tokio::sync::OnceCell;
 
 use super::{
-    AttemptFilter, AttemptId, Claim, Claimed, Counts, Error, Listed, MailFilter, NewMail, Place, Reaped,
+    AttemptFilter, AttemptId, Claim, Claimed, Counts, Error, Listed, MailFilter, NewMail, Old, Place, Purged, Reaped,
     RepositorySize, Respooled, Result, Run, RunId, Seq, Settlement, Store, Time, Trouble, Wanted,
 };
 use crate::mail::{Attempt, Attributes, Content, DialogueEntry, Mail, MailKey, MessageId, Recorded, RepositoryPath};
@@ -243,6 +244,11 @@ impl Store for SqliteStore {
         self.read(move |connection| records::of_mail(connection, &mail)).await
     }
 
+    async fn last_outcomes(&self, mails: &[Mail]) -> Result<Vec<Vec<Recorded>>> {
+        let mails = mails.to_vec();
+        self.read(move |connection| mails.iter().map(|mail| records::last_outcomes(connection, mail)).collect()).await
+    }
+
     async fn attempts(
         &self,
         filter: &AttemptFilter,
@@ -278,6 +284,31 @@ impl Store for SqliteStore {
         self.write(move |connection| filing::remove(connection, &place, &key, now)).await
     }
 
+    async fn purge(&self, old: &Old, batch: usize, now: Time) -> Result<Purged> {
+        self.reap_dead(now).await?;
+        let wanted = old.clone();
+        let found = self.read(move |connection| housekeeping::old_mails(connection, &wanted, batch)).await?;
+        let Some(&(_, last)) = found.last() else { return Ok(Purged::default()) };
+        let more = found.len() == batch;
+        let (old, ids) = (old.clone(), found.into_iter().map(|(id, _)| id).collect::<Vec<_>>());
+        let mails = self.write(move |connection| housekeeping::purge(connection, &old, &ids, now)).await?;
+        Ok(Purged { mails, last: more.then_some(last) })
+    }
+
+    async fn reported(&self, job: &str) -> Result<Option<Seq>> {
+        let job = job.to_owned();
+        self.read(move |connection| runs::reported(connection, &job)).await
+    }
+
+    async fn note_reported(&self, job: &str, upto: Seq) -> Result<()> {
+        let job = job.to_owned();
+        self.write(move |connection| runs::note_reported(connection, &job, upto)).await
+    }
+
+    async fn backup(&self, to: &Path) -> Result<()> {
+        backup::write(&self.path, to).await
+    }
+
     async fn schedule_seen(&self, schedule: &str) -> Result<Option<Time>> {
         let schedule = schedule.to_owned();
         self.read(move |connection| runs::schedule_seen(connection, &schedule)).await
@@ -289,11 +320,11 @@ impl Store for SqliteStore {
     }
 
     async fn purge_attempts(&self, before: Time, batch: usize, now: Time) -> Result<usize> {
-        let due = self.read(move |connection| housekeeping::any_released(connection, before)).await?;
+        let due = self.read(move |connection| housekeeping::any_expired(connection, before)).await?;
         if !due {
             return Ok(0);
         }
-        self.write(move |connection| housekeeping::purge_attempts(connection, before, batch, now)).await
+        self.write(move |connection| housekeeping::purge_records(connection, before, batch, now)).await
     }
 
     async fn tidy(&self) -> Result<bool> {

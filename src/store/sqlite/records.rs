@@ -183,6 +183,30 @@ pub(super) fn of_mail(connection: &Connection, mail: &Mail) -> Result<Vec<Attemp
     Ok(attempts)
 }
 
+/// The last outcome of each recipient of a mail, in their order. Attempts are read from the
+/// last back, until every recipient has one.
+pub(super) fn last_outcomes(connection: &Connection, mail: &Mail) -> Result<Vec<Recorded>> {
+    let owed: Vec<String> = mail.envelope.recipients.iter().map(crate::mail::Address::mailbox).collect();
+    let mut last: Vec<Option<Recorded>> = vec![None; owed.len()];
+    let mut statement = connection.prepare_cached(
+        "SELECT id FROM attempt WHERE mail = ?1 OR id IN (SELECT shared.id FROM lineage \
+         JOIN attempt shared ON shared.mail = lineage.key AND shared.id <= lineage.upto \
+         WHERE lineage.mail = (SELECT id FROM mail WHERE key = ?1)) ORDER BY id DESC",
+    )?;
+    let mut attempts = statement.query([mail.key.as_str()])?;
+    while let Some(row) = attempts.next()?
+        && last.iter().any(Option::is_none)
+    {
+        for recorded in outcomes(connection, AttemptId(row.get(0)?))? {
+            let mailbox = recorded.recipient.mailbox();
+            if let Some(place) = owed.iter().position(|one| *one == mailbox) {
+                last[place].get_or_insert(recorded);
+            }
+        }
+    }
+    Ok(last.into_iter().flatten().collect())
+}
+
 /// A page of all attempts.
 pub(super) fn page(
     connection: &Connection,

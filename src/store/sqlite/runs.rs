@@ -47,6 +47,22 @@ pub(super) fn finish(
     Ok(())
 }
 
+/// Up to where a job has told of failures.
+pub(super) fn reported(connection: &Connection, job: &str) -> Result<Option<Seq>> {
+    Ok(connection
+        .prepare_cached("SELECT upto FROM reported WHERE job = ?1")?
+        .query_row([job], |row| row.get(0).map(Seq))
+        .optional()?)
+}
+
+/// Notes up to where a job has told of failures.
+pub(super) fn note_reported(connection: &Connection, job: &str, upto: Seq) -> Result<()> {
+    connection
+        .prepare_cached("INSERT INTO reported (job, upto) VALUES (?1, ?2) ON CONFLICT (job) DO UPDATE SET upto = ?2")?
+        .execute(params![job, upto.0])?;
+    Ok(())
+}
+
 /// The latest runs, newest first.
 pub(super) fn list(connection: &Connection, job: Option<&str>, limit: usize) -> Result<Vec<Run>> {
     let mut statement = connection.prepare_cached(
