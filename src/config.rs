@@ -27,8 +27,14 @@ pub const SPOOL_JOB: &str = "spool";
 
 /// What ships, and what runs where there is no file.
 const BUILT_IN: &str = include_str!("../redeliver.yaml");
-const BUILT_IN_JOBS: [(&str, &str); 1] = [("retry-temporary", include_str!("../jobs/retry-temporary.yaml"))];
-const BUILT_IN_SCHEDULES: [(&str, &str); 1] = [("retry-temporary", include_str!("../schedules/retry-temporary.yaml"))];
+const BUILT_IN_JOBS: [(&str, &str); 2] = [
+    ("report-permanent", include_str!("../jobs/report-permanent.yaml")),
+    ("retry-temporary", include_str!("../jobs/retry-temporary.yaml")),
+];
+const BUILT_IN_SCHEDULES: [(&str, &str); 2] = [
+    ("report-permanent", include_str!("../schedules/report-permanent.yaml")),
+    ("retry-temporary", include_str!("../schedules/retry-temporary.yaml")),
+];
 
 /// Everything that is configured.
 #[derive(Debug, Clone)]

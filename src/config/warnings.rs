@@ -49,6 +49,11 @@ impl Config {
                 found.push(format!("there is no folder {}: no {what} are configured", folder.display()));
             }
         }
+        for (name, job) in &self.jobs {
+            if matches!(job, jobs::Config::Report { mailing: None, .. }) {
+                found.push(format!("job {name}: the report is off: write an address into its list 'to'"));
+            }
+        }
         found.push(
             "senders are not told of failures, since no delivery status notifications are sent: \
              read the permanent repository"

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::mail::{Address, RepositoryPath};
 use crate::pipeline;
-use crate::yaml::{Fields, Node, Reading, boolean, choice, integer, nearest, positive_duration, text};
+use crate::yaml::{Fields, Node, Reading, Value, boolean, choice, integer, nearest, positive_duration, text};
 
 /// A job, by its kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,10 +28,8 @@ pub enum Config {
     Report {
         /// Whose failures.
         repository: RepositoryPath,
-        /// To whom.
-        to: Vec<Address>,
-        /// The address in `From:`; the reverse-path is null.
-        from: Address,
+        /// To whom and from whom; `None` switches the job off.
+        mailing: Option<Mailing>,
     },
     /// Writes one `.eml` per mail.
     Export {
@@ -67,6 +65,15 @@ impl Reprocess {
         let index = usize::try_from(attempts.saturating_sub(1)).unwrap_or(usize::MAX);
         self.spacing.get(index).or(self.spacing.last()).copied().unwrap_or(Duration::ZERO)
     }
+}
+
+/// Whom a report is mailed to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mailing {
+    /// To whom; at least one.
+    pub to: Vec<Address>,
+    /// The address in `From:`; the reverse-path is null.
+    pub from: Address,
 }
 
 /// The names a job may use; `None` where they could not be read, and nothing is checked.
@@ -190,15 +197,25 @@ fn read_purge(fields: &mut Fields<'_>, known: Known<'_>) -> Option<Config> {
     Some(Config::Purge { repository: repository?, older_than: older_than?, force })
 }
 
+/// An empty list of recipients switches a report off, so that one can ship without an
+/// address that would be somebody's.
 fn read_report(fields: &mut Fields<'_>, known: Known<'_>) -> Option<Config> {
     let address = |node: &Node| Address::parse(&text(node)?).map_err(|error| error.to_string());
     let repository = fields.required("repository", |node| known.repository(node));
     let to = fields.list("to", address);
     if to.is_none() {
-        fields.reading().problem(fields.place(), "key 'to' is missing");
+        fields.reading().problem(fields.place(), "key 'to' is missing: write '[]' to switch the report off");
     }
-    let from = fields.required("from", address);
-    Some(Config::Report { repository: repository?, to: to.filter(|to| !to.is_empty())?, from: from? })
+    let from = fields.optional("from", address);
+    let is_off =
+        fields.node("to").is_some_and(|node| matches!(&node.value, Value::Sequence(items) if items.is_empty()));
+    if is_off {
+        return Some(Config::Report { repository: repository?, mailing: None });
+    }
+    if fields.node("from").is_none() {
+        fields.reading().problem(fields.place(), "key 'from' is missing");
+    }
+    Some(Config::Report { repository: repository?, mailing: Some(Mailing { to: to?, from: from? }) })
 }
 
 fn read_export(fields: &mut Fields<'_>, known: Known<'_>) -> Option<Config> {
@@ -252,6 +269,7 @@ rde: [{match: AttemptsExhausted=2, mailet: ToRepository, repositoryPath: b/perma
         for text in [
             "kind: purge\nrepository: a/permanent\nolderThan: 90d\nforce: true",
             "kind: report\nrepository: a/permanent\nto: [a@x.example]\nfrom: b@x.example",
+            "kind: report\nrepository: a/permanent\nto: []",
             "kind: export\nrepository: a/permanent\ndirectory: out",
         ] {
             assert!(read(text).is_ok_and(|job| text.contains(job.kind())), "{text}");
@@ -281,6 +299,11 @@ rde: [{match: AttemptsExhausted=2, mailet: ToRepository, repositoryPath: b/perma
             ),
             ("kind: purge\nrepository: temporary", "f:1:1: key 'olderThan' is missing"),
             ("kind: report\nrepository: temporary\nfrom: a@x.example", "f:1:1: key 'to' is missing"),
+            ("kind: report\nrepository: temporary\nto: a@x.example", "f:1:1: key 'from' is missing"),
+            (
+                "kind: report\nrepository: temporary\nto: [nobody]\nfrom: a@x.example",
+                "f:3:6: the address has no domain",
+            ),
         ] {
             let told = read(text).expect_err(text);
             assert!(told.iter().any(|line| line.starts_with(expected)), "{expected}\n{told:#?}");

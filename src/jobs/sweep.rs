@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tracing::{error, info};
+use tracing::error;
 
+use super::runner;
 use crate::clock::Clock;
 use crate::delivery::Stop;
 use crate::mail::attribute;
@@ -80,21 +81,8 @@ impl Sweeper<'_> {
         let (run, upto) = self.store.start_run(&sweep.job, trigger, self.clock.now()).await?;
         let mut swept = Swept::default();
         let outcome = self.work(sweep, run, upto, &mut swept).await;
-        let failure = outcome.as_ref().err().map(ToString::to_string).or_else(|| swept.trouble.clone());
-        self.store.finish_run(run, swept.counts, failure.as_deref(), self.clock.now()).await?;
+        runner::finish(self.store, self.clock, run, &sweep.job, &outcome, &swept).await?;
         outcome?;
-        info!(
-            job = sweep.job,
-            run = run.0,
-            selected = swept.counts.selected,
-            delivered = swept.counts.delivered,
-            deferred = swept.counts.deferred,
-            failed = swept.counts.failed,
-            promoted = swept.counts.promoted,
-            errors = swept.counts.errors,
-            left = swept.left,
-            "run finished"
-        );
         Ok(swept)
     }
 

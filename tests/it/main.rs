@@ -3,6 +3,7 @@
 mod architecture;
 mod dns;
 mod james;
+mod job_kinds;
 mod killed;
 mod outcomes;
 mod run;

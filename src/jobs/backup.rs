@@ -1,0 +1,43 @@
+//! Job kind `backup`: one database file a run, which sqlite3 opens as it stands.
+
+use std::io;
+use std::path::Path;
+
+use super::directory::Directory;
+use super::runner::Runner;
+use super::sweep::Swept;
+use crate::store::Error;
+
+/// Writes the store as it is now into `directory`. `selected` stays 0: no mail is touched.
+pub(super) async fn run(runner: &Runner<'_>, directory: &Path, swept: &mut Swept) -> Result<(), Error> {
+    let written = write(runner, directory).await;
+    match written {
+        Ok(true) => {}
+        Ok(false) => swept.trouble = Some("the backup was given up: a stop was asked for".to_owned()),
+        Err(why) => swept.trouble = Some(format!("backup to {}: {why}", directory.display())),
+    }
+    Ok(())
+}
+
+/// Whether it came to its end before a stop.
+async fn write(runner: &Runner<'_>, directory: &Path) -> Result<bool, String> {
+    let told = |error: io::Error| error.to_string();
+    let directory = Directory::open(directory).map_err(told)?;
+    let part = directory.part().map_err(told)?;
+    let copied = tokio::select! {
+        copied = runner.store.backup(&part) => Some(copied),
+        () = runner.stop.gentle.cancelled() => None,
+    };
+    match copied {
+        Some(Ok(())) => {
+            // To the millisecond, so that no run takes another's name.
+            let name = runner.clock.now().format("redeliver-%Y%m%dT%H%M%S%.3fZ.db").to_string();
+            directory.keep(&name).and_then(|()| directory.sync()).map_err(told)?;
+            Ok(true)
+        }
+        other => {
+            directory.give_up().map_err(told)?;
+            other.map_or(Ok(false), |copied| copied.map(|()| true).map_err(|error| error.to_string()))
+        }
+    }
+}

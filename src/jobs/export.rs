@@ -1,0 +1,103 @@
+//! Job kind `export`: one `.eml` file per mail, byte for byte.
+
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::directory::Directory;
+use super::runner::Runner;
+use super::sweep::Swept;
+use crate::mail::{Content, MailKey, RepositoryPath};
+use crate::store::{Error, MailFilter, Pages, Place, Seq};
+
+/// Writes every mail of `repository` that was there when the run began into `directory`.
+/// What an earlier run wrote is left: the message behind a key never changes.
+pub(super) async fn run(
+    runner: &Runner<'_>,
+    repository: &RepositoryPath,
+    directory: &Path,
+    upto: Seq,
+    swept: &mut Swept,
+) -> Result<(), Error> {
+    let outcome = write_all(runner, repository, directory, upto, swept).await;
+    match outcome {
+        Ok(outcome) => {
+            if let Err(error) = outcome {
+                swept.trouble = Some(format!("export to {}: {error}", directory.display()));
+            }
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The outer error is the store's, the inner one the folder's.
+async fn write_all(
+    runner: &Runner<'_>,
+    repository: &RepositoryPath,
+    directory: &Path,
+    upto: Seq,
+    swept: &mut Swept,
+) -> Result<io::Result<()>, Error> {
+    let place = Place::Repository(repository.clone());
+    let directory = match Directory::open(directory) {
+        Ok(directory) => Arc::new(directory),
+        Err(error) => return Ok(Err(error)),
+    };
+    let mut pages = Pages::new(runner.store, place.clone(), MailFilter::default()).upto(upto);
+    while let Some(page) = pages.next().await? {
+        for listed in page {
+            if runner.is_stopped() {
+                swept.left = runner.store.size(&place).await?.saturating_sub(swept.counts.selected);
+                return Ok(directory.sync());
+            }
+            let content = runner.store.content(listed.mail.message);
+            let into = Arc::clone(&directory);
+            let name = file_name(&listed.mail.key);
+            let written = tokio::task::spawn_blocking(move || write_one(&into, &name, &*content)).await;
+            if let Err(error) = written.unwrap_or_else(|panic| Err(io::Error::other(panic))) {
+                return Ok(Err(error));
+            }
+            runner.handled(1, swept);
+        }
+    }
+    Ok(directory.sync())
+}
+
+fn write_one(directory: &Directory, name: &str, content: &dyn Content) -> io::Result<()> {
+    if directory.has(name) {
+        return Ok(());
+    }
+    let part = directory.part()?;
+    let mut file = OpenOptions::new().write(true).open(part)?;
+    let mut offset = 0;
+    loop {
+        let piece = content.read(offset)?;
+        if piece.is_empty() {
+            return directory.keep(name);
+        }
+        offset += piece.len() as u64;
+        file.write_all(&piece)?;
+    }
+}
+
+/// A name of the key alone: nothing that a sender wrote gets into it.
+fn file_name(key: &MailKey) -> String {
+    let safe =
+        |c: char| if c.is_ascii_alphanumeric() || c == '-' { c.to_string() } else { format!("%{:02X}", c as u32) };
+    key.as_str().chars().map(safe).chain([".eml".to_owned()]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_cannot_lead_out_of_the_folder() {
+        let name = |key: &str| file_name(&MailKey::parse(key).expect("a key"));
+        assert_eq!(name("01K6Z5R0QG3M4N5P6Q-1"), "01K6Z5R0QG3M4N5P6Q-1.eml");
+        assert_eq!(name("../x"), "%2E%2E%2Fx.eml");
+        assert_eq!(name("~a"), "%7Ea.eml");
+    }
+}

@@ -1,0 +1,85 @@
+//! Job kind `report`: a digest of new failures by cause, mailed to those who look after them.
+
+mod digest;
+mod message;
+
+use super::config::Mailing;
+use super::runner::{Order, Runner};
+use super::sweep::Swept;
+use crate::mail::{Envelope, MailKey, RepositoryPath, ReversePath};
+use crate::spool::{AcceptError, Submission};
+use crate::store::{Error, MailFilter, Pages, Place, Seq};
+use digest::Digest;
+use message::Heading;
+
+/// Mails what came to rest in `repository` since the last report, or with
+/// [`Order::all_due`] all there is. Nothing new: no mail. `selected` is the number of mails
+/// reported; each is reported once, also where a crash comes between, then perhaps twice.
+pub(super) async fn run(
+    runner: &Runner<'_>,
+    order: Order<'_>,
+    repository: &RepositoryPath,
+    mailing: Option<&Mailing>,
+    upto: Seq,
+    swept: &mut Swept,
+) -> Result<(), Error> {
+    let Some(mailing) = mailing else {
+        tracing::warn!(job = order.job, "the report is off: its list 'to' is empty");
+        return Ok(());
+    };
+    let after = if order.all_due { None } else { runner.store.reported(order.job).await? };
+    let Some(digest) = gather(runner, repository, after, upto).await? else {
+        swept.trouble = Some("the report was given up: a stop was asked for".to_owned());
+        return Ok(());
+    };
+    if digest.mails > 0
+        && let Err(error) = send(runner, repository, mailing, &digest).await
+    {
+        match error {
+            AcceptError::Store(error) => return Err(error),
+            other => swept.trouble = Some(format!("the report cannot be mailed: {other}")),
+        }
+        return Ok(());
+    }
+    runner.handled(digest.mails, swept);
+    runner.store.note_reported(order.job, upto).await
+}
+
+/// `None` where the run was stopped.
+async fn gather(
+    runner: &Runner<'_>,
+    repository: &RepositoryPath,
+    after: Option<Seq>,
+    upto: Seq,
+) -> Result<Option<Digest>, Error> {
+    let mut digest = Digest::default();
+    let place = Place::Repository(repository.clone());
+    let mut pages = Pages::new(runner.store, place, MailFilter::default()).after(after).upto(upto);
+    while let Some(page) = pages.next().await? {
+        if runner.is_stopped() {
+            return Ok(None);
+        }
+        let mails: Vec<_> = page.iter().map(|listed| listed.mail.clone()).collect();
+        let outcomes = runner.store.last_outcomes(&mails).await?;
+        for (listed, outcomes) in page.iter().zip(&outcomes) {
+            digest.add(listed, outcomes);
+        }
+    }
+    Ok(Some(digest))
+}
+
+async fn send(
+    runner: &Runner<'_>,
+    repository: &RepositoryPath,
+    mailing: &Mailing,
+    digest: &Digest,
+) -> Result<MailKey, AcceptError> {
+    let heading = Heading { mailing, now: runner.clock.now(), random: rand::random() };
+    let message = message::compose(&heading, repository, digest);
+    let mut incoming = runner.spool.incoming();
+    incoming.write(message.as_bytes()).await?;
+    let mut envelope = Envelope::new(ReversePath::Null, mailing.to.clone());
+    // Only then the header has octets outside ASCII.
+    envelope.smtputf8 = !message.is_ascii();
+    incoming.accept(Submission { envelope, name: None, import_digest: None }).await
+}

@@ -1,0 +1,206 @@
+//! Failures by cause.
+
+use std::collections::HashMap;
+
+use crate::mail::{Mail, MailKey, Recorded};
+use crate::store::{Listed, Time};
+
+/// Causes told apart at most; what comes after is counted together.
+const MAX_CAUSES: usize = 10_000;
+
+/// Mails named for each cause.
+const EXAMPLES: usize = 3;
+
+/// Characters of a reply that tell causes apart, and that are shown of an example.
+const TEXT: usize = 200;
+
+/// Why recipients failed: what is equal is one line of the report.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub(super) struct Cause {
+    pub(super) code: Option<u16>,
+    pub(super) enhanced: Option<String>,
+    pub(super) next_hop: Option<String>,
+    /// The reply without what differs from mail to mail.
+    pub(super) text: String,
+}
+
+/// The failures of one cause.
+#[derive(Debug, Clone)]
+pub(super) struct Group {
+    pub(super) recipients: u64,
+    /// When the oldest of the mails was accepted.
+    pub(super) oldest: Time,
+    pub(super) examples: Vec<Example>,
+}
+
+/// One mail of a group.
+#[derive(Debug, Clone)]
+pub(super) struct Example {
+    pub(super) key: MailKey,
+    pub(super) recipient: String,
+    /// As the peer said it.
+    pub(super) reply: String,
+}
+
+/// All failures of a report.
+#[derive(Debug, Default)]
+pub(super) struct Digest {
+    pub(super) mails: u64,
+    pub(super) recipients: u64,
+    /// Recipients whose cause was one too many.
+    pub(super) others: u64,
+    groups: HashMap<Cause, Group>,
+}
+
+impl Digest {
+    /// Adds a mail with the last outcome of each of its recipients.
+    pub(super) fn add(&mut self, listed: &Listed, outcomes: &[Recorded]) {
+        self.mails += 1;
+        for recorded in outcomes {
+            let said = recorded.reply.as_ref().or(recorded.cause.as_ref()).map_or("", String::as_str);
+            let cause = Cause {
+                code: recorded.code,
+                enhanced: recorded.enhanced.clone(),
+                next_hop: recorded.next_hop.clone(),
+                text: normalised(said),
+            };
+            self.count(cause, listed, &recorded.recipient.to_string(), said);
+        }
+        // Without an attempt on record: what the mail itself says.
+        for recipient in listed.mail.envelope.recipients.iter().skip(outcomes.len()) {
+            let said = own_words(&listed.mail);
+            let cause = Cause { text: normalised(said), ..Cause::default() };
+            self.count(cause, listed, &recipient.to_string(), said);
+        }
+    }
+
+    fn count(&mut self, cause: Cause, listed: &Listed, recipient: &str, said: &str) {
+        self.recipients += 1;
+        if self.groups.len() >= MAX_CAUSES && !self.groups.contains_key(&cause) {
+            self.others += 1;
+            return;
+        }
+        let empty = || Group { recipients: 0, oldest: listed.accepted, examples: Vec::new() };
+        let group = self.groups.entry(cause).or_insert_with(empty);
+        group.recipients += 1;
+        group.oldest = group.oldest.min(listed.accepted);
+        let key = &listed.mail.key;
+        if group.examples.len() < EXAMPLES && !group.examples.iter().any(|example| example.key == *key) {
+            let reply = said.chars().take(TEXT).collect();
+            group.examples.push(Example { key: key.clone(), recipient: recipient.to_owned(), reply });
+        }
+    }
+
+    /// The causes, the most frequent first.
+    pub(super) fn causes(&self) -> Vec<(&Cause, &Group)> {
+        let mut causes: Vec<_> = self.groups.iter().collect();
+        causes.sort_by(|(a, left), (b, right)| right.recipients.cmp(&left.recipients).then_with(|| a.cmp(b)));
+        causes
+    }
+}
+
+fn own_words(mail: &Mail) -> &str {
+    mail.error.as_deref().unwrap_or("no attempt is on record")
+}
+
+/// A reply without what differs from mail to mail: codes (they are told apart already),
+/// addresses, and words with digits such as queue ids, times and IP addresses.
+fn normalised(reply: &str) -> String {
+    let words = reply.lines().flat_map(|line| without_codes(line).split_whitespace());
+    let plain: Vec<_> = words.map(general).collect();
+    plain.join(" ").chars().take(TEXT).collect()
+}
+
+/// A reply line without reply code and enhanced status code.
+fn without_codes(line: &str) -> &str {
+    let code = |c: &u8| c.is_ascii_digit();
+    let bytes = line.as_bytes();
+    let rest = match bytes {
+        [a, b, c, b' ' | b'-', ..] if [a, b, c].into_iter().all(code) => &line[4..],
+        [a, b, c] if [a, b, c].into_iter().all(code) => "",
+        _ => line,
+    };
+    let (first, behind) = rest.split_once(' ').unwrap_or((rest, ""));
+    let enhanced = first.split('.').count() == 3 && first.split('.').all(|n| n.parse::<u16>().is_ok());
+    if enhanced { behind } else { rest }
+}
+
+fn general(word: &str) -> &str {
+    match word {
+        _ if word.contains('@') => "<address>",
+        _ if word.contains(|c: char| c.is_ascii_digit()) => "#",
+        _ => word,
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use chrono::DateTime;
+
+    use super::*;
+    use crate::mail::{Address, Attributes, Envelope, MessageFacts, MessageId, Outcome, ReversePath, Stage};
+    use crate::store::Seq;
+
+    /// A failed mail with one recipient who was refused in these words.
+    pub(in crate::jobs::report) fn failure(key: &str, recipient: &str, code: u16, reply: &str) -> (Listed, Recorded) {
+        let recipient = Address::parse(recipient).expect("an address");
+        let time = DateTime::from_timestamp(1_700_000_000, 0).expect("in range");
+        let mail = Mail {
+            key: MailKey::parse(key).expect("a key"),
+            name: key.to_owned(),
+            origin: None,
+            envelope: Envelope::new(ReversePath::Null, vec![recipient.clone()]),
+            attributes: Attributes::default(),
+            state: "relay".to_owned(),
+            error: None,
+            last_updated: time,
+            header_prefix: String::new(),
+            message: MessageId(1),
+            facts: MessageFacts::default(),
+            recorded: Vec::new(),
+        };
+        let mut recorded = Recorded::without_contact(recipient, Outcome::Failed, Stage::Rcpt, String::new(), time);
+        recorded.code = Some(code);
+        recorded.reply = Some(reply.to_owned());
+        recorded.next_hop = Some("x.example".to_owned());
+        (Listed { mail, seq: Seq(1), accepted: time, in_hand: false }, recorded)
+    }
+
+    #[test]
+    fn what_differs_from_mail_to_mail_does_not_tell_causes_apart() {
+        for (reply, text) in [
+            ("550 5.1.1 <b@x.example>: no such user", "<address> no such user"),
+            ("550-5.7.1 blocked [192.0.2.1]\n550 5.7.1 see 4bXy12", "blocked # see #"),
+            ("250", ""),
+            ("no route to host", "no route to host"),
+            ("", ""),
+        ] {
+            assert_eq!(normalised(reply), text, "{reply}");
+        }
+    }
+
+    #[test]
+    fn failures_are_grouped_the_most_frequent_first() {
+        let mut digest = Digest::default();
+        for (key, recipient, code, reply) in [
+            ("K1", "a@x.example", 552, "552 5.2.2 over quota"),
+            ("K2", "b@x.example", 550, "550 5.1.1 <b@x.example> unknown"),
+            ("K3", "c@x.example", 550, "550 5.1.1 <c@x.example> unknown"),
+            ("K4", "d@x.example", 550, "550 5.1.1 <d@x.example> unknown"),
+            ("K5", "e@x.example", 550, "550 5.1.1 <e@x.example> unknown"),
+        ] {
+            let (listed, recorded) = failure(key, recipient, code, reply);
+            digest.add(&listed, &[recorded]);
+        }
+        let (mut listed, _) = failure("K6", "f@x.example", 0, "");
+        listed.mail.error = Some("why".to_owned());
+        digest.add(&listed, &[]);
+        let causes = digest.causes();
+        let told: Vec<_> = causes.iter().map(|(cause, group)| (cause.code, group.recipients)).collect();
+        assert_eq!((digest.mails, digest.recipients), (6, 6));
+        assert_eq!(told, [(Some(550), 4), (None, 1), (Some(552), 1)]);
+        assert_eq!(causes[0].1.examples.len(), EXAMPLES);
+        assert_eq!(causes[0].1.examples[0].reply, "550 5.1.1 <b@x.example> unknown");
+        assert_eq!(causes[1].0.text, "why");
+    }
+}
