@@ -68,7 +68,7 @@ fn follow<'a>(
 
 fn edges<'a>(name: &str, drafts: &'a [Draft<'a>]) -> Vec<(&'a DraftRule, &'a str)> {
     let rules = drafts.iter().filter(|draft| draft.name == name).flat_map(|draft| &draft.rules);
-    rules.filter_map(|draft| Some((draft, draft.rule.edge()?))).collect()
+    rules.flat_map(|draft| draft.rule.edges().map(move |edge| (draft, edge))).collect()
 }
 
 /// What one attempt leaves over is for the next pass, not for another attempt in this one.

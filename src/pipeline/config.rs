@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::check;
 use super::mailet::Mailet;
 use super::matcher::Matcher;
+use super::on_exception::OnException;
 use super::remote_delivery::RemoteDelivery;
 use crate::delivery;
 use crate::mail::RepositoryPath;
@@ -34,6 +35,7 @@ pub(super) struct Rule {
     /// `notmatch`: the mailet is for those that the matcher does not match.
     pub(super) inverted: bool,
     pub(super) mailet: Mailet,
+    pub(super) on_exception: OnException,
 }
 
 /// What rules may name.
@@ -60,18 +62,22 @@ pub(super) struct DraftRule {
 }
 
 impl Rule {
-    /// The processor it leads to.
-    pub(super) fn edge(&self) -> Option<&str> {
-        match &self.mailet {
-            Mailet::RemoteDelivery(mailet) => Some(&mailet.bounce_processor),
-            Mailet::ToProcessor(mailet) => Some(&mailet.processor),
+    /// The processors it leads to.
+    pub(super) fn edges(&self) -> impl Iterator<Item = &str> {
+        let of_mailet = match &self.mailet {
+            Mailet::RemoteDelivery(mailet) => Some(mailet.bounce_processor.as_str()),
+            Mailet::ToProcessor(mailet) => Some(mailet.processor.as_str()),
             _ => None,
-        }
+        };
+        of_mailet.into_iter().chain(self.on_exception.edge())
     }
 
     /// Whether nobody passes it: its mailet takes whatever the mail.
     pub(super) fn takes_all(&self) -> bool {
-        !self.inverted && self.matcher.is_certain() && self.mailet.consumes()
+        !self.inverted
+            && self.matcher.is_certain()
+            && self.mailet.consumes()
+            && self.on_exception != OnException::Ignore
     }
 
     fn remote_delivery(&self) -> Option<&RemoteDelivery> {
@@ -184,6 +190,17 @@ impl Config {
         found.into_iter().map(|mailet| &mailet.delivery).collect()
     }
 
+    /// What every `MetricsMailet` has counted, by name.
+    pub(super) fn metrics(&self) -> BTreeMap<&str, u64> {
+        let mut counts = BTreeMap::new();
+        for rule in self.rules() {
+            if let Mailet::Metrics(mailet) = &rule.mailet {
+                *counts.entry(mailet.name.as_str()).or_default() += mailet.count();
+            }
+        }
+        counts
+    }
+
     /// How many attempts a mail gets that is sent through `processor` again and again;
     /// `None` without limit.
     pub fn attempts(&self, processor: &str) -> Option<u32> {
@@ -245,7 +262,7 @@ impl Config {
         let mut waiting = vec![processor];
         while let Some(name) = waiting.pop() {
             if found.insert(name) {
-                waiting.extend(self.rules_of(name).iter().filter_map(Rule::edge));
+                waiting.extend(self.rules_of(name).iter().flat_map(Rule::edges));
             }
         }
         found
@@ -285,11 +302,19 @@ fn read_rule(node: &Node, known: &Known<'_>, reading: &Reading) -> Option<DraftR
         // Without knowing the mailet its parameters cannot be told from mistakes.
         return None;
     };
+    // SetMailAttribute takes all keys that are left.
+    let on_exception = OnException::read(&mut fields, known);
     let mailet = Mailet::read(&name, &mut fields, known);
-    let edge = fields.node_if_known("bounceProcessor").or_else(|| fields.node_if_known("processor"));
+    let edges = ["bounceProcessor", "processor", "onMailetException"];
+    let edge = edges.into_iter().find_map(|key| fields.node_if_known(key));
     fields.finish();
     Some(DraftRule {
-        rule: Rule { matcher: matcher?, inverted: match_node.is_none() && notmatch_node.is_some(), mailet: mailet? },
+        rule: Rule {
+            matcher: matcher?,
+            inverted: match_node.is_none() && notmatch_node.is_some(),
+            mailet: mailet?,
+            on_exception,
+        },
         matcher_place: match_node.or(notmatch_node).map_or(node.place, |node| node.place),
         edge_place: edge.map_or(node.place, |node| node.place),
     })

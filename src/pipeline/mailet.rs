@@ -2,7 +2,9 @@
 
 use super::add_header::AddHeader;
 use super::config::Known;
+use super::log_message::LogMessage;
 use super::mail_attribute::{RemoveMailAttribute, SetMailAttribute};
+use super::metrics_mailet::MetricsMailet;
 use super::part::Part;
 use super::remote_delivery::RemoteDelivery;
 use super::set_error_message::SetErrorMessage;
@@ -31,10 +33,14 @@ pub(super) enum Mailet {
     SetErrorMessage(SetErrorMessage),
     /// A header field in front.
     AddHeader(AddHeader),
+    /// A line in the log.
+    LogMessage(LogMessage),
+    /// Counted.
+    Metrics(MetricsMailet),
 }
 
 /// The names of all mailets, for "did you mean".
-const NAMES: [&str; 8] = [
+const NAMES: [&str; 10] = [
     "RemoteDelivery",
     "ToRepository",
     "ToProcessor",
@@ -43,6 +49,8 @@ const NAMES: [&str; 8] = [
     "RemoveMailAttribute",
     "SetErrorMessage",
     "AddHeader",
+    "LogMessage",
+    "MetricsMailet",
 ];
 
 /// Where a part goes after a mailet.
@@ -63,6 +71,18 @@ pub(super) struct Ended {
     pub(super) uncounted: Vec<Recorded>,
 }
 
+/// A part whose mailet failed by a fault of ours, with the cause.
+pub(super) struct Failed {
+    pub(super) part: Part,
+    pub(super) cause: String,
+}
+
+impl Failed {
+    pub(super) fn new(part: Part, cause: String) -> Box<Self> {
+        Box::new(Self { part, cause })
+    }
+}
+
 impl Ended {
     pub(super) fn new(part: Part, end: End) -> Self {
         Self { part, end, uncounted: Vec::new() }
@@ -81,6 +101,8 @@ impl Mailet {
             "RemoveMailAttribute" => RemoveMailAttribute::read(fields).map(Self::RemoveMailAttribute),
             "SetErrorMessage" => SetErrorMessage::read(fields).map(Self::SetErrorMessage),
             "AddHeader" => AddHeader::read(fields).map(Self::AddHeader),
+            "LogMessage" => Some(Self::LogMessage(LogMessage::read(fields))),
+            "MetricsMailet" => MetricsMailet::read(fields).map(Self::Metrics),
             _ => None,
         }
     }
@@ -96,8 +118,9 @@ impl Mailet {
         })
     }
 
-    pub(super) async fn run(&self, part: Part, pass: &Pass<'_>) -> Vec<Step> {
-        match self {
+    /// Does what it does with a part. `Err`: by a fault of ours it could not.
+    pub(super) async fn run(&self, part: Part, pass: &Pass<'_>) -> Result<Vec<Step>, Box<Failed>> {
+        Ok(match self {
             Self::RemoteDelivery(mailet) => mailet.run(part, pass).await,
             Self::ToRepository(mailet) => mailet.run(part, pass),
             Self::ToProcessor(mailet) => mailet.run(part),
@@ -106,7 +129,9 @@ impl Mailet {
             Self::RemoveMailAttribute(mailet) => mailet.run(part),
             Self::SetErrorMessage(mailet) => mailet.run(part),
             Self::AddHeader(mailet) => mailet.run(part),
-        }
+            Self::LogMessage(mailet) => return mailet.run(part, pass).await,
+            Self::Metrics(mailet) => mailet.run(part),
+        })
     }
 
     /// Whether it leaves nothing for the next rule.
@@ -114,6 +139,7 @@ impl Mailet {
         match self {
             Self::RemoteDelivery(_) | Self::ToProcessor(_) | Self::Null => true,
             Self::ToRepository(mailet) => !mailet.pass_through,
+            Self::LogMessage(mailet) => !mailet.pass_through,
             _ => false,
         }
     }

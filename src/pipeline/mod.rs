@@ -7,10 +7,13 @@
 mod add_header;
 mod check;
 mod config;
+mod log_message;
 mod mail_attribute;
 mod mailet;
 mod matcher;
+mod metrics_mailet;
 mod null;
+mod on_exception;
 mod part;
 mod remote_delivery;
 mod run;
@@ -20,6 +23,7 @@ mod tests;
 mod to_processor;
 mod to_repository;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -136,6 +140,11 @@ impl Pipeline {
     /// The configuration it was made of.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// What every `MetricsMailet` has counted in this process, by name.
+    pub fn metrics(&self) -> BTreeMap<&str, u64> {
+        self.config.metrics()
     }
 
     /// Runs `mail` from the processor its state names to its ends; every recipient is in

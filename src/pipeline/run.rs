@@ -1,9 +1,11 @@
 //! The way of one mail: rule by rule, part by part, to its ends.
 
 use chrono::{DateTime, Utc};
+use tracing::warn;
 
 use super::config::{ERROR_PROCESSOR, ERROR_REPOSITORY, Rule, error_repository};
-use super::mailet::{Ended, Step};
+use super::mailet::{Ended, Failed, Step};
+use super::on_exception::OnException;
 use super::part::Part;
 use super::{Disposition, End, Pass, Verdict};
 use crate::mail::{AttributeValue, Mail, MailKey, Outcome, Recorded, attribute};
@@ -96,12 +98,16 @@ fn enter(mut part: Part, processor: Option<String>, pass: &Pass<'_>) -> Moved {
 
 /// Hands a part to processor `error` with the cause.
 fn fail(mut part: Part, cause: String, pass: &Pass<'_>) -> Moved {
-    part.mail.attributes.set(attribute::MAILET_ERROR, AttributeValue::Text(cause.clone()));
-    part.mail.error = Some(cause);
+    note_failure(&mut part, cause);
     if part.trail.erred {
         return Moved::Ended(Ended::new(part, End::Repository(error_repository())));
     }
     enter(part, Some(ERROR_PROCESSOR.to_owned()), pass)
+}
+
+fn note_failure(part: &mut Part, cause: String) {
+    part.mail.attributes.set(attribute::MAILET_ERROR, AttributeValue::Text(cause.clone()));
+    part.mail.error = Some(cause);
 }
 
 /// Puts a part through its next rule: the matched recipients first, then the others.
@@ -115,16 +121,40 @@ async fn one_rule(waiting: Waiting, pass: &Pass<'_>) -> Vec<Moved> {
     let (matched, others) = matched_and_others(rule, part);
     let mut moved = Vec::new();
     if let Some(part) = matched {
-        for step in rule.mailet.run(part, pass).await {
-            moved.push(match step {
-                Step::Next(part) => Moved::On(Waiting { part, rule: at + 1 }),
-                Step::Go(part, processor) => enter(part, Some(processor), pass),
-                Step::End(ended) => Moved::Ended(ended),
-            });
+        match rule.mailet.run(part, pass).await {
+            Ok(steps) => moved.extend(steps.into_iter().map(|step| step_on(step, at, pass))),
+            Err(failed) => moved.push(failed_on(*failed, rule, at, pass)),
         }
     }
     moved.extend(others.map(|part| Moved::On(Waiting { part, rule: at + 1 })));
     moved
+}
+
+fn step_on(step: Step, at: usize, pass: &Pass<'_>) -> Moved {
+    match step {
+        Step::Next(part) => Moved::On(Waiting { part, rule: at + 1 }),
+        Step::Go(part, processor) => enter(part, Some(processor), pass),
+        Step::End(ended) => Moved::Ended(ended),
+    }
+}
+
+/// Where a part goes whose mailet failed, as the rule says.
+fn failed_on(failed: Failed, rule: &Rule, at: usize, pass: &Pass<'_>) -> Moved {
+    let Failed { mut part, cause } = failed;
+    warn!(mail.id = %part.mail.key, processor = part.mail.state, rule = at, %cause, "a mailet failed");
+    match &rule.on_exception {
+        OnException::Error => fail(part, cause, pass),
+        OnException::Ignore => Moved::On(Waiting { part, rule: at + 1 }),
+        OnException::Propagate => {
+            note_failure(&mut part, cause);
+            part.trail.erred = true;
+            Moved::Ended(Ended::new(part, End::Repository(error_repository())))
+        }
+        OnException::Processor(name) => {
+            note_failure(&mut part, cause);
+            enter(part, Some(name.clone()), pass)
+        }
+    }
 }
 
 /// Splits by the rule's matcher and notes on which side the limit of passes decided.

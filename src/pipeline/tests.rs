@@ -108,9 +108,33 @@ struct Ran {
     begun: Vec<Attributes>,
 }
 
+/// A store that cannot be read.
+struct Unreadable;
+
+#[async_trait]
+impl Checkpoint for Unreadable {
+    async fn begin(&self, _: &Attributes) -> Result<(), NotBegun> {
+        Ok(())
+    }
+    async fn record(&self, _: &[Recorded], _: &[DialogueEntry]) {}
+    fn content(&self) -> Arc<dyn Content> {
+        Arc::new(Unreadable)
+    }
+}
+
+impl Content for Unreadable {
+    fn read(&self, _: u64) -> std::io::Result<Vec<u8>> {
+        Err(std::io::Error::other("the disk is gone"))
+    }
+}
+
+fn pipeline(config: Config, script: &Arc<Script>) -> Pipeline {
+    Pipeline::new(config, |_| Ok(Arc::new(Arc::clone(script)))).expect("a pipeline")
+}
+
 async fn run(config: Config, mail: Mail) -> Ran {
     let script = Arc::new(Script::default());
-    let pipeline = Pipeline::new(config, |_| Ok(Arc::new(Arc::clone(&script)))).expect("a pipeline");
+    let pipeline = pipeline(config, &script);
     let (notes, next) = (Notes::default(), AtomicU64::new(0));
     let new_key = || MailKey::parse(&format!("NEW{}", next.fetch_add(1, Ordering::Relaxed))).expect("a key");
     let ends = pipeline.run(mail, &notes, DateTime::UNIX_EPOCH, &new_key).await;
@@ -272,6 +296,49 @@ rest: [{mailet: ToRepository, repositoryPath: sqlite://var/held}]
     assert_eq!(picture(&ran.ends), ["Failed WHOLE a -> dropped"]);
 }
 
+#[tokio::test]
+async fn a_mailet_that_fails_hands_its_mail_where_the_rule_says() {
+    for (on_exception, expected) in [
+        ("", "Error WHOLE d1 -> set-aside"),
+        (", onMailetException: error", "Error WHOLE d1 -> set-aside"),
+        (", onMailetException: ignore", "Delivered WHOLE d1 -> delivered"),
+        (", onMailetException: propagate", "Error WHOLE d1 -> error"),
+        (", onMailetException: other", "Deferred WHOLE d1 -> other"),
+        (", onMatchException: nomatch", "Error WHOLE d1 -> set-aside"),
+        (", headers: false", "Delivered WHOLE d1 -> delivered"),
+    ] {
+        let text = format!(
+            "relay: [{{mailet: LogMessage{on_exception}}}, {{mailet: RemoteDelivery, bounceProcessor: other}}]\n\
+             other: [{{mailet: ToRepository, repositoryPath: other}}]\n\
+             error: [{{mailet: ToRepository, repositoryPath: set-aside}}]\n"
+        );
+        let pipeline = pipeline(read(&text).expect("valid"), &Arc::default());
+        let new_key = || MailKey::parse("NEW").expect("a key");
+        let ends =
+            pipeline.run(mail("s@x.example", &["d1@x.example"]), &Unreadable, DateTime::UNIX_EPOCH, &new_key).await;
+        assert_eq!(picture(&ends), [expected], "{on_exception}");
+        if !expected.starts_with("Delivered") {
+            let cause = "LogMessage cannot read the message: the disk is gone";
+            assert_eq!(ends[0].mail.error.as_deref(), Some(cause));
+            let attribute = ends[0].mail.attributes.get(attribute::MAILET_ERROR);
+            assert_eq!(attribute, Some(&AttributeValue::Text(cause.to_owned())));
+        }
+    }
+}
+
+#[tokio::test]
+async fn metrics_mailets_count_by_name() {
+    let text = "relay: [{mailet: MetricsMailet, metricName: in}, {match: RecipientIs=d1@x.example, mailet: MetricsMailet, metricName: d1}, {mailet: LogMessage, passThrough: false}]";
+    let script = Arc::new(Script::default());
+    let pipeline = pipeline(read(text).expect("valid"), &script);
+    let new_key = || MailKey::parse("NEW").expect("a key");
+    for recipient in ["d1@x.example", "d2@x.example"] {
+        let ends = pipeline.run(mail("<>", &[recipient]), &Notes::default(), DateTime::UNIX_EPOCH, &new_key).await;
+        assert_eq!(ends[0].end, End::Dropped, "LogMessage without passThrough ends it");
+    }
+    assert_eq!(pipeline.metrics(), BTreeMap::from([("d1", 1), ("in", 2)]));
+}
+
 #[test]
 fn every_mistake_has_its_line_and_says_what_would_be_right() {
     let rule = |text: &str| format!("p:\n  - {{{text}}}\n  - {{mailet: 'Null'}}\n");
@@ -294,6 +361,18 @@ fn every_mistake_has_its_line_and_says_what_would_be_right() {
         (rule("match: AttemptsExhausted=3, mailet: 'Null'"), "f:2:13: AttemptsExhausted never matches: no AtMost counts 'AT_MOST_EXECUTIONS'"),
         (rule("match: {Adn: [All]}, mailet: 'Null'"), "f:2:14: unknown matcher 'Adn'"),
         (rule("match: {And: All}, mailet: 'Null'"), "f:2:19: And takes a list of matchers"),
+        (rule("mailet: LogMessage, body: true"), "f:2:32: message bodies are never logged"),
+        (rule("mailet: MetricsMailet"), "f:2:5: key 'metricName' is missing"),
+        (rule("mailet: 'Null', onMailetException: ignroe"), "there is no processor 'ignroe'"),
+        (rule("mailet: 'Null', onMatchException: noamtch"), "known are also the words nomatch, matchall, propagate"),
+        (
+            "p: [{mailet: 'Null', onMailetException: ignore}]".into(),
+            "f:1:1: processor 'p' has an open end",
+        ),
+        (
+            "p: [{mailet: LogMessage, onMailetException: q}, {mailet: 'Null'}]\nq: [{mailet: ToProcessor, processor: p}]".into(),
+            "f:2:38: a circle of processors: p -> q -> p",
+        ),
         (delivery("maxRetries: 3"), "maxRetries can only be 0, not the number 3: a mail is tried once per pass; a job with a schedule"),
         (delivery("delayTime: 5s"), "delayTime must be empty"),
         (delivery("deliveryThreads: 0"), "a whole number from 1 to 10000 is expected here, not the number 0"),
