@@ -17,9 +17,9 @@ use crate::support::zones::Zones;
 type Row = (&'static str, Script, &'static str, usize);
 
 /// One mail to a peer of its own for each row, all in one run; the replies are waited for `timeout`.
-fn expect_outcomes(timeout: &str, rows: Vec<Row>) {
+fn expect_outcomes(timeout: &str, rows: &[Row]) {
     let mut peers: Vec<SmtpSink> = Vec::new();
-    for (_, script, ..) in &rows {
+    for (_, script, ..) in rows {
         let peer = match peers.first() {
             Some(first) => SmtpSink::beside(first, script.clone()),
             None => SmtpSink::start(script.clone()),
@@ -88,7 +88,7 @@ fn every_recipient_is_in_one_place(relay: &Relay, attempts: &[Value], mails: usi
 fn the_first_digit_of_a_refusal_decides_at_every_stage() {
     expect_outcomes(
         "5s",
-        vec![
+        &[
             ("taken", script![], "delivered 250 2.0.0 end-of-data", 1),
             (
                 "421 greeting",
@@ -143,7 +143,7 @@ fn the_first_digit_of_a_refusal_decides_at_every_stage() {
 fn a_connection_lost_before_the_final_dot_is_deferred_and_behind_it_in_doubt() {
     expect_outcomes(
         "5s",
-        vec![
+        &[
             ("closed at the greeting", script!["CONNECT" => close()], "deferred - 4.4.2 banner", 0),
             ("closed at EHLO", script!["EHLO" => close()], "deferred - 4.4.2 ehlo", 0),
             ("closed at MAIL", script!["MAIL" => close()], "deferred - 4.4.2 mail", 0),
@@ -193,7 +193,7 @@ fn a_connection_lost_before_the_final_dot_is_deferred_and_behind_it_in_doubt() {
 fn a_silent_peer_costs_one_time_out_at_every_stage() {
     expect_outcomes(
         "700ms",
-        vec![
+        &[
             ("at the greeting", script!["CONNECT" => stall()], "deferred - 4.4.2 banner", 0),
             ("at EHLO", script!["EHLO" => stall()], "deferred - 4.4.2 ehlo", 0),
             ("at MAIL", script!["MAIL" => stall()], "deferred - 4.4.2 mail", 0),
@@ -223,7 +223,7 @@ fn nothing_said_at_quit_changes_an_outcome() {
     let delivered = "delivered 250 2.0.0 end-of-data";
     expect_outcomes(
         "5s",
-        vec![
+        &[
             ("421", script!["QUIT" => reply("421 4.3.2 no").then(close())], delivered, 1),
             ("500", script!["QUIT" => "500 5.5.1 what"], delivered, 1),
             ("250", script!["QUIT" => "250 ok"], delivered, 1),
@@ -239,7 +239,7 @@ fn nothing_said_at_quit_changes_an_outcome() {
 fn odd_codes_are_read_by_their_first_digit_and_what_is_no_smtp_is_deferred() {
     expect_outcomes(
         "2s",
-        vec![
+        &[
             ("571 to RCPT", script!["RCPT" => "571 5.7.1 no"], "failed 571 5.7.1 rcpt", 0),
             ("590 to RCPT", script!["RCPT" => "590 no"], "failed 590 - rcpt", 0),
             ("550 without text to RCPT", script!["RCPT" => "550"], "failed 550 - rcpt", 0),
@@ -298,7 +298,7 @@ fn greetings_and_capabilities_of_any_shape_are_lived_with() {
     let many: Vec<String> = (0..2000).map(|n| format!("X-CAPABILITY-{n}")).collect();
     expect_outcomes(
         "5s",
-        vec![
+        &[
             ("a greeting of lines", script!["CONNECT" => "220-sink\n220-welcome\n220 sink"], delivered, 1),
             ("a greeting without text", script!["CONNECT" => "220"], delivered, 1),
             (
@@ -330,7 +330,7 @@ fn greetings_and_capabilities_of_any_shape_are_lived_with() {
 fn surplus_replies_never_pass_for_the_next_ones() {
     expect_outcomes(
         "2s",
-        vec![
+        &[
             ("behind the greeting", script!["CONNECT" => raw("220 sink\r\n250 sink\r\n")], "deferred - 4.4.2 ehlo", 0),
             ("behind EHLO", script!["EHLO" => raw("250 sink\r\n550 5.7.1 no\r\n")], "deferred - 4.4.2 mail", 0),
             (

@@ -158,8 +158,8 @@ fn quoted_printable_line(line: &str) -> String {
     for (place, &octet) in line.as_bytes().iter().enumerate() {
         let last = place + 1 == line.len();
         // A blank at the end would be lost, and a dot in front mistaken.
-        let plain =
-            matches!(octet, b'!'..=b'<' | b'>'..=b'~') && (octet != b'.' || length > 0) || octet == b' ' && !last;
+        let plain = matches!(octet, b'!'..=b'<' | b'>'..=b'~') && (octet != b'.' || (1..LINE).contains(&length))
+            || octet == b' ' && !last;
         let piece = if plain { char::from(octet).to_string() } else { format!("={octet:02X}") };
         if length + piece.len() > LINE {
             encoded.push_str("=\r\n");
