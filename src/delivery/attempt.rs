@@ -255,6 +255,9 @@ impl<'a> Attempt<'a> {
         let mut slot = slot;
         let mut targets = VecDeque::from(route.targets.clone());
         let mut idle = idle.filter(Session::is_usable);
+        if idle.is_none() {
+            slot.end_serving();
+        }
         if let Some(session) = &idle {
             // The session that is open is as good as the host it is with.
             targets.retain(|target| *target != session.contact.target);
@@ -269,7 +272,6 @@ impl<'a> Attempt<'a> {
             }
             let session = match idle.take() {
                 Some(session) => {
-                    slot.begin_serving();
                     session.wire.note(&format!("session with {target} reused"));
                     session
                 }

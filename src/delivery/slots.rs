@@ -176,8 +176,9 @@ impl<S: Send + 'static> Slots<S> {
         let at = hop.idle.iter().position(which)?;
         let idle = hop.idle.swap_remove(at);
         hop.held += 1;
+        hop.serving += 1;
         drop(state);
-        Some((idle.session, Slot { slots: Arc::clone(self), hop: name.to_owned(), serves: false }))
+        Some((idle.session, Slot { slots: Arc::clone(self), hop: name.to_owned(), serves: true }))
     }
 
     /// Gives out what can be given out.
@@ -205,10 +206,11 @@ impl<S: Send + 'static> Slots<S> {
             };
             let session = hop.idle.pop().map(|idle| idle.session);
             hop.held += 1;
+            hop.serving += usize::from(session.is_some());
             state.turn_taken(&name);
             drop(state);
             // Whoever waited may be gone just now: the slot is dropped, outside of the lock.
-            let slot = Slot { slots: Arc::clone(self), hop: name, serves: false };
+            let slot = Slot { slots: Arc::clone(self), hop: name, serves: session.is_some() };
             if let Err(Turn::Slot(slot, Some(session))) = waiting.send(Turn::Slot(slot, session)) {
                 slot.keep(session);
             }
