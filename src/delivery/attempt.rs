@@ -253,16 +253,11 @@ impl<'a> Attempt<'a> {
     ) -> Worked {
         open.since = Instant::now();
         let mut slot = slot;
-        let mut targets = VecDeque::from(route.targets.clone());
         let mut idle = idle.filter(Session::is_usable);
         if idle.is_none() {
             slot.end_serving();
         }
-        if let Some(session) = &idle {
-            // The session that is open is as good as the host it is with.
-            targets.retain(|target| *target != session.contact.target);
-            targets.push_front(session.contact.target.clone());
-        }
+        let mut targets = targets(route, idle.as_ref());
         while let Some(target) = targets.pop_front() {
             if open.todo.is_empty() {
                 open.next_host();
@@ -270,23 +265,18 @@ impl<'a> Attempt<'a> {
             if open.todo.is_empty() {
                 break;
             }
-            let session = match idle.take() {
-                Some(session) => {
-                    session.wire.note(&format!("session with {target} reused"));
-                    session
-                }
-                None => match self.open_session(open, &target, last_try).await {
-                    Opened::Session(session) => {
-                        slot.begin_serving();
-                        *session
-                    }
-                    Opened::Refused(next_host) if next_host => continue,
-                    Opened::Refused(_) => break,
-                    Opened::Limited(alone) => return Worked::Limited(alone),
-                },
+            let opened = match idle.take() {
+                Some(session) => Opened::again(session),
+                None => self.open_session(open, &target, last_try).await,
             };
-            let (served, session) = self.serve(open, session).await;
-            match (served, session) {
+            let session = match opened {
+                Opened::Session(session) => *session,
+                Opened::Refused(next_host) if next_host => continue,
+                Opened::Refused(_) => break,
+                Opened::Limited(alone) => return Worked::Limited(alone),
+            };
+            slot.begin_serving();
+            match self.serve(open, session).await {
                 // Those who have their answer from this host wait for the next.
                 (Served::Stale, _) => targets.push_front(target),
                 (Served::Asked, Some(session)) if open.later.is_empty() => {
@@ -434,6 +424,22 @@ enum Opened {
     Refused(bool),
     /// Whether there is no other session.
     Limited(bool),
+}
+
+impl Opened {
+    /// One that is open already.
+    fn again(session: Session) -> Self {
+        session.wire.note(&format!("session with {} reused", session.contact.target));
+        Self::Session(Box::new(session))
+    }
+}
+
+/// The addresses in the order to be tried: a session that is open is as good as the host it
+/// is with.
+fn targets(route: &Route, idle: Option<&Session>) -> VecDeque<Target> {
+    let open = idle.map(|session| &session.contact.target);
+    let others = route.targets.iter().filter(|target| Some(*target) != open);
+    open.into_iter().chain(others).cloned().collect()
 }
 
 fn event(finding: &Finding) -> String {

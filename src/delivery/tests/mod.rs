@@ -481,6 +481,24 @@ async fn a_reply_in_the_middle_of_the_content_is_the_outcome() {
 }
 
 #[tokio::test]
+async fn a_message_that_cannot_be_sent_to_its_end_is_not_ended() {
+    let bare = MemoryContent(b"Subject: x\r\n\r\none\n.\ntwo\r\n".to_vec());
+    let short = MemoryContent(b"Subject: x\r\n".to_vec());
+    for (content, cause) in [(bare, "CR or LF that is not part of CRLF"), (short, "missing in the store")] {
+        let peer = Peer::start(agreeable).await;
+        let delivery = delivery(&[peer.port], |_| {});
+        let mut request = request("", &["a@x.example"]);
+        request.facts.size = 27;
+        request.content = Arc::new(content);
+        let ended = delivery.attempt(request, &Record::default()).await;
+        let Attempted::Done(done) = ended else { panic!("{ended:?}") };
+        assert_eq!(outcomes(&done), [(Outcome::Deferred, None, Stage::Data)]);
+        assert!(done[0].cause.as_deref().is_some_and(|said| said.contains(cause)), "{done:?}");
+        assert_eq!(peer.heard().last().map(String::as_str), Some("DATA"), "neither a final dot nor QUIT");
+    }
+}
+
+#[tokio::test]
 async fn without_sendpartial_nothing_is_sent_to_anybody_unless_all_are_accepted() {
     for (refusal, outcome) in [("550 no", Outcome::Failed), ("450 later", Outcome::Deferred)] {
         let first =
