@@ -2,7 +2,7 @@
 //! between MAIL and the final dot is [`super::transaction`]'s.
 //!
 //! lettre's connection says the commands and waits for the replies; the
-//! [`Wire`](super::wire::Wire) under it knows what the replies were.
+//! [`Wire`] under it knows what the replies were.
 
 use std::fmt::Display;
 use std::time::Duration;
