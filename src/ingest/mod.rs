@@ -1,16 +1,21 @@
-//! How mail comes in, as far as it needs no store: the command line of `sendmail`, what
-//! becomes of the message it reads, and the trace field that every way in adds.
+//! How mail comes in: the SMTP listener, the command line of `sendmail` with what becomes
+//! of the message it reads, and the trace field that every way in adds.
 //!
 //! Nothing here reads a clock, the environment or a user's name: they are arguments.
 
 mod addresses;
 mod header;
+mod listener;
 mod message;
 mod sendmail;
 mod trace;
 
 pub use addresses::{AddressListError, parse_address_list};
 pub use header::Missing;
+pub use listener::{
+    Config as ListenerConfig, Context as ListenerContext, Control as ListenerControl, Error as ListenerError, Limits,
+    Listener, Stop as ListenerStop, TlsFiles, free_space,
+};
 pub use message::{Intake, IntakeError};
 pub use sendmail::{Invocation, Mode, UsageError, parse};
 pub use trace::{Origin, Protocol, received_field};

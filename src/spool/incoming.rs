@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::Spool;
 use crate::mail::{Attributes, CHUNK_BYTES, Envelope, HeaderScan, MailKey, MessageId, MessageProblem};
-use crate::store::{Error, NewMail, NewMessage};
+use crate::store::{Error, NewMail, NewMessage, Trouble};
 
 /// What is asked for beside the message.
 #[derive(Debug, Clone)]
@@ -36,8 +36,17 @@ pub enum AcceptError {
     Store(#[from] Error),
 }
 
-/// A message that is coming in. Dropped before [`Incoming::accept`], it is forgotten; what
-/// it wrote ahead is reaped.
+impl AcceptError {
+    /// Whether it is for want of room on the disk.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Store(Error::Trouble { kind: Trouble::Full, .. }))
+    }
+}
+
+/// A message that is coming in.
+///
+/// It ends with [`Incoming::accept`] or [`Incoming::abandon`]. Dropped before that, it is
+/// forgotten too, but what it wrote ahead stays until this process ends.
 pub struct Incoming {
     spool: Arc<Spool>,
     key: MailKey,
@@ -47,12 +56,23 @@ pub struct Incoming {
     message: Option<MessageId>,
     rows: u32,
     size: u64,
+    /// Octets that we put there ourselves.
+    own: u64,
 }
 
 impl Incoming {
     pub(super) fn new(spool: Arc<Spool>) -> Self {
         let key = MailKey::new(spool.clock.now(), rand::random());
-        Self { spool, key, scan: HeaderScan::default(), tail: BytesMut::new(), message: None, rows: 0, size: 0 }
+        Self { spool, key, scan: HeaderScan::default(), tail: BytesMut::new(), message: None, rows: 0, size: 0, own: 0 }
+    }
+
+    /// Puts the trace field of the way in, line ends included, in front of the message. It
+    /// counts neither against the limit nor as a `Received:` field that the message came with.
+    pub fn write_trace(&mut self, field: &str) {
+        self.size += field.len() as u64;
+        self.own += field.len() as u64;
+        self.scan.push_trace(field.as_bytes());
+        self.tail.extend_from_slice(field.as_bytes());
     }
 
     /// Takes the next octets. Past the limit they are counted and not kept.
@@ -99,7 +119,7 @@ impl Incoming {
 
     /// Whether more came than is taken: whatever follows, it is refused.
     pub fn is_too_large(&self) -> bool {
-        self.size > self.limit()
+        self.size - self.own > self.limit()
     }
 
     /// Whether the last octets were a line end, or nothing came at all.
@@ -148,6 +168,11 @@ impl Incoming {
             import_digest: submission.import_digest,
         };
         Ok(self.spool.store.insert(mail, self.spool.clock.now()).await?)
+    }
+
+    /// Forgets the message and what of it was written ahead.
+    pub async fn abandon(self) {
+        self.forget().await;
     }
 
     async fn forget(&self) {

@@ -75,6 +75,11 @@ impl Spool {
         Incoming::new(Arc::clone(self))
     }
 
+    /// The largest message that is taken, in octets.
+    pub fn max_message_size(&self) -> u64 {
+        self.settings.max_message_size
+    }
+
     /// Whether results wait to be written because the store is in trouble.
     pub fn is_behind(&self) -> bool {
         self.unwritten.load(Ordering::Relaxed) > 0

@@ -1,0 +1,88 @@
+//! How many connections are open, in total and from each address.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::Limits;
+use super::answer::Answer;
+
+/// Connections by address; an address that has none is not in it.
+#[derive(Debug, Default)]
+pub(super) struct Slots(Mutex<HashMap<IpAddr, usize>>);
+
+/// The right to one connection, given back when dropped.
+#[derive(Debug)]
+pub(super) struct Slot {
+    slots: Arc<Slots>,
+    whose: IpAddr,
+}
+
+impl Slots {
+    /// One more connection from `address`, or what to tell it instead.
+    pub(super) fn take(self: &Arc<Self>, address: IpAddr, limits: &Limits) -> Result<Slot, Answer> {
+        let whose = network_of(address);
+        let mut open = self.open();
+        if open.values().sum::<usize>() >= limits.connections {
+            return Err(Answer::new(421, "4.7.0", "too many connections, try again later"));
+        }
+        let count = open.entry(whose).or_default();
+        if *count >= limits.connections_per_address {
+            return Err(Answer::new(421, "4.7.0", "too many connections from your address"));
+        }
+        *count += 1;
+        Ok(Slot { slots: Arc::clone(self), whose })
+    }
+
+    fn open(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut open = self.slots.open();
+        if let Some(count) = open.get_mut(&self.whose) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.whose);
+            }
+        }
+    }
+}
+
+/// Whoever has one IPv6 address has the /64 around it.
+fn network_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
+        address @ IpAddr::V4(_) => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_counted_by_address_and_in_total_and_given_back() {
+        let slots = Arc::<Slots>::default();
+        let limits = Limits { connections: 3, connections_per_address: 2, ..Limits::default() };
+        let take = |address: &str| slots.take(address.parse().expect("an address"), &limits);
+        let first = take("192.0.2.1").expect("a slot");
+        let _mapped = take("::ffff:192.0.2.1").expect("a slot");
+        assert!(take("192.0.2.1").expect_err("the third").to_string().contains("your address"));
+        let _other = take("2001:db8::1").expect("a slot");
+        assert!(take("192.0.2.9").expect_err("the fourth").to_string().contains("try again later"));
+        drop(first);
+        assert!(take("2001:db8::ffff").is_ok(), "one more of the same /64");
+    }
+
+    #[test]
+    fn an_address_that_has_no_connection_costs_nothing() {
+        let slots = Arc::<Slots>::default();
+        for last in 0..=255 {
+            drop(slots.take(IpAddr::from([192, 0, 2, last]), &Limits::default()));
+        }
+        assert!(slots.open().is_empty());
+    }
+}

@@ -1,0 +1,161 @@
+//! What MAIL began: all the state that belongs to one mail, and nothing of another's.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+
+use tracing::info;
+
+use super::answer::Answer;
+use crate::mail::{Address, Envelope, MailKey, ReversePath};
+
+/// One transaction, open or not. Every end of it is [`Transaction::reset`].
+#[derive(Debug)]
+pub(super) struct Transaction {
+    client: SocketAddr,
+    /// Where a user is named in log lines.
+    user: Option<String>,
+    state: State,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    reverse_path: Option<ReversePath>,
+    smtputf8: bool,
+    recipients: Vec<Address>,
+    /// What makes them one mailbox.
+    mailboxes: HashSet<String>,
+    /// The first refusal, and how many there were.
+    refusal: Option<String>,
+    refused: usize,
+    /// Octets of the message, where it came to that.
+    size: u64,
+}
+
+impl Transaction {
+    pub(super) fn new(client: SocketAddr) -> Self {
+        Self { client, user: None, state: State::default() }
+    }
+
+    pub(super) fn set_user(&mut self, user: Option<String>) {
+        self.user = user;
+    }
+
+    /// MAIL was taken.
+    pub(super) fn open(&mut self, reverse_path: ReversePath, smtputf8: bool) {
+        self.state.reverse_path = Some(reverse_path);
+        self.state.smtputf8 = smtputf8;
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.state.reverse_path.is_some()
+    }
+
+    pub(super) fn smtputf8(&self) -> bool {
+        self.state.smtputf8
+    }
+
+    pub(super) fn recipients(&self) -> &[Address] {
+        &self.state.recipients
+    }
+
+    /// Whether somebody was named, and nobody taken.
+    pub(super) fn refused_all(&self) -> bool {
+        self.state.recipients.is_empty() && self.state.refused > 0
+    }
+
+    /// Takes a recipient, once; false where there are `limit` others already.
+    pub(super) fn add(&mut self, recipient: Address, limit: usize) -> bool {
+        let mailbox = recipient.mailbox();
+        if self.state.mailboxes.contains(&mailbox) {
+            return true;
+        }
+        if self.state.recipients.len() >= limit {
+            return false;
+        }
+        self.state.mailboxes.insert(mailbox);
+        self.state.recipients.push(recipient);
+        true
+    }
+
+    /// The message has come, or what there will be of it.
+    pub(super) fn set_size(&mut self, octets: u64) {
+        self.state.size = octets;
+    }
+
+    /// Something of it was refused; `why` in words for the log.
+    pub(super) fn refuse(&mut self, why: impl std::fmt::Display) {
+        self.state.refused += 1;
+        self.state.refusal.get_or_insert_with(|| why.to_string().trim_end().to_owned());
+    }
+
+    /// Something of it was refused with this answer.
+    pub(super) fn refuse_with(&mut self, answer: Answer) -> Answer {
+        self.refuse(&answer);
+        answer
+    }
+
+    /// What is submitted. `None` where MAIL was not said.
+    pub(super) fn envelope(&self) -> Option<Envelope> {
+        let reverse_path = self.state.reverse_path.clone()?;
+        let mut envelope = Envelope::new(reverse_path, self.state.recipients.clone());
+        envelope.smtputf8 = self.state.smtputf8;
+        Some(envelope)
+    }
+
+    /// It became a mail: the one line of the log that says so.
+    pub(super) fn accepted(&mut self, key: &MailKey) {
+        info!(
+            mail.id = %key,
+            client = %self.client,
+            user = self.user,
+            reverse_path = self.state.reverse_path.as_ref().map(tracing::field::display),
+            recipients = self.state.recipients.len(),
+            refused = self.state.refused,
+            size = self.state.size,
+            "mail accepted"
+        );
+        self.state.refusal = None;
+    }
+
+    /// Ends it, however it went; what was refused and did not become a mail gets its line
+    /// in the log. Nothing of it is left for the next.
+    pub(super) fn reset(&mut self) {
+        let ended = std::mem::take(&mut self.state);
+        let Some(refusal) = ended.refusal else { return };
+        info!(
+            client = %self.client,
+            user = self.user,
+            reverse_path = ended.reverse_path.as_ref().map(tracing::field::display),
+            recipients = ended.recipients.len(),
+            refused = ended.refused,
+            size = ended.size,
+            reply = refusal.escape_debug().to_string(),
+            "mail refused"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_of_a_transaction_is_left_for_the_next() {
+        let address = |text: &str| Address::parse(text).expect("an address");
+        let mut transaction = Transaction::new(SocketAddr::from(([192, 0, 2, 1], 1)));
+        transaction.open(ReversePath::Null, true);
+        assert!(transaction.add(address("a@x.example"), 2));
+        assert!(transaction.add(address("a@X.example"), 2));
+        assert!(transaction.add(address("b@x.example"), 2));
+        assert!(!transaction.add(address("c@x.example"), 2));
+        assert!(transaction.add(address("b@x.example"), 2), "who is there already is no further one");
+        transaction.refuse("550 no");
+        transaction.set_size(5);
+        let envelope = transaction.envelope().expect("open");
+        assert_eq!((envelope.recipients.len(), envelope.smtputf8), (2, true));
+        transaction.reset();
+        let state = &transaction.state;
+        assert!(!transaction.is_open() && transaction.envelope().is_none() && !transaction.refused_all());
+        assert!(state.recipients.is_empty() && state.mailboxes.is_empty() && !state.smtputf8 && state.size == 0);
+    }
+}

@@ -1,0 +1,166 @@
+//! Who may relay after AUTH: a file of names and argon2 hashes.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use argon2::{ARGON2D_IDENT, ARGON2I_IDENT, ARGON2ID_IDENT, Argon2, PasswordHash, PasswordVerifier};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use tokio::sync::Semaphore;
+
+use super::Error;
+
+/// Passwords that are checked at once: each takes the memory that its hash names, 19 MiB
+/// by argon2's recommendation.
+const CHECKED_AT_ONCE: usize = 2;
+
+/// Users by name. Debug output has no hashes.
+pub(super) struct Users {
+    by_name: HashMap<String, PasswordHash>,
+    gate: Semaphore,
+}
+
+/// What AUTH PLAIN carries (RFC 4616). It has no debug output: it is a password.
+pub(super) struct Credentials {
+    pub(super) name: String,
+    password: String,
+}
+
+impl Users {
+    /// Reads `name:$argon2id$...`, a line each; empty lines and those that begin with `#`
+    /// are passed over.
+    pub(super) fn load(file: &Path) -> Result<Self, Error> {
+        let wrong = |line, why: String| Error::Users { file: file.to_owned(), line, why };
+        let text = std::fs::read_to_string(file).map_err(|error| wrong(0, error.to_string()))?;
+        let mut by_name = HashMap::new();
+        for (at, line) in text.lines().enumerate() {
+            if line.trim().is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let (name, hash) = user(line).map_err(|why| wrong(at + 1, why))?;
+            if by_name.insert(name.clone(), hash).is_some() {
+                return Err(wrong(at + 1, format!("user {name:?} stands there twice")));
+            }
+        }
+        Ok(Self { by_name, gate: Semaphore::new(CHECKED_AT_ONCE) })
+    }
+
+    /// Whether the password is the user's. Nobody learns from the time it takes whether
+    /// there is such a user.
+    pub(super) async fn verify(&self, credentials: Credentials) -> bool {
+        let Ok(_turn) = self.gate.acquire().await else { return false };
+        let known = self.by_name.get(&credentials.name);
+        // Somebody's hash is checked all the same, for what that costs.
+        let Some(hash) = known.or_else(|| self.by_name.values().next()).cloned() else { return false };
+        let is_known = known.is_some();
+        let check = move || Argon2::default().verify_password(credentials.password.as_bytes(), &hash).is_ok();
+        let matches = tokio::task::spawn_blocking(check).await.unwrap_or(false);
+        is_known && matches
+    }
+}
+
+fn user(line: &str) -> Result<(String, PasswordHash), String> {
+    let (name, hash) = line.split_once(':').ok_or("write it as name:hash")?;
+    if name.is_empty() || name.contains(|c: char| c.is_control() || c.is_whitespace()) {
+        return Err("the name is empty, or has a blank".to_owned());
+    }
+    let hash = PasswordHash::new(hash.trim_end()).map_err(|error| format!("the hash of user {name:?}: {error}"))?;
+    if ![ARGON2D_IDENT, ARGON2I_IDENT, ARGON2ID_IDENT].contains(&hash.algorithm) || hash.hash.is_none() {
+        return Err(format!("the hash of user {name:?} is none of argon2; make it with the command argon2"));
+    }
+    Ok((name.to_owned(), hash))
+}
+
+impl Credentials {
+    /// Reads an AUTH PLAIN response; `None` where it is none. A user who would act as
+    /// another is none either: all users may do the same here.
+    pub(super) fn from_plain(response: &str) -> Option<Self> {
+        // An initial response that is empty is written as `=` (RFC 4954 section 4).
+        let octets = STANDARD.decode(if response == "=" { "" } else { response }).ok()?;
+        let text = String::from_utf8(octets).ok()?;
+        let mut parts = text.split('\0');
+        let (acting_as, name, password) = (parts.next()?, parts.next()?, parts.next()?);
+        let fits = parts.next().is_none() && !name.is_empty() && !password.is_empty();
+        if !fits || !(acting_as.is_empty() || acting_as == name) {
+            return None;
+        }
+        Some(Self { name: name.to_owned(), password: password.to_owned() })
+    }
+}
+
+/// Shared by all sessions.
+pub(super) fn load(file: Option<&Path>) -> Result<Option<Arc<Users>>, Error> {
+    file.map(|file| Users::load(file).map(Arc::new)).transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use argon2::{Params, PasswordHasher};
+
+    use super::*;
+
+    fn hash(password: &str) -> String {
+        let cheap = Argon2::from(Params::new(8, 1, 1, None).expect("valid"));
+        cheap.hash_password_with_salt(password.as_bytes(), b"salt of a test").expect("a hash").to_string()
+    }
+
+    fn load(text: &str) -> Result<Users, Error> {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), text).expect("written");
+        Users::load(file.path())
+    }
+
+    fn credentials(plain: &str) -> Option<Credentials> {
+        Credentials::from_plain(&STANDARD.encode(plain))
+    }
+
+    #[tokio::test]
+    async fn only_the_users_own_password_is_right() {
+        let users = load(&format!("# who\n\nann:{}\nbob:{}\r\n", hash("secret"), hash("other"))).expect("valid");
+        for (plain, right) in [
+            ("\0ann\0secret", true),
+            ("ann\0ann\0secret", true),
+            ("\0ann\0other", false),
+            ("\0bob\0other", true),
+            ("\0Ann\0secret", false),
+            ("\0nobody\0secret", false),
+            ("\0nobody\0other", false),
+        ] {
+            assert_eq!(users.verify(credentials(plain).expect("credentials")).await, right, "{plain:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_without_users_lets_nobody_in() {
+        let users = load("# nobody yet\n").expect("valid");
+        assert!(!users.verify(credentials("\0ann\0secret").expect("credentials")).await);
+    }
+
+    #[test]
+    fn what_is_no_response_is_none() {
+        for plain in ["", "ann", "\0ann", "\0\0secret", "\0ann\0", "\0ann\0sec\0ret", "root\0ann\0secret"] {
+            assert!(credentials(plain).is_none(), "{plain:?}");
+        }
+        for response in ["=", "", "!", "AGFubgBzZWNyZXQ", "/wD/AP8="] {
+            assert!(Credentials::from_plain(response).is_none(), "{response:?}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_line_is_named_without_what_is_secret_in_it() {
+        let good = hash("secret");
+        for (text, line, reason) in [
+            ("ann\n".to_owned(), 1, "write it as name:hash"),
+            (format!("ann:{good}\n:{good}\n"), 2, "the name is empty"),
+            (format!("ann:{good}\nann:{good}\n"), 2, "twice"),
+            ("ann:secret\n".to_owned(), 1, "the hash of user \"ann\""),
+            ("ann:$6$salt$hash\n".to_owned(), 1, "the hash of user \"ann\""),
+            ("ann:$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ\n".to_owned(), 1, "none of argon2"),
+        ] {
+            let error = load(&text).err().expect("refused").to_string();
+            assert!(error.contains(&format!(":{line}: ")) && error.contains(reason), "{text:?}: {error}");
+            assert!(!error.contains("secret"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! A connection as a session sees it: lines and message octets in, replies out, each
+//! within a deadline and with bounded memory.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+
+use super::answer::Answer;
+use crate::smtp::{MAX_EXTENDED_OCTETS, Unstuffer};
+
+/// Octets that one read takes.
+const READ_OCTETS: usize = 16 * 1024;
+
+/// Replies to pipelined commands that are held back at most.
+const HELD_BACK_OCTETS: usize = 16 * 1024;
+
+/// How long a client is listened to after our last word, so that it can read that: what
+/// it sent meanwhile would else make the kernel reset the connection.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// How long the last reply may take once a hard stop was asked for.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Why a session ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// The client is gone.
+    Gone,
+    /// The client let a deadline pass.
+    Slow,
+    /// We are stopping.
+    Stopping,
+    /// All was said.
+    Finished,
+}
+
+/// One line from the client.
+pub(super) enum Line {
+    /// With its line end.
+    Whole(BytesMut),
+    /// So long that it was not kept.
+    TooLong,
+}
+
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+    /// Lost in a handshake.
+    Lost,
+}
+
+/// The connection.
+pub(super) struct Wire {
+    stream: Stream,
+    input: BytesMut,
+    output: Vec<u8>,
+    /// For a reply to be taken.
+    patience: Duration,
+    hard_stop: CancellationToken,
+}
+
+impl Wire {
+    pub(super) fn new(stream: TcpStream, patience: Duration, hard_stop: CancellationToken) -> Self {
+        // A reply is one small write that somebody waits for. If it cannot be had, it is slower.
+        let _ = stream.set_nodelay(true);
+        Self { stream: Stream::Plain(stream), input: BytesMut::new(), output: Vec::new(), patience, hard_stop }
+    }
+
+    pub(super) fn is_tls(&self) -> bool {
+        matches!(self.stream, Stream::Tls(_))
+    }
+
+    /// Says something, at the latest before the next read that has to wait.
+    pub(super) fn say(&mut self, answer: &Answer) {
+        self.output.extend_from_slice(answer.to_string().as_bytes());
+    }
+
+    /// The next line. Commands that came together are answered together.
+    pub(super) async fn line(&mut self, stop: &CancellationToken) -> Result<Line, Ended> {
+        if self.output.len() > HELD_BACK_OCTETS {
+            self.flush().await?;
+        }
+        let deadline = Instant::now() + self.patience;
+        let mut too_long = false;
+        loop {
+            if let Some(end) = self.input.iter().position(|&octet| octet == b'\n') {
+                let line = self.input.split_to(end + 1);
+                too_long |= line.len() > MAX_EXTENDED_OCTETS;
+                return Ok(if too_long { Line::TooLong } else { Line::Whole(line) });
+            }
+            if self.input.len() > MAX_EXTENDED_OCTETS {
+                too_long = true;
+                self.input.clear();
+            }
+            self.flush().await?;
+            self.fill(stop, deadline).await?;
+        }
+    }
+
+    /// The next octets of a message, appended to `out`; true with the final dot. What
+    /// stands behind it waits for [`Wire::line`].
+    pub(super) async fn content(
+        &mut self,
+        data: &mut Unstuffer,
+        out: &mut Vec<u8>,
+        deadline: Instant,
+    ) -> Result<bool, Ended> {
+        if self.input.is_empty() {
+            self.fill(&self.hard_stop.clone(), deadline).await?;
+        }
+        let (taken, ended) = data.push(&self.input, out);
+        self.input.advance(taken);
+        Ok(ended)
+    }
+
+    /// Whether the client has sent more than it was asked for: looks, and does not wait.
+    pub(super) async fn has_more(&mut self) -> bool {
+        if self.input.is_empty() {
+            tokio::select! {
+                biased;
+                // An end or an error is found again by whoever reads next.
+                _ = read(&mut self.stream, &mut self.input) => {}
+                () = std::future::ready(()) => {}
+            }
+        }
+        !self.input.is_empty()
+    }
+
+    async fn fill(&mut self, stop: &CancellationToken, deadline: Instant) -> Result<(), Ended> {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => Err(Ended::Stopping),
+            () = sleep_until(deadline) => Err(Ended::Slow),
+            octets = read(&mut self.stream, &mut self.input) => match octets {
+                Ok(0) | Err(_) => Err(Ended::Gone),
+                Ok(_) => Ok(()),
+            },
+        }
+    }
+
+    /// Sends what was said.
+    pub(super) async fn flush(&mut self) -> Result<(), Ended> {
+        if self.output.is_empty() {
+            return Ok(());
+        }
+        let output = std::mem::take(&mut self.output);
+        let hurry = async {
+            self.hard_stop.cancelled().await;
+            sleep(LAST_WORDS).await;
+        };
+        tokio::select! {
+            sent = timeout(self.patience, write(&mut self.stream, &output)) => match sent {
+                Ok(sent) => sent.map_err(|_| Ended::Gone),
+                Err(_) => Err(Ended::Gone),
+            },
+            () = hurry => Err(Ended::Gone),
+        }
+    }
+
+    /// Takes up TLS. Nothing that was read before survives.
+    pub(super) async fn secure(&mut self, acceptor: &TlsAcceptor, within: Duration) -> Result<(), Ended> {
+        self.flush().await?;
+        self.input.clear();
+        let Stream::Plain(stream) = std::mem::replace(&mut self.stream, Stream::Lost) else { return Err(Ended::Gone) };
+        let handshake = tokio::select! {
+            () = self.hard_stop.cancelled() => return Err(Ended::Gone),
+            handshake = timeout(within, acceptor.accept(stream)) => handshake,
+        };
+        match handshake {
+            Ok(Ok(stream)) => {
+                self.stream = Stream::Tls(Box::new(stream));
+                Ok(())
+            }
+            Ok(Err(error)) => {
+                tracing::info!(%error, "TLS handshake failed");
+                Err(Ended::Gone)
+            }
+            Err(_) => Err(Ended::Gone),
+        }
+    }
+
+    /// Sends what was said and closes, so that the client can read it.
+    pub(super) async fn close(mut self) {
+        if self.flush().await.is_err() {
+            return;
+        }
+        let hard_stop = self.hard_stop.clone();
+        let linger = async {
+            shut_down(&mut self.stream).await?;
+            loop {
+                self.input.clear();
+                if read(&mut self.stream, &mut self.input).await? == 0 {
+                    return io::Result::Ok(());
+                }
+            }
+        };
+        tokio::select! {
+            _ = linger => {}
+            () = sleep(LINGER) => {}
+            () = hard_stop.cancelled() => {}
+        }
+    }
+}
+
+async fn read(stream: &mut Stream, into: &mut BytesMut) -> io::Result<usize> {
+    into.reserve(READ_OCTETS);
+    match stream {
+        Stream::Plain(stream) => stream.read_buf(into).await,
+        Stream::Tls(stream) => stream.read_buf(into).await,
+        Stream::Lost => Err(io::ErrorKind::NotConnected.into()),
+    }
+}
+
+async fn write(stream: &mut Stream, octets: &[u8]) -> io::Result<()> {
+    match stream {
+        Stream::Plain(stream) => stream.write_all(octets).await,
+        Stream::Tls(stream) => {
+            stream.write_all(octets).await?;
+            stream.flush().await
+        }
+        Stream::Lost => Err(io::ErrorKind::NotConnected.into()),
+    }
+}
+
+async fn shut_down(stream: &mut Stream) -> io::Result<()> {
+    match stream {
+        Stream::Plain(stream) => stream.shutdown().await,
+        Stream::Tls(stream) => stream.shutdown().await,
+        Stream::Lost => Ok(()),
+    }
+}
