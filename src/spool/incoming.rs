@@ -183,3 +183,16 @@ impl Incoming {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn want_of_room_is_told_apart_from_other_trouble() {
+        for (kind, full) in [(Trouble::Full, true), (Trouble::Busy, false), (Trouble::Io, false)] {
+            let error = AcceptError::Store(Error::Trouble { kind, detail: String::new() });
+            assert_eq!(error.is_full(), full, "{error}");
+        }
+    }
+}

@@ -5,6 +5,7 @@ mod dns;
 mod james;
 mod job_kinds;
 mod killed;
+mod listener;
 mod outcomes;
 mod run;
 mod sink;

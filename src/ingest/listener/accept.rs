@@ -98,3 +98,61 @@ async fn turn_away(mut stream: TcpStream, answer: Answer) {
     // Nobody is waiting for how it went.
     let _ = tokio::time::timeout(TURNED_AWAY, say).await;
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::io::AsyncReadExt;
+
+    use super::super::{Config, Context, Settings};
+    use super::*;
+    use crate::clock::Clock;
+    use crate::mail::Domain;
+
+    /// Too many open files, this often; then what the socket says.
+    struct OutOfDescriptors {
+        socket: TcpListener,
+        times: usize,
+        calls: AtomicUsize,
+    }
+
+    impl Accept for OutOfDescriptors {
+        async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+            if self.calls.fetch_add(1, Ordering::Relaxed) < self.times {
+                return Err(io::Error::from_raw_os_error(nix::errno::Errno::EMFILE as i32));
+            }
+            Accept::accept(&self.socket).await
+        }
+    }
+
+    fn door() -> Door {
+        let config = Config::new(Domain::parse("relay.test").expect("a domain"));
+        let context = Context {
+            spool: Arc::new(|| unreachable!("nobody says EHLO")),
+            clock: Clock::system(),
+            accepted: Arc::default(),
+            free_space: Arc::new(|| Ok(0)),
+        };
+        let settings = std::sync::RwLock::new(Arc::new(Settings::load(&config).expect("valid")));
+        let shared = Arc::new(Shared { settings, context, slots: Arc::default() });
+        Door { shared, stop: Stop::default(), tasks: TaskTracker::new() }
+    }
+
+    #[tokio::test]
+    async fn without_descriptors_it_waits_and_does_not_spin() {
+        let socket = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = socket.local_addr().expect("bound");
+        let socket = OutOfDescriptors { socket, times: 3, calls: AtomicUsize::new(0) };
+        let (door, mut client) = (door(), TcpStream::connect(address).await.expect("in the backlog"));
+        let greeted = async {
+            let mut code = [0; 4];
+            client.read_exact(&mut code).await.expect("a banner");
+            assert_eq!(&code, b"220 ");
+            door.stop.gentle.cancel();
+        };
+        tokio::join!(greeted, door.accept_all(&socket));
+        let calls = socket.calls.load(Ordering::Relaxed);
+        assert!((4..=5).contains(&calls), "{calls} calls for three failures and one connection");
+    }
+}

@@ -24,6 +24,7 @@ const HELD_BACK_OCTETS: usize = 16 * 1024;
 /// How long a client is listened to after our last word, so that it can read that: what
 /// it sent meanwhile would else make the kernel reset the connection.
 const LINGER: Duration = Duration::from_secs(1);
+const LINGER_OCTETS: usize = 1024 * 1024;
 
 /// How long the last reply may take once a hard stop was asked for.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -194,12 +195,15 @@ impl Wire {
         let hard_stop = self.hard_stop.clone();
         let linger = async {
             shut_down(&mut self.stream).await?;
-            loop {
+            let mut octets = 0;
+            while octets < LINGER_OCTETS {
                 self.input.clear();
-                if read(&mut self.stream, &mut self.input).await? == 0 {
-                    return io::Result::Ok(());
+                match read(&mut self.stream, &mut self.input).await? {
+                    0 => break,
+                    more => octets += more,
                 }
             }
+            io::Result::Ok(())
         };
         tokio::select! {
             _ = linger => {}
