@@ -18,12 +18,12 @@ mod users;
 mod wire;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::Notify;
@@ -67,10 +67,11 @@ pub struct Config {
 impl Config {
     /// What holds where nothing is said: loopback only.
     pub fn new(hostname: Domain) -> Self {
-        let network = |text: &str| text.parse().expect("a network");
+        let loopback_v4 = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8);
+        let loopback_v6 = Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128);
         Self {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 2525))],
-            networks: vec![network("127.0.0.0/8"), network("::1/128")],
+            networks: vec![loopback_v4.into(), loopback_v6.into()],
             hostname,
             max_recipients: 1000,
             tls: None,
@@ -173,20 +174,20 @@ pub enum Error {
     /// The address is taken, is none of ours, or its port needs a privilege.
     #[error("cannot listen on {0}: {1}")]
     Listen(SocketAddr, #[source] io::Error),
-    /// The certificate or its key.
+    /// The certificate, its key or the file of users cannot be used as it is.
     #[error("{}: {why}", file.display())]
-    Tls {
+    File {
         /// The file that is wrong.
         file: PathBuf,
         /// What is wrong with it.
         why: String,
     },
-    /// The file of users, or a line of it.
+    /// A line of the file of users.
     #[error("{}:{line}: {why}", file.display())]
     Users {
         /// The file.
         file: PathBuf,
-        /// From 1; 0 where the file cannot be read.
+        /// From 1.
         line: usize,
         /// What is wrong, without the line itself: it holds a hash.
         why: String,

@@ -73,8 +73,8 @@ impl Session {
     pub(super) async fn run(mut self) {
         let ended = self.dialogue().await;
         match ended {
-            Ended::Slow => self.say(Answer::new(421, "4.4.2", "you took too long")),
-            Ended::Stopping => self.say(Answer::new(421, "4.3.2", "stopping, try again later")),
+            Ended::Slow => self.say(&Answer::new(421, "4.4.2", "you took too long")),
+            Ended::Stopping => self.say(&Answer::new(421, "4.3.2", "stopping, try again later")),
             Ended::Gone | Ended::Finished => {}
         }
         self.transaction.reset();
@@ -83,7 +83,7 @@ impl Session {
 
     async fn dialogue(&mut self) -> Ended {
         let banner = format!("{} ESMTP redeliver", self.settings.hostname.folded());
-        self.say(Answer::plain(220, &[banner]));
+        self.say(&Answer::plain(220, &[banner]));
         loop {
             if let Err(ended) = self.step().await {
                 return ended;
@@ -99,7 +99,7 @@ impl Session {
         }
         if self.errors >= self.settings.limits.errors {
             info!(client = %self.peer, errors = self.errors, "session ended after too many errors");
-            self.say(Answer::new(421, "4.7.0", "too many errors"));
+            self.say(&Answer::new(421, "4.7.0", "too many errors"));
             return Err(Ended::Finished);
         }
         Ok(())
@@ -111,9 +111,9 @@ impl Session {
         self.wire.line(stop).await
     }
 
-    fn say(&mut self, answer: Answer) {
+    fn say(&mut self, answer: &Answer) {
         self.errors += u32::from(answer.is_permanent_refusal());
-        self.wire.say(&answer);
+        self.wire.say(answer);
     }
 
     fn misunderstood(&mut self, error: CommandError) -> Result<(), Ended> {
@@ -122,7 +122,7 @@ impl Session {
             self.transaction.refuse(&answer);
         }
         let ends = answer.ends_session();
-        self.say(answer);
+        self.say(&answer);
         if ends { Err(Ended::Finished) } else { Ok(()) }
     }
 
@@ -144,12 +144,12 @@ impl Session {
             CommandLine::StartTls => return self.starttls().await,
             CommandLine::Auth { mechanism, initial } => self.auth(&mechanism, initial).await?,
             CommandLine::Quit => {
-                self.say(Answer::new(221, "2.0.0", "goodbye"));
+                self.say(&Answer::new(221, "2.0.0", "goodbye"));
                 return Err(Ended::Finished);
             }
         };
         let ends = answer.ends_session();
-        self.say(answer);
+        self.say(&answer);
         if ends { Err(Ended::Finished) } else { Ok(()) }
     }
 
@@ -259,7 +259,7 @@ impl Session {
         if self.wire.has_more().await {
             let answer = Answer::new(554, "5.5.0", "wait for 354 before you send the message");
             let answer = self.transaction.refuse_with(answer);
-            self.say(answer);
+            self.say(&answer);
             return Err(Ended::Finished);
         }
         self.wire.say(&Answer::plain(354, &["end with a line that is a dot".to_owned()]));
@@ -287,7 +287,7 @@ impl Session {
         let read = self.read_message(&mut message).await;
         self.transaction.set_size(message.octets());
         if let Err(ended) = read {
-            self.transaction.refuse(format!("broken off: {ended:?}"));
+            self.transaction.refuse(format!("broken off: {ended}"));
             message.abandon().await;
             return Err(ended);
         }
@@ -329,9 +329,9 @@ impl Session {
     }
 
     fn refused(&mut self, refusal: Refusal, is_endless: bool) -> Result<Answer, Ended> {
-        self.transaction.refuse(format!("{}({})", refusal.answer, refusal.why));
+        self.transaction.refuse(format!("{} ({})", refusal.answer.to_string().trim_end(), refusal.why));
         if is_endless {
-            self.say(refusal.answer);
+            self.say(&refusal.answer);
             return Err(Ended::Finished);
         }
         Ok(refusal.answer)
@@ -356,19 +356,19 @@ impl Session {
 
     async fn starttls(&mut self) -> Result<(), Ended> {
         let Some(acceptor) = self.settings.acceptor.clone() else {
-            self.say(CommandError::NotImplemented.into());
+            self.say(&Answer::from(CommandError::NotImplemented));
             return Ok(());
         };
         if self.wire.is_tls() {
-            self.say(Answer::out_of_order("TLS is there already"));
+            self.say(&Answer::out_of_order("TLS is there already"));
             return Ok(());
         }
         // What somebody put in between in clear must not be taken for the client's within TLS.
         if self.wire.has_more().await {
-            self.say(Answer::new(554, "5.5.0", "wait for the answer to STARTTLS"));
+            self.say(&Answer::new(554, "5.5.0", "wait for the answer to STARTTLS"));
             return Err(Ended::Finished);
         }
-        self.say(Answer::new(220, "2.0.0", "begin TLS"));
+        self.say(&Answer::new(220, "2.0.0", "begin TLS"));
         self.wire.secure(&acceptor, self.settings.limits.handshake).await?;
         // As if the client had just connected (RFC 3207 section 4.2).
         self.greeting = None;

@@ -47,7 +47,7 @@ impl Settings {
 }
 
 fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, Error> {
-    let wrong = |file: &Path, why: String| Error::Tls { file: file.to_owned(), why };
+    let wrong = |file: &Path, why: String| Error::File { file: file.to_owned(), why };
     let in_certificate = |error: &dyn std::fmt::Display| wrong(&files.certificate, error.to_string());
     let chain = CertificateDer::pem_file_iter(&files.certificate).map_err(|error| in_certificate(&error))?;
     let chain = chain.collect::<Result<Vec<_>, _>>().map_err(|error| in_certificate(&error))?;

@@ -32,7 +32,8 @@ impl Users {
     /// are passed over.
     pub(super) fn load(file: &Path) -> Result<Self, Error> {
         let wrong = |line, why: String| Error::Users { file: file.to_owned(), line, why };
-        let text = std::fs::read_to_string(file).map_err(|error| wrong(0, error.to_string()))?;
+        let text = std::fs::read_to_string(file)
+            .map_err(|error| Error::File { file: file.to_owned(), why: error.to_string() })?;
         let mut by_name = HashMap::new();
         for (at, line) in text.lines().enumerate() {
             if line.trim().is_empty() || line.starts_with('#') {
@@ -145,6 +146,12 @@ mod tests {
         for response in ["=", "", "!", "AGFubgBzZWNyZXQ", "/wD/AP8="] {
             assert!(Credentials::from_plain(response).is_none(), "{response:?}");
         }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_named() {
+        let error = Users::load(Path::new("/nowhere/users")).err().expect("refused");
+        assert!(error.to_string().starts_with("/nowhere/users: "), "{error}");
     }
 
     #[test]

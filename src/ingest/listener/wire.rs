@@ -1,6 +1,7 @@
 //! A connection as a session sees it: lines and message octets in, replies out, each
 //! within a deadline and with bounded memory.
 
+use std::fmt;
 use std::io;
 use std::time::Duration;
 
@@ -40,6 +41,17 @@ pub(super) enum Ended {
     Stopping,
     /// All was said.
     Finished,
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Gone => "the client is gone",
+            Self::Slow => "the client took too long",
+            Self::Stopping => "the listener is stopping",
+            Self::Finished => "all was said",
+        })
+    }
 }
 
 /// One line from the client.

@@ -1,11 +1,14 @@
 //! What becomes of the octets behind DATA.
 
+use proptest::prelude::*;
+use redeliver::smtp::Unstuffer;
+
 use super::{LIMIT, Relay};
 
 /// Sends `wire` behind 354, in pieces of that size, and hears the answer; which messages
 /// came of it, without their trace fields.
 async fn send(wire: &[u8], piece: usize) -> (String, Vec<Vec<u8>>) {
-    let relay = Relay::start().await;
+    let relay = Relay::start();
     let mut client = relay.connect().await;
     client.until_data().await;
     for octets in wire.chunks(piece) {
@@ -93,7 +96,7 @@ fn message_of(octets: usize) -> Vec<u8> {
 async fn a_message_at_the_limit_is_taken_and_one_octet_more_is_not() {
     for (octets, answer) in [(LIMIT, "250 2.6.0 "), (LIMIT + 1, "552 5.3.4 "), (2 * LIMIT, "552 5.3.4 ")] {
         let message = message_of(octets);
-        let relay = Relay::start().await;
+        let relay = Relay::start();
         let mut client = relay.connect().await;
         client.until_data().await;
         client.send(&message).await;
@@ -113,7 +116,7 @@ async fn a_message_at_the_limit_is_taken_and_one_octet_more_is_not() {
 async fn a_message_without_end_is_given_up() {
     use tokio::io::AsyncWriteExt;
 
-    let relay = Relay::start().await;
+    let relay = Relay::start();
     let mut client = relay.connect().await;
     client.until_data().await;
     let piece = message_of(64 * 1024);
@@ -124,4 +127,34 @@ async fn a_message_without_end_is_given_up() {
     }
     assert!(sent < 100 * LIMIT, "it must not be read for ever");
     assert_eq!(relay.left().await, (0, 0, 0));
+}
+
+/// Up to where a message goes, by the letter of RFC 5321 section 4.5.2.
+fn end_by_the_letter(wire: &[u8]) -> Option<usize> {
+    // As if the CRLF behind DATA were the first line's.
+    let lines = [b"\r\n", wire].concat();
+    lines.windows(5).position(|octets| octets == b"\r\n.\r\n").map(|at| at + 3)
+}
+
+proptest! {
+    #[test]
+    fn the_end_of_a_message_does_not_depend_on_how_it_is_cut(
+        octets in prop::collection::vec(prop::sample::select(b"..\r\r\n\na".to_vec()), 0..60),
+        cuts in prop::collection::vec(1_usize..7, 60),
+    ) {
+        let (mut rest, mut message, mut taken) = (&octets[..], Vec::new(), 0);
+        let (mut data, mut ended) = (Unstuffer::default(), false);
+        for cut in cuts {
+            let (piece, behind) = rest.split_at(cut.min(rest.len()));
+            let (count, end) = data.push(piece, &mut message);
+            (rest, taken, ended) = (behind, taken + count, end);
+            if ended {
+                break;
+            }
+        }
+        prop_assert_eq!(ended.then_some(taken), end_by_the_letter(&octets));
+        let mut whole = Vec::new();
+        Unstuffer::default().push(&octets, &mut whole);
+        prop_assert_eq!(message, whole);
+    }
 }

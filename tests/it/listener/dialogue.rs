@@ -13,7 +13,7 @@ async fn after_ehlo(relay: &Relay, script: &str) -> Vec<String> {
 
 #[tokio::test]
 async fn a_mail_is_taken_with_one_trace_field_and_attempted_at_once() {
-    let relay = Relay::start().await;
+    let relay = Relay::start();
     let told = relay.accepted.notified();
     relay
         .connect()
@@ -56,7 +56,7 @@ async fn a_mail_is_taken_with_one_trace_field_and_attempted_at_once() {
 
 #[tokio::test]
 async fn commands_in_the_wrong_order_change_nothing() {
-    let relay = Relay::start().await;
+    let relay = Relay::start();
     relay
         .connect()
         .await
@@ -104,7 +104,7 @@ async fn commands_in_the_wrong_order_change_nothing() {
 
 #[tokio::test]
 async fn nothing_of_one_mail_is_left_for_the_next() {
-    let relay = Relay::start().await;
+    let relay = Relay::start();
     let mut expected = Vec::new();
     for (number, between) in [
         "C: RSET\nS: 250 2.0.0 *",
@@ -146,7 +146,7 @@ async fn nothing_of_one_mail_is_left_for_the_next() {
 
 #[tokio::test]
 async fn a_refused_mail_command_begins_nothing() {
-    let relay = Relay::start().await;
+    let relay = Relay::start();
     let script = format!(
         "C: MAIL FROM:<a@x.example> SIZE={}
          S: 552 5.3.4 *
@@ -171,7 +171,7 @@ async fn a_refused_mail_command_begins_nothing() {
 
 #[tokio::test]
 async fn addresses_are_kept_as_they_were_written_and_each_mailbox_once() {
-    let relay = Relay::start().await;
+    let relay = Relay::start();
     let envelopes = after_ehlo(
         &relay,
         "C: MAIL FROM:<\"a@b> c\"@X.example> SMTPUTF8
@@ -205,7 +205,7 @@ async fn addresses_are_kept_as_they_were_written_and_each_mailbox_once() {
 
 #[tokio::test]
 async fn what_is_no_recipient_is_refused_and_the_others_are_not() {
-    let relay = Relay::start().await;
+    let relay = Relay::start();
     let envelopes = after_ehlo(
         &relay,
         "C: MAIL FROM:<a@x.example>
@@ -243,7 +243,7 @@ async fn what_is_no_recipient_is_refused_and_the_others_are_not() {
 
 #[tokio::test]
 async fn strangers_may_not_relay_to_anybody() {
-    let relay = Relay::with(|config, _| config.networks = vec!["192.0.2.0/24".parse().expect("a network")]).await;
+    let relay = Relay::with(|config, _| config.networks = vec!["192.0.2.0/24".parse().expect("a network")]);
     let envelopes = after_ehlo(
         &relay,
         "C: MAIL FROM:<a@x.example>
@@ -265,7 +265,7 @@ async fn strangers_may_not_relay_to_anybody() {
 
 #[tokio::test]
 async fn commands_that_come_together_are_answered_in_their_order() {
-    let relay = Relay::start().await;
+    let relay = Relay::start();
     let envelopes = after_ehlo(
         &relay,
         "C: MAIL FROM:<a@x.example>
@@ -296,7 +296,7 @@ async fn commands_that_come_together_are_answered_in_their_order() {
 
 #[tokio::test]
 async fn a_client_that_does_not_wait_for_354_is_sent_away() {
-    let relay = Relay::start().await;
+    let relay = Relay::start();
     let envelopes = after_ehlo(
         &relay,
         "C: MAIL FROM:<a@x.example>
@@ -315,7 +315,7 @@ async fn a_client_that_does_not_wait_for_354_is_sent_away() {
 
 #[tokio::test]
 async fn a_browser_that_was_talked_into_smtp_is_sent_away_at_its_first_line() {
-    let relay = Relay::start().await;
+    let relay = Relay::start();
     relay
         .connect()
         .await
@@ -335,12 +335,13 @@ async fn a_browser_that_was_talked_into_smtp_is_sent_away_at_its_first_line() {
 
 #[tokio::test]
 async fn beyond_the_limit_recipients_are_deferred_and_the_session_goes_on() {
-    let relay = Relay::with(|config, _| config.max_recipients = 3).await;
-    let mut script = "C: MAIL FROM:<a@x.example>\nS: 250 *\n".to_owned();
-    for number in 0..100 {
+    let relay = Relay::with(|config, _| config.max_recipients = 3);
+    let rcpt = |number: usize| {
         let answer = if number < 3 { "250 2.1.5" } else { "452 4.5.3" };
-        script += &format!("C: RCPT TO:<r{number}@y.example>\nS: {answer} *\n");
-    }
+        format!("C: RCPT TO:<r{number}@y.example>\nS: {answer} *\n")
+    };
+    let mut script = "C: MAIL FROM:<a@x.example>\nS: 250 *\n".to_owned();
+    script.extend((0..100).map(rcpt));
     script += "C: RCPT TO:<r0@Y.example>\nS: 250 2.1.5 *\nC: DATA\nS: 354 *\nC: .\nS: 250 2.6.0 *\n";
     let envelopes = after_ehlo(&relay, &script).await;
     assert_eq!(envelopes, ["a@x.example r0@y.example r1@y.example r2@y.example"]);
@@ -352,7 +353,7 @@ async fn little_room_and_a_store_in_trouble_defer_and_pass_by_themselves() {
 
     use redeliver::store::Store;
 
-    let relay = Relay::with(|config, _| config.min_free = 1000).await;
+    let relay = Relay::with(|config, _| config.min_free = 1000);
     let mut client = relay.connect().await;
     client.talk("S: 220 *\nC: HELO client.example\nS: 250 *").await;
     relay.free_space.store(999, Ordering::Relaxed);

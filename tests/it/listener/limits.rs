@@ -8,8 +8,8 @@ use super::{Client, Relay};
 
 const SHORT: Duration = Duration::from_millis(300);
 
-async fn with_limits(limits: Limits) -> Relay {
-    Relay::with(|config, _| config.limits = limits).await
+fn with_limits(limits: Limits) -> Relay {
+    Relay::with(|config, _| config.limits = limits)
 }
 
 #[tokio::test]
@@ -17,7 +17,7 @@ async fn connections_beyond_the_limits_are_turned_away_and_slots_are_given_back(
     for limits in
         [Limits { connections: 2, ..Limits::default() }, Limits { connections_per_address: 2, ..Limits::default() }]
     {
-        let relay = with_limits(limits).await;
+        let relay = with_limits(limits);
         let mut clients = [relay.connect().await, relay.connect().await];
         for client in &mut clients {
             client.talk("S: 220 *").await;
@@ -35,7 +35,7 @@ async fn connections_beyond_the_limits_are_turned_away_and_slots_are_given_back(
 
 #[tokio::test]
 async fn a_client_that_says_nothing_or_too_little_is_sent_away() {
-    let relay = with_limits(Limits { command: SHORT, ..Limits::default() }).await;
+    let relay = with_limits(Limits { command: SHORT, ..Limits::default() });
     relay.connect().await.talk("S: 220 *\nS: 421 4.4.2 *\nS: (closed)").await;
     let mut client = relay.connect().await;
     client.talk("S: 220 *").await;
@@ -47,7 +47,7 @@ async fn a_message_that_comes_too_slowly_is_given_up() {
     let slow = Limits { data_stretch: SHORT, data_rate: 1000, ..Limits::default() };
     let endless = Limits { data: SHORT, data_stretch: SHORT / 4, data_rate: 1, ..Limits::default() };
     for limits in [slow, endless] {
-        let relay = with_limits(limits).await;
+        let relay = with_limits(limits);
         let mut client = relay.connect().await;
         client.until_data().await;
         assert_eq!(drip(&mut client, b"x\r\n").await, "421 4.4.2 you took too long");
@@ -71,7 +71,7 @@ async fn drip(client: &mut Client, octets: &[u8]) -> String {
 
 #[tokio::test]
 async fn a_session_ends_after_too_many_errors_since_the_last_mail() {
-    let relay = with_limits(Limits { errors: 3, ..Limits::default() }).await;
+    let relay = with_limits(Limits { errors: 3, ..Limits::default() });
     let mail = "C: MAIL FROM:<>\nS: 250 *\nC: RCPT TO:<b@y.example>\nS: 250 *\nC: DATA\nS: 354 *\nC: .\nS: 250 *\n";
     let script = format!(
         "S: 220 *
@@ -98,7 +98,7 @@ async fn a_session_ends_after_too_many_errors_since_the_last_mail() {
 
 #[tokio::test]
 async fn commands_that_bring_no_mail_about_may_not_be_said_for_ever() {
-    let relay = with_limits(Limits { errors: 5, idle_commands: 10, ..Limits::default() }).await;
+    let relay = with_limits(Limits { errors: 5, idle_commands: 10, ..Limits::default() });
     for command in ["NOOP", "RSET", "VRFY x", "HELP", "EHLO x", "HELO x"] {
         let mut client = relay.connect().await;
         client.send(format!("{command}\r\n").repeat(10_000).as_bytes()).await;
@@ -115,7 +115,7 @@ async fn commands_that_bring_no_mail_about_may_not_be_said_for_ever() {
 
 #[tokio::test]
 async fn a_line_may_be_so_long_and_no_longer() {
-    let relay = Relay::start().await;
+    let relay = Relay::start();
     let mut client = relay.connect().await;
     client.talk("S: 220 *\nC: HELO client.example\nS: 250 *").await;
     let line = |start: &str, octets: usize| format!("C: {start}{}\n", "x".repeat(octets - 2 - start.len()));
@@ -133,7 +133,7 @@ async fn a_client_that_reads_no_answers_is_left() {
     use tokio::io::AsyncWriteExt;
 
     let limits = Limits { command: SHORT, connections: 1, idle_commands: u32::MAX, ..Limits::default() };
-    let relay = with_limits(limits).await;
+    let relay = with_limits(limits);
     let mut deaf = relay.connect().await;
     let commands = "NOOP\r\n".repeat(10_000);
     while deaf.stream.write_all(commands.as_bytes()).await.is_ok() {}

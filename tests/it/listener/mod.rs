@@ -5,6 +5,8 @@
 mod content;
 mod dialogue;
 mod limits;
+mod log;
+mod noise;
 mod stop;
 mod tls;
 
@@ -102,12 +104,12 @@ fn context(store: &Arc<SqliteStore>, accepted: &Arc<Notify>, free_space: &Arc<At
 }
 
 impl Relay {
-    async fn start() -> Self {
-        Self::with(|_, _| {}).await
+    fn start() -> Self {
+        Self::with(|_, _| {})
     }
 
     /// Starts with a configuration that `change` has changed; its files go into the directory.
-    async fn with(change: impl FnOnce(&mut ListenerConfig, &Path)) -> Self {
+    fn with(change: impl FnOnce(&mut ListenerConfig, &Path)) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let store = Arc::new(SqliteStore::open(&directory.path().join("redeliver.db"), "test").expect("opens"));
         let mut config = ListenerConfig::new(Domain::parse("Relay.test").expect("a domain"));

@@ -10,7 +10,7 @@ async fn a_client_that_is_gone_leaves_nothing_behind() {
     let begun = "S: 220 *\nC: HELO client.example\nS: 250 *\n";
     let mail = format!("{begun}C: MAIL FROM:<>\nS: 250 *\n");
     let data = format!("{mail}C: RCPT TO:<b@y.example>\nS: 250 *\nC: DATA\nS: 354 *\n");
-    let relay = Relay::start().await;
+    let relay = Relay::start();
     for stage in ["", "S: 220 *\n", begun, &mail, &data, &format!("{data}C: Subject: s\nC:\nX: half a line")] {
         for reset in [false, true] {
             for octets in [0, LIMIT - 1000] {
@@ -34,7 +34,7 @@ async fn a_client_that_is_gone_leaves_nothing_behind() {
 
 #[tokio::test]
 async fn a_gentle_stop_lets_a_mail_that_is_begun_end() {
-    let relay = Relay::start().await;
+    let relay = Relay::start();
     let (mut idle, mut busy, mut beginning) = (relay.connect().await, relay.connect().await, relay.connect().await);
     idle.talk("S: 220 *").await;
     busy.until_data().await;
@@ -54,7 +54,7 @@ async fn a_gentle_stop_lets_a_mail_that_is_begun_end() {
 
 #[tokio::test]
 async fn a_hard_stop_gives_up_what_is_coming_in() {
-    let relay = Relay::start().await;
+    let relay = Relay::start();
     let mut client = relay.connect().await;
     client.until_data().await;
     client.send(&vec![b'x'; LIMIT / 2]).await;
@@ -68,7 +68,7 @@ async fn a_hard_stop_gives_up_what_is_coming_in() {
 async fn an_address_that_is_taken_is_named() {
     use redeliver::ingest::Listener;
 
-    let relay = Relay::start().await;
+    let relay = Relay::start();
     let mut config = relay.config.clone();
     config.listen = vec!["127.0.0.1:0".parse().expect("an address"), relay.address];
     let error = Listener::bind(&config, super::context(&relay.store, &relay.accepted, &relay.free_space))

@@ -92,7 +92,7 @@ fn plain(text: &str) -> String {
 
 #[tokio::test]
 async fn after_starttls_the_session_begins_anew() {
-    let relay = Relay::with(configure).await;
+    let relay = Relay::with(configure);
     let mut client = secured(&relay).await;
     client
         .talk(
@@ -116,19 +116,19 @@ async fn after_starttls_the_session_begins_anew() {
 
 #[tokio::test]
 async fn starttls_and_auth_are_offered_only_where_they_are_possible() {
-    let relay = Relay::with(configure).await;
+    let relay = Relay::with(configure);
     let ehlo = "S: 250-relay.test\nS: 250-PIPELINING\nS: 250-SIZE *\nS: 250-8BITMIME\nS: 250-SMTPUTF8\n";
     let clear = format!("S: 220 *\nC: EHLO x\n{ehlo}S: 250-ENHANCEDSTATUSCODES\nS: 250 STARTTLS\n");
     let auth = plain("\0ann\0secret");
     relay.connect().await.talk(&format!("{clear}C: AUTH PLAIN {auth}\nS: 538 5.7.11 *\n")).await;
-    let without = Relay::start().await;
+    let without = Relay::start();
     let bare = format!("S: 220 *\nC: EHLO x\n{ehlo}S: 250 ENHANCEDSTATUSCODES\n");
     without.connect().await.talk(&format!("{bare}C: STARTTLS\nS: 502 5.5.1 *\nC: AUTH PLAIN {auth}\nS: 502 *\n")).await;
 }
 
 #[tokio::test]
 async fn nothing_that_was_put_in_behind_starttls_is_carried_out() {
-    let relay = Relay::with(configure).await;
+    let relay = Relay::with(configure);
     relay
         .connect()
         .await
@@ -145,7 +145,7 @@ async fn nothing_that_was_put_in_behind_starttls_is_carried_out() {
 
 #[tokio::test]
 async fn a_reload_puts_a_new_certificate_in_force_and_a_wrong_one_does_not() {
-    let relay = Relay::with(configure).await;
+    let relay = Relay::with(configure);
     secured(&relay).await.talk("C: NOOP\nS: 250 *").await;
     certify(relay.directory.path());
     relay.control.reload(&relay.config).expect("a good certificate");
@@ -160,7 +160,7 @@ async fn a_reload_puts_a_new_certificate_in_force_and_a_wrong_one_does_not() {
 async fn a_handshake_that_is_none_costs_only_its_own_session() {
     use tokio::io::AsyncWriteExt;
 
-    let relay = Relay::with(configure).await;
+    let relay = Relay::with(configure);
     let mut stream = greeted(&relay).await;
     stream.write_all(b"EHLO in the clear\r\n").await.expect("sent");
     let mut client = Client::new(stream);
@@ -170,7 +170,7 @@ async fn a_handshake_that_is_none_costs_only_its_own_session() {
 
 #[tokio::test]
 async fn users_may_relay_from_anywhere() {
-    let relay = Relay::with(configure).await;
+    let relay = Relay::with(configure);
     let mail = "C: MAIL FROM:<a@x.example>
                 S: 250 *
                 C: RCPT TO:<b@y.example>
@@ -195,7 +195,7 @@ async fn users_may_relay_from_anywhere() {
 
 #[tokio::test]
 async fn a_wrong_password_lets_nobody_in_and_is_not_tried_for_ever() {
-    let relay = Relay::with(configure).await;
+    let relay = Relay::with(configure);
     let (wrong, nobody) = (plain("\0ann\0wrong"), plain("\0nobody\0secret"));
     let mut client = secured(&relay).await;
     client.talk("C: AUTH PLAIN x\nS: 503 5.5.1 say EHLO first\nC: HELO old\nS: 250 *\nC: AUTH PLAIN x\nS: 503 *").await;
