@@ -1,0 +1,107 @@
+//! STARTTLS and AUTH PLAIN (RFC 3207, RFC 4954, RFC 4616).
+
+use tracing::info;
+
+use super::super::answer::Answer;
+use super::super::users::Credentials;
+use super::super::wire::{Ended, Line};
+use super::Session;
+use crate::smtp::CommandError;
+
+impl Session {
+    pub(super) async fn starttls(&mut self) -> Result<(), Ended> {
+        let Some(acceptor) = self.settings.acceptor.clone() else {
+            self.say(&Answer::from(CommandError::NotImplemented));
+            return Ok(());
+        };
+        if self.wire.is_tls() {
+            self.say(&Answer::out_of_order("TLS is there already"));
+            return Ok(());
+        }
+        // What somebody put in between in clear must not be taken for the client's within TLS.
+        if self.wire.has_more().await {
+            self.say(&Answer::new(554, "5.5.0", "wait for the answer to STARTTLS"));
+            return Err(Ended::Finished);
+        }
+        self.say(&Answer::new(220, "2.0.0", "begin TLS"));
+        self.wire.secure(&acceptor, self.settings.limits.handshake).await?;
+        // As if the client had just connected (RFC 3207 section 4.2).
+        self.greeting = None;
+        self.log_in(None);
+        self.transaction.reset();
+        Ok(())
+    }
+
+    fn log_in(&mut self, user: Option<String>) {
+        self.transaction.set_user(user.clone());
+        self.user = user;
+    }
+
+    pub(super) async fn auth(&mut self, mechanism: &str, initial: Option<String>) -> Result<Answer, Ended> {
+        if let Some(answer) = self.not_ready_for_auth(mechanism) {
+            return Ok(answer);
+        }
+        let response = match initial {
+            Some(response) => response,
+            None => match self.auth_response().await? {
+                Ok(response) => response,
+                Err(answer) => return Ok(answer),
+            },
+        };
+        if response == "*" {
+            return Ok(Answer::new(501, "5.7.0", "given up"));
+        }
+        match Credentials::from_plain(&response) {
+            Some(credentials) => Ok(self.check(credentials).await),
+            None => Ok(self.failed_auth(None, Answer::new(501, "5.5.2", "that is no PLAIN response"))),
+        }
+    }
+
+    fn not_ready_for_auth(&self, mechanism: &str) -> Option<Answer> {
+        let extended = self.greeting.as_ref().is_some_and(|greeting| greeting.extended);
+        if self.settings.users.is_none() {
+            Some(CommandError::NotImplemented.into())
+        } else if !self.wire.is_tls() {
+            Some(Answer::new(538, "5.7.11", "say STARTTLS first"))
+        } else if !extended {
+            Some(Answer::out_of_order("say EHLO first"))
+        } else if self.user.is_some() || self.transaction.is_open() {
+            Some(Answer::out_of_order("not now"))
+        } else if mechanism != "PLAIN" {
+            Some(Answer::new(504, "5.5.4", "the mechanism is PLAIN"))
+        } else {
+            None
+        }
+    }
+
+    /// The line that answers an empty challenge.
+    async fn auth_response(&mut self) -> Result<Result<String, Answer>, Ended> {
+        self.wire.say(&Answer::plain(334, &[String::new()]));
+        let line = match self.line().await? {
+            Line::Whole(line) => line,
+            Line::TooLong => return Ok(Err(CommandError::TooLong.into())),
+        };
+        let text = line.strip_suffix(b"\r\n").and_then(|text| std::str::from_utf8(text).ok());
+        Ok(text.map(str::to_owned).ok_or_else(|| CommandError::LineEnd.into()))
+    }
+
+    async fn check(&mut self, credentials: Credentials) -> Answer {
+        let Some(users) = self.settings.users.clone() else { return CommandError::NotImplemented.into() };
+        let name = credentials.name.clone();
+        if users.verify(credentials).await {
+            self.log_in(Some(name));
+            return Answer::new(235, "2.7.0", "welcome");
+        }
+        tokio::time::sleep(self.settings.limits.auth_pause).await;
+        self.failed_auth(Some(&name), Answer::new(535, "5.7.8", "user or password is wrong"))
+    }
+
+    fn failed_auth(&mut self, name: Option<&str>, answer: Answer) -> Answer {
+        self.auth_failures += 1;
+        info!(client = %self.peer, user = name.map(|name| name.escape_debug().to_string()), "AUTH refused");
+        if self.auth_failures < self.settings.limits.auth_failures {
+            return answer;
+        }
+        Answer::new(421, "4.7.0", "too many refused logins")
+    }
+}
