@@ -252,3 +252,27 @@ async fn shut_down(stream: &mut Stream) -> io::Result<()> {
         Stream::Lost => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_line_without_end_costs_no_memory() {
+        let socket = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let mut client = TcpStream::connect(socket.local_addr().expect("bound")).await.expect("connects");
+        let (stream, _) = socket.accept().await.expect("accepts");
+        let stop = CancellationToken::new();
+        let mut wire = Wire::new(stream, Duration::from_secs(20), stop.clone());
+        let sent = async {
+            client.write_all(&vec![b'x'; 4 * 1024 * 1024]).await.expect("sent");
+            client.write_all(b"\r\nNOOP\r\n").await.expect("sent");
+        };
+        let ((), line) = tokio::join!(sent, wire.line(&stop));
+        assert!(matches!(line, Ok(Line::TooLong)));
+        assert!(wire.input.capacity() <= 4 * READ_OCTETS, "{} octets", wire.input.capacity());
+        assert!(matches!(wire.line(&stop).await, Ok(Line::Whole(line)) if line == "NOOP\r\n"));
+    }
+}

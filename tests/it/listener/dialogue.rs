@@ -1,6 +1,8 @@
 //! Commands and replies.
 
-use super::{LIMIT, Relay};
+use tokio::net::TcpStream;
+
+use super::{Client, LIMIT, LONG, Relay};
 
 /// Plays a dialogue behind the banner and EHLO; which mails came of it.
 async fn after_ehlo(relay: &Relay, script: &str) -> Vec<String> {
@@ -43,7 +45,7 @@ async fn a_mail_is_taken_with_one_trace_field_and_attempted_at_once() {
              S: (closed)"
         ))
         .await;
-    told.await;
+    tokio::time::timeout(LONG, told).await.expect("told");
     let mails = relay.mails().await;
     assert_eq!(mails.len(), 1);
     assert_eq!(mails[0].envelope, "a@x.example b@y.example");
@@ -363,4 +365,14 @@ async fn little_room_and_a_store_in_trouble_defer_and_pass_by_themselves() {
     client.talk("C: MAIL FROM:<a@x.example> SIZE=50\nS: 250 2.1.0 *").await;
     relay.store.close(chrono::DateTime::UNIX_EPOCH).await.expect("closes");
     client.talk("C: RCPT TO:<b@y.example>\nS: 250 *\nC: DATA\nS: 354 *\nC: .\nS: 451 4.3.0 *\nC: NOOP\nS: 250 *").await;
+}
+
+#[tokio::test]
+async fn ipv4_through_an_ipv6_socket_is_ipv4() {
+    let relay = Relay::with(|config, _| config.listen = vec!["[::]:0".parse().expect("an address")]);
+    let mut client = Client::new(TcpStream::connect(("127.0.0.1", relay.address.port())).await.expect("connects"));
+    client.until_data().await;
+    client.talk("C: .\nS: 250 2.6.0 *").await;
+    let mails = relay.mails().await;
+    assert!(mails[0].message.starts_with(b"Received: from client.example ([127.0.0.1])\r\n"));
 }

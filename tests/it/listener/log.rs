@@ -30,9 +30,15 @@ impl MakeWriter<'_> for Log {
 }
 
 impl Log {
-    fn listen(&self) -> tracing::subscriber::DefaultGuard {
+    /// Until the guards are dropped.
+    fn listen(&self) -> (tracing::Dispatch, tracing::subscriber::DefaultGuard) {
+        // With a single subscriber, a line of the program that another thread comes by first
+        // would be taken for one that nobody listens to.
+        let second = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default());
         let lines = tracing_subscriber::fmt().json().with_max_level(tracing::Level::TRACE).with_writer(self.clone());
-        tracing::subscriber::set_default(lines.finish())
+        let first = tracing::subscriber::set_default(lines.finish());
+        tracing::callsite::rebuild_interest_cache();
+        (second, first)
     }
 
     /// The fields of lines with that message.
