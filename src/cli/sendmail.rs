@@ -66,7 +66,7 @@ async fn submit(app: &App, invocation: Invocation) -> Result<Exit, Failure> {
     };
     let mut incoming = app.spool.incoming();
     let trace = trace(app, &invocation, incoming.key(), user.address.domain(), user.uid);
-    incoming.write(trace.as_bytes()).await?;
+    incoming.write_trace(&trace);
     let intake = Intake::new(missing, invocation.dot_ends_input, invocation.recipients_from_header);
     let from_header = read_message(intake, &mut incoming).await?;
     let recipients = [invocation.recipients, from_header].concat();

@@ -83,7 +83,7 @@ fn spool(store: &Arc<SqliteStore>) -> Arc<Spool> {
     let document = Document::parse(Path::new("f"), b"relay: [{match: All, mailet: 'Null'}]").expect("YAML");
     let reading = Reading::new(Path::new("f"));
     let config = pipeline::Config::read(document.root(), &["sqlite".to_owned()].into(), &reading);
-    let pipeline = Pipeline::new(config, |_| Arc::new(NoDelivery));
+    let pipeline = Pipeline::new(config, |_| Ok(Arc::new(NoDelivery))).expect("a pipeline");
     let settings = Settings {
         processor: "relay".to_owned(),
         max_message_size: LIMIT as u64,
