@@ -43,6 +43,12 @@ pub(super) enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Take messages from files into the spool: .eml, mbox, maildir
+    ///
+    /// What was taken once, with the same envelope, is not taken again: an import that was
+    /// interrupted is simply repeated. Files that are no messages are named and passed over; the
+    /// exit code is 65 then.
+    Import(ImportArguments),
     /// Mail repositories and the mails in them
     #[command(subcommand)]
     Repository(RepositoryCommand),
@@ -77,6 +83,25 @@ pub(super) struct RunArguments {
     /// Begin no more attempts after this time, such as 20m; what is left stays for the next run
     #[arg(long, value_parser = duration)]
     pub(super) deadline: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ImportArguments {
+    /// Files and folders: a message, an mbox, a maildir, or a folder of .eml files
+    #[arg(required = true)]
+    pub(super) paths: Vec<PathBuf>,
+    /// Reverse-path, <> for null [default: that of each message's Return-Path:]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) from: Option<String>,
+    /// Recipient; may be given more than once [default: that of each message's Delivered-To:]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) to: Vec<String>,
+    /// mboxo, mboxrd, mboxcl or mboxcl2 [default: found out, where the file leaves no doubt]
+    #[arg(long, value_parser = dialect)]
+    pub(super) mbox_dialect: Option<crate::ingest::Dialect>,
+    /// How the result is written
+    #[arg(long, value_enum, default_value_t)]
+    pub(super) format: Format,
 }
 
 #[derive(Debug, Subcommand)]
@@ -263,6 +288,12 @@ pub(super) enum ScheduleCommand {
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
+}
+
+fn dialect(text: &str) -> Result<crate::ingest::Dialect, String> {
+    let known = crate::ingest::Dialect::ALL;
+    let found = known.into_iter().find(|(name, _)| *name == text);
+    found.map(|(_, dialect)| dialect).ok_or_else(|| format!("known are {}", known.map(|(name, _)| name).join(", ")))
 }
 
 /// A duration as the configuration has it.

@@ -7,6 +7,7 @@ mod args;
 mod attempts;
 mod exit;
 mod explain;
+mod import;
 mod jobs;
 mod repository;
 mod run;
@@ -171,6 +172,7 @@ async fn with_app(config: Config, clock: Clock, command: Command) -> Result<Exit
     let mut out = std::io::BufWriter::new(std::io::stdout());
     let exit = match command {
         Command::Run(arguments) => run::run(&app, arguments, &mut out).await,
+        Command::Import(arguments) => import::run(&app, arguments, &mut out).await,
         Command::Repository(command) => repository::run(&app, command, &mut out).await,
         Command::Attempts(arguments) => attempts::run(&app, arguments, &mut out).await,
         Command::Job(command) => jobs::run(&app, command, &mut out).await,

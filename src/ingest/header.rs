@@ -105,7 +105,7 @@ impl Field<'_> {
     }
 
     /// What stands behind the colon; octets that are not UTF-8 are marked as such.
-    fn body(&self) -> String {
+    pub(super) fn body(&self) -> String {
         let colon = self.octets.iter().position(|&octet| octet == b':').map_or(0, |colon| colon + 1);
         String::from_utf8_lossy(&self.octets[colon..]).into_owned()
     }

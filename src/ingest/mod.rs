@@ -1,10 +1,11 @@
-//! How mail comes in: the SMTP listener, the command line of `sendmail` with what becomes
-//! of the message it reads, and the trace field that every way in adds.
+//! How mail comes in: the SMTP listener, the command line of `sendmail` with what becomes of
+//! the message it reads, the files of an import, and the trace field that every way in adds.
 //!
 //! Nothing here reads a clock, the environment or a user's name: they are arguments.
 
 mod addresses;
 mod header;
+mod import;
 mod listener;
 mod message;
 mod sendmail;
@@ -12,6 +13,7 @@ mod trace;
 
 pub use addresses::{AddressListError, parse_address_list};
 pub use header::Missing;
+pub use import::{Dialect, Fingerprint, Found, Opened, SourceError, Sources, Told, Transcript, TranscriptError};
 pub use listener::{
     Config as ListenerConfig, Context as ListenerContext, Control as ListenerControl, Error as ListenerError, Limits,
     Listener, Stop as ListenerStop, TlsFiles, free_space,

@@ -2,6 +2,7 @@
 
 mod architecture;
 mod dns;
+mod import;
 mod james;
 mod job_kinds;
 mod killed;

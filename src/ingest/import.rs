@@ -1,0 +1,12 @@
+//! `import`: messages from files - `.eml`, mailbox files, maildirs - one after the other.
+//!
+//! [`Sources`] finds the files, [`Opened`] cuts a mailbox file into its messages, and
+//! [`Transcript`] makes of each what is stored, with the envelope its header tells of.
+
+mod mbox;
+mod sources;
+mod transcript;
+
+pub use mbox::Dialect;
+pub use sources::{Found, Opened, SourceError, Sources};
+pub use transcript::{Fingerprint, Told, Transcript, TranscriptError};

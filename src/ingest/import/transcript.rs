@@ -1,0 +1,281 @@
+//! What an import makes of one message: CRLF line ends, the envelope that its header tells
+//! of, and a digest by which it is known again.
+
+use ring::digest::{Context, SHA256};
+
+use super::super::addresses::{AddressListError, parse_address_list};
+use super::super::header::{Field, Header, MAX_HEADER_BYTES};
+use super::super::message::IntakeError;
+use crate::mail::{Address, MessageProblem, ReversePath};
+
+/// Why a message is refused. The text is one line and safe to print.
+#[derive(Debug, thiserror::Error)]
+pub enum TranscriptError {
+    /// NUL, or CR without LF.
+    #[error(transparent)]
+    Octets(#[from] MessageProblem),
+    /// Some lines end in LF and some in CRLF: two readers could disagree on them.
+    #[error("line {0} does not end as line 1 does: let all end in LF, or all in CRLF")]
+    MixedLineEnds(u64),
+    /// Nothing, or something that is no message.
+    #[error("it has no header: the first line is no header field")]
+    NoHeader,
+    /// The header section does not end in time.
+    #[error("the header section is longer than {MAX_HEADER_BYTES} octets")]
+    HeaderTooLong,
+    /// A field that should name an address names something else.
+    #[error("header field {0}: {1}")]
+    Field(&'static str, #[source] AddressListError),
+}
+
+/// Takes a message as it lies in its file, piece by piece.
+pub struct Transcript {
+    ends: LineEnds,
+    /// The header section so far; `None` once it is through.
+    header: Option<Header>,
+    told: Told,
+    digest: Context,
+}
+
+/// What a message tells of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Told {
+    /// Of `Return-Path:`, which a final delivery writes (RFC 5321 section 4.4).
+    pub reverse_path: Option<ReversePath>,
+    /// Of `Delivered-To:`, or else `X-Original-To:` or `Envelope-To:`.
+    pub recipients: Vec<Address>,
+}
+
+impl Default for Transcript {
+    fn default() -> Self {
+        Self {
+            ends: LineEnds::default(),
+            header: Some(Header::default()),
+            told: Told::default(),
+            digest: Context::new(&SHA256),
+        }
+    }
+}
+
+impl Transcript {
+    /// Takes the next octets and appends to `message` what becomes of them.
+    ///
+    /// # Errors
+    /// The first thing for which the message is refused; `message` is then of no use.
+    pub fn push(&mut self, octets: &[u8], message: &mut Vec<u8>) -> Result<(), TranscriptError> {
+        self.digest.update(octets);
+        let Some(mut header) = self.header.take() else { return self.ends.push(octets, message) };
+        self.ends.push(octets, &mut header.octets)?;
+        if through(&mut header)? {
+            return self.end_header(&header, message);
+        }
+        self.header = Some(header);
+        Ok(())
+    }
+
+    /// Ends the message, with a line end where the last line lacks one.
+    ///
+    /// # Errors
+    /// As [`Transcript::push`].
+    pub fn finish(mut self, message: &mut Vec<u8>) -> Result<(Told, Fingerprint), TranscriptError> {
+        if let Some(mut header) = self.header.take() {
+            self.ends.finish(&mut header.octets)?;
+            through(&mut header)?;
+            self.end_header(&header, message)?;
+        } else {
+            self.ends.finish(message)?;
+        }
+        Ok((self.told, Fingerprint(self.digest)))
+    }
+
+    fn end_header(&mut self, header: &Header, message: &mut Vec<u8>) -> Result<(), TranscriptError> {
+        if header.end == 0 {
+            return Err(TranscriptError::NoHeader);
+        }
+        self.told = told(&header.fields())?;
+        message.extend_from_slice(&header.octets);
+        Ok(())
+    }
+}
+
+fn through(header: &mut Header) -> Result<bool, TranscriptError> {
+    header.is_through().map_err(|error| match error {
+        IntakeError::Octets(problem) => problem.into(),
+        _ => TranscriptError::HeaderTooLong,
+    })
+}
+
+fn told(fields: &[Field<'_>]) -> Result<Told, TranscriptError> {
+    let mut told = Told::default();
+    if let Some(field) = fields.iter().find(|field| field.is("Return-Path")) {
+        told.reverse_path = Some(reverse_path(&field.body()).map_err(|e| TranscriptError::Field("Return-Path", e))?);
+    }
+    for name in ["Delivered-To", "X-Original-To", "Envelope-To"] {
+        for field in fields.iter().filter(|field| field.is(name)) {
+            told.recipients.extend(parse_address_list(&field.body()).map_err(|e| TranscriptError::Field(name, e))?);
+        }
+        if !told.recipients.is_empty() {
+            break;
+        }
+    }
+    Ok(told)
+}
+
+fn reverse_path(body: &str) -> Result<ReversePath, AddressListError> {
+    if body.trim() == "<>" {
+        return Ok(ReversePath::Null);
+    }
+    Ok(parse_address_list(body)?.into_iter().next().map_or(ReversePath::Null, ReversePath::Address))
+}
+
+/// The digest of a message as it lay in its file.
+pub struct Fingerprint(Context);
+
+impl Fingerprint {
+    /// What tells this message with this envelope from every other, in hexadecimal digits.
+    pub fn with_envelope(mut self, reverse_path: &ReversePath, recipients: &[Address]) -> String {
+        let addresses = recipients.iter().map(Address::mailbox);
+        for address in std::iter::once(reverse_path.to_string()).chain(addresses) {
+            // No address has a NUL, and no message that is taken.
+            self.0.update(b"\0");
+            self.0.update(address.as_bytes());
+        }
+        self.0.finish().as_ref().iter().map(|octet| format!("{octet:02x}")).collect()
+    }
+}
+
+/// Turns LF into CRLF where that is how the file ends its lines.
+#[derive(Debug)]
+struct LineEnds {
+    /// Whether the first line ended in CRLF.
+    crlf: Option<bool>,
+    /// A CR, kept back until the LF that must follow.
+    cr: bool,
+    within_line: bool,
+    line: u64,
+}
+
+impl Default for LineEnds {
+    fn default() -> Self {
+        Self { crlf: None, cr: false, within_line: false, line: 1 }
+    }
+}
+
+impl LineEnds {
+    fn push(&mut self, mut octets: &[u8], out: &mut Vec<u8>) -> Result<(), TranscriptError> {
+        while !octets.is_empty() {
+            if self.cr && octets[0] != b'\n' {
+                return Err(MessageProblem::BareCr(self.line).into());
+            }
+            let plain = octets.iter().position(|octet| matches!(octet, b'\r' | b'\n' | 0)).unwrap_or(octets.len());
+            let (text, rest) = octets.split_at(plain);
+            self.within_line |= !text.is_empty();
+            out.extend_from_slice(text);
+            octets = rest;
+            if let Some((&special, rest)) = octets.split_first() {
+                self.special(special, out)?;
+                octets = rest;
+            }
+        }
+        Ok(())
+    }
+
+    fn special(&mut self, octet: u8, out: &mut Vec<u8>) -> Result<(), TranscriptError> {
+        match octet {
+            0 => return Err(MessageProblem::Nul(self.line).into()),
+            b'\r' => self.cr = true,
+            _ if *self.crlf.get_or_insert(self.cr) != self.cr => {
+                return Err(TranscriptError::MixedLineEnds(self.line));
+            }
+            _ => {
+                out.extend_from_slice(b"\r\n");
+                (self.cr, self.within_line) = (false, false);
+                self.line += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, out: &mut Vec<u8>) -> Result<(), TranscriptError> {
+        if self.cr {
+            return Err(MessageProblem::BareCr(self.line).into());
+        }
+        if self.within_line {
+            out.extend_from_slice(b"\r\n");
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn transcript(message: &str) -> Result<(String, Told, String), String> {
+        let mut transcript = Transcript::default();
+        let mut out = Vec::new();
+        for octet in message.as_bytes().chunks(1) {
+            transcript.push(octet, &mut out).map_err(|error| error.to_string())?;
+        }
+        let (told, fingerprint) = transcript.finish(&mut out).map_err(|error| error.to_string())?;
+        let digest = fingerprint.with_envelope(&ReversePath::Null, &told.recipients);
+        Ok((String::from_utf8(out).expect("it was"), told, digest))
+    }
+
+    #[test]
+    fn line_ends_become_crlf_and_nothing_else_changes() {
+        for (message, expected) in [
+            ("X: 1\n\n.\n..\nb", "X: 1\r\n\r\n.\r\n..\r\nb\r\n"),
+            ("X: 1\r\n\r\nb\r\n", "X: 1\r\n\r\nb\r\n"),
+            ("X: 1", "X: 1\r\n"),
+            ("X: 1\n", "X: 1\r\n"),
+        ] {
+            assert_eq!(transcript(message).expect(message).0, expected, "{message:?}");
+        }
+    }
+
+    #[test]
+    fn the_envelope_is_what_the_last_delivery_wrote() {
+        let address = |text: &str| Address::parse(text).expect("an address");
+        for (header, reverse_path, recipients) in [
+            ("Return-Path: <a@x.example>\nDelivered-To: b@x.example\n", "a@x.example", vec!["b@x.example"]),
+            ("Return-Path: <>\nX-Original-To: c@x.example\nEnvelope-To: d@x.example\n", "<>", vec!["c@x.example"]),
+            (
+                "Return-Path: <a@x.example>\nDelivered-To: b@x.example\nDelivered-To: c@x.example\n",
+                "a@x.example",
+                vec!["b@x.example", "c@x.example"],
+            ),
+        ] {
+            let told = transcript(&format!("{header}To: nobody@else.example\n\n")).expect(header).1;
+            assert_eq!(told.reverse_path.expect("told").to_string(), reverse_path);
+            assert_eq!(told.recipients, recipients.into_iter().map(address).collect::<Vec<_>>());
+        }
+        assert_eq!(transcript("To: a@x.example\nFrom: b@x.example\n\n").expect("taken").1, Told::default());
+    }
+
+    #[test]
+    fn what_is_no_message_is_refused_with_its_line() {
+        for (message, why) in [
+            ("", "no header"),
+            ("\nbody\n", "no header"),
+            ("just text\n", "no header"),
+            ("X: 1\n\nb\0\n", "NUL octet in line 3"),
+            ("X: 1\r\n\r\nb\n", "line 3 does not end as line 1"),
+            ("X: 1\n\r\nb\n", "line 2 does not end as line 1"),
+            ("X: 1\n\na\rb\n", "bare CR in line 3"),
+            ("X: 1\n\na\r", "bare CR in line 3"),
+            ("Return-Path: nobody\n\n", "header field Return-Path"),
+        ] {
+            let told = transcript(message).expect_err(message);
+            assert!(told.contains(why), "{message:?}: {told}");
+        }
+    }
+
+    #[test]
+    fn a_message_is_known_again_and_every_other_is_another() {
+        let digest = |message: &str| transcript(message).expect(message).2;
+        assert_eq!(digest("X: 1\n\nb\n"), digest("X: 1\n\nb\n"));
+        assert_ne!(digest("X: 1\n\nb\n"), digest("X: 1\n\nc\n"));
+        assert_ne!(digest("Delivered-To: b@x\n\n"), digest("Delivered-To: c@x\n\n"));
+    }
+}

@@ -1,0 +1,128 @@
+//! `redeliver import`: files of all kinds, each message once.
+
+use std::fs;
+
+use serde_json::json;
+
+use crate::support::relay::{Relay, Setup};
+
+const FROM: &str = "From x@y.example Mon Jan  2 03:04:05 2026\n";
+
+/// A relay whose new mail goes to repository `aside`, and these files beside its configuration.
+fn relay(files: &[(&str, &[u8])]) -> Relay {
+    let relay = Setup::gateway("127.0.0.2:25").top("smtp: { processor: aside }").build();
+    let text = fs::read_to_string(relay.configuration()).expect("written");
+    let aside = "  aside:\n    - mailet: ToRepository\n      repositoryPath: aside\n";
+    fs::write(relay.configuration(), format!("{text}{aside}")).expect("written");
+    for (name, octets) in files {
+        let path = relay.path().join(name);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+        fs::write(path, octets).expect("written");
+    }
+    relay
+}
+
+/// All messages taken so far, without the field that the import added.
+fn taken(relay: &Relay) -> Vec<String> {
+    relay.run_spool();
+    let mails = relay.mails("aside");
+    let content = |mail: &serde_json::Value| {
+        let key = mail["key"].as_str().expect("a key");
+        let message = relay.command(&["repository", "export", "aside", key]).expect(0).stdout;
+        let (trace, rest) = message.split_once(" +0000\r\n").expect("a trace field");
+        assert!(trace.starts_with("Received: by relay.test (redeliver, from userid "), "{trace}");
+        rest.to_owned()
+    };
+    mails.iter().map(content).collect()
+}
+
+const ENVELOPE: [&str; 4] = ["--from", "a@sender.example", "--to", "b@x.example"];
+
+fn import(relay: &Relay, arguments: &[&str], code: i32) -> (serde_json::Value, String) {
+    let arguments = [&["import", "--format", "json"], arguments].concat();
+    let mut ended = relay.command(&arguments).expect(code);
+    (ended.json().remove(0), std::mem::take(&mut ended.stderr))
+}
+
+#[test]
+fn a_message_a_mailbox_and_a_maildir_are_taken_octet_for_octet() {
+    let mailbox = format!("{FROM}X: 2\n\n>From here\n\n{FROM}X: 3\n\nbody\n\n");
+    let relay = relay(&[
+        ("in/1.eml", b"X: 1\r\n\r\n..\r\nx\r\n"),
+        ("in/2.mbox", mailbox.as_bytes()),
+        ("in/maildir/new/4.host", b"X: 4\n\nunix"),
+        ("in/maildir/cur/5.host:2,S", b"X: 5\n"),
+        ("in/maildir/tmp/6.host", b"X: 6\n"),
+    ]);
+    let (told, _) = import(&relay, &[&["in/1.eml", "in/2.mbox", "in/maildir"][..], &ENVELOPE].concat(), 0);
+    assert_eq!(told, json!({"taken": 5, "before": 0, "refused": 0}));
+    assert!(relay.mails("aside").is_empty(), "they wait in the spool");
+    let mut found = taken(&relay);
+    found.sort_unstable();
+    let expected = ["1\r\n\r\n..\r\nx", "2\r\n\r\nFrom here", "3\r\n\r\nbody", "4\r\n\r\nunix", "5"];
+    assert_eq!(found, expected.map(|message| format!("X: {message}\r\n")));
+    let mail = relay.mails("aside").remove(0);
+    assert_eq!((&mail["sender"], &mail["recipients"]), (&json!("a@sender.example"), &json!(["b@x.example"])));
+    assert!(mail["name"].as_str().is_some_and(|name| name.starts_with("in/")), "{mail}");
+}
+
+#[test]
+fn what_was_taken_once_is_not_taken_again() {
+    let mailbox = format!("{FROM}X: 1\n\na\n\n{FROM}X: 2\n\nb\n\n");
+    let relay = relay(&[("box", mailbox.as_bytes())]);
+    let all = [&["box"][..], &ENVELOPE].concat();
+    assert_eq!(import(&relay, &all, 0).0, json!({"taken": 2, "before": 0, "refused": 0}));
+    let more = format!("{mailbox}{FROM}X: 3\n\nc\n\n");
+    fs::write(relay.path().join("box"), more).expect("written");
+    assert_eq!(import(&relay, &all, 0).0, json!({"taken": 1, "before": 2, "refused": 0}));
+    let other = ["box", "--from", "a@sender.example", "--to", "c@x.example"];
+    assert_eq!(import(&relay, &other, 0).0["taken"], 3, "for somebody else it is another mail");
+    assert_eq!(taken(&relay).len(), 6);
+}
+
+#[test]
+fn what_is_no_message_is_named_and_the_others_are_taken() {
+    let mailbox = format!("{FROM}X: 1\n\na\n\n{FROM}no header\n\n{FROM}X: 3\n\nc\n\n");
+    let relay = relay(&[
+        ("good.eml", b"X: 1\n\nb\n"),
+        ("nul.eml", b"X: 1\n\n\0\n"),
+        ("mixed.eml", b"X: 1\r\n\nb\n"),
+        ("text.eml", b"not a message\n"),
+        ("box", mailbox.as_bytes()),
+        ("doubt", format!("{FROM}X: 1\n\n>>From a\n\n").as_bytes()),
+        ("empty/x.txt", b"x"),
+    ]);
+    let paths = ["nul.eml", "mixed.eml", "text.eml", "absent.eml", "box", "doubt", "empty", "good.eml"];
+    let (told, stderr) = import(&relay, &[&paths[..], &ENVELOPE].concat(), 65);
+    assert_eq!(told, json!({"taken": 3, "before": 0, "refused": 7}));
+    for line in [
+        "redeliver: nul.eml: the message has a NUL octet in line 3",
+        "redeliver: mixed.eml: line 2 does not end as line 1 does",
+        "redeliver: text.eml: it has no header",
+        "redeliver: absent.eml: it cannot be read: No such file",
+        "redeliver: box: message 2: it has no header",
+        "redeliver: doubt: it may be mboxo or mboxrd",
+        "redeliver: empty: it cannot be read: the folder is no maildir",
+    ] {
+        assert!(stderr.lines().any(|one| one.starts_with(line)), "{line}\n{stderr}");
+    }
+    let asked = [&["doubt", "--mbox-dialect", "mboxo"][..], &ENVELOPE].concat();
+    assert_eq!(import(&relay, &asked, 0).0["taken"], 1);
+}
+
+#[test]
+fn the_envelope_is_of_the_command_line_or_of_the_last_delivery() {
+    let relay = relay(&[
+        ("a.eml", b"Return-Path: <>\nDelivered-To: own@x.example\nX: 1\n\n"),
+        ("b.eml", b"To: somebody@x.example\nFrom: else@y.example\n\n"),
+    ]);
+    let (told, stderr) = import(&relay, &["a.eml", "b.eml"], 65);
+    assert_eq!(told, json!({"taken": 1, "before": 0, "refused": 1}));
+    assert!(stderr.contains("b.eml: it has no Return-Path: name the reverse-path with --from"), "{stderr}");
+    taken(&relay);
+    let mail = relay.mails("aside").remove(0);
+    assert_eq!((&mail["sender"], &mail["recipients"]), (&json!(null), &json!(["own@x.example"])));
+    relay.command(&["import", "a.eml", "--to", "nobody"]).expect(65);
+    relay.command(&["import"]).expect(64);
+    relay.command(&["import", "a.eml", "--mbox-dialect", "mboxx"]).expect(64);
+}
