@@ -4,6 +4,12 @@
 //! users of cron(8) expect: a schedule whose hour field begins with `*` fires at every
 //! instant whose wall-clock time matches; any other fires once for each time, in a repeated
 //! hour at the first, and for what lies in a gap once, at its end.
+//!
+//! [`Timetable`] says which schedules start their jobs now, and [`Flights`] what becomes of
+//! that while a job still runs. Neither reads a clock: who asks brings the time.
+
+mod flights;
+mod timetable;
 
 use std::time::Duration;
 
@@ -14,8 +20,11 @@ use croner::parser::{CronParser, Seconds, Year};
 
 use crate::yaml::{Fields, Node, Reading, boolean, choice, duration, nearest, text};
 
+pub use flights::{Asked, Flights};
+pub use timetable::{Moment, Start, Timetable};
+
 /// One file of the schedules' folder.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// The job it starts.
     pub job: String,
@@ -59,6 +68,14 @@ pub struct Expression {
     /// The hour field begins with `*`.
     every_hour: bool,
 }
+
+impl PartialEq for Expression {
+    fn eq(&self, other: &Self) -> bool {
+        self.written == other.written
+    }
+}
+
+impl Eq for Expression {}
 
 /// The nicknames of crontab(5) that name a time.
 const NICKNAMES: [(&str, &str); 7] = [
