@@ -20,7 +20,8 @@ use checkpoint::Pass;
 
 pub use incoming::{AcceptError, Incoming, Submission};
 
-/// Deaths of a process in a row that had only this mail in hand, before it is set aside.
+/// Deaths of a process with only this mail in hand, or panics over it, in a row, before it
+/// is set aside.
 const DEATHS_BEFORE_SET_ASIDE: u32 = 3;
 
 /// What the spool is told by the configuration.
@@ -121,7 +122,7 @@ impl Spool {
 
 /// Sends a mail that seems to kill processes to the error processor instead.
 fn set_aside(mail: &mut Mail, deaths: u32) {
-    let why = format!("{deaths} processes in a row died with only this mail in hand: it was set aside");
+    let why = format!("redeliver crashed {deaths} times in a row over this mail alone: it was set aside");
     error!(mail.id = %mail.key, "{why}");
     ERROR_PROCESSOR.clone_into(&mut mail.state);
     mail.error = Some(why);

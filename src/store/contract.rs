@@ -32,6 +32,8 @@ macro_rules! store_contract {
             recorded_outcomes_survive_their_process
             a_lost_claim_is_refused
             a_mail_alone_in_hand_at_a_death_is_counted
+            a_mail_given_up_by_a_living_process_is_counted_too
+            of_two_of_a_kind_only_the_later_is_told
             an_uncounted_pass_leaves_the_counters
             a_mail_in_hand_is_neither_moved_nor_removed
             reprocessing_counts_and_resets
@@ -332,6 +334,26 @@ pub(super) async fn a_mail_alone_in_hand_at_a_death_is_counted(open: Open, direc
     let claimed = store.claim(&suspects, at(3)).await.expect("claimed").remove(0);
     assert_eq!(claimed.deaths_alone, 3);
     assert!(store.claim(&wanted(Place::Spool, None), at(3)).await.expect("claimed").is_empty(), "K2 is a suspect");
+}
+
+pub(super) async fn a_mail_given_up_by_a_living_process_is_counted_too(open: Open, directory: &Path) {
+    let store = open(directory);
+    insert(&*store, "K1", &["b@x.example"]).await;
+    let first = claim_one(&*store, Place::Spool).await;
+    store.abandon(&first.claim, at(2)).await.expect("given up");
+    let suspects = Wanted { suspects: true, ..wanted(Place::Spool, None) };
+    let again = store.claim(&suspects, at(3)).await.expect("claimed").remove(0);
+    assert_eq!(again.deaths_alone, 1);
+}
+
+pub(super) async fn of_two_of_a_kind_only_the_later_is_told(open: Open, directory: &Path) {
+    let (first, second) = (open(directory), open(directory));
+    assert_eq!(first.earlier_instance("test", at(1)).await.expect("asked"), None);
+    assert_eq!(second.earlier_instance("test", at(2)).await.expect("asked"), Some(std::process::id()));
+    assert_eq!(first.earlier_instance("test", at(3)).await.expect("asked"), None);
+    assert_eq!(second.earlier_instance("other", at(3)).await.expect("asked"), None);
+    drop(first);
+    assert_eq!(second.earlier_instance("test", at(4)).await.expect("asked"), None, "it is dead");
 }
 
 pub(super) async fn an_uncounted_pass_leaves_the_counters(open: Open, directory: &Path) {

@@ -317,7 +317,8 @@ pub trait Store: Send + Sync {
     /// goes its own way.
     async fn note_attributes(&self, claim: &Claim, attributes: &Attributes) -> Result<()>;
 
-    /// Gives up a mail as if this process had died: for work on it that panicked.
+    /// Gives up a mail as if this process had died with only this mail in hand: for work on
+    /// it that panicked.
     async fn abandon(&self, claim: &Claim, now: Time) -> Result<()>;
 
     /// Gives a mail back untouched.
@@ -405,8 +406,13 @@ pub trait Store: Send + Sync {
     /// Gives back room of what was deleted, in one short step; whether there is more to do.
     async fn tidy(&self) -> Result<bool>;
 
-    /// The process id of another living process that opened the store as `kind`.
-    async fn other_instance(&self, kind: &str) -> Result<Option<u32>>;
+    /// The process id of a living process that registered as `kind` before this one did;
+    /// this one is registered with the call, so that of two only the later is told.
+    async fn earlier_instance(&self, kind: &str, now: Time) -> Result<Option<u32>>;
+
+    /// Writes something that changes nothing, the way that everything is written: it
+    /// fails as an accepted mail would.
+    async fn ping(&self) -> Result<()>;
 
     /// Ends this instance in order. Later calls fail.
     async fn close(&self, now: Time) -> Result<()>;

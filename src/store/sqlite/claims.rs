@@ -142,10 +142,11 @@ pub(super) fn release(connection: &Connection, claim: &Claim) -> Result<()> {
     Ok(())
 }
 
-/// Gives up one mail of a living process.
+/// Gives up one mail of a living process: a panic points to its mail as surely as a death
+/// with nothing else in hand does.
 pub(super) fn abandon(connection: &Connection, claim: &Claim, now: Time) -> Result<()> {
     verify(connection, claim)?;
-    free(connection, claim.mail, false, now, &mut Reaped::default())
+    free(connection, claim.mail, true, now, &mut Reaped::default())
 }
 
 /// Ends a pass: the record, then what is left of the mail.

@@ -84,17 +84,19 @@ pub(super) fn dead(connection: &Connection, liveness: &Liveness, own: Option<i64
     Ok(going.into_iter().filter(|&id| Some(id) != own && !liveness.is_alive(id)).collect())
 }
 
-/// The process id that an instance of `kind` has, where one is alive.
-pub(super) fn alive_of_kind(
-    connection: &Connection,
-    liveness: &Liveness,
-    kind: &str,
-    own: Option<i64>,
-) -> Result<Option<u32>> {
-    let mut statement = connection.prepare_cached("SELECT id, pid FROM instance WHERE ended IS NULL AND kind = ?1")?;
-    let rows = statement.query_map([kind], |row| Ok((row.get(0)?, row.get(1)?)))?;
+/// The process id of an instance of `kind` that registered before `own`, where one is alive.
+pub(super) fn alive_before(connection: &Connection, liveness: &Liveness, kind: &str, own: i64) -> Result<Option<u32>> {
+    let mut statement =
+        connection.prepare_cached("SELECT id, pid FROM instance WHERE ended IS NULL AND kind = ?1 AND id < ?2")?;
+    let rows = statement.query_map(params![kind, own], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let going = rows.collect::<rusqlite::Result<Vec<(i64, u32)>>>()?;
-    Ok(going.into_iter().find(|&(id, _)| Some(id) != own && liveness.is_alive(id)).map(|(_, pid)| pid))
+    Ok(going.into_iter().find(|&(id, _)| liveness.is_alive(id)).map(|(_, pid)| pid))
+}
+
+/// Writes the sequence as it is.
+pub(super) fn touch_sequence(connection: &Connection) -> Result<()> {
+    connection.prepare_cached("UPDATE sequence SET value = value")?.execute([])?;
+    Ok(())
 }
 
 /// The next number of the one sequence: orders what comes to rest, and makes claims unique.

@@ -65,7 +65,7 @@ impl SqliteStore {
         Ok(Self {
             path: path.to_owned(),
             kind: kind.to_owned(),
-            writer: Writer::start(connection),
+            writer: Writer::start(connection, open::Identity::of(path)?),
             readers: Arc::new(Readers::new(path)),
             liveness: Arc::new(liveness),
             instance: OnceCell::new(),
@@ -335,9 +335,14 @@ impl Store for SqliteStore {
         self.write(housekeeping::tidy).await
     }
 
-    async fn other_instance(&self, kind: &str) -> Result<Option<u32>> {
-        let (liveness, own, kind) = (Arc::clone(&self.liveness), self.instance.get().map(|i| i.id), kind.to_owned());
-        self.read(move |connection| instance::alive_of_kind(connection, &liveness, &kind, own)).await
+    async fn earlier_instance(&self, kind: &str, now: Time) -> Result<Option<u32>> {
+        let own = self.instance(now).await?;
+        let (liveness, kind) = (Arc::clone(&self.liveness), kind.to_owned());
+        self.read(move |connection| instance::alive_before(connection, &liveness, &kind, own)).await
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.write(instance::touch_sequence).await
     }
 
     async fn close(&self, now: Time) -> Result<()> {

@@ -1,7 +1,7 @@
 //! Opening a database: what it is, which version it has, how it is set up.
 
-use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
@@ -49,6 +49,32 @@ fn make_directory(path: &Path) -> Result<()> {
         .mode(0o750)
         .create(directory)
         .map_err(|error| cannot_open(path, format!("cannot make its directory: {error}")))
+}
+
+/// Which file a path led to when it was opened.
+pub(super) struct Identity {
+    path: PathBuf,
+    file: (u64, u64),
+}
+
+impl Identity {
+    /// Of the file at `path`.
+    pub(super) fn of(path: &Path) -> Result<Self> {
+        let metadata = path.metadata().map_err(|error| cannot_open(path, error.to_string()))?;
+        Ok(Self { path: path.to_owned(), file: (metadata.dev(), metadata.ino()) })
+    }
+
+    /// Whether the path still leads there. Where it does not, what is written now would be
+    /// gone with the last process that has the old file open.
+    pub(super) fn check(&self) -> Result<()> {
+        match self.path.metadata() {
+            Ok(metadata) if (metadata.dev(), metadata.ino()) == self.file => Ok(()),
+            _ => Err(Error::trouble(
+                Trouble::Io,
+                format!("{} was removed or replaced while it was open: restart redeliver", self.path.display()),
+            )),
+        }
+    }
 }
 
 /// A connection for reading only.

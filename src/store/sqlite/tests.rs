@@ -151,6 +151,23 @@ async fn a_failed_operation_takes_no_other_of_its_group_along() {
     assert_eq!(store.size(&Place::Spool).await.expect("size"), 3);
 }
 
+#[tokio::test]
+async fn a_database_that_was_replaced_or_removed_takes_nothing() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("t.db");
+    let store = SqliteStore::open(&path, "test").expect("opens");
+    store.ping().await.expect("it works");
+    std::fs::copy(&path, directory.path().join("copy")).expect("copied");
+    std::fs::rename(directory.path().join("copy"), &path).expect("replaced");
+    let now = DateTime::from_timestamp(1_700_000_000, 0).expect("in range");
+    for refused in [store.ping().await, store.insert(mail("K1", 10), now).await] {
+        let error = refused.expect_err("refused").to_string();
+        assert!(error.contains("removed or replaced"), "{error}");
+    }
+    std::fs::remove_file(&path).expect("removed");
+    store.ping().await.expect_err("refused");
+}
+
 #[test]
 fn a_store_that_may_not_be_written_says_so() {
     if nix::unistd::Uid::effective().is_root() {

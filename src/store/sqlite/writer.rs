@@ -14,6 +14,7 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use super::super::{Error, Result, Trouble};
+use super::open::Identity;
 
 /// Operations in one transaction at most: keeps the wait for the lock short.
 const GROUP: usize = 256;
@@ -64,11 +65,11 @@ fn closed() -> Error {
 
 impl Writer {
     /// Starts the thread on a connection that is set up.
-    pub(super) fn start(connection: Connection) -> Self {
+    pub(super) fn start(connection: Connection, identity: Identity) -> Self {
         let (queue, operations) = mpsc::channel(BACKLOG);
         let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
-            .spawn(move || write(connection, operations))
+            .spawn(move || write(Database { connection, identity }, operations))
             .expect("a thread can be started when the program starts");
         Self { queue: Mutex::new(Some(queue)), thread: Mutex::new(Some(thread)) }
     }
@@ -98,7 +99,13 @@ impl Writer {
     }
 }
 
-fn write(connection: Connection, mut operations: mpsc::Receiver<Box<dyn Operation>>) {
+/// The connection that writes, and the file that it should write.
+struct Database {
+    connection: Connection,
+    identity: Identity,
+}
+
+fn write(database: Database, mut operations: mpsc::Receiver<Box<dyn Operation>>) {
     while let Some(first) = operations.blocking_recv() {
         let mut group = vec![first];
         while group.len() < GROUP {
@@ -107,14 +114,14 @@ fn write(connection: Connection, mut operations: mpsc::Receiver<Box<dyn Operatio
                 Err(_) => break,
             }
         }
-        commit_group(&connection, group);
+        commit_group(&database, group);
     }
     // The last connection to close checkpoints the WAL; what fails here is done at the next start.
-    drop(connection.close());
+    drop(database.connection.close());
 }
 
-fn commit_group(connection: &Connection, mut group: Vec<Box<dyn Operation>>) {
-    match run_group(connection, &mut group) {
+fn commit_group(database: &Database, mut group: Vec<Box<dyn Operation>>) {
+    match run_group(database, &mut group) {
         Ok(outcomes) => answer(group, outcomes),
         // Every one of them would wait as long again for the same lock.
         Err(error @ Error::Trouble { kind: Trouble::Busy, .. }) => {
@@ -124,7 +131,7 @@ fn commit_group(connection: &Connection, mut group: Vec<Box<dyn Operation>>) {
         // Nothing of the group is stored. Alone, each is answered by what happened to it.
         Err(_) if group.len() > 1 => {
             for operation in group {
-                commit_group(connection, vec![operation]);
+                commit_group(database, vec![operation]);
             }
         }
         Err(error) => answer(group, vec![Err(error)]),
@@ -138,7 +145,9 @@ fn answer(group: Vec<Box<dyn Operation>>, outcomes: Vec<Result<()>>) {
 }
 
 /// One transaction for all; `Err` where nothing of it is stored.
-fn run_group(connection: &Connection, group: &mut [Box<dyn Operation>]) -> Result<Vec<Result<()>>> {
+fn run_group(database: &Database, group: &mut [Box<dyn Operation>]) -> Result<Vec<Result<()>>> {
+    let connection = &database.connection;
+    database.identity.check()?;
     connection.execute_batch("BEGIN IMMEDIATE")?;
     let outcomes = run_all(connection, group);
     let committed = outcomes.and_then(|outcomes| {
