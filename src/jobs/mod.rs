@@ -5,6 +5,7 @@ mod config;
 mod directory;
 mod export;
 mod housekeeping;
+mod in_hand;
 mod purge;
 mod report;
 mod runner;
@@ -12,5 +13,6 @@ mod sweep;
 
 pub use config::{Config, Known, Mailing, Reprocess};
 pub use housekeeping::housekeep;
+pub use in_hand::InHand;
 pub use runner::{Order, Runner};
 pub use sweep::{Progress, Sweep, Sweeper, Swept};

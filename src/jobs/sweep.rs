@@ -1,12 +1,17 @@
 //! One run over the due mails of a place: each once through its processor.
 
+use std::any::Any;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
-use tokio::task::JoinSet;
 use tracing::error;
 
+use super::in_hand::InHand;
 use super::runner;
 use crate::clock::Clock;
 use crate::delivery::Stop;
@@ -14,13 +19,6 @@ use crate::mail::attribute;
 use crate::pipeline::Verdict;
 use crate::spool::{Passed, Spool};
 use crate::store::{Claimed, Counts, Error, Place, RunId, Seq, Store, Wanted};
-
-/// Mails in hand at most. A waiting mail costs a few KiB and no connection; many are taken
-/// so that those for a dead peer do not stand before those for a living one.
-const IN_HAND: usize = 20_000;
-
-/// Mails taken in one transaction at most.
-const BATCH: usize = 500;
 
 /// What a sweep takes, and where to.
 #[derive(Debug, Clone)]
@@ -80,7 +78,10 @@ impl Sweeper<'_> {
     pub async fn sweep(&self, sweep: &Sweep, trigger: &str) -> Result<Swept, Error> {
         let (run, upto) = self.store.start_run(&sweep.job, trigger, self.clock.now()).await?;
         let mut swept = Swept::default();
-        let outcome = self.work(sweep, run, upto, &mut swept).await;
+        let outcome = caught(self.work(sweep, run, upto, &mut swept)).await.unwrap_or_else(|panic| {
+            swept.trouble = Some(format!("the run panicked, a fault of redeliver: {panic}"));
+            Ok(())
+        });
         runner::finish(self.store, self.clock, run, &sweep.job, &outcome, &swept).await?;
         outcome?;
         Ok(swept)
@@ -107,12 +108,12 @@ impl Sweeper<'_> {
     }
 
     async fn others(&self, sweep: &Sweep, wanted: &mut Wanted, swept: &mut Swept) -> Result<(), Error> {
-        let mut in_hand: JoinSet<Passed> = JoinSet::new();
+        let mut in_hand = InHand::default();
         let mut outcome = Ok(());
         let mut more = true;
         while more || !in_hand.is_empty() {
-            while more && in_hand.len() < IN_HAND {
-                wanted.limit = room(sweep, swept).min(IN_HAND - in_hand.len()).min(BATCH);
+            while more && in_hand.room() > 0 {
+                wanted.limit = room(sweep, swept).min(in_hand.room());
                 more = match self.take(sweep, wanted, swept, &mut in_hand).await {
                     Ok(more) => more,
                     Err(error) => {
@@ -121,12 +122,12 @@ impl Sweeper<'_> {
                         false
                     }
                 };
-                while let Some(ended) = in_hand.try_join_next() {
-                    self.joined(ended, swept);
+                while let Some(passed) = in_hand.try_next() {
+                    self.ended(&passed, swept);
                 }
             }
-            if let Some(ended) = in_hand.join_next().await {
-                self.joined(ended, swept);
+            if let Some(passed) = in_hand.next().await {
+                self.ended(&passed, swept);
             }
         }
         outcome
@@ -138,7 +139,7 @@ impl Sweeper<'_> {
         sweep: &Sweep,
         wanted: &Wanted,
         swept: &mut Swept,
-        in_hand: &mut JoinSet<Passed>,
+        in_hand: &mut InHand,
     ) -> Result<bool, Error> {
         if !self.goes_on(sweep, swept) {
             return Ok(false);
@@ -147,8 +148,7 @@ impl Sweeper<'_> {
         let more = claimed.len() == wanted.limit;
         self.took(claimed.len() as u64, swept);
         for claimed in claimed {
-            let (spool, claimed) = (Arc::clone(self.spool), taken(claimed, sweep));
-            in_hand.spawn(async move { spool.process(claimed).await });
+            in_hand.take(self.spool, taken(claimed, sweep));
         }
         Ok(more)
     }
@@ -161,14 +161,6 @@ impl Sweeper<'_> {
     fn took(&self, mails: u64, swept: &mut Swept) {
         swept.counts.selected += mails;
         self.progress.selected.fetch_add(mails, Ordering::Relaxed);
-    }
-
-    fn joined(&self, ended: Result<Passed, tokio::task::JoinError>, swept: &mut Swept) {
-        match ended {
-            Ok(passed) => self.ended(&passed, swept),
-            // `Spool::process` catches panics of a pass; this is one of its own.
-            Err(error) => swept.trouble = Some(error.to_string()),
-        }
     }
 
     fn ended(&self, passed: &Passed, swept: &mut Swept) {
@@ -193,6 +185,23 @@ impl Sweeper<'_> {
     }
 }
 
+/// Does `work`; what it panicked with, where it did. A run that is going keeps its mails
+/// from other runs, so that it must be ended on record whatever happens.
+async fn caught<T>(work: impl Future<Output = T>) -> Result<T, String> {
+    let mut work = pin!(work);
+    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
+        Ok(Poll::Pending) => Poll::Pending,
+        Ok(Poll::Ready(value)) => Poll::Ready(Ok(value)),
+        Err(panic) => Poll::Ready(Err(words_of(panic.as_ref()))),
+    })
+    .await
+}
+
+fn words_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
+}
+
 /// Mails that the limit still allows.
 fn room(sweep: &Sweep, swept: &Swept) -> usize {
     let taken = usize::try_from(swept.counts.selected).unwrap_or(usize::MAX);
@@ -206,4 +215,19 @@ fn taken(mut claimed: Claimed, sweep: &Sweep) -> Claimed {
         claimed.mail.attributes.increment(attribute::REPROCESSING);
     }
     claimed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_an_answer() {
+        let panics = async {
+            tokio::task::yield_now().await;
+            panic!("seven {}", 7);
+        };
+        assert_eq!(caught::<()>(panics).await, Err("seven 7".to_owned()));
+        assert_eq!(caught(async { 3 }).await, Ok(3));
+    }
 }
