@@ -199,6 +199,7 @@ impl Invocation {
             return Ok(());
         }
         for operand in operands {
+            one_line(operand)?;
             let addresses = parse_address_list(operand)?;
             // An operand that names nobody is a mistake in a script, not an empty list.
             if addresses.is_empty() {
@@ -210,6 +211,15 @@ impl Invocation {
             return Err(UsageError::NoRecipient);
         }
         Ok(())
+    }
+}
+
+/// Refuses line ends and the like: folded lists are for header fields, and what stands
+/// behind a line end here is an attempt to slip a recipient in.
+fn one_line(operand: &str) -> Result<(), AddressListError> {
+    match operand.chars().find(|c| c.is_control()) {
+        Some(c) => Err(AddressListError::Address(operand.to_owned(), AddressError::Control(c.into()))),
+        None => Ok(()),
     }
 }
 
@@ -357,6 +367,14 @@ mod tests {
             let error = read(line).expect_err(line);
             assert_eq!(error.exit_code(), code, "{line}: {error}");
             assert!(error.to_string().contains(reason), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_line_end_does_not_slip_a_second_recipient_in() {
+        for operand in ["b@x.example\r\nRCPT TO:<c@x.example>", "b@x.example,\nc@x.example", "b@x.example\t"] {
+            let error = parse([OsString::from(operand)]).expect_err(operand);
+            assert!(error.exit_code() == 65 && error.to_string().contains("control character"), "{error}");
         }
     }
 
