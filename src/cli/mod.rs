@@ -53,6 +53,7 @@ fn run(arguments: Vec<OsString>) -> Result<Exit, Failure> {
         Some("mailq") => return as_sendmail(vec!["-bp".into()], None, true),
         _ => {}
     }
+    let raw = arguments.clone();
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(error) => return Ok(usage(&error)),
@@ -60,7 +61,7 @@ fn run(arguments: Vec<OsString>) -> Result<Exit, Failure> {
     let clock = Clock::system();
     match arguments.command {
         Command::Sendmail { arguments: words } => {
-            let (config, words) = sendmail::own_options(words, arguments.config);
+            let (config, words) = sendmail::own_options(with_double_dash(&raw, words), arguments.config);
             as_sendmail(words, config, false)
         }
         Command::Check => check(arguments.config),
@@ -80,6 +81,16 @@ fn run(arguments: Vec<OsString>) -> Result<Exit, Failure> {
             block_on(with_app(config, clock, command))
         }
     }
+}
+
+/// The words with the `--` in front that clap took for itself: behind it an address that
+/// looks like an option must not become one.
+fn with_double_dash(raw: &[OsString], mut words: Vec<OsString>) -> Vec<OsString> {
+    let before = raw.len().checked_sub(words.len() + 1).map(|at| &raw[at]);
+    if before.is_some_and(|word| word == "--") {
+        words.insert(0, "--".into());
+    }
+    words
 }
 
 /// What clap has to say: help and version are answers, the rest is wrong usage.
@@ -181,4 +192,27 @@ async fn with_app(config: Config, clock: Clock, command: Command) -> Result<Exit
     app.close().await;
     out.flush()?;
     exit
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_double_dash_that_clap_takes_is_given_back() {
+        for (line, words) in [
+            ("redeliver sendmail -- -oQ@x.example", "-- -oQ@x.example"),
+            ("redeliver --config f sendmail -- -a@x.example --", "-- -a@x.example --"),
+            ("redeliver sendmail -i -- -a@x.example", "-i -- -a@x.example"),
+            ("redeliver sendmail a@x.example", "a@x.example"),
+            ("redeliver sendmail", ""),
+        ] {
+            let raw: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            let Ok(Arguments { command: Command::Sendmail { arguments }, .. }) = Arguments::try_parse_from(raw.clone())
+            else {
+                panic!("{line} is no sendmail");
+            };
+            assert_eq!(with_double_dash(&raw, arguments).join(OsStr::new(" ")), words, "{line}");
+        }
+    }
 }
