@@ -36,6 +36,8 @@ const OUTCOMES: &[(&str, &str)] = &[
     ("mxsilent.example", "deferred - 4.4.3 dns"),
     ("null.example", "failed - 5.1.10 dns"),
     ("absent.example", "failed - 5.1.2 dns"),
+    ("0123456789012345678901234567890123456789012345678901234567890123.example", "failed - 5.1.2 dns"),
+    ("xn--a-.example", "failed - 5.1.2 dns"),
     ("nodata.example", "failed - 5.4.4 dns"),
     ("noaddress.example", "failed - 5.4.4 dns"),
     ("address.example", "failed - 5.4.4 dns"),

@@ -1,6 +1,7 @@
 //! What an operator and a remote host would see: the real program against scripted peers.
 
 mod architecture;
+mod bad_input;
 mod dns;
 mod import;
 mod james;
