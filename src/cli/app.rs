@@ -10,7 +10,6 @@ use crate::clock::Clock;
 use crate::config::{Config, Dialogue};
 use crate::delivery::{Delivery, Network, Stop};
 use crate::jobs::{self, Progress, Runner};
-use crate::mail::Address;
 use crate::pipeline::{Deliver, Pipeline};
 use crate::spool::{Settings, Spool};
 use crate::store::{SqliteStore, Store};
@@ -23,13 +22,6 @@ pub(super) struct App {
     pub(super) store: Arc<dyn Store>,
     pub(super) pipeline: Arc<Pipeline>,
     pub(super) spool: Arc<Spool>,
-}
-
-/// Who calls a command.
-pub(super) struct LocalUser {
-    pub(super) uid: u32,
-    pub(super) address: Address,
-    pub(super) full_name: Option<String>,
 }
 
 impl App {
@@ -76,22 +68,6 @@ impl App {
     /// What carries out jobs.
     pub(super) fn runner<'a>(&'a self, progress: &'a Progress) -> Runner<'a> {
         Runner { store: &*self.store, spool: &self.spool, clock: &self.clock, stop: &self.stop, progress }
-    }
-
-    /// The user who calls, as `user@hostname`.
-    pub(super) fn local_user(&self) -> Result<LocalUser, Failure> {
-        let uid = Uid::current();
-        let user = User::from_uid(uid).ok().flatten();
-        let name = user.as_ref().map_or_else(|| format!("uid{uid}"), |user| user.name.clone());
-        let text = format!("{name}@{}", self.config.hostname);
-        let address = Address::parse(&text).map_err(|error| {
-            Failure::new(Exit::Configuration, format!("{text:?} cannot be a sender: {error}; set hostname, or use -f"))
-        })?;
-        let full_name = user
-            .and_then(|user| user.gecos.into_string().ok())
-            .and_then(|gecos| gecos.split(',').next().map(str::to_owned))
-            .filter(|name| !name.is_empty());
-        Ok(LocalUser { uid: uid.as_raw(), address, full_name })
     }
 }
 

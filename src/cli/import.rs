@@ -132,7 +132,7 @@ impl Import<'_> {
         let only = if let [only] = &self.asked.recipients[..] { Some(only) } else { None };
         let uid = nix::unistd::Uid::current().as_raw();
         let trace = received_field(Origin::User(uid), &self.by, incoming.key(), only, self.app.clock.now());
-        incoming.write(trace.as_bytes()).await.map_err(told)?;
+        incoming.write_trace(&trace);
         let read = match read(file, &mut incoming).await {
             Ok((told, fingerprint)) => self.asked.envelope(told).map(|envelope| (envelope, fingerprint)),
             Err(refusal) => Err(refusal),

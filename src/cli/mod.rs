@@ -13,6 +13,7 @@ mod repository;
 mod run;
 mod sendmail;
 mod table;
+mod users;
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
@@ -49,7 +50,8 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
 fn run(arguments: Vec<OsString>) -> Result<Exit, Failure> {
     let name = arguments.first().map(PathBuf::from).unwrap_or_default();
     match name.file_name().and_then(OsStr::to_str) {
-        Some("sendmail") => return as_sendmail(arguments.into_iter().skip(1).collect(), None, true),
+        // BSD's mail calls it send-mail.
+        Some("sendmail" | "send-mail") => return as_sendmail(arguments.into_iter().skip(1).collect(), None, true),
         Some("mailq") => return as_sendmail(vec!["-bp".into()], None, true),
         _ => {}
     }
@@ -61,7 +63,11 @@ fn run(arguments: Vec<OsString>) -> Result<Exit, Failure> {
     let clock = Clock::system();
     match arguments.command {
         Command::Sendmail { arguments: words } => {
-            let (config, words) = sendmail::own_options(with_double_dash(&raw, words), arguments.config);
+            let (config, mut words) = sendmail::own_options(with_double_dash(&raw, words), arguments.config);
+            // Its -v is another one than ours, which was read first.
+            if arguments.verbose {
+                words.insert(0, "-v".into());
+            }
             as_sendmail(words, config, false)
         }
         Command::Check => check(arguments.config),
@@ -155,12 +161,22 @@ fn sweep_line(sweep: &Sweep) -> String {
 }
 
 fn as_sendmail(arguments: Vec<OsString>, option: Option<PathBuf>, by_name: bool) -> Result<Exit, Failure> {
-    let invocation = sendmail::invocation(arguments)?;
+    let wrong = |message| Failure::new(Exit::Configuration, message);
+    // What is wrong with the arguments comes before what is wrong with the configuration,
+    // which alone knows by what name users are completed.
+    sendmail::invocation(arguments.clone(), &users::here("localhost").map_err(wrong)?)?;
     let config = load(option, by_name)?;
+    let here = users::here(&config.hostname).map_err(wrong)?;
+    let invocation = sendmail::invocation(arguments, &here)?;
+    // Before root becomes the owner of the store.
+    let uid = nix::unistd::Uid::current().as_raw();
     let _logging = start_logging(&config, if invocation.verbose { LevelFilter::INFO } else { LevelFilter::WARN })?;
     block_on(async {
-        let app = App::open(config, Clock::system(), "sendmail").await.map_err(try_again)?;
-        let exit = sendmail::run(&app, invocation, &mut std::io::stdout().lock()).await;
+        let app = match App::open(config.clone(), Clock::system(), "sendmail").await.map_err(try_again) {
+            Ok(app) => app,
+            Err(why) => return sendmail::hand_over_to(&config, &invocation, why).await,
+        };
+        let exit = sendmail::run(&app, &invocation, &here, uid, &mut std::io::stdout().lock()).await;
         app.close().await;
         exit
     })

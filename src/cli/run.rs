@@ -95,14 +95,19 @@ pub(super) async fn sweep_all(app: &App, out: &mut impl Write) -> Result<Exit, F
     let mut worst = Exit::Ok;
     for (name, job) in &app.config.jobs {
         if matches!(job, jobs::Config::Spool | jobs::Config::Reprocess(_)) {
-            let order = Order { job: name, all_due: true, trigger: "command" };
-            let (started, progress) = (app.clock.now(), Progress::default());
-            let swept = app.runner(&progress).run(order, job).await?;
-            writeln!(out, "{}", as_text(name, started, app.clock.now(), &swept))?;
-            worst = worst.max(exit::of_run(&swept));
+            worst = worst.max(sweep_job(app, name, out).await?);
         }
     }
     Ok(worst)
+}
+
+/// One run of a job that delivers, as if every mail were due.
+pub(super) async fn sweep_job(app: &App, name: &str, out: &mut impl Write) -> Result<Exit, Failure> {
+    let order = Order { job: name, all_due: true, trigger: "command" };
+    let (started, progress) = (app.clock.now(), Progress::default());
+    let swept = app.runner(&progress).run(order, app.job(name)?).await?;
+    writeln!(out, "{}", as_text(name, started, app.clock.now(), &swept))?;
+    Ok(exit::of_run(&swept))
 }
 
 /// The first SIGINT or SIGTERM begins nothing new and gives sessions `patience`; the

@@ -1,24 +1,28 @@
 //! `sendmail`: a message from standard input, ours once this exits with 0.
 
 use std::ffi::OsString;
-use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
 
 use super::app::App;
 use super::args::Format;
 use super::exit::{Exit, Failure};
-use super::repository;
-use crate::ingest::{Intake, IntakeError, Invocation, Missing, Mode, Origin, parse, received_field};
-use crate::mail::{Address, Domain, Envelope, ReversePath};
-use crate::spool::{AcceptError, Incoming, Submission};
-use crate::store::{MailFilter, Place};
+use super::run::{sweep_all, sweep_job};
+use super::{attempts, note, repository, users};
+use crate::config::{Config, SPOOL_JOB};
+use crate::ingest::{Here, Input, Invocation, Mode, SOCKET, SubmitError, Waiting, hand_over, parse, submit};
+use crate::jobs::{self, Order, Progress};
+use crate::mail::{MailKey, RepositoryPath};
+use crate::store::{AttemptFilter, Error, MailFilter, Pages, Place, Time};
 
 /// Octets read from standard input at once.
 const PIECE: usize = 64 * 1024;
 
 /// Reads the arguments; what is wrong with them is known before anything is opened.
-pub(super) fn invocation(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation, Failure> {
-    parse(arguments).map_err(|error| {
+pub(super) fn invocation(arguments: Vec<OsString>, here: &Here) -> Result<Invocation, Failure> {
+    parse(arguments, here).map_err(|error| {
         let exit = if error.exit_code() == 65 { Exit::Data } else { Exit::Usage };
         Failure::new(exit, error.to_string())
     })
@@ -44,95 +48,172 @@ pub(super) fn own_options(words: Vec<OsString>, given: Option<PathBuf>) -> (Opti
     (config, rest)
 }
 
-/// Does what the arguments ask for.
-pub(super) async fn run(app: &App, invocation: Invocation, out: &mut impl Write) -> Result<Exit, Failure> {
-    match invocation.mode {
-        Mode::Submit => submit(app, invocation).await,
+/// Does what the arguments ask for. `uid` is the user who called.
+pub(super) async fn run(
+    app: &App,
+    invocation: &Invocation,
+    here: &Here,
+    uid: u32,
+    out: &mut impl Write,
+) -> Result<Exit, Failure> {
+    match &invocation.mode {
+        Mode::Submit => take(app, invocation, here, uid).await,
         Mode::List => list(app, out).await,
-        Mode::Sweep => super::run::sweep_all(app, out).await,
+        Mode::Sweep(Waiting::All) => sweep_all(app, out).await,
+        Mode::Sweep(Waiting::Key(key)) => sweep_one(app, key, out).await,
+        Mode::Sweep(Waiting::Domain(domain)) => {
+            let filter = MailFilter { domain: Some(domain.clone()), ..MailFilter::default() };
+            sweep_some(app, &filter, out).await
+        }
         Mode::Aliases => Ok(Exit::Ok),
     }
 }
 
-async fn submit(app: &App, invocation: Invocation) -> Result<Exit, Failure> {
-    let user = app.local_user()?;
-    let reverse_path = invocation.reverse_path.clone().unwrap_or_else(|| ReversePath::Address(user.address.clone()));
-    let missing = Missing {
-        from: reverse_path.address().unwrap_or(&user.address).clone(),
-        full_name: invocation.full_name.clone().or(user.full_name),
-        hostname: user.address.domain().clone(),
-        now: app.clock.now(),
-        random: rand::random(),
-    };
-    let mut incoming = app.spool.incoming();
-    let trace = trace(app, &invocation, incoming.key(), user.address.domain(), user.uid);
-    incoming.write_trace(&trace);
-    let intake = Intake::new(missing, invocation.dot_ends_input, invocation.recipients_from_header);
-    let from_header = read_message(intake, &mut incoming).await?;
-    let recipients = [invocation.recipients, from_header].concat();
-    let mut envelope = Envelope::new(reverse_path, recipients);
-    envelope.smtputf8 = invocation.smtputf8;
-    let key = incoming.accept(Submission { envelope, name: None, import_digest: None }).await?;
+async fn take(app: &App, invocation: &Invocation, here: &Here, uid: u32) -> Result<Exit, Failure> {
+    let caller = users::caller(uid, here).map_err(|message| Failure::new(Exit::Configuration, message))?;
+    let now = app.clock.now();
+    let key = submit(&app.spool, invocation, &caller, here, now, &mut StandardInput).await?;
     tracing::info!(mail.id = %key, "accepted from standard input");
+    if invocation.verbose {
+        show_delivery(app, &key, now).await?;
+    }
     Ok(Exit::Ok)
 }
 
-/// The trace field; it names the recipient only where it is the only one.
-fn trace(app: &App, invocation: &Invocation, key: &crate::mail::MailKey, by: &Domain, uid: u32) -> String {
-    let only = match &invocation.recipients[..] {
-        [one] if !invocation.recipients_from_header => Some(one),
-        _ => None,
-    };
-    received_field(Origin::User(uid), by, key, only, app.clock.now())
+/// Hands the message over to the service, where this user may not write the store.
+///
+/// # Errors
+/// `why` it could not be stored here, where no service takes it either.
+pub(super) async fn hand_over_to(config: &Config, invocation: &Invocation, why: Failure) -> Result<Exit, Failure> {
+    let socket = config.state_directory.join(SOCKET);
+    if why.exit != Exit::Deferred || invocation.mode != Mode::Submit || !is_socket(&socket) {
+        return Err(why);
+    }
+    let answer = hand_over(&socket, invocation, &mut StandardInput)
+        .await
+        .map_err(|error| Failure::new(Exit::Deferred, format!("{}; {}: {error}", why.message, socket.display())))?;
+    match answer.exit {
+        0 => Ok(Exit::Ok),
+        64 => Err(Failure::new(Exit::Usage, answer.message.unwrap_or_default())),
+        65 => Err(Failure::new(Exit::Data, answer.message.unwrap_or_default())),
+        78 => Err(Failure::new(Exit::Configuration, answer.message.unwrap_or_default())),
+        _ => Err(Failure::new(Exit::Deferred, answer.message.unwrap_or_default())),
+    }
 }
 
-/// Reads standard input to its end, or to a lone dot; the recipients of the header.
-async fn read_message(mut intake: Intake, incoming: &mut Incoming) -> Result<Vec<Address>, Failure> {
-    let mut input = std::io::stdin().lock();
-    let (mut piece, mut message) = (vec![0; PIECE], Vec::new());
-    loop {
-        let read = match input.read(&mut piece) {
-            Ok(0) => break,
-            Ok(read) => read,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(Failure::new(Exit::Deferred, format!("cannot read standard input: {error}"))),
-        };
-        let more = intake.push(&piece[..read], &mut message).map_err(|error| refused(&error))?;
-        incoming.write(&message).await?;
-        message.clear();
-        if incoming.is_too_large() || !more {
-            break;
+fn is_socket(path: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    path.metadata().is_ok_and(|facts| facts.file_type().is_socket())
+}
+
+/// Standard input, from which nothing else of this program reads.
+struct StandardInput;
+
+#[async_trait]
+impl Input for StandardInput {
+    async fn next(&mut self) -> io::Result<Vec<u8>> {
+        let mut piece = vec![0; PIECE];
+        loop {
+            match io::stdin().lock().read(&mut piece) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => {
+                    piece.truncate(read?);
+                    return Ok(piece);
+                }
+            }
         }
     }
-    if incoming.is_too_large() {
-        // Nothing that follows could change it.
-        return Err(AcceptError::TooLarge(incoming.limit()).into());
-    }
-    let recipients = intake.finish(&mut message).map_err(|error| refused(&error))?;
-    incoming.write(&message).await?;
-    Ok(recipients)
 }
 
-fn refused(error: &IntakeError) -> Failure {
-    Failure::new(Exit::Data, error.to_string())
+impl From<SubmitError> for Failure {
+    fn from(error: SubmitError) -> Self {
+        let exit = match error.exit_code() {
+            64 => Exit::Usage,
+            65 => Exit::Data,
+            _ => Exit::Deferred,
+        };
+        Self::new(exit, error.to_string())
+    }
+}
+
+/// `-v`: attempts what waits, and shows on standard error what was said for this mail.
+async fn show_delivery(app: &App, key: &MailKey, since: Time) -> Result<(), Failure> {
+    let progress = Progress::default();
+    let order = Order { job: SPOOL_JOB, all_due: true, trigger: "command" };
+    app.runner(&progress).run(order, app.job(SPOOL_JOB)?).await?;
+    let filter = AttemptFilter { since: Some(since), ..AttemptFilter::default() };
+    let mut after = None;
+    let mut shown = false;
+    loop {
+        let page = app.store.attempts(&filter, after, 100).await?;
+        let Some((last, _)) = page.last() else { break };
+        after = Some(*last);
+        for (_, attempt) in page.iter().filter(|(_, attempt)| attempt.key == *key) {
+            shown = true;
+            // What cannot be shown is on record all the same.
+            let _ = io::stderr().write_all(attempts::picture(attempt).as_bytes());
+        }
+    }
+    if !shown {
+        note("the mail is stored; it was not attempted here");
+    }
+    Ok(())
+}
+
+/// The repositories that jobs deliver out of, each with its job's processor.
+fn swept(app: &App) -> Vec<(RepositoryPath, String)> {
+    let sweeps = app.config.jobs.values().filter_map(|job| match job {
+        jobs::Config::Reprocess(sweep) => Some((sweep.repository.clone(), sweep.processor.clone())),
+        _ => None,
+    });
+    sweeps.collect()
+}
+
+/// `-qI`: one mail, wherever it waits.
+async fn sweep_one(app: &App, key: &MailKey, out: &mut impl Write) -> Result<Exit, Failure> {
+    for (repository, processor) in swept(app) {
+        match app.store.respool(&Place::Repository(repository), key, &processor, false, app.clock.now()).await {
+            Ok(_) => return sweep_job(app, SPOOL_JOB, out).await,
+            Err(Error::NoSuchMail(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    app.store.find(&Place::Spool, key).await?;
+    sweep_job(app, SPOOL_JOB, out).await
+}
+
+/// `-qR`: the mails that match, wherever they wait. One that is in hand is attempted already.
+async fn sweep_some(app: &App, filter: &MailFilter, out: &mut impl Write) -> Result<Exit, Failure> {
+    for (repository, processor) in swept(app) {
+        let place = Place::Repository(repository);
+        let mut pages = Pages::new(&*app.store, place.clone(), filter.clone());
+        while let Some(page) = pages.next().await? {
+            for listed in page {
+                let key = &listed.mail.key;
+                match app.store.respool(&place, key, &processor, false, app.clock.now()).await {
+                    Ok(_) | Err(Error::InHand(_) | Error::NoSuchMail(_)) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+    }
+    sweep_job(app, SPOOL_JOB, out).await
 }
 
 /// As mailq: what waits in the spool, and what is kept for a next pass.
 async fn list(app: &App, out: &mut impl Write) -> Result<Exit, Failure> {
-    let mut places = vec![Place::Spool];
-    places.extend(app.config.swept_repositories().into_iter().map(Place::Repository));
-    let mut mails = 0;
-    for place in &places {
-        mails += app.store.size(place).await?;
-    }
-    if mails == 0 {
-        writeln!(out, "Mail queue is empty")?;
-        return Ok(Exit::Ok);
-    }
-    for place in &places {
-        if app.store.size(place).await? > 0 {
-            repository::list_place(app, place, &MailFilter::default(), None, Format::Text, out).await?;
+    let kept = app.config.swept_repositories().into_iter().map(|path| (path.to_string(), Place::Repository(path)));
+    let places = std::iter::once(("spool".to_owned(), Place::Spool)).chain(kept);
+    let mut empty = true;
+    for (name, place) in places {
+        if app.store.size(&place).await? > 0 {
+            writeln!(out, "{}{name}:", if empty { "" } else { "\n" })?;
+            repository::list_place(app, &place, &MailFilter::default(), None, Format::Text, out).await?;
+            empty = false;
         }
+    }
+    if empty {
+        writeln!(out, "Mail queue is empty")?;
     }
     Ok(Exit::Ok)
 }

@@ -4,7 +4,7 @@
 use std::iter::Peekable;
 use std::str::Chars;
 
-use crate::mail::{Address, AddressError};
+use crate::mail::{Address, AddressError, Domain};
 
 /// Why a text is no list of addresses. The text is safe to print.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -31,9 +31,42 @@ pub enum AddressListError {
 /// # Errors
 /// Where anything in the list is no mailbox: no part of a list is passed over.
 pub fn parse_address_list(text: &str) -> Result<Vec<Address>, AddressListError> {
-    let mut list = List { rest: text.chars().peekable(), mailbox: String::new(), bracketed: None, found: Vec::new() };
+    parse_list(text, None)
+}
+
+/// As [`parse_address_list`], and a user of this machine may be named without a domain.
+pub(super) fn parse_address_list_here(text: &str, here: &Here) -> Result<Vec<Address>, AddressListError> {
+    parse_list(text, Some(here))
+}
+
+fn parse_list(text: &str, here: Option<&Here>) -> Result<Vec<Address>, AddressListError> {
+    let rest = text.chars().peekable();
+    let mut list = List { rest, mailbox: String::new(), bracketed: None, found: Vec::new(), here };
     list.read()?;
     Ok(list.found)
+}
+
+/// This machine, as far as addresses go: its users may be named without a domain, as cron
+/// names them. A word that is no user stays what it is, a mistake.
+#[derive(Debug, Clone)]
+pub struct Here {
+    /// The domain they are completed by.
+    pub domain: Domain,
+    /// Whether there is such a user.
+    pub is_user: fn(&str) -> bool,
+}
+
+impl Here {
+    /// Reads one address, or completes a user's name.
+    ///
+    /// # Errors
+    /// As [`Address::parse`].
+    pub fn address(&self, text: &str) -> Result<Address, AddressError> {
+        match Address::parse(text) {
+            Err(AddressError::NoDomain) if (self.is_user)(text) => Address::parse(&format!("{text}@{}", self.domain)),
+            other => other,
+        }
+    }
 }
 
 struct List<'a> {
@@ -43,6 +76,7 @@ struct List<'a> {
     /// What stood in angle brackets since then.
     bracketed: Option<String>,
     found: Vec<Address>,
+    here: Option<&'a Here>,
 }
 
 impl List<'_> {
@@ -140,7 +174,8 @@ impl List<'_> {
         if text.contains('\u{fffd}') {
             return Err(AddressListError::NotUtf8(text));
         }
-        let address = Address::parse(&text).map_err(|error| AddressListError::Address(text, error))?;
+        let address = self.here.map_or_else(|| Address::parse(&text), |here| here.address(&text));
+        let address = address.map_err(|error| AddressListError::Address(text, error))?;
         self.found.push(address);
         Ok(())
     }

@@ -3,7 +3,7 @@
 
 use chrono::{DateTime, Utc};
 
-use super::addresses::parse_address_list;
+use super::addresses::{Here, parse_address_list_here};
 use super::message::IntakeError;
 use crate::mail::{Address, Domain};
 
@@ -12,17 +12,17 @@ pub(super) const MAX_HEADER_BYTES: usize = 1024 * 1024;
 
 /// What is put where the header lacks `From:`, `Date:` or `Message-ID:`.
 #[derive(Debug, Clone)]
-pub struct Missing {
+pub(super) struct Missing {
     /// Who submits.
-    pub from: Address,
+    pub(super) from: Address,
     /// The name to go with it: `-F`, or the user's.
-    pub full_name: Option<String>,
+    pub(super) full_name: Option<String>,
     /// The right-hand side of the Message-ID.
-    pub hostname: Domain,
+    pub(super) hostname: Domain,
     /// For `Date:` and the Message-ID.
-    pub now: DateTime<Utc>,
+    pub(super) now: DateTime<Utc>,
     /// What makes the Message-ID unique.
-    pub random: u64,
+    pub(super) random: u64,
 }
 
 /// The header section while it is read, in lines that end with CRLF.
@@ -113,7 +113,7 @@ impl Field<'_> {
 
 /// The recipients that the header names: those of the `Resent-` fields where there are
 /// any, since the message is then for them (RFC 5322 section 3.6.6).
-pub(super) fn recipients(fields: &[Field]) -> Result<Vec<Address>, IntakeError> {
+pub(super) fn recipients(fields: &[Field], here: &Here) -> Result<Vec<Address>, IntakeError> {
     const FIRST_SENT: [&str; 3] = ["To", "Cc", "Bcc"];
     const RESENT: [&str; 3] = ["Resent-To", "Resent-Cc", "Resent-Bcc"];
     let is_resent = fields.iter().any(|field| RESENT.iter().any(|name| field.is(name)));
@@ -121,7 +121,7 @@ pub(super) fn recipients(fields: &[Field]) -> Result<Vec<Address>, IntakeError> 
     for field in fields {
         let names = if is_resent { RESENT } else { FIRST_SENT };
         if let Some(name) = names.into_iter().find(|name| field.is(name)) {
-            let addresses = parse_address_list(&field.body());
+            let addresses = parse_address_list_here(&field.body(), here);
             found.extend(addresses.map_err(|error| IntakeError::Recipients(name, error))?);
         }
     }

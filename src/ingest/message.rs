@@ -4,7 +4,7 @@
 //! and, with `-t`, the header names the recipients. Everything else passes byte for byte,
 //! in pieces, so that a large message costs little memory.
 
-use super::addresses::AddressListError;
+use super::addresses::{AddressListError, Here};
 use super::header::{Header, MAX_HEADER_BYTES, Missing, recipients};
 use crate::mail::{Address, MessageProblem};
 
@@ -24,18 +24,19 @@ pub enum IntakeError {
 
 /// Turns the octets of standard input into a message, piece by piece.
 #[derive(Debug)]
-pub struct Intake {
+pub(super) struct Intake {
     lines: Lines,
     missing: Missing,
-    recipients_from_header: bool,
+    /// Where the header names the recipients, by whom they are completed.
+    recipients_from_header: Option<Here>,
     /// The header section so far; `None` once it is through.
     header: Option<Header>,
     recipients: Vec<Address>,
 }
 
 impl Intake {
-    /// A new message. `dot_ends_input` as without `-i`, `recipients_from_header` as with `-t`.
-    pub fn new(missing: Missing, dot_ends_input: bool, recipients_from_header: bool) -> Self {
+    /// A new message. `dot_ends_input` as without `-i`; `recipients_from_header` as with `-t`.
+    pub(super) fn new(missing: Missing, dot_ends_input: bool, recipients_from_header: Option<Here>) -> Self {
         Self {
             lines: Lines::new(dot_ends_input),
             missing,
@@ -51,7 +52,7 @@ impl Intake {
     ///
     /// # Errors
     /// The first thing for which the message is refused; `message` is then of no use.
-    pub fn push(&mut self, octets: &[u8], message: &mut Vec<u8>) -> Result<bool, IntakeError> {
+    pub(super) fn push(&mut self, octets: &[u8], message: &mut Vec<u8>) -> Result<bool, IntakeError> {
         match self.header.take() {
             None => self.lines.push(octets, message)?,
             Some(mut header) => {
@@ -73,7 +74,7 @@ impl Intake {
     ///
     /// # Errors
     /// As [`Intake::push`].
-    pub fn finish(mut self, message: &mut Vec<u8>) -> Result<Vec<Address>, IntakeError> {
+    pub(super) fn finish(mut self, message: &mut Vec<u8>) -> Result<Vec<Address>, IntakeError> {
         if let Some(mut header) = self.header.take() {
             self.lines.finish(&mut header.octets)?;
             // Only where it ends matters now: what is left may be all header, or all body.
@@ -88,11 +89,11 @@ impl Intake {
     /// Writes the header with what was missing, and what of the body has come with it.
     fn end_header(&mut self, header: &Header, message: &mut Vec<u8>) -> Result<(), IntakeError> {
         let fields = header.fields();
-        if self.recipients_from_header {
-            self.recipients = recipients(&fields)?;
+        if let Some(here) = &self.recipients_from_header {
+            self.recipients = recipients(&fields, here)?;
         }
         for field in &fields {
-            if !(self.recipients_from_header && (field.is("Bcc") || field.is("Resent-Bcc"))) {
+            if !(self.recipients_from_header.is_some() && (field.is("Bcc") || field.is("Resent-Bcc"))) {
                 message.extend_from_slice(field.octets);
             }
         }
@@ -216,8 +217,12 @@ mod tests {
         }
     }
 
+    fn here() -> Here {
+        Here { domain: Domain::parse("relay.test").expect("a domain"), is_user: |name| name == "root" }
+    }
+
     fn intake(options: &str, pieces: &[&[u8]]) -> Result<(String, Vec<Address>), IntakeError> {
-        let mut intake = Intake::new(missing(), !options.contains('i'), options.contains('t'));
+        let mut intake = Intake::new(missing(), !options.contains('i'), options.contains('t').then(here));
         let mut message = Vec::new();
         for piece in pieces {
             intake.push(piece, &mut message)?;
@@ -272,7 +277,7 @@ mod tests {
             assert_eq!(message("", input), format!("X: y\r\n{ADDED}\r\n{without}"), "{input:?}");
             assert_eq!(message("i", input), format!("X: y\r\n{ADDED}\r\n{with}"), "{input:?}");
         }
-        let mut intake = Intake::new(missing(), true, false);
+        let mut intake = Intake::new(missing(), true, None);
         let mut message = Vec::new();
         assert_eq!(intake.push(b"X: y\n", &mut message), Ok(true));
         assert_eq!(intake.push(b".\nZ: never\n", &mut message), Ok(false));
@@ -317,6 +322,8 @@ mod tests {
 
     #[test]
     fn a_field_that_names_no_recipient_is_said_by_name() {
+        let (_, recipients) = intake("t", &[b"To: root\n\n"]).expect("a user");
+        assert_eq!(recipients[0].to_string(), "root@relay.test");
         let error = intake("t", &[b"To: b@x.example\nCc: nobody\n\n"]).expect_err("no address");
         assert!(error.to_string().starts_with("header field Cc: \"nobody\""), "{error}");
         assert!(intake("", &[b"Cc: nobody\n\n"]).is_ok());
@@ -324,7 +331,7 @@ mod tests {
 
     #[test]
     fn a_body_is_handed_on_at_once_and_nothing_of_it_is_kept() {
-        let mut intake = Intake::new(missing(), true, false);
+        let mut intake = Intake::new(missing(), true, None);
         let mut message = Vec::new();
         intake.push(b"X: y\n\n", &mut message).expect("taken");
         for _ in 0..1000 {

@@ -9,15 +9,18 @@ mod import;
 mod listener;
 mod message;
 mod sendmail;
+mod submission;
+mod submit;
 mod trace;
 
-pub use addresses::{AddressListError, parse_address_list};
-pub use header::Missing;
+pub use addresses::{AddressListError, Here, parse_address_list};
 pub use import::{Dialect, Fingerprint, Found, Opened, SourceError, Sources, Told, Transcript, TranscriptError};
 pub use listener::{
     Config as ListenerConfig, Context as ListenerContext, Control as ListenerControl, Error as ListenerError, Limits,
     Listener, Stop as ListenerStop, TlsFiles, free_space,
 };
-pub use message::{Intake, IntakeError};
-pub use sendmail::{Invocation, Mode, UsageError, parse};
+pub use message::IntakeError;
+pub use sendmail::{Invocation, Mode, UsageError, Waiting, parse};
+pub use submission::{Caller, Input, SubmitError, submit};
+pub use submit::{Answer, Door, SOCKET, SubmitSocket, hand_over};
 pub use trace::{Origin, Protocol, received_field};

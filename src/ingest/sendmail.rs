@@ -6,11 +6,14 @@
 
 use std::ffi::OsString;
 
-use super::addresses::{AddressListError, parse_address_list};
-use crate::mail::{Address, AddressError, ReversePath};
+use serde::{Deserialize, Serialize};
+
+use super::addresses::{AddressListError, Here, parse_address_list_here};
+use crate::mail::{Address, AddressError, MailKey, ReversePath};
 
 /// What a command line asks for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct Invocation {
     /// What is to be done; everything below belongs to [`Mode::Submit`].
@@ -32,16 +35,29 @@ pub struct Invocation {
 }
 
 /// What `sendmail` can be told to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Mode {
     /// Read a message from standard input and take it (`-bm`, or no `-b`).
     Submit,
     /// List what waits (`-bp`).
     List,
     /// Attempt what waits, now (`-q`).
-    Sweep,
+    Sweep(Waiting),
     /// Rebuild the aliases (`-bi`, `-I`): there are none, so nothing is to be done.
     Aliases,
+}
+
+/// Which of the mails that wait are meant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Waiting {
+    /// All (`-q`).
+    All,
+    /// The one with this key (`-qI`).
+    Key(MailKey),
+    /// Those with a recipient of this domain (`-qR`).
+    Domain(String),
 }
 
 /// Why a command line is refused. The text is one line and safe to print.
@@ -82,11 +98,13 @@ impl UsageError {
 
 /// Reads the arguments behind the program's name.
 ///
+/// A user of this machine may be named without a domain: cron does.
+///
 /// DSN options (`-N`, `-R`, `-V`) and `-B` are checked and otherwise without effect.
 ///
 /// # Errors
 /// [`UsageError`], with its exit code.
-pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation, UsageError> {
+pub fn parse(arguments: impl IntoIterator<Item = OsString>, here: &Here) -> Result<Invocation, UsageError> {
     let arguments: Result<Vec<String>, _> = arguments.into_iter().map(OsString::into_string).collect();
     let mut words = arguments.map_err(UsageError::NotUtf8)?.into_iter();
     let mut invocation = Invocation::default();
@@ -94,11 +112,11 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
     while let Some(word) = words.next() {
         match word.strip_prefix('-') {
             Some("-") => operands.extend(words.by_ref()),
-            Some(letters) if !letters.is_empty() => invocation.options(letters, &mut words)?,
+            Some(letters) if !letters.is_empty() => invocation.options(letters, &mut words, here)?,
             _ => operands.push(word),
         }
     }
-    invocation.operands(&operands)?;
+    invocation.operands(&operands, here)?;
     Ok(invocation)
 }
 
@@ -119,7 +137,12 @@ impl Default for Invocation {
 
 impl Invocation {
     /// One word of options, such as `ti` or `fa@b.example`.
-    fn options(&mut self, letters: &str, words: &mut impl Iterator<Item = String>) -> Result<(), UsageError> {
+    fn options(
+        &mut self,
+        letters: &str,
+        words: &mut impl Iterator<Item = String>,
+        here: &Here,
+    ) -> Result<(), UsageError> {
         let mut rest = letters.chars();
         while let Some(letter) = rest.next() {
             match letter {
@@ -130,12 +153,12 @@ impl Invocation {
                 // Historical: send to myself too, aliasing off, submission, verbosity of others.
                 'm' | 'n' | 'U' | 'G' | 'x' | 'S' | 'c' => {}
                 // These take an argument only where it is glued.
-                'q' => return self.queue(rest.as_str()),
+                'q' => return self.queue(rest.as_str(), words),
                 'd' | 'E' | 'J' => return Ok(()),
                 _ => {
                     let glued = Some(rest.as_str()).filter(|glued| !glued.is_empty()).map(str::to_owned);
                     let argument = || glued.or_else(|| words.next()).ok_or(UsageError::NoArgument(letter));
-                    return self.option(letter, argument);
+                    return self.option(letter, argument, here);
                 }
             }
         }
@@ -147,9 +170,10 @@ impl Invocation {
         &mut self,
         letter: char,
         argument: impl FnOnce() -> Result<String, UsageError>,
+        here: &Here,
     ) -> Result<(), UsageError> {
         match letter {
-            'f' | 'r' => self.reverse_path = Some(reverse_path(&argument()?)?),
+            'f' | 'r' => self.reverse_path = Some(reverse_path(&argument()?, here)?),
             'F' => self.full_name = Some(full_name(argument()?)?),
             'o' => self.historical(&argument()?),
             'O' => return self.long_option(argument()?),
@@ -184,23 +208,33 @@ impl Invocation {
         Ok(())
     }
 
-    fn queue(&mut self, argument: &str) -> Result<(), UsageError> {
-        let refused = |why| Err(UsageError::Argument('q', argument.to_owned(), why));
-        match argument.chars().next() {
-            None => self.mode = Mode::Sweep,
-            Some('0'..='9') => return refused("write a schedule instead"),
-            Some(_) => return refused("use redeliver repository reprocess"),
-        }
+    /// `-q`, `-qI KEY` and `-qR DOMAIN`; what they name may stand apart.
+    fn queue(&mut self, argument: &str, words: &mut impl Iterator<Item = String>) -> Result<(), UsageError> {
+        let refused = |why| UsageError::Argument('q', argument.to_owned(), why);
+        let mut named = |glued: &str| {
+            let glued = Some(glued.to_owned()).filter(|glued| !glued.is_empty());
+            glued.or_else(|| words.next()).ok_or(UsageError::NoArgument('q'))
+        };
+        let waiting = match argument.split_at_checked(1) {
+            None => Waiting::All,
+            Some(("I", key)) => Waiting::Key(MailKey::parse(&named(key)?).ok_or_else(|| refused("that is no key"))?),
+            Some(("R", domain)) => Waiting::Domain(named(domain)?),
+            Some((first, _)) if first.starts_with(|c: char| c.is_ascii_digit()) => {
+                return Err(refused("write a schedule instead"));
+            }
+            Some(_) => return Err(refused("known are -q, -qI KEY and -qR DOMAIN")),
+        };
+        self.mode = Mode::Sweep(waiting);
         Ok(())
     }
 
-    fn operands(&mut self, operands: &[String]) -> Result<(), UsageError> {
+    fn operands(&mut self, operands: &[String], here: &Here) -> Result<(), UsageError> {
         if self.mode != Mode::Submit {
             return Ok(());
         }
         for operand in operands {
             one_line(operand)?;
-            let addresses = parse_address_list(operand)?;
+            let addresses = parse_address_list_here(operand, here)?;
             // An operand that names nobody is a mistake in a script, not an empty list.
             if addresses.is_empty() {
                 return Err(AddressListError::Address(operand.clone(), AddressError::Empty).into());
@@ -223,9 +257,10 @@ fn one_line(operand: &str) -> Result<(), AddressListError> {
     }
 }
 
-fn reverse_path(text: &str) -> Result<ReversePath, UsageError> {
+fn reverse_path(text: &str, here: &Here) -> Result<ReversePath, UsageError> {
     let bare = text.strip_prefix('<').and_then(|text| text.strip_suffix('>')).unwrap_or(text);
-    ReversePath::parse(bare).map_err(|error| UsageError::ReversePath(text.to_owned(), error))
+    let read = if bare.is_empty() { Ok(ReversePath::Null) } else { here.address(bare).map(ReversePath::Address) };
+    read.map_err(|error| UsageError::ReversePath(text.to_owned(), error))
 }
 
 fn full_name(name: String) -> Result<String, UsageError> {
@@ -279,8 +314,12 @@ mod tests {
 
     use super::*;
 
+    fn here() -> Here {
+        Here { domain: crate::mail::Domain::parse("h.example").expect("a domain"), is_user: |name| name == "root" }
+    }
+
     fn read(line: &str) -> Result<Invocation, UsageError> {
-        parse(line.split(' ').filter(|word| !word.is_empty()).map(OsString::from))
+        parse(line.split(' ').filter(|word| !word.is_empty()).map(OsString::from), &here())
     }
 
     /// What differs from the default, in words.
@@ -319,7 +358,10 @@ mod tests {
             ("-bm b@x.example", "Submit b@x.example"),
             ("-bp", "List"),
             ("-b p", "List"),
-            ("-q", "Sweep"),
+            ("-q", "Sweep(All)"),
+            ("-qIK1", "Sweep(Key(MailKey(\"K1\")))"),
+            ("-qI K1", "Sweep(Key(MailKey(\"K1\")))"),
+            ("-qRx.example", "Sweep(Domain(\"x.example\"))"),
             ("-bi", "Aliases"),
             ("-I", "Aliases"),
         ] {
@@ -330,7 +372,8 @@ mod tests {
     #[test]
     fn the_calls_of_common_programs_are_understood() {
         for (line, meaning) in [
-            ("-FCronDaemon -i -B8BITMIME -oem root@h.example", "Submit root@h.example dots name=CronDaemon"),
+            ("-FCronDaemon -i -B8BITMIME -oem root", "Submit root@h.example dots name=CronDaemon"),
+            ("-f root b@x.example", "Submit b@x.example from=root@h.example"),
             ("-t -i", "Submit header dots"),
             ("-oem -odb -oi -t -f a@h.example", "Submit header dots from=a@h.example"),
             ("-oi -oeq -om b@x.example", "Submit b@x.example dots"),
@@ -354,7 +397,8 @@ mod tests {
             ("-bd", 64, "redeliver serve"),
             ("-bs", 64, "SMTP listener"),
             ("-q30m", 64, "schedule"),
-            ("-qIabc", 64, "reprocess"),
+            ("-qSabc", 64, "known are -q, -qI KEY"),
+            ("-qI", 64, "-q needs an argument"),
             ("-B 9BIT b@x.example", 64, "8BITMIME"),
             ("-R some b@x.example", 64, "hdrs"),
             ("-N never,delay b@x.example", 64, "never"),
@@ -373,7 +417,7 @@ mod tests {
     #[test]
     fn a_line_end_does_not_slip_a_second_recipient_in() {
         for operand in ["b@x.example\r\nRCPT TO:<c@x.example>", "b@x.example,\nc@x.example", "b@x.example\t"] {
-            let error = parse([OsString::from(operand)]).expect_err(operand);
+            let error = parse([OsString::from(operand)], &here()).expect_err(operand);
             assert!(error.exit_code() == 65 && error.to_string().contains("control character"), "{error}");
         }
     }
@@ -383,7 +427,7 @@ mod tests {
         fn no_command_line_yields_a_control_character_or_an_error_of_several_lines(
             words in prop::collection::vec("-?[\\x00-\\x7f]{0,8}|-[a-zA-Z]{1,3}|[a-z]{1,3}@x\\.example", 0..6),
         ) {
-            match parse(words.into_iter().map(OsString::from)) {
+            match parse(words.into_iter().map(OsString::from), &here()) {
                 Err(error) => prop_assert!(!error.to_string().contains(char::is_control), "{:?}", error),
                 Ok(invocation) => {
                     let path = invocation.reverse_path.map(|path| path.to_string()).unwrap_or_default();

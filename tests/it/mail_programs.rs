@@ -1,0 +1,170 @@
+//! Programs that send mail by calling `sendmail`, as Debian has them. One that is not
+//! installed is passed over with a word: `tests/run` installs them.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::support::relay::{Relay, Setup};
+use crate::support::sink::{Script, SmtpSink, script};
+
+/// A relay under the name `sendmail`, whose new mail goes to repository `aside`.
+struct Machine {
+    relay: Relay,
+    sendmail: PathBuf,
+}
+
+impl Machine {
+    fn new() -> Self {
+        let relay = Setup::gateway("127.0.0.2:25").top("smtp: { processor: aside }").build();
+        let text = fs::read_to_string(relay.configuration()).expect("written");
+        let aside = "  aside:\n    - mailet: ToRepository\n      repositoryPath: aside\n";
+        fs::write(relay.configuration(), format!("{text}{aside}")).expect("written");
+        let sendmail = relay.path().join("sendmail");
+        symlink(env!("CARGO_BIN_EXE_redeliver"), &sendmail).expect("linked");
+        Self { relay, sendmail }
+    }
+
+    /// A program that finds our configuration as a mail program does.
+    fn program(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command.env("REDELIVER_CONFIG", self.relay.configuration()).current_dir(self.relay.path());
+        command
+    }
+
+    /// The one mail that was sent, and its message.
+    fn sent(&self) -> (Value, String) {
+        self.relay.run_spool();
+        let mut mails = self.relay.mails("aside");
+        assert_eq!(mails.len(), 1, "{mails:?}");
+        let mail = mails.remove(0);
+        let key = mail["key"].as_str().expect("a key").to_owned();
+        (mail, self.relay.command(&["repository", "export", "aside", &key]).expect(0).stdout)
+    }
+}
+
+fn run(command: &mut Command, input: &str) {
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("taken");
+    let output = child.wait_with_output().expect("our own child");
+    assert!(output.status.success(), "{output:?}");
+}
+
+fn installed(program: &str) -> bool {
+    let there = Path::new(program).exists();
+    if !there {
+        eprintln!("passed over: {program} is not installed");
+    }
+    there
+}
+
+#[test]
+fn bsd_mailx_sends_to_whom_it_is_told() {
+    let machine = Machine::new();
+    if !installed("/usr/bin/bsd-mailx") {
+        return;
+    }
+    let settings = machine.relay.path().join("mailrc");
+    fs::write(&settings, format!("set sendmail={}\n", machine.sendmail.display())).expect("written");
+    let mut mail = machine.program("/usr/bin/bsd-mailx");
+    run(mail.env("MAILRC", settings).args(["-s", "a subject", "b@x.example", "c@x.example"]), "hello\n.\nmore\n");
+    let (mail, message) = machine.sent();
+    assert_eq!(mail["recipients"], serde_json::json!(["b@x.example", "c@x.example"]));
+    assert!(message.contains("\r\nSubject: a subject\r\n"), "{message}");
+    assert!(message.contains("\r\n\r\nhello\r\n"), "{message}");
+}
+
+#[test]
+fn cron_reports_to_a_user_of_this_machine() {
+    let machine = Machine::new();
+    // As cron(8) of Debian calls it.
+    let mut cron = machine.program(&machine.sendmail);
+    cron.args(["-FCronDaemon", "-i", "-B8BITMIME", "-oem", "root"]);
+    run(&mut cron, "From: root (Cron Daemon)\nTo: root\nSubject: Cron <root@here> true\n\noutput\n.\n");
+    let (mail, message) = machine.sent();
+    assert_eq!(mail["recipients"], serde_json::json!(["root@relay.test"]));
+    assert!(message.ends_with("\r\n\r\noutput\r\n.\r\n"), "{message}");
+    let ended = machine.program(&machine.sendmail).arg("no-such-user").output().expect("it runs");
+    assert_eq!(ended.status.code(), Some(65), "a word that is no user is no address: {ended:?}");
+}
+
+#[test]
+fn the_mail_function_of_php_sends() {
+    let machine = Machine::new();
+    if !installed("/usr/bin/php") {
+        return;
+    }
+    let path = format!("sendmail_path={} -t -i", machine.sendmail.display());
+    let script = "exit(mail('b@x.example', 'a subject', \"one\\n.\\ntwo\", 'From: a@y.example') ? 0 : 1);";
+    run(machine.program("/usr/bin/php").args(["-d", &path, "-r", script]), "");
+    let (mail, message) = machine.sent();
+    assert_eq!(mail["recipients"], serde_json::json!(["b@x.example"]));
+    assert!(message.contains("\r\nFrom: a@y.example\r\n") && message.contains("\r\n.\r\ntwo\r\n"), "{message}");
+}
+
+#[test]
+fn git_send_email_sends_a_patch() {
+    let machine = Machine::new();
+    if !installed("/usr/lib/git-core/git-send-email") || !installed("/usr/bin/git") {
+        return;
+    }
+    let patch = "From 0123456789012345678901234567890123456789 Mon Sep 17 00:00:00 2001\n\
+        From: A <a@y.example>\nDate: Mon, 5 Jan 2026 10:00:00 +0000\nSubject: [PATCH] x\n\nbody\n---\n 0 files\n";
+    fs::write(machine.relay.path().join("0001.patch"), patch).expect("written");
+    let mut git = machine.program("/usr/bin/git");
+    git.env("HOME", machine.relay.path()).env("GIT_CONFIG_NOSYSTEM", "1").args([
+        "send-email",
+        &format!("--smtp-server={}", machine.sendmail.display()),
+        "--from=a@y.example",
+        "--envelope-sender=auto",
+        "--to=b@x.example",
+        "--suppress-cc=all",
+        "--confirm=never",
+        "0001.patch",
+    ]);
+    run(&mut git, "");
+    let (mail, message) = machine.sent();
+    assert_eq!((&mail["sender"], &mail["recipients"]), (&"a@y.example".into(), &serde_json::json!(["b@x.example"])));
+    assert!(message.contains("\r\nSubject: [PATCH] x\r\n"), "{message}");
+}
+
+#[test]
+fn mailq_lists_what_waits_and_q_attempts_one_mail_or_one_domain() {
+    let machine = Machine::new();
+    let mailq = machine.relay.path().join("mailq");
+    symlink(env!("CARGO_BIN_EXE_redeliver"), &mailq).expect("linked");
+    let listed = || {
+        let output = machine.program(&mailq).output().expect("it runs");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    assert_eq!(listed(), "Mail queue is empty\n");
+    for recipient in ["b@x.example", "c@y.example"] {
+        machine.relay.submit("a@z.example", &[recipient], "X: 1\n\n");
+    }
+    let text = listed();
+    assert!(text.starts_with("spool:\nKEY ") && text.contains("b@x.example") && text.contains("c@y.example"), "{text}");
+    let code = |argument: &str| {
+        let output = machine.program(&machine.sendmail).arg(argument).output().expect("it runs");
+        output.status.code()
+    };
+    assert_eq!(code("-qINOSUCHKEY"), Some(66));
+    // To rest in a repository without an attempt is to be deferred.
+    assert_eq!(code("-qRx.example"), Some(75));
+    assert_eq!(listed(), "Mail queue is empty\n");
+}
+
+#[test]
+fn with_v_the_mail_is_attempted_at_once_and_the_dialogue_shown() {
+    let peer = SmtpSink::start(script!["RCPT TO:" => "451 4.2.0 later"]);
+    let relay = Setup::gateway(peer.address()).build();
+    let ended = relay.command_with_input(&["sendmail", "-v", "b@x.example"], b"X: 1\n\nhello\n").expect(0);
+    for line in ["-> RCPT TO:<b@x.example>", "<- 451 4.2.0 later"] {
+        assert!(ended.stderr.lines().any(|one| one.ends_with(line)), "{line}: {ended:?}");
+    }
+    assert_eq!(relay.mails("temporary").len(), 1, "deferred, and taken all the same");
+}

@@ -1,0 +1,115 @@
+//! `submit.sock`: a message handed over to the service by somebody who may not write the store.
+
+use std::fs;
+use std::sync::Arc;
+
+use redeliver::clock::Clock;
+use redeliver::ingest::{Caller, Door, Here, SubmitSocket};
+use redeliver::mail::{Address, Domain};
+use redeliver::pipeline::{self, Pipeline};
+use redeliver::spool::{Settings, Spool};
+use redeliver::store::{Listed, MailFilter, Place, SqliteStore, Store};
+use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::support::relay::{Relay, Setup};
+
+/// A relay whose own commands cannot open the store, and a service beside it that can.
+struct Served {
+    relay: Relay,
+    store: Arc<dyn Store>,
+    runtime: Runtime,
+    stop: CancellationToken,
+    serving: JoinHandle<()>,
+}
+
+impl Served {
+    fn start() -> Self {
+        let relay = Setup::gateway("127.0.0.2:25").build();
+        let text = fs::read_to_string(relay.configuration()).expect("written");
+        fs::write(relay.configuration(), text.replace("path: redeliver.db", "path: closed")).expect("written");
+        fs::create_dir_all(relay.path().join("var/closed")).expect("made");
+        let runtime = Runtime::new().expect("a runtime");
+        let store: Arc<dyn Store> =
+            Arc::new(SqliteStore::open(&relay.path().join("var/open.db"), "serve").expect("opens"));
+        let door = door(Arc::clone(&store));
+        let stop = CancellationToken::new();
+        let _inside = runtime.enter();
+        let socket = SubmitSocket::bind(&relay.path().join("var/submit.sock")).expect("bound");
+        let serving = runtime.spawn(socket.serve(door, stop.clone()));
+        Self { relay, store, runtime, stop, serving }
+    }
+
+    fn mails(&self) -> Vec<Listed> {
+        let all = MailFilter::default();
+        self.runtime.block_on(self.store.list(&Place::Spool, &all, None, 10)).expect("a page")
+    }
+}
+
+fn door(store: Arc<dyn Store>) -> Arc<Door> {
+    let pipeline = Pipeline::new(pipeline::Config::default(), |_| Err("nothing is delivered here".to_owned()));
+    let settings = Settings {
+        processor: "relay".to_owned(),
+        max_message_size: 100_000,
+        keep_all_dialogues: true,
+        max_dialogue: 1000,
+    };
+    let spool = Spool::new(store, Arc::new(pipeline.expect("a pipeline")), Clock::system(), settings);
+    let here = Here { domain: Domain::parse("relay.test").expect("a domain"), is_user: |_| false };
+    let caller = |uid| {
+        let address = Address::parse(&format!("uid{uid}@relay.test")).expect("an address");
+        Ok(Caller { uid, address, full_name: None })
+    };
+    Arc::new(Door { spool, clock: Clock::system(), here, caller: Box::new(caller) })
+}
+
+#[test]
+fn a_message_is_handed_over_and_its_sender_is_whom_the_kernel_says() {
+    let served = Served::start();
+    let input = b"To: c@x.example\nBcc: d@x.example\n\nhello\n.\nnever\n";
+    served.relay.command_with_input(&["sendmail", "-t", "b@x.example"], input).expect(0);
+    let mail = served.mails().remove(0).mail;
+    let uid = nix::unistd::Uid::current();
+    assert_eq!(mail.envelope.reverse_path.to_string(), format!("uid{uid}@relay.test"));
+    let recipients: Vec<_> = mail.envelope.recipients.iter().map(ToString::to_string).collect();
+    assert_eq!(recipients, ["b@x.example", "c@x.example", "d@x.example"]);
+    let message = served.store.content(mail.message).read(0).expect("read");
+    let message = String::from_utf8(message).expect("it was");
+    assert!(message.contains(&format!("from userid {uid}")), "{message}");
+    assert!(message.ends_with("\r\n\r\nhello\r\n") && !message.contains("Bcc"), "{message}");
+}
+
+#[test]
+fn what_the_service_refuses_is_refused_with_its_reason_and_code() {
+    let served = Served::start();
+    let large = "x: y\n\n".to_owned() + &"0123456789\n".repeat(50_000);
+    for (arguments, input, code, why) in [
+        (&["b@x.example"][..], large.as_str(), 65, "larger than 100000 octets"),
+        (&["b@x.example"], "X: y\r\rz\n", 65, "bare CR"),
+        (&["-t"], "To: nobody\n\n", 65, "header field To"),
+        (&["-t"], "X: y\n\n", 64, "no recipient"),
+    ] {
+        let arguments = [&["sendmail"], arguments].concat();
+        let ended = served.relay.command_with_input(&arguments, input.as_bytes()).expect(code);
+        assert!(ended.stderr.contains(why), "{why}: {ended:?}");
+    }
+    assert!(served.mails().is_empty());
+}
+
+#[test]
+fn without_a_service_the_message_is_to_be_tried_again() {
+    let served = Served::start();
+    served.stop.cancel();
+    served.runtime.block_on(served.serving).expect("it ends");
+    assert!(!served.relay.path().join("var/submit.sock").exists());
+    let ended = served.relay.command_with_input(&["sendmail", "b@x.example"], b"X: y\n\n").expect(75);
+    assert!(ended.stderr.contains("closed"), "the store is named: {ended:?}");
+    // What a service that died has left is no service.
+    drop(std::os::unix::net::UnixListener::bind(served.relay.path().join("var/submit.sock")).expect("bound"));
+    served.relay.command_with_input(&["sendmail", "b@x.example"], b"X: y\n\n").expect(75);
+    let _inside = served.runtime.enter();
+    let socket = SubmitSocket::bind(&served.relay.path().join("var/submit.sock")).expect("in its place");
+    assert!(SubmitSocket::bind(&served.relay.path().join("var/submit.sock")).is_err(), "and a second is refused");
+    drop(socket);
+}
