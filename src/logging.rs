@@ -3,8 +3,11 @@
 //! The record of deliveries is in the store; logs tell what goes on. They never hold a
 //! password or a message's content, at any level.
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
+use std::panic::PanicHookInfo;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tracing::level_filters::LevelFilter;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
@@ -58,23 +61,81 @@ impl Default for Config {
 
 /// Keeps the log going; dropped last in `main`, it writes what still waits.
 pub struct Logging {
-    file: Option<(WorkerGuard, ErrorCounter)>,
+    /// After [`Drop::drop`] has had its say.
+    _file: Option<WorkerGuard>,
+    lost: LostLines,
 }
 
 impl Logging {
-    /// Lines for the file that were dropped because it could not keep up.
-    pub fn dropped_lines(&self) -> usize {
-        self.file.as_ref().map_or(0, |(_, counter)| counter.dropped_lines())
+    /// The count of lines that the file lost, for who tells of them while the program runs.
+    pub fn lost_lines(&self) -> LostLines {
+        self.lost.clone()
     }
 }
 
 impl Drop for Logging {
     fn drop(&mut self) {
-        let dropped = self.dropped_lines();
-        if dropped > 0 {
-            tracing::warn!(dropped, "lines were dropped from the log file: it could not keep up");
+        self.lost.tell();
+    }
+}
+
+/// Lines for the log file that are not in it.
+#[derive(Clone, Default)]
+pub struct LostLines {
+    /// Dropped since they came faster than they could be written.
+    dropped: Option<ErrorCounter>,
+    /// Refused by the file system.
+    unwritten: Arc<AtomicUsize>,
+    told: Arc<AtomicUsize>,
+}
+
+impl LostLines {
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        let dropped = self.dropped.as_ref().map_or(0, ErrorCounter::dropped_lines);
+        dropped + self.unwritten.load(Ordering::Relaxed)
+    }
+
+    /// Tells of those that were not told of yet.
+    pub fn tell(&self) {
+        let count = self.count();
+        let lost = count.saturating_sub(self.told.swap(count, Ordering::Relaxed));
+        if lost > 0 {
+            tracing::warn!(lost, "{lost} lines are missing in the log file: it could not keep up, or not be written");
         }
     }
+}
+
+/// A file that counts what cannot be written, since nobody else does.
+struct Counting<W> {
+    file: W,
+    unwritten: Arc<AtomicUsize>,
+}
+
+impl<W: Write> Write for Counting<W> {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        if self.file.write_all(octets).is_err() {
+            self.unwritten.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(octets.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// Has panics logged, one line each: the standard hook writes several, to one place only.
+pub fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map_or_else(String::new, ToString::to_string);
+        let thread = std::thread::current().name().unwrap_or_default().to_owned();
+        tracing::error!(place, thread, "panic, a fault of redeliver: {}", words_of(panic));
+    }));
+}
+
+fn words_of<'a>(panic: &'a PanicHookInfo<'_>) -> &'a str {
+    panic.payload_as_str().unwrap_or_default()
 }
 
 /// Begins to log. `console` is the least level for standard error.
@@ -86,14 +147,15 @@ pub fn start(config: &Config, console: LevelFilter) -> io::Result<Logging> {
         Ok(file) => (file, None),
         Err(error) => (None, Some(error)),
     };
-    let (writer, kept) = file.map_or((None, None), |(writer, guard, counter)| (Some(writer), Some((guard, counter))));
+    let (writer, guard, lost) =
+        file.map_or((None, None, LostLines::default()), |(writer, guard, lost)| (Some(writer), Some(guard), lost));
     let console = layer(config.format, io::stderr, io::stderr().is_terminal()).with_filter(console);
     let file = writer.map(|writer| layer(config.format, writer, false).with_filter(config.level));
     // A second start in one process (tests) leaves the first in force.
     drop(tracing_subscriber::registry().with(console).with(file).try_init());
     match failure {
         Some(error) => Err(error),
-        None => Ok(Logging { file: kept }),
+        None => Ok(Logging { _file: guard, lost }),
     }
 }
 
@@ -112,7 +174,7 @@ where
     }
 }
 
-type OpenFile = (tracing_appender::non_blocking::NonBlocking, WorkerGuard, ErrorCounter);
+type OpenFile = (tracing_appender::non_blocking::NonBlocking, WorkerGuard, LostLines);
 
 fn open_file(config: &Config) -> io::Result<Option<OpenFile>> {
     use std::os::unix::fs::DirBuilderExt;
@@ -134,7 +196,26 @@ fn open_file(config: &Config) -> io::Result<Option<OpenFile>> {
         .build(directory)
         .map_err(|error| named(io::Error::other(error)))?;
     // Lossy, since a stuck disk must not stop mail; what is lost is counted.
-    let (writer, guard) = NonBlockingBuilder::default().lossy(true).finish(appender);
-    let counter = writer.error_counter();
-    Ok(Some((writer, guard, counter)))
+    let unwritten = Arc::new(AtomicUsize::new(0));
+    let file = Counting { file: appender, unwritten: Arc::clone(&unwritten) };
+    let (writer, guard) = NonBlockingBuilder::default().lossy(true).finish(file);
+    let lost = LostLines { dropped: Some(writer.error_counter()), unwritten, told: Arc::default() };
+    Ok(Some((writer, guard, lost)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_that_cannot_be_written_are_counted_and_told_of_once() {
+        let lost = LostLines::default();
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("it is there");
+        let mut file = Counting { file: full, unwritten: Arc::clone(&lost.unwritten) };
+        for _ in 0..3 {
+            assert_eq!(file.write(b"line\n").expect("nobody is stopped by it"), 5);
+        }
+        lost.tell();
+        assert_eq!((lost.count(), lost.told.load(Ordering::Relaxed)), (3, 3));
+    }
 }
