@@ -11,6 +11,7 @@ pub mod ingest;
 pub mod jobs;
 pub mod logging;
 pub mod mail;
+pub mod parts;
 pub mod pipeline;
 pub mod schedule;
 pub mod smtp;

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use crate::jobs::Swept;
+use crate::parts;
 use crate::spool::AcceptError;
 use crate::store::Error;
 
@@ -80,6 +81,16 @@ impl From<Error> for Failure {
             Error::Trouble { .. } => Exit::CannotWrite,
         };
         Self::new(exit, error.to_string())
+    }
+}
+
+impl From<parts::Error> for Failure {
+    fn from(error: parts::Error) -> Self {
+        match error {
+            parts::Error::Store(error) => error.into(),
+            parts::Error::Owner(message) => Self::new(Exit::CannotOpen, message),
+            parts::Error::Configuration(message) => Self::new(Exit::Configuration, message),
+        }
     }
 }
 

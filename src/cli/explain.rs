@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::app;
 use super::args::Format;
 use super::exit::{Exit, Failure};
 use super::table;
@@ -14,6 +13,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::delivery::{Delivery, Explanation, RoutedBy, Stop};
 use crate::mail::Address;
+use crate::parts;
 
 pub(super) async fn run(
     config: &Config,
@@ -23,7 +23,7 @@ pub(super) async fn run(
     out: &mut impl Write,
 ) -> Result<Exit, Failure> {
     let recipient = Address::parse(recipient).map_err(|error| Failure::new(Exit::Data, error.to_string()))?;
-    let network = app::network(config, clock, &Stop::default())?;
+    let network = parts::network(config, clock, &Stop::default(), None)?;
     for settings in config.processors.deliveries() {
         let outgoing = settings.outgoing.clone();
         let delivery = Delivery::new(settings.clone(), Arc::clone(&network))

@@ -1,0 +1,123 @@
+//! The parts of a relay, each built on those before it, as the configuration says: what a
+//! one-shot command, a service and a reload of the service all need.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::unistd::{Uid, User};
+
+use crate::clock::Clock;
+use crate::config::{Config, Dialogue};
+use crate::delivery::{Delivery, Network, Stop};
+use crate::pipeline::{Deliver, Pipeline};
+use crate::spool::{Settings, Spool};
+use crate::store::{self, SqliteStore, Store};
+
+/// Why the parts cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Root cannot become the user who owns the store.
+    #[error("{0}")]
+    Owner(String),
+    /// The store cannot be opened, or not be written.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// A file or a setting that the configuration names cannot be used.
+    #[error("{0}")]
+    Configuration(String),
+}
+
+/// What mail goes through.
+pub struct Parts {
+    /// The processors.
+    pub pipeline: Arc<Pipeline>,
+    /// The door and the loop.
+    pub spool: Arc<Spool>,
+}
+
+impl Parts {
+    /// Builds pipeline and spool. `down_for` says how long trouble with a peer is
+    /// remembered; `None` is as long as the parts live.
+    ///
+    /// # Errors
+    /// [`Error::Configuration`].
+    pub fn build(
+        config: &Config,
+        store: &Arc<dyn Store>,
+        clock: &Clock,
+        stop: &Stop,
+        down_for: Option<Duration>,
+    ) -> Result<Self, Error> {
+        let network = network(config, clock, stop, down_for)?;
+        let pipeline = Arc::new(pipeline(config, &network)?);
+        let settings = Settings {
+            processor: config.smtp.processor.clone(),
+            max_message_size: config.smtp.max_message_size,
+            keep_all_dialogues: config.audit.dialogue == Dialogue::All,
+            max_dialogue: usize::try_from(config.audit.max_dialogue).unwrap_or(usize::MAX),
+        };
+        let spool = Spool::new(Arc::clone(store), Arc::clone(&pipeline), clock.clone(), settings);
+        Ok(Self { pipeline, spool })
+    }
+}
+
+/// Becomes the store's owner, opens the store, and makes the repositories known. `kind`
+/// names this process among the instances.
+///
+/// # Errors
+/// [`Error::Owner`] and [`Error::Store`].
+pub async fn open_store(config: &Config, clock: &Clock, kind: &str) -> Result<Arc<dyn Store>, Error> {
+    become_owner(&config.store.path)?;
+    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.store.path, kind)?);
+    ensure_repositories(config, &*store, clock).await?;
+    Ok(store)
+}
+
+/// Makes the repositories of the configuration known to the store.
+///
+/// # Errors
+/// Where they cannot be written.
+pub async fn ensure_repositories(config: &Config, store: &dyn Store, clock: &Clock) -> Result<(), store::Error> {
+    let repositories: Vec<_> = config.repositories().into_iter().collect();
+    store.ensure_repositories(&repositories, clock.now()).await
+}
+
+/// What all deliveries share.
+///
+/// # Errors
+/// [`Error::Configuration`].
+pub fn network(config: &Config, clock: &Clock, stop: &Stop, down_for: Option<Duration>) -> Result<Arc<Network>, Error> {
+    let own = config.smtp.listen.clone();
+    Network::new(clock.clone(), &config.dns, config.hostname.clone(), own, stop.clone(), down_for)
+        .map_err(Error::Configuration)
+}
+
+fn pipeline(config: &Config, network: &Arc<Network>) -> Result<Pipeline, Error> {
+    Pipeline::new(config.processors.clone(), |delivery| {
+        Delivery::new(delivery.clone(), Arc::clone(network)).map(|delivery| Arc::new(delivery) as Arc<dyn Deliver>)
+    })
+    .map_err(Error::Configuration)
+}
+
+/// Root becomes the user who owns the store, so that no file of root's keeps him out.
+fn become_owner(database: &Path) -> Result<(), Error> {
+    use std::os::unix::fs::MetadataExt;
+
+    if !Uid::effective().is_root() {
+        return Ok(());
+    }
+    let owner = [Some(database), database.parent()].into_iter().flatten().find_map(|path| path.metadata().ok());
+    let Some(owner) = owner.map(|metadata| metadata.uid()).filter(|&uid| uid != 0) else { return Ok(()) };
+    become_user(Uid::from_raw(owner)).map_err(|error| {
+        Error::Owner(format!("cannot become the owner (user {owner}) of {}: {error}", database.display()))
+    })
+}
+
+fn become_user(uid: Uid) -> nix::Result<()> {
+    let user = User::from_uid(uid)?.ok_or(nix::errno::Errno::ENOENT)?;
+    let name = std::ffi::CString::new(user.name).map_err(|_| nix::errno::Errno::EINVAL)?;
+    nix::unistd::initgroups(&name, user.gid)?;
+    nix::unistd::setgid(user.gid)?;
+    nix::unistd::setuid(uid)
+}
