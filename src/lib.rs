@@ -3,10 +3,12 @@
 //! Each mail is tried once per pass; what fails is kept, message and all, in mail
 //! repositories. ARCHITECTURE.md walks a mail through the rooms below.
 
+pub mod admin;
 pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod delivery;
+pub mod health;
 pub mod ingest;
 pub mod jobs;
 pub mod logging;

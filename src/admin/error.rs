@@ -1,0 +1,55 @@
+//! How a request is refused: James's error body.
+
+use axum::Json;
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::store;
+
+/// A refusal.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Refusal {
+    status_code: u16,
+    r#type: &'static str,
+    message: String,
+    details: Option<String>,
+}
+
+impl Refusal {
+    /// What was asked for is not there.
+    pub(super) fn not_found(message: String) -> Self {
+        Self { status_code: 404, r#type: "notFound", message, details: None }
+    }
+
+    /// The request came from where it must not.
+    pub(super) fn forbidden(message: &str) -> Self {
+        Self { status_code: 403, r#type: "InvalidArgument", message: message.to_owned(), details: None }
+    }
+}
+
+impl From<store::Error> for Refusal {
+    fn from(error: store::Error) -> Self {
+        tracing::error!(%error, "a request failed");
+        Self {
+            status_code: 500,
+            r#type: "ServerError",
+            message: "WebAdmin encountered an unexpected internal error".to_owned(),
+            details: Some("the store is in trouble: see the log and /healthcheck".to_owned()),
+        }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status_code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        (status, Json(self)).into_response()
+    }
+}
+
+/// No route, or none with that method.
+pub(super) async fn no_such_route(request: Request) -> Refusal {
+    Refusal::not_found(format!("{} {} can not be found", request.method(), request.uri().path()))
+}

@@ -1,0 +1,135 @@
+//! Who may ask: before any route is looked at.
+//!
+//! Without a password only this machine is served, and a web page that a browser on it
+//! shows must not be able to ask either: hence the checks of `Host` (DNS rebinding) and of
+//! `Origin` and `Sec-Fetch-Site` (forged requests).
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use subtle::{Choice, ConstantTimeEq};
+
+use super::error::Refusal;
+use super::{Settings, Shared};
+
+/// Answers in place of the route, or lets it.
+pub(super) async fn guard(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+    let settings = shared.settings();
+    let mut response = match check(&request, &settings, shared.address.ip()) {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => *refusal,
+    };
+    for (name, value) in [
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::CONTENT_SECURITY_POLICY, "default-src 'none'"),
+        (header::CACHE_CONTROL, "no-store"),
+    ] {
+        response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
+    }
+    response
+}
+
+fn check(request: &Request, settings: &Settings, listens_on: IpAddr) -> Result<(), Box<Response>> {
+    let refused = |response: Response| Err(Box::new(response));
+    let (method, headers) = (request.method(), request.headers());
+    let host = host_of(request);
+    if !reads(method) && is_foreign(headers, host) {
+        return refused(Refusal::forbidden("A request from another site changes nothing here").into_response());
+    }
+    if !settings.has_password() {
+        return match host {
+            Some(host) if is_own(host, listens_on) => Ok(()),
+            _ => refused(Refusal::forbidden("The Host of the request is not this server's own").into_response()),
+        };
+    }
+    if method == Method::OPTIONS || is_public(request.uri().path()) {
+        return Ok(());
+    }
+    let Some(password) = password(headers) else {
+        return refused((StatusCode::UNAUTHORIZED, "No Password in header.").into_response());
+    };
+    match rights(password, settings) {
+        None => refused((StatusCode::UNAUTHORIZED, "Wrong password.").into_response()),
+        Some(rights) if rights.allow(method) => Ok(()),
+        Some(_) => refused((StatusCode::FORBIDDEN, "Insufficient permissions for this operation.").into_response()),
+    }
+}
+
+fn is_public(path: &str) -> bool {
+    path == "/healthcheck" || path.starts_with("/healthcheck/")
+}
+
+fn reads(method: &Method) -> bool {
+    [Method::GET, Method::HEAD, Method::OPTIONS].contains(method)
+}
+
+/// From the request line where it is there, else from the header.
+fn host_of(request: &Request) -> Option<&str> {
+    let in_header = || request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    request.uri().authority().map(axum::http::uri::Authority::as_str).or_else(in_header)
+}
+
+/// Whether a browser says that another site's page is behind it.
+fn is_foreign(headers: &HeaderMap, host: Option<&str>) -> bool {
+    let cross_site = headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site");
+    let foreign = |origin: &HeaderValue| {
+        let site = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, site)| site);
+        site.is_none() || site != host
+    };
+    cross_site || headers.get(header::ORIGIN).is_some_and(foreign)
+}
+
+/// Whether `host` means this machine, whatever the port: it may be forwarded.
+fn is_own(host: &str, listens_on: IpAddr) -> bool {
+    let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((literal, _)) => literal,
+        None => host.split_once(':').map_or(host, |(name, _)| name),
+    };
+    name.eq_ignore_ascii_case("localhost")
+        || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback() || address == listens_on)
+}
+
+fn password(headers: &HeaderMap) -> Option<&[u8]> {
+    let bearer = || {
+        let value = headers.get(header::AUTHORIZATION)?.as_bytes();
+        let (scheme, token) = value.split_at_checked(7)?;
+        scheme.eq_ignore_ascii_case(b"bearer ").then_some(token)
+    };
+    headers.get("password").map(HeaderValue::as_bytes).or_else(bearer)
+}
+
+#[derive(Clone, Copy)]
+enum Rights {
+    Full,
+    NoDelete,
+    ReadOnly,
+}
+
+impl Rights {
+    fn allow(self, method: &Method) -> bool {
+        match self {
+            Self::Full => true,
+            Self::NoDelete => method != Method::DELETE,
+            Self::ReadOnly => reads(method),
+        }
+    }
+}
+
+/// What a password gives. All are compared, each in constant time.
+fn rights(given: &[u8], settings: &Settings) -> Option<Rights> {
+    let among = |passwords: &[String]| {
+        let equal = passwords.iter().map(|password| password.as_bytes().ct_eq(given));
+        bool::from(equal.fold(Choice::from(0), |one, other| one | other))
+    };
+    let (full, no_delete, read_only) = (among(&settings.full), among(&settings.no_delete), among(&settings.read_only));
+    match (full, no_delete, read_only) {
+        (true, _, _) => Some(Rights::Full),
+        (_, true, _) => Some(Rights::NoDelete),
+        (_, _, true) => Some(Rights::ReadOnly),
+        _ => None,
+    }
+}

@@ -1,0 +1,127 @@
+//! The HTTP listener of operators and their scripts: James's routes, bodies and messages.
+//!
+//! `guard` stands before every route, `error` is how all of them refuse; each group of
+//! routes is a file of its own that offers a `routes()`.
+
+mod error;
+mod guard;
+mod healthcheck;
+mod mail_queues;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use axum::Router;
+use axum::middleware;
+use tokio::net::TcpListener;
+
+use crate::clock::Clock;
+use crate::health::Health;
+use crate::store::Store;
+
+/// What the listener is told by the configuration.
+#[derive(Clone, Default)]
+pub struct Settings {
+    /// Passwords for everything.
+    pub full: Vec<String>,
+    /// Passwords for reading.
+    pub read_only: Vec<String>,
+    /// Passwords for everything but removing.
+    pub no_delete: Vec<String>,
+    /// The names of the queues beside the spool.
+    pub outgoing: Vec<String>,
+}
+
+impl Settings {
+    fn has_password(&self) -> bool {
+        [&self.full, &self.read_only, &self.no_delete].iter().any(|some| !some.is_empty())
+    }
+}
+
+/// What stands behind the routes.
+pub struct Context {
+    /// Where mail rests.
+    pub store: Arc<dyn Store>,
+    /// What is well.
+    pub health: Arc<Health>,
+    /// The time.
+    pub clock: Clock,
+}
+
+struct Shared {
+    settings: RwLock<Arc<Settings>>,
+    context: Context,
+    /// Where it listens: a name by which it may be asked.
+    address: SocketAddr,
+}
+
+impl Shared {
+    fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// What every route is given.
+type State = axum::extract::State<Arc<Shared>>;
+
+/// An open socket, and what answers on it.
+pub struct Admin {
+    listener: TcpListener,
+    shared: Arc<Shared>,
+}
+
+/// Puts other settings in force while it is served.
+#[derive(Clone)]
+pub struct Control(Arc<Shared>);
+
+impl Control {
+    /// For requests from now on.
+    pub fn set(&self, settings: Settings) {
+        *self.0.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+    }
+}
+
+impl Admin {
+    /// Opens the socket; requests wait in it until [`Admin::serve`].
+    ///
+    /// # Errors
+    /// Where the address is taken or none of ours.
+    pub async fn bind(listen: SocketAddr, settings: Settings, context: Context) -> io::Result<Self> {
+        let listener = TcpListener::bind(listen).await?;
+        let address = listener.local_addr()?;
+        let shared = Shared { settings: RwLock::new(Arc::new(settings)), context, address };
+        Ok(Self { listener, shared: Arc::new(shared) })
+    }
+
+    /// Where it listens, the port as it was given out.
+    pub fn address(&self) -> SocketAddr {
+        self.shared.address
+    }
+
+    /// For a reload.
+    pub fn control(&self) -> Control {
+        Control(Arc::clone(&self.shared))
+    }
+
+    /// Answers until `stop`; requests under way are still answered.
+    ///
+    /// # Errors
+    /// Where the socket fails.
+    pub async fn serve(self, stop: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
+        axum::serve(self.listener, router(self.shared)).with_graceful_shutdown(stop).await
+    }
+}
+
+fn router(shared: Arc<Shared>) -> Router {
+    Router::new()
+        .merge(healthcheck::routes())
+        .merge(mail_queues::routes())
+        .fallback(error::no_such_route)
+        .method_not_allowed_fallback(error::no_such_route)
+        .layer(middleware::from_fn_with_state(Arc::clone(&shared), guard::guard))
+        .with_state(shared)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,171 @@
+//! Requests as scripts and browsers make them, against a real store and no socket.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, RwLock};
+
+use axum::body::Body;
+use axum::http::{Request, StatusCode};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tower::ServiceExt;
+
+use super::{Context, Settings, Shared, router};
+use crate::clock::Clock;
+use crate::health::{Health, Status};
+use crate::mail::RepositoryPath;
+use crate::store::{SqliteStore, Store};
+
+struct Bench {
+    _directory: TempDir,
+    shared: Arc<Shared>,
+}
+
+impl Bench {
+    async fn new(settings: Settings) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&directory.path().join("t.db"), "test").expect("opens"));
+        let clock = Clock::system();
+        let repository = RepositoryPath::parse("var/mail/error").expect("a path");
+        store.ensure_repositories(&[repository], clock.now()).await.expect("known");
+        let health = Arc::new(Health::new(clock.instant()));
+        let context = Context { store, health, clock };
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 8000));
+        let shared = Arc::new(Shared { settings: RwLock::new(Arc::new(settings)), context, address });
+        Self { _directory: directory, shared }
+    }
+
+    /// A request, its header fields written as `name: value` lines; status and body.
+    async fn ask(&self, method: &str, path: &str, header: &str) -> (StatusCode, String) {
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in header.lines().filter_map(|line| line.split_once(": ")) {
+            request = request.header(name, value);
+        }
+        let request = request.body(Body::empty()).expect("a request");
+        let response = router(Arc::clone(&self.shared)).oneshot(request).await.expect("it cannot fail");
+        let status = response.status();
+        let body = axum::body::to_bytes(response.into_body(), 1 << 20).await.expect("a body");
+        (status, String::from_utf8(body.to_vec()).expect("text"))
+    }
+
+    async fn json(&self, path: &str) -> (u16, Value) {
+        let (status, body) = self.ask("GET", path, "host: localhost:8000").await;
+        (status.as_u16(), serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error}: {body}")))
+    }
+}
+
+#[tokio::test]
+async fn health_checks_answer_as_james_does() {
+    let bench = Bench::new(Settings::default()).await;
+    let component = |name: &str, status: &str, cause: Value| json!({"componentName": name, "escapedComponentName": name, "status": status, "cause": cause});
+    let (status, body) = bench.json("/healthcheck").await;
+    assert_eq!((status, &body["status"]), (200, &json!("healthy")));
+    assert_eq!(body["checks"][0], component("EmptyErrorMailRepository", "healthy", Value::Null));
+    assert_eq!(body["checks"].as_array().map(Vec::len), Some(4));
+    let health = &bench.shared.context.health;
+    health.schedules.unwell(Status::Degraded, "why");
+    assert_eq!(bench.json("/healthcheck").await.0, 200);
+    assert_eq!(bench.json("/healthcheck?strict").await.0, 503);
+    assert_eq!(bench.json("/healthcheck?check=Store&check=Spool&strict").await.0, 200);
+    health.spool.unwell(Status::Unhealthy, "no room");
+    assert_eq!(bench.json("/healthcheck").await.0, 503);
+    assert_eq!(bench.json("/healthcheck/checks/Spool").await, (503, component("Spool", "unhealthy", json!("no room"))));
+    assert_eq!(bench.json("/healthcheck/checks/Store").await.0, 200);
+    let (status, body) = bench.json("/healthcheck/checks").await;
+    assert_eq!((status, &body[3]), (200, &json!({"componentName": "Schedules", "escapedComponentName": "Schedules"})));
+    for unknown in ["/healthcheck/checks/Nope", "/healthcheck?check=Nope"] {
+        let message = "Component(s) with name Nope cannot be found";
+        let body = json!({"statusCode": 404, "type": "notFound", "message": message, "details": null});
+        assert_eq!(bench.json(unknown).await, (404, body));
+    }
+}
+
+#[tokio::test]
+async fn queues_are_the_spool_and_the_outgoing_names() {
+    let settings = Settings { outgoing: vec!["outgoing".into(), "slow".into(), "slow".into()], ..Settings::default() };
+    let bench = Bench::new(settings).await;
+    assert_eq!(bench.json("/mailQueues").await, (200, json!(["outgoing", "slow", "spool"])));
+    assert_eq!(bench.json("/mailQueues/spool").await, (200, json!({"name": "spool", "size": 0})));
+    let (status, body) = bench.json("/mailQueues/nope").await;
+    assert_eq!((status, &body["message"], &body["type"]), (404, &json!("nope can not be found"), &json!("notFound")));
+}
+
+#[tokio::test]
+async fn an_unknown_route_is_not_found_whatever_the_method() {
+    let bench = Bench::new(Settings::default()).await;
+    let (status, body) = bench.json("/x/y?z=1").await;
+    assert_eq!((status, &body["message"]), (404, &json!("GET /x/y can not be found")));
+    let (status, body) = bench.ask("DELETE", "/mailQueues", "host: localhost").await;
+    assert_eq!(status, 404);
+    assert!(body.contains("DELETE /mailQueues can not be found"), "{body}");
+}
+
+#[tokio::test]
+async fn without_a_password_only_this_machine_by_its_own_name_may_ask() {
+    let bench = Bench::new(Settings::default()).await;
+    for (header, status) in [
+        ("host: localhost", 200),
+        ("host: LOCALHOST:9000", 200),
+        ("host: 127.0.0.1:8000", 200),
+        ("host: [::1]:8000", 200),
+        ("host: evil.example", 403),
+        ("host: 127.0.0.1.evil.example", 403),
+        ("host: localhost.evil.example:8000", 403),
+        ("host: 192.0.2.1", 403),
+        ("", 403),
+    ] {
+        assert_eq!(bench.ask("GET", "/healthcheck", header).await.0, status, "{header}");
+    }
+}
+
+#[tokio::test]
+async fn another_sites_page_changes_nothing() {
+    let settings = Settings { full: vec!["secret".into()], ..Settings::default() };
+    for bench in [Bench::new(Settings::default()).await, Bench::new(settings).await] {
+        let host = "host: localhost:8000\npassword: secret\n";
+        for (header, status) in [
+            ("", 404),
+            ("origin: http://localhost:8000", 404),
+            ("sec-fetch-site: same-origin", 404),
+            ("origin: http://evil.example", 403),
+            ("origin: http://localhost:9999", 403),
+            ("origin: null", 403),
+            ("sec-fetch-site: cross-site", 403),
+        ] {
+            assert_eq!(bench.ask("PATCH", "/x", &format!("{host}{header}")).await.0, status, "{header}");
+        }
+        let read = format!("{host}origin: http://evil.example");
+        assert_eq!(bench.ask("GET", "/mailQueues", &read).await.0, 200, "reading changes nothing");
+    }
+}
+
+#[tokio::test]
+async fn passwords_give_what_james_has_them_give() {
+    let bench = Bench::new(Settings {
+        full: vec!["a1".into(), "a2".into()],
+        read_only: vec!["r".into()],
+        no_delete: vec!["n".into()],
+        ..Settings::default()
+    })
+    .await;
+    let (get, delete, patch) = ("GET", "DELETE", "PATCH");
+    for (method, header, status, body) in [
+        (get, "", 401, "No Password in header."),
+        (get, "password: a", 401, "Wrong password."),
+        (get, "password: a11", 401, "Wrong password."),
+        (get, "password: ", 401, "Wrong password."),
+        (get, "authorization: Basic a1", 401, "No Password in header."),
+        (get, "password: a1", 200, ""),
+        (get, "authorization: bearer a2", 200, ""),
+        (get, "password: r", 200, ""),
+        (patch, "password: r", 403, "Insufficient permissions for this operation."),
+        (delete, "password: n", 403, "Insufficient permissions for this operation."),
+        (patch, "password: n", 404, ""),
+        (delete, "password: a1", 404, ""),
+    ] {
+        let (found, text) = bench.ask(method, "/mailQueues", header).await;
+        assert_eq!(found, status, "{method} {header}");
+        assert!(text.contains(body), "{text}");
+    }
+    assert_eq!(bench.ask("GET", "/healthcheck/checks", "host: anything.example").await.0, 200);
+    assert_eq!(bench.ask("GET", "/healthchecks", "").await.0, 401);
+}
