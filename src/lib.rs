@@ -16,6 +16,7 @@ pub mod mail;
 pub mod parts;
 pub mod pipeline;
 pub mod schedule;
+pub mod serve;
 pub mod smtp;
 pub mod spool;
 pub mod store;

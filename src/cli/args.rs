@@ -32,6 +32,8 @@ pub(super) enum Format {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
+    /// The service: schedules, SMTP and HTTP, until SIGTERM; SIGHUP reloads
+    Serve,
     /// One run of a job, in the foreground; the exit code says how it went
     Run(RunArguments),
     /// Check configuration, jobs and schedules; 0 or 78

@@ -2,8 +2,10 @@
 
 use std::process::ExitCode;
 
+use crate::ingest::ListenerError;
 use crate::jobs::Swept;
 use crate::parts;
+use crate::serve;
 use crate::spool::AcceptError;
 use crate::store::Error;
 
@@ -91,6 +93,20 @@ impl From<parts::Error> for Failure {
             parts::Error::Owner(message) => Self::new(Exit::CannotOpen, message),
             parts::Error::Configuration(message) => Self::new(Exit::Configuration, message),
         }
+    }
+}
+
+impl From<serve::Error> for Failure {
+    fn from(error: serve::Error) -> Self {
+        let exit = match error {
+            serve::Error::Parts(error) => return error.into(),
+            serve::Error::SecondService { .. }
+            | serve::Error::Admin(..)
+            | serve::Error::Smtp(ListenerError::Listen(..)) => Exit::Unavailable,
+            serve::Error::Smtp(_) => Exit::Configuration,
+            serve::Error::System(_) => Exit::Internal,
+        };
+        Self::new(exit, error.to_string())
     }
 }
 

@@ -26,6 +26,7 @@ use tracing::level_filters::LevelFilter;
 use crate::clock::Clock;
 use crate::config::{self, Config, Search, Source, Sweep};
 use crate::logging;
+use crate::serve;
 use app::App;
 use args::{Arguments, Command};
 use exit::{Exit, Failure};
@@ -71,6 +72,7 @@ fn run(arguments: Vec<OsString>) -> Result<Exit, Failure> {
             as_sendmail(words, config, false)
         }
         Command::Check => check(arguments.config),
+        Command::Serve => serve(arguments.config, clock),
         Command::Schedule(command) => {
             let config = load(arguments.config, false)?;
             jobs::schedules(&config, &command, clock.now(), &mut std::io::stdout().lock())
@@ -116,18 +118,23 @@ fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Fail
 
 /// Finds and reads the configuration; each error is a line of its own, and says where.
 fn load(option: Option<PathBuf>, by_mail_program: bool) -> Result<Config, Failure> {
+    find_and_load(option, by_mail_program).map(|(_, config)| config)
+}
+
+fn find_and_load(option: Option<PathBuf>, by_mail_program: bool) -> Result<(Source, Config), Failure> {
     let source = Search::new(option, std::env::var_os("REDELIVER_CONFIG"), by_mail_program)
         .find()
         .map_err(|error| Failure::new(Exit::Configuration, error.to_string()))?;
     if source == Source::BuiltIn {
         note("no configuration found: the built-in one is in force, with its state in ./var");
     }
-    config::load(&source).map_err(|diagnostics| {
+    let config = config::load(&source).map_err(|diagnostics| {
         for diagnostic in &diagnostics.0 {
             note(&diagnostic.to_string());
         }
         Failure::new(Exit::Configuration, "")
-    })
+    })?;
+    Ok((source, config))
 }
 
 /// A line on standard error; where there is nowhere to say it, the exit code remains.
@@ -158,6 +165,15 @@ fn sweep_line(sweep: &Sweep) -> String {
     let covers =
         sweep.covers.map_or(String::new(), |covers| format!(" over {:.1} days", covers.as_secs_f64() / 86_400.0));
     format!("job {}: a deferred mail is tried {attempts}{covers}", sweep.job)
+}
+
+fn serve(option: Option<PathBuf>, clock: Clock) -> Result<Exit, Failure> {
+    let (source, config) = find_and_load(option, false)?;
+    let logging = start_logging(&config, config.log.level)?;
+    logging::log_panics();
+    let lost_lines = logging.lost_lines();
+    block_on(async { Ok(serve::run(source, config, clock, lost_lines).await?) })?;
+    Ok(Exit::Ok)
 }
 
 fn as_sendmail(arguments: Vec<OsString>, option: Option<PathBuf>, by_name: bool) -> Result<Exit, Failure> {
@@ -203,7 +219,10 @@ async fn with_app(config: Config, clock: Clock, command: Command) -> Result<Exit
         Command::Repository(command) => repository::run(&app, command, &mut out).await,
         Command::Attempts(arguments) => attempts::run(&app, arguments, &mut out).await,
         Command::Job(command) => jobs::run(&app, command, &mut out).await,
-        Command::Check | Command::Schedule(_) | Command::Sendmail { .. } | Command::Explain { .. } => Ok(Exit::Ok),
+        // Carried out without the parts, by the caller.
+        Command::Check | Command::Serve | Command::Schedule(_) | Command::Sendmail { .. } | Command::Explain { .. } => {
+            Ok(Exit::Ok)
+        }
     };
     app.close().await;
     out.flush()?;

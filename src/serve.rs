@@ -1,0 +1,294 @@
+//! `redeliver serve`: the service, from its start to its end.
+//!
+//! [`run`] is the whole story in order: what is opened, what is refused, what runs, and
+//! how it ends. Each thing that runs is a file of its own.
+
+mod housekeeping;
+mod reload;
+mod scheduler;
+mod signals;
+mod spool_loop;
+mod supervision;
+mod systemd;
+mod waker;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{error, info, warn};
+
+use crate::admin::{self, Admin};
+use crate::clock::Clock;
+use crate::config::{Config, Source};
+use crate::delivery::Stop;
+use crate::health::Health;
+use crate::ingest::{self, Listener, ListenerConfig, ListenerContext, ListenerError, ListenerStop};
+use crate::logging::LostLines;
+use crate::mail::Domain;
+use crate::parts::{self, Parts};
+use crate::store::{self, Store};
+use signals::Signals;
+use waker::Waker;
+
+/// The name of services among the instances of a store.
+const KIND: &str = "serve";
+
+/// For what was given up at the end to be written down.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+
+/// For HTTP requests under way at the end.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
+
+/// Why the service does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store, or what the configuration names.
+    #[error(transparent)]
+    Parts(#[from] parts::Error),
+    /// There is one.
+    #[error("another redeliver serve, process {pid}, has the store {} open", store.display())]
+    SecondService {
+        /// Its process id.
+        pid: u32,
+        /// The database.
+        store: PathBuf,
+    },
+    /// `smtp.listen`, or a file that the listener needs.
+    #[error(transparent)]
+    Smtp(#[from] ListenerError),
+    /// `admin.listen`.
+    #[error("cannot listen on {0} (admin.listen): {1}")]
+    Admin(SocketAddr, #[source] io::Error),
+    /// Of the system, and nothing that a configuration could mend.
+    #[error("{0}")]
+    System(String),
+}
+
+impl From<store::Error> for Error {
+    fn from(error: store::Error) -> Self {
+        Self::Parts(error.into())
+    }
+}
+
+/// What all that runs shares.
+struct Service {
+    source: Source,
+    clock: Clock,
+    store: Arc<dyn Store>,
+    stop: Stop,
+    health: Arc<Health>,
+    /// Told after each mail that comes in.
+    accepted: Arc<Notify>,
+    current: RwLock<Arc<Current>>,
+    lost_lines: LostLines,
+}
+
+/// What a reload replaces as a whole.
+struct Current {
+    config: Config,
+    parts: Parts,
+}
+
+impl Service {
+    fn new(
+        source: Source,
+        config: Config,
+        clock: Clock,
+        store: Arc<dyn Store>,
+        lost_lines: LostLines,
+    ) -> Result<Self, Error> {
+        let stop = Stop::default();
+        let parts = Parts::build(&config, &store, &clock, &stop, Some(config.down_for))?;
+        Ok(Self {
+            source,
+            store,
+            stop,
+            health: Arc::new(Health::new(clock.instant())),
+            accepted: Arc::default(),
+            current: RwLock::new(Arc::new(Current { config, parts })),
+            clock,
+            lost_lines,
+        })
+    }
+
+    /// The configuration and parts in force; what holds on to them keeps them.
+    fn current(&self) -> Arc<Current> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stop.gentle.is_cancelled()
+    }
+}
+
+/// Serves until a SIGTERM or SIGINT, and returns when everything has ended in order.
+///
+/// # Errors
+/// Where it cannot start; nothing was served then.
+pub async fn run(source: Source, config: Config, clock: Clock, lost_lines: LostLines) -> Result<(), Error> {
+    let signals = Signals::listen().map_err(|error| Error::System(format!("cannot listen for signals: {error}")))?;
+    let store = parts::open_store(&config, &clock, KIND).await?;
+    let served = serve(signals, source, config, clock.clone(), Arc::clone(&store), lost_lines).await;
+    if let Err(error) = store.close(clock.now()).await {
+        warn!(%error, "the store could not be closed in order");
+    }
+    served
+}
+
+async fn serve(
+    mut signals: Signals,
+    source: Source,
+    config: Config,
+    clock: Clock,
+    store: Arc<dyn Store>,
+    lost_lines: LostLines,
+) -> Result<(), Error> {
+    refuse_second_service(&*store, &config, &clock).await?;
+    let service = Arc::new(Service::new(source, config, clock, store, lost_lines)?);
+    let config = &service.current().config;
+    let smtp = Listener::bind(&listener_config(config)?, listener_context(&service))?;
+    let admin = bind_admin(&service, config).await?;
+    let waker = Waker::start().await.map_err(Error::System)?;
+    announce(config, &smtp.addresses(), admin.address());
+
+    let controls = reload::Controls { smtp: smtp.control(), admin: admin.control() };
+    let running = Running::start(&service, smtp, admin, &waker);
+    systemd::ready();
+    while signals.reload_before_stop().await {
+        systemd::reloading();
+        reload::reload(&service, &controls).await;
+        systemd::ready();
+    }
+    systemd::stopping();
+    running.end(&service, &mut signals).await;
+    service.current().parts.pipeline.close().await;
+    info!("stopped");
+    Ok(())
+}
+
+/// Each service has its spool to itself: two would pause and answer for each other.
+async fn refuse_second_service(store: &dyn Store, config: &Config, clock: &Clock) -> Result<(), Error> {
+    match store.earlier_instance(KIND, clock.now()).await? {
+        Some(pid) => Err(Error::SecondService { pid, store: config.store.path.clone() }),
+        None => Ok(()),
+    }
+}
+
+fn listener_config(config: &Config) -> Result<ListenerConfig, Error> {
+    let hostname = Domain::parse(&config.hostname)
+        .map_err(|error| parts::Error::Configuration(format!("hostname {:?}: {error}", config.hostname)))?;
+    let smtp = &config.smtp;
+    Ok(ListenerConfig {
+        listen: smtp.listen.clone(),
+        networks: smtp.networks.clone(),
+        max_recipients: smtp.max_recipients,
+        tls: smtp
+            .tls
+            .as_ref()
+            .map(|tls| ingest::TlsFiles { certificate: tls.certificate.clone(), key: tls.key.clone() }),
+        users: smtp.users.clone(),
+        ..ListenerConfig::new(hostname)
+    })
+}
+
+fn listener_context(service: &Arc<Service>) -> ListenerContext {
+    let (of_spool, database) = (Arc::clone(service), service.current().config.store.path.clone());
+    let directory = database.parent().map_or_else(|| PathBuf::from("."), PathBuf::from);
+    ListenerContext {
+        spool: Arc::new(move || Arc::clone(&of_spool.current().parts.spool)),
+        clock: service.clock.clone(),
+        accepted: Arc::clone(&service.accepted),
+        free_space: Arc::new(move || ingest::free_space(&directory)),
+    }
+}
+
+async fn bind_admin(service: &Service, config: &Config) -> Result<Admin, Error> {
+    let context = admin::Context {
+        store: Arc::clone(&service.store),
+        health: Arc::clone(&service.health),
+        clock: service.clock.clone(),
+    };
+    let listen = config.admin.listen;
+    Admin::bind(listen, admin_settings(config), context).await.map_err(|error| Error::Admin(listen, error))
+}
+
+fn admin_settings(config: &Config) -> admin::Settings {
+    let admin = &config.admin;
+    admin::Settings {
+        full: admin.password.0.clone(),
+        read_only: admin.password_readonly.0.clone(),
+        no_delete: admin.password_nodelete.0.clone(),
+        outgoing: config.processors.deliveries().iter().map(|delivery| delivery.outgoing.clone()).collect(),
+    }
+}
+
+fn announce(config: &Config, smtp: &[SocketAddr], admin: SocketAddr) {
+    for address in smtp {
+        info!(%address, "listening for SMTP on {address}");
+    }
+    info!(address = %admin, "listening for HTTP on {admin}");
+    for warning in config.warnings() {
+        warn!("{warning}");
+    }
+}
+
+/// All that runs.
+struct Running {
+    /// What must end before the store is closed.
+    tasks: TaskTracker,
+    admin: tokio::task::JoinHandle<()>,
+    stop_admin: CancellationToken,
+}
+
+impl Running {
+    fn start(service: &Arc<Service>, smtp: Listener, admin: Admin, waker: &Waker) -> Self {
+        let tasks = TaskTracker::new();
+        let stop = ListenerStop { gentle: service.stop.gentle.clone(), hard: service.stop.hard.clone() };
+        tasks.spawn(smtp.run(stop));
+        let supervise = |name, work: fn(Arc<Service>, Waker) -> supervision::Work| {
+            let (service, waker) = (Arc::clone(service), waker.clone());
+            tasks.spawn(supervision::supervised(name, service.stop.clone(), move || {
+                work(Arc::clone(&service), waker.clone())
+            }));
+        };
+        supervise("spool", |service, _| Box::pin(spool_loop::run(service)));
+        supervise("scheduler", |service, waker| Box::pin(scheduler::run(service, waker)));
+        supervise("housekeeping", |service, _| Box::pin(housekeeping::run(service)));
+        supervise("watchdog", |service, _| Box::pin(systemd::watch(service)));
+        tasks.close();
+        let stop_admin = CancellationToken::new();
+        let admin = tokio::spawn(serve_admin(admin, stop_admin.clone()));
+        Self { tasks, admin, stop_admin }
+    }
+
+    /// Begins nothing new, gives what is under way its time, then gives it up.
+    async fn end(self, service: &Service, signals: &mut Signals) {
+        let patience = service.current().config.shutdown_timeout;
+        info!("stopping: sessions under way may end within {} s", patience.as_secs());
+        service.stop.gentle.cancel();
+        tokio::select! {
+            () = self.tasks.wait() => {}
+            () = signals.stop() => warn!("stopping at once: sessions under way are given up"),
+            () = tokio::time::sleep(patience) => warn!("sessions under way are given up"),
+        }
+        service.stop.hard.cancel();
+        if tokio::time::timeout(LAST_WORDS, self.tasks.wait()).await.is_err() {
+            error!("not everything could be written down: the next start finds out what is in doubt");
+        }
+        self.stop_admin.cancel();
+        // A request that goes on is cut off with the process.
+        let _ = tokio::time::timeout(LAST_ANSWERS, self.admin).await;
+    }
+}
+
+async fn serve_admin(admin: Admin, stop: CancellationToken) {
+    if let Err(error) = admin.serve(async move { stop.cancelled().await }).await {
+        error!(%error, "the HTTP listener has failed");
+    }
+}

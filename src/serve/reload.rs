@@ -1,0 +1,75 @@
+//! SIGHUP: configuration, jobs and schedules anew, as a whole or not at all.
+
+use std::sync::{Arc, PoisonError};
+
+use tracing::{error, info, warn};
+
+use super::{Current, Error, Service, admin_settings, listener_config};
+use crate::admin;
+use crate::config::{self, Config};
+use crate::ingest::ListenerControl;
+use crate::parts::{self, Parts};
+
+/// What is told of new settings.
+pub(super) struct Controls {
+    pub(super) smtp: ListenerControl,
+    pub(super) admin: admin::Control,
+}
+
+/// Puts what the files say now in force for new mail; what is in hand goes on as it began.
+/// Where anything is wrong, each error is logged, and what was in force stays.
+pub(super) async fn reload(service: &Arc<Service>, controls: &Controls) {
+    let Some(config) = read(service).await else {
+        error!("the configuration is not reloaded: the old one stays in force");
+        return;
+    };
+    match put_in_force(service, controls, config).await {
+        Ok(()) => info!("the configuration is reloaded"),
+        Err(error) => error!(%error, "the configuration is not reloaded: the old one stays in force"),
+    }
+}
+
+async fn read(service: &Service) -> Option<Config> {
+    let source = service.source.clone();
+    let read = tokio::task::spawn_blocking(move || config::load(&source)).await;
+    match read {
+        Ok(Ok(config)) => return Some(config),
+        Ok(Err(diagnostics)) => diagnostics.0.iter().for_each(|diagnostic| error!("{diagnostic}")),
+        Err(panic) => error!(%panic, "reading the configuration failed, a fault of redeliver"),
+    }
+    None
+}
+
+async fn put_in_force(service: &Arc<Service>, controls: &Controls, config: Config) -> Result<(), Error> {
+    let old = service.current();
+    let config = with_what_needs_a_restart(&old.config, config);
+    parts::ensure_repositories(&config, &*service.store, &service.clock).await?;
+    let parts = Parts::build(&config, &service.store, &service.clock, &service.stop, Some(config.down_for))?;
+    controls.smtp.reload(&listener_config(&config)?)?;
+    // From here nothing can fail.
+    controls.admin.set(admin_settings(&config));
+    let new = Arc::new(Current { config, parts });
+    *service.current.write().unwrap_or_else(PoisonError::into_inner) = new;
+    // Sessions that come idle later end by themselves.
+    tokio::spawn(async move { old.parts.pipeline.close().await });
+    Ok(())
+}
+
+/// Sockets, store and log are opened once.
+fn with_what_needs_a_restart(old: &Config, mut new: Config) -> Config {
+    for (changed, what) in [
+        (old.smtp.listen != new.smtp.listen, "smtp.listen"),
+        (old.admin.listen != new.admin.listen, "admin.listen"),
+        (old.store.path != new.store.path, "the store's path"),
+        (old.log != new.log, "log"),
+    ] {
+        if changed {
+            warn!("{what} has changed: that takes effect at the next start");
+        }
+    }
+    new.smtp.listen.clone_from(&old.smtp.listen);
+    new.admin.listen = old.admin.listen;
+    new.store.path.clone_from(&old.store.path);
+    new.log = old.log.clone();
+    new
+}

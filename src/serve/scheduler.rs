@@ -1,0 +1,221 @@
+//! Starts jobs by their schedules.
+//!
+//! Woken every second, it asks the timetable what is due and the flights whether it may
+//! start. Runs are tasks of their own; a panic in one is its failure and nobody else's.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::task::{Id, JoinHandle, JoinSet};
+use tracing::{error, info, warn};
+
+use super::waker::Waker;
+use super::{Current, Service, housekeeping};
+use crate::health::Status;
+use crate::jobs::{Order, Progress, Runner};
+use crate::schedule::{Asked, Flights, Moment, Overlap, Timetable};
+use crate::store::Time;
+
+/// How often it is noted that the schedules were seen to.
+const NOTE_EVERY: Duration = Duration::from_mins(1);
+
+/// Runs until a stop, and returns when no run goes on any more.
+pub(super) async fn run(service: Arc<Service>, waker: Waker) {
+    let mut scheduler = Scheduler::new(service);
+    scheduler.owed_runs().await;
+    scheduler.note();
+    while !scheduler.service.is_stopping() {
+        scheduler.round();
+        let stop = scheduler.service.stop.gentle.clone();
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            Some(ended) = scheduler.runs.join_next_with_id() => scheduler.ended(ended),
+            () = waker.next() => {}
+        }
+    }
+    while let Some(ended) = scheduler.runs.join_next_with_id().await {
+        scheduler.ended(ended);
+    }
+    scheduler.note_at_the_end().await;
+}
+
+struct Scheduler {
+    service: Arc<Service>,
+    /// The configuration that the timetable has.
+    current: Arc<Current>,
+    timetable: Timetable,
+    flights: Flights,
+    runs: JoinSet<Option<String>>,
+    /// The job of each run.
+    jobs: BTreeMap<Id, String>,
+    /// Why the last run of a job failed.
+    failures: BTreeMap<String, String>,
+    started: Instant,
+    noted: Instant,
+    noting: Option<JoinHandle<()>>,
+}
+
+impl Scheduler {
+    fn new(service: Arc<Service>) -> Self {
+        let (current, now) = (service.current(), service.clock.instant());
+        let mut scheduler = Self {
+            service,
+            timetable: Timetable::default(),
+            flights: Flights::default(),
+            runs: JoinSet::new(),
+            jobs: BTreeMap::new(),
+            failures: BTreeMap::new(),
+            started: now,
+            noted: now,
+            noting: None,
+            current,
+        };
+        scheduler.timetable.set(&scheduler.current.config.schedules, scheduler.now());
+        scheduler
+    }
+
+    fn now(&self) -> Moment {
+        let clock = &self.service.clock;
+        Moment { wall: clock.now(), elapsed: clock.instant().saturating_duration_since(self.started) }
+    }
+
+    /// One run of each job that a tick was missed of while nobody served.
+    async fn owed_runs(&mut self) {
+        let current = Arc::clone(&self.current);
+        for (name, schedule) in &current.config.schedules {
+            let now = self.service.clock.now();
+            match self.service.store.schedule_seen(name).await {
+                Ok(seen) if schedule.owes_a_run(seen, now) => self.ask(name, &schedule.job, schedule.overlap, "start"),
+                Ok(_) => {}
+                Err(error) => warn!(schedule = name, %error, "it is not known whether a tick was missed"),
+            }
+        }
+    }
+
+    /// What every second brings.
+    fn round(&mut self) {
+        self.take_over_reload();
+        let now = self.now();
+        let due = self.timetable.due(now, &mut rand::random::<f64>);
+        for start in &due {
+            let overlap = self.current.config.schedules.get(&start.schedule).map_or(Overlap::Skip, |s| s.overlap);
+            self.ask(&start.schedule, &start.job, overlap, "schedule");
+        }
+        if !due.is_empty() || self.noted.elapsed() >= NOTE_EVERY {
+            self.note();
+        }
+        self.service.health.schedules.beat(self.service.clock.instant());
+    }
+
+    fn take_over_reload(&mut self) {
+        let current = self.service.current();
+        if !Arc::ptr_eq(&current, &self.current) {
+            self.timetable.set(&current.config.schedules, self.now());
+            self.current = current;
+        }
+    }
+
+    fn ask(&mut self, schedule: &str, job: &str, overlap: Overlap, trigger: &'static str) {
+        match self.flights.ask(job, schedule, overlap) {
+            Asked::Start => self.start(schedule, job, trigger),
+            Asked::Queued => info!(schedule, job, "the job still runs: one more run follows"),
+            Asked::Skipped => info!(schedule, job, "the job still runs: this tick is skipped"),
+        }
+    }
+
+    fn start(&mut self, schedule: &str, job: &str, trigger: &'static str) {
+        info!(schedule, job, trigger, "the job starts");
+        let (service, name) = (Arc::clone(&self.service), job.to_owned());
+        let run = self.runs.spawn(async move { one_run(&service, &name, trigger).await });
+        self.jobs.insert(run.id(), job.to_owned());
+    }
+
+    fn ended(&mut self, ended: Result<(Id, Option<String>), tokio::task::JoinError>) {
+        let (id, failure) = match ended {
+            Ok((id, failure)) => (id, failure),
+            Err(panic) => (panic.id(), Some(format!("it panicked, a fault of redeliver: {panic}"))),
+        };
+        let Some(job) = self.jobs.remove(&id) else { return };
+        self.judge(&job, failure);
+        if let Some(schedule) = self.flights.ended(&job) {
+            if self.service.is_stopping() {
+                return;
+            }
+            self.start(&schedule, &job, "schedule");
+        }
+    }
+
+    fn judge(&mut self, job: &str, failure: Option<String>) {
+        match failure {
+            Some(failure) => {
+                error!(job, failure, "the run failed");
+                self.failures.insert(job.to_owned(), failure);
+            }
+            None => drop(self.failures.remove(job)),
+        }
+        let health = &self.service.health.schedules;
+        match self.failures.first_key_value() {
+            Some((job, failure)) => {
+                health.unwell(Status::Degraded, format!("the last run of {job} failed: {failure}"));
+            }
+            None => health.well(),
+        }
+    }
+
+    /// Has it noted, in the background, up to when the schedules were seen to. A store
+    /// that answers slowly does not hold up the next tick.
+    fn note(&mut self) {
+        if self.noting.as_ref().is_some_and(|noting| !noting.is_finished()) {
+            return;
+        }
+        self.noted = self.service.clock.instant();
+        let (service, seen) = (Arc::clone(&self.service), self.seen());
+        self.noting = Some(tokio::spawn(async move { write_down(&service, seen).await }));
+    }
+
+    async fn note_at_the_end(&mut self) {
+        if let Some(noting) = self.noting.take() {
+            // It logs its own trouble.
+            let _ = noting.await;
+        }
+        write_down(&self.service, self.seen()).await;
+    }
+
+    fn seen(&self) -> Vec<(String, Time)> {
+        let now = self.service.clock.now();
+        self.timetable.seen(now).map(|(name, seen)| (name.to_owned(), seen)).collect()
+    }
+}
+
+async fn write_down(service: &Service, seen: Vec<(String, Time)>) {
+    for (schedule, seen) in seen {
+        if let Err(error) = service.store.see_schedule(&schedule, seen).await {
+            warn!(schedule, %error, "it cannot be noted that the schedule was seen to");
+            return;
+        }
+    }
+}
+
+/// One run from beginning to end; why it failed, where it did.
+async fn one_run(service: &Service, job: &str, trigger: &str) -> Option<String> {
+    let current = service.current();
+    let Some(config) = current.config.jobs.get(job) else {
+        return Some("the job is not configured any more".to_owned());
+    };
+    let progress = Progress::default();
+    let runner = Runner {
+        store: &*service.store,
+        spool: &current.parts.spool,
+        clock: &service.clock,
+        stop: &service.stop,
+        progress: &progress,
+    };
+    let ran = runner.run(Order { job, all_due: false, trigger }, config).await;
+    housekeeping::keep_house(service).await;
+    match ran {
+        Ok(swept) => swept.trouble,
+        Err(error) => Some(error.to_string()),
+    }
+}

@@ -1,0 +1,260 @@
+//! Takes up what waits in the spool, for as long as the service runs.
+//!
+//! Woken by each accepted mail, and every two seconds for what other processes put there.
+//! Many mails are in hand at once, as in a sweep. Trouble of our own pauses the taking:
+//! the next mail would meet it too.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{info, warn};
+
+use super::Service;
+use crate::health::Status;
+use crate::jobs::InHand;
+use crate::spool::Passed;
+use crate::store::{Claimed, Error, Place, Seq, Wanted};
+
+/// How often is looked without being told.
+const POLL: Duration = Duration::from_secs(2);
+
+/// How long a suspect is in hand alone. One that takes longer does not kill processes, or
+/// not at once, and no peer is so slow that all others are to wait for it.
+const ALONE: Duration = Duration::from_mins(1);
+
+/// How long is waited for other mails to leave the suspects alone.
+const QUIET: Duration = Duration::from_secs(10);
+
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
+
+/// Runs until a stop, and returns when nothing is in hand any more.
+pub(super) async fn run(service: Arc<Service>) {
+    let mut spool =
+        SpoolLoop { in_hand: InHand::default(), trouble: Trouble::default(), more: true, suspects: true, service };
+    spool.take_until_stop().await;
+    while let Some(passed) = spool.in_hand.next().await {
+        spool.ended(&passed);
+    }
+}
+
+struct SpoolLoop {
+    service: Arc<Service>,
+    in_hand: InHand,
+    trouble: Trouble,
+    /// There may be mail to take.
+    more: bool,
+    /// There may be mails that were in hand when a process died.
+    suspects: bool,
+}
+
+impl SpoolLoop {
+    async fn take_until_stop(&mut self) {
+        let service = Arc::clone(&self.service);
+        let mut poll = interval(POLL);
+        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while !service.is_stopping() {
+            self.take().await;
+            tokio::select! {
+                biased;
+                () = service.stop.gentle.cancelled() => {}
+                _ = poll.tick() => self.look_around().await,
+                () = service.accepted.notified() => self.more = true,
+                // At once, where a full batch was taken.
+                () = std::future::ready(()), if self.may_go_on() => {}
+                Some(passed) = self.in_hand.next() => self.ended(&passed),
+            }
+            while let Some(passed) = self.in_hand.try_next() {
+                self.ended(&passed);
+            }
+        }
+    }
+
+    fn may_go_on(&self) -> bool {
+        self.more && self.in_hand.room() > 0 && !self.trouble.is_probing()
+    }
+
+    /// Frees what dead processes held, and has everything looked at anew.
+    async fn look_around(&mut self) {
+        let (service, now) = (Arc::clone(&self.service), self.service.clock.instant());
+        match service.store.reap(service.clock.now()).await {
+            Ok(reaped) if reaped.instances > 0 => info!(
+                mails = reaped.mails,
+                in_doubt = reaped.in_doubt,
+                "a process had died: the mails it had in hand are free again"
+            ),
+            Ok(_) => {}
+            Err(error) => self.in_trouble(&error.to_string()),
+        }
+        if service.current().parts.spool.is_behind() {
+            service.health.spool.unwell(Status::Unhealthy, "results of attempts cannot be written");
+        } else if !self.trouble.is_probing() {
+            service.health.spool.well();
+        }
+        service.health.spool.beat(now);
+        (self.more, self.suspects) = (true, true);
+    }
+
+    async fn take(&mut self) {
+        let now = self.service.clock.instant();
+        if !self.more || self.in_hand.room() == 0 || self.trouble.is_pausing(now) {
+            return;
+        }
+        let outcome = match self.take_suspects().await {
+            Ok(()) => self.take_others().await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = outcome {
+            self.in_trouble(&error.to_string());
+        }
+    }
+
+    async fn take_others(&mut self) -> Result<(), Error> {
+        // After trouble one mail is tried, not all.
+        let limit = if self.trouble.is_probing() { 1 } else { self.in_hand.room() };
+        let claimed = self.claim(limit, false).await?;
+        self.more = claimed.len() == limit;
+        if claimed.is_empty() && self.in_hand.is_empty() {
+            self.is_well();
+        }
+        for claimed in claimed {
+            self.begin(claimed);
+        }
+        Ok(())
+    }
+
+    /// One at a time and nothing beside, since the one that kills processes is to be found.
+    /// Where others do not come to an end, or the suspect itself does not, the rest is
+    /// taken as any mail is.
+    async fn take_suspects(&mut self) -> Result<(), Error> {
+        let mut alone = true;
+        while self.suspects && !self.service.is_stopping() && !self.trouble.is_probing() {
+            let limit = if alone { 1 } else { self.in_hand.room() };
+            let claimed = self.claim(limit, true).await?;
+            self.suspects = claimed.len() == limit;
+            if !claimed.is_empty() && alone {
+                alone = self.until_empty(QUIET).await;
+            }
+            for claimed in claimed {
+                self.begin(claimed);
+            }
+            if alone {
+                alone = self.until_empty(ALONE).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until nothing is in hand; `false` where that takes too long.
+    async fn until_empty(&mut self, patience: Duration) -> bool {
+        let deadline = tokio::time::sleep(patience);
+        tokio::pin!(deadline);
+        loop {
+            tokio::select! {
+                passed = self.in_hand.next() => match passed {
+                    Some(passed) => self.ended(&passed),
+                    None => return true,
+                },
+                () = &mut deadline => return false,
+            }
+            self.service.health.spool.beat(self.service.clock.instant());
+        }
+    }
+
+    async fn claim(&self, limit: usize, suspects: bool) -> Result<Vec<Claimed>, Error> {
+        let wanted =
+            Wanted { from: Place::Spool, run: None, upto: Seq(i64::MAX), spacing: Vec::new(), limit, suspects };
+        self.service.store.claim(&wanted, self.service.clock.now()).await
+    }
+
+    fn begin(&mut self, claimed: Claimed) {
+        self.in_hand.take(&self.service.current().parts.spool, claimed);
+    }
+
+    fn ended(&mut self, passed: &Passed) {
+        match &passed.trouble {
+            Some(cause) => self.in_trouble(cause),
+            None if passed.tallies.is_empty() || self.service.is_stopping() => {}
+            None => self.is_well(),
+        }
+        // It may be in the spool again.
+        self.more |= passed.trouble.is_some();
+    }
+
+    fn in_trouble(&mut self, cause: &str) {
+        if let Some(pause) = self.trouble.begins(self.service.clock.instant()) {
+            warn!(cause, "trouble of our own: no mail is taken up for {} s", pause.as_secs());
+        }
+        self.service.health.spool.unwell(Status::Unhealthy, cause);
+    }
+
+    fn is_well(&mut self) {
+        if self.trouble.ends(self.service.clock.instant()) {
+            info!("mail is taken up again");
+            self.service.health.spool.well();
+            self.more = true;
+        }
+    }
+}
+
+/// Trouble of our own: a pause, then one mail at a time until one goes well.
+#[derive(Debug, Default)]
+struct Trouble {
+    pause_until: Option<Instant>,
+    last_pause: Option<Duration>,
+}
+
+impl Trouble {
+    /// Begins a pause, longer than the last, and says how long it is; trouble during a
+    /// pause is the same trouble.
+    fn begins(&mut self, now: Instant) -> Option<Duration> {
+        if self.is_pausing(now) {
+            return None;
+        }
+        let pause = self.last_pause.map_or(FIRST_PAUSE, |last| (last * 2).min(LONGEST_PAUSE));
+        (self.pause_until, self.last_pause) = (Some(now + pause), Some(pause));
+        Some(pause)
+    }
+
+    /// Something went well. What was under way before says nothing about a pause.
+    fn ends(&mut self, now: Instant) -> bool {
+        let ends = self.is_probing() && !self.is_pausing(now);
+        if ends {
+            *self = Self::default();
+        }
+        ends
+    }
+
+    fn is_pausing(&self, now: Instant) -> bool {
+        self.pause_until.is_some_and(|until| now < until)
+    }
+
+    /// Nothing went well since the trouble.
+    fn is_probing(&self) -> bool {
+        self.last_pause.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_while_trouble_lasts_and_end_with_it() {
+        let start = Instant::now();
+        let mut trouble = Trouble::default();
+        let (mut now, mut pauses) = (start, Vec::new());
+        for _ in 0..8 {
+            let pause = trouble.begins(now).expect("a pause").as_secs();
+            assert_eq!(trouble.begins(now), None, "twice in one pause is once");
+            assert!(!trouble.ends(now), "what ends well in a pause was begun before");
+            pauses.push(pause);
+            now += Duration::from_secs(pause);
+            assert!(trouble.is_probing() && !trouble.is_pausing(now));
+        }
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
+        assert!(trouble.ends(now) && !trouble.is_probing());
+        assert_eq!(trouble.begins(now), Some(FIRST_PAUSE));
+    }
+}

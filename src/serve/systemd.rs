@@ -1,0 +1,77 @@
+//! What systemd is told (sd_notify(3)), and the watchdog.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use tracing::{error, warn};
+
+use super::Service;
+use crate::health::Status;
+
+/// How often the store is tried, at least.
+const PULSE: Duration = Duration::from_secs(5);
+
+fn tell(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        warn!(%error, "systemd cannot be told");
+    }
+}
+
+/// All listeners are open.
+pub(super) fn ready() {
+    tell(&[NotifyState::Ready]);
+}
+
+/// Until the next [`ready`].
+pub(super) fn reloading() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => tell(&[NotifyState::Reloading, now]),
+        Err(error) => warn!(%error, "systemd cannot be told of the reload"),
+    }
+}
+
+/// The end has begun.
+pub(super) fn stopping() {
+    tell(&[NotifyState::Stopping]);
+}
+
+/// Tries the store again and again, and feeds the watchdog with what moves: an answer of
+/// the writing thread, whatever it says, and the rounds of scheduler and spool. A timer
+/// alone would feed it for a process that does nothing any more; a store in trouble is no
+/// reason to be killed, since a restart would not mend it.
+pub(super) async fn watch(service: Arc<Service>) {
+    let watchdog = sd_notify::watchdog_enabled();
+    let pulse = watchdog.map_or(PULSE, |limit| (limit / 3).min(PULSE));
+    while !service.is_stopping() {
+        try_store(&service).await;
+        let (health, now) = (&service.health, service.clock.instant());
+        let going = health.schedules.goes_on(now) && health.spool.goes_on(now);
+        if watchdog.is_some() && going {
+            tell(&[NotifyState::Watchdog]);
+        } else if !going {
+            error!("the scheduler or the spool stands still");
+        }
+        tokio::select! {
+            () = service.stop.gentle.cancelled() => {}
+            () = tokio::time::sleep(pulse) => {}
+        }
+    }
+    // What is in hand at the end has its own limit, shutdownTimeout.
+    if watchdog.is_some() {
+        tell(&[NotifyState::Watchdog]);
+    }
+}
+
+async fn try_store(service: &Service) {
+    let health = &service.health.store;
+    match service.store.ping().await {
+        Ok(()) => health.well(),
+        Err(error) => {
+            if health.unwell(Status::Unhealthy, error.to_string()) {
+                error!(%error, "the store is in trouble");
+            }
+        }
+    }
+    health.beat(service.clock.instant());
+}
