@@ -13,6 +13,7 @@ use tracing::level_filters::LevelFilter;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_appender::rolling::{RollingFileAppender, Rotation};
 use tracing_subscriber::Layer;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -149,14 +150,19 @@ pub fn start(config: &Config, console: LevelFilter) -> io::Result<Logging> {
     };
     let (writer, guard, lost) =
         file.map_or((None, None, LostLines::default()), |(writer, guard, lost)| (Some(writer), Some(guard), lost));
-    let console = layer(config.format, io::stderr, io::stderr().is_terminal()).with_filter(console);
-    let file = writer.map(|writer| layer(config.format, writer, false).with_filter(config.level));
+    let console = layer(config.format, io::stderr, io::stderr().is_terminal()).with_filter(least(console));
+    let file = writer.map(|writer| layer(config.format, writer, false).with_filter(least(config.level)));
     // A second start in one process (tests) leaves the first in force.
     drop(tracing_subscriber::registry().with(console).with(file).try_init());
     match failure {
         Some(error) => Err(error),
         None => Ok(Logging { _file: guard, lost }),
     }
+}
+
+/// Ours from this level on; of the scheduler's crate only what an operator can use.
+fn least(level: LevelFilter) -> Targets {
+    Targets::new().with_default(level).with_target("tokio_cron_scheduler", level.min(LevelFilter::WARN))
 }
 
 type BoxedLayer<S> = Box<dyn Layer<S> + Send + Sync>;

@@ -1,6 +1,8 @@
 //! The parts of a relay, each built on those before it, as the configuration says: what a
 //! one-shot command, a service and a reload of the service all need.
 
+pub mod users;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;

@@ -28,10 +28,10 @@ use crate::clock::Clock;
 use crate::config::{Config, Source};
 use crate::delivery::Stop;
 use crate::health::Health;
-use crate::ingest::{self, Listener, ListenerConfig, ListenerContext, ListenerError, ListenerStop};
+use crate::ingest::{self, Door, Listener, ListenerConfig, ListenerContext, ListenerError, ListenerStop, SubmitSocket};
 use crate::logging::LostLines;
 use crate::mail::Domain;
-use crate::parts::{self, Parts};
+use crate::parts::{self, Parts, users};
 use crate::store::{self, Store};
 use signals::Signals;
 use waker::Waker;
@@ -154,11 +154,13 @@ async fn serve(
     let config = &service.current().config;
     let smtp = Listener::bind(&listener_config(config)?, listener_context(&service))?;
     let admin = bind_admin(&service, config).await?;
+    let (submissions, door) = (bind_submit_socket(config)?, submit_door(&service, config)?);
     let waker = Waker::start().await.map_err(Error::System)?;
     announce(config, &smtp.addresses(), admin.address());
 
     let controls = reload::Controls { smtp: smtp.control(), admin: admin.control() };
     let running = Running::start(&service, smtp, admin, &waker);
+    running.tasks.spawn(submissions.serve(door, service.stop.gentle.clone()));
     systemd::ready();
     while signals.reload_before_stop().await {
         systemd::reloading();
@@ -206,6 +208,24 @@ fn listener_context(service: &Arc<Service>) -> ListenerContext {
         accepted: Arc::clone(&service.accepted),
         free_space: Arc::new(move || ingest::free_space(&directory)),
     }
+}
+
+fn bind_submit_socket(config: &Config) -> Result<SubmitSocket, Error> {
+    let path = config.state_directory.join(ingest::SOCKET);
+    SubmitSocket::bind(&path).map_err(|error| Error::System(format!("cannot listen on {}: {error}", path.display())))
+}
+
+/// What users who may not write the store submit through.
+fn submit_door(service: &Arc<Service>, config: &Config) -> Result<Arc<Door>, Error> {
+    let here = users::here(&config.hostname).map_err(parts::Error::Configuration)?;
+    let (of_spool, of_caller) = (Arc::clone(service), here.clone());
+    Ok(Arc::new(Door {
+        spool: Arc::new(move || Arc::clone(&of_spool.current().parts.spool)),
+        accepted: Arc::clone(&service.accepted),
+        clock: service.clock.clone(),
+        here,
+        caller: Box::new(move |uid| users::caller(uid, &of_caller)),
+    }))
 }
 
 async fn bind_admin(service: &Service, config: &Config) -> Result<Admin, Error> {

@@ -13,7 +13,6 @@ mod repository;
 mod run;
 mod sendmail;
 mod table;
-mod users;
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
@@ -26,6 +25,7 @@ use tracing::level_filters::LevelFilter;
 use crate::clock::Clock;
 use crate::config::{self, Config, Search, Source, Sweep};
 use crate::logging;
+use crate::parts::users;
 use crate::serve;
 use app::App;
 use args::{Arguments, Command};

@@ -10,11 +10,12 @@ use super::app::App;
 use super::args::Format;
 use super::exit::{Exit, Failure};
 use super::run::{sweep_all, sweep_job};
-use super::{attempts, note, repository, users};
+use super::{attempts, note, repository};
 use crate::config::{Config, SPOOL_JOB};
 use crate::ingest::{Here, Input, Invocation, Mode, SOCKET, SubmitError, Waiting, hand_over, parse, submit};
 use crate::jobs::{self, Order, Progress};
 use crate::mail::{MailKey, RepositoryPath};
+use crate::parts::users;
 use crate::store::{AttemptFilter, Error, MailFilter, Pages, Place, Time};
 
 /// Octets read from standard input at once.

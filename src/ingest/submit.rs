@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -57,8 +57,10 @@ pub struct Answer {
 
 /// What the service takes messages with.
 pub struct Door {
-    /// Where they go.
-    pub spool: Arc<Spool>,
+    /// Where they go: asked for each message, since a reload may replace it.
+    pub spool: Arc<dyn Fn() -> Arc<Spool> + Send + Sync>,
+    /// Told after each mail that was taken.
+    pub accepted: Arc<Notify>,
     /// The time.
     pub clock: Clock,
     /// The machine's name and users.
@@ -158,9 +160,10 @@ async fn take(frames: &mut Frames, door: &Door) -> io::Result<Answer> {
         Ok(caller) => caller,
         Err(why) => return Ok(refused(78, why)),
     };
-    match submit(&door.spool, &invocation, &caller, &door.here, door.clock.now(), frames).await {
+    match submit(&(door.spool)(), &invocation, &caller, &door.here, door.clock.now(), frames).await {
         Ok(key) => {
             info!(mail.id = %key, uid, "accepted over submit.sock");
+            door.accepted.notify_one();
             Ok(Answer { exit: 0, key: Some(key), message: None })
         }
         Err(error) => Ok(refused(error.exit_code(), error.to_string())),

@@ -61,7 +61,9 @@ fn door(store: Arc<dyn Store>) -> Arc<Door> {
         let address = Address::parse(&format!("uid{uid}@relay.test")).expect("an address");
         Ok(Caller { uid, address, full_name: None })
     };
-    Arc::new(Door { spool, clock: Clock::system(), here, caller: Box::new(caller) })
+    let spool = Arc::new(move || Arc::clone(&spool));
+    let accepted = Arc::default();
+    Arc::new(Door { spool, accepted, clock: Clock::system(), here, caller: Box::new(caller) })
 }
 
 #[test]

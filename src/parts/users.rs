@@ -9,7 +9,7 @@ use crate::mail::{Address, Domain};
 ///
 /// # Errors
 /// Where the name is no domain.
-pub(crate) fn here(hostname: &str) -> Result<Here, String> {
+pub fn here(hostname: &str) -> Result<Here, String> {
     let domain = Domain::parse(hostname).map_err(|error| format!("hostname: {error}"))?;
     Ok(Here { domain, is_user: |name| User::from_name(name).is_ok_and(|user| user.is_some()) })
 }
@@ -18,7 +18,7 @@ pub(crate) fn here(hostname: &str) -> Result<Here, String> {
 ///
 /// # Errors
 /// Where such an address cannot be.
-pub(crate) fn caller(uid: u32, here: &Here) -> Result<Caller, String> {
+pub fn caller(uid: u32, here: &Here) -> Result<Caller, String> {
     let user = User::from_uid(Uid::from_raw(uid)).ok().flatten();
     let name = user.as_ref().map_or_else(|| format!("uid{uid}"), |user| user.name.clone());
     let text = format!("{name}@{}", here.domain);
