@@ -54,6 +54,14 @@ pub(super) enum Command {
     /// Mail repositories and the mails in them
     #[command(subcommand)]
     Repository(RepositoryCommand),
+    /// James's mailetcontainer.xml as our YAML, on standard output
+    ///
+    /// What has no counterpart is said on standard error with its line. The exit code is 65 where a
+    /// Bounce or DSNBounce was left out, since senders are no longer told of failures then.
+    Convert {
+        /// A container, or a part of one
+        file: PathBuf,
+    },
     /// The record of attempts, of mails that are gone too
     Attempts(AttemptsArguments),
     /// Jobs and their runs

@@ -5,6 +5,7 @@
 mod app;
 mod args;
 mod attempts;
+mod convert;
 mod exit;
 mod explain;
 mod import;
@@ -73,6 +74,7 @@ fn run(arguments: Vec<OsString>) -> Result<Exit, Failure> {
         }
         Command::Check => check(arguments.config),
         Command::Serve => serve(arguments.config, clock),
+        Command::Convert { file } => convert::run(&file, &mut std::io::stdout().lock()),
         Command::Schedule(command) => {
             let config = load(arguments.config, false)?;
             jobs::schedules(&config, &command, clock.now(), &mut std::io::stdout().lock())
@@ -219,10 +221,8 @@ async fn with_app(config: Config, clock: Clock, command: Command) -> Result<Exit
         Command::Repository(command) => repository::run(&app, command, &mut out).await,
         Command::Attempts(arguments) => attempts::run(&app, arguments, &mut out).await,
         Command::Job(command) => jobs::run(&app, command, &mut out).await,
-        // Carried out without the parts, by the caller.
-        Command::Check | Command::Serve | Command::Schedule(_) | Command::Sendmail { .. } | Command::Explain { .. } => {
-            Ok(Exit::Ok)
-        }
+        // The others were carried out without the parts.
+        _ => Ok(Exit::Ok),
     };
     app.close().await;
     out.flush()?;

@@ -247,6 +247,11 @@ impl Matcher {
     }
 }
 
+/// Whether there is a matcher of that name.
+pub fn is_matcher(name: &str) -> bool {
+    NAMES.contains(&name)
+}
+
 fn unknown(name: &str) -> String {
     match nearest(name, NAMES) {
         Some(known) => format!("unknown matcher '{name}': did you mean '{known}'?"),

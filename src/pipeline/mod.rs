@@ -33,6 +33,7 @@ use crate::delivery::{self, NotBegun};
 use crate::mail::{Attributes, Content, DialogueEntry, Mail, MailKey, Recorded, RepositoryPath};
 
 pub use config::{Config, ERROR_PROCESSOR, ERROR_REPOSITORY, repository};
+pub use matcher::is_matcher;
 pub use remote_delivery::Deliver;
 
 /// What the pipeline needs of its caller while a mail is in it.

@@ -84,6 +84,11 @@ impl<'a> Fields<'a> {
         self.place
     }
 
+    /// The names of all keys, in their order.
+    pub fn names(&self) -> impl Iterator<Item = &'a str> {
+        self.entries.iter().map(|entry| entry.key.as_str())
+    }
+
     /// The entry of a key, where it is there.
     pub fn entry(&mut self, name: &'static str) -> Option<&'a Entry> {
         if !self.known.contains(&name) {

@@ -1,0 +1,96 @@
+//! James's `maxRetries` and `delayTime`: how often and when a mailet tries again.
+
+use std::time::Duration;
+
+/// Units as James knows them, in seconds; without a unit it is milliseconds.
+const UNITS: [(&[&str], u64); 8] = [
+    (&["s", "sec", "secs", "second", "seconds"], 1),
+    (&["m", "min", "mins", "minute", "minutes"], 60),
+    (&["h", "hour", "hours"], 3600),
+    (&["d", "day", "days"], 86_400),
+    (&["w", "week", "weeks"], 7 * 86_400),
+    (&["month", "months"], 30 * 86_400),
+    (&["y", "year", "years"], 365 * 86_400),
+    (&["ms", "msec", "msecs"], 0),
+];
+
+/// The delay where none is said, or none is left.
+const DEFAULT: Duration = Duration::from_hours(6);
+
+/// The retries where none are said.
+const DEFAULT_RETRIES: u32 = 5;
+
+/// More retries than anybody waits for.
+const MOST: u32 = 1000;
+
+/// The delays before each retry, as James reckons them: where the two disagree, the larger
+/// number of retries holds, and the last delay is repeated.
+///
+/// `maxRetries: 0` without delays is no retry, as its documentation has it.
+pub(super) fn retries(max_retries: Option<&str>, delay_time: Option<&str>) -> Result<Vec<Duration>, String> {
+    let most = match max_retries {
+        None | Some("") => DEFAULT_RETRIES,
+        Some(text) => text
+            .parse()
+            .ok()
+            .filter(|n| *n <= MOST)
+            .ok_or_else(|| format!("maxRetries {text:?} is no number up to {MOST}"))?,
+    };
+    let elements = delay_time.unwrap_or_default().split(',').map(str::trim).filter(|element| !element.is_empty());
+    let mut delays = Vec::new();
+    for element in elements {
+        let (times, delay) = element_of(element).ok_or_else(|| format!("delayTime {element:?} cannot be read"))?;
+        delays.extend(std::iter::repeat_n(delay, times));
+    }
+    let last = delays.last().copied().unwrap_or(DEFAULT);
+    let wanted = usize::try_from(most).unwrap_or(usize::MAX);
+    delays.extend(std::iter::repeat_n(last, wanted.saturating_sub(delays.len())));
+    Ok(delays)
+}
+
+/// `N`, `N unit`, `A*N` or `A * N unit`.
+fn element_of(text: &str) -> Option<(usize, Duration)> {
+    let (times, delay) = match text.split_once('*') {
+        Some((times, delay)) => (times.trim().parse().ok().filter(|times| *times <= MOST as usize)?, delay.trim()),
+        None => (1, text),
+    };
+    let digits = delay.find(|c: char| !c.is_ascii_digit()).unwrap_or(delay.len());
+    let number: u64 = delay[..digits].parse().ok()?;
+    let unit = delay[digits..].trim().to_ascii_lowercase();
+    if unit.is_empty() {
+        return Some((times, Duration::from_millis(number)));
+    }
+    let (_, seconds) = UNITS.iter().find(|(names, _)| names.contains(&unit.as_str()))?;
+    let delay =
+        if *seconds == 0 { Duration::from_millis(number) } else { Duration::from_secs(number.checked_mul(*seconds)?) };
+    Some((times, delay))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retries_are_reckoned_as_james_does() {
+        let told = |most, delays| {
+            let delays = retries(most, delays)?;
+            Ok::<_, String>(delays.iter().map(Duration::as_millis).collect::<Vec<_>>())
+        };
+        for (most, delays, expected) in [
+            (Some("0"), None, vec![]),
+            (Some("0"), Some(""), vec![]),
+            (Some("0"), Some("0*1s"), vec![]),
+            (Some("1"), Some("0"), vec![0]),
+            (Some("3"), Some("5000, 100000, 500000"), vec![5000, 100_000, 500_000]),
+            (Some("4"), Some("1s,2*2s"), vec![1000, 2000, 2000, 2000]),
+            (Some("1"), Some("1s,2 * 2 SEC"), vec![1000, 2000, 2000]),
+            (None, None, vec![6 * 3_600_000; 5]),
+            (Some("2"), Some("1 week"), vec![7 * 86_400_000; 2]),
+        ] {
+            assert_eq!(told(most, delays).as_ref(), Ok(&expected), "{most:?} {delays:?}");
+        }
+        for (most, delays) in [("abc", ""), ("-1", ""), ("1", "36*"), ("1", "2*2*2"), ("1", "3 lightyears")] {
+            assert!(told(Some(most), Some(delays)).is_err(), "{most} {delays}");
+        }
+    }
+}
