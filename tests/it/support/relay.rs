@@ -8,6 +8,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use redeliver::clock::Clock;
+use redeliver::mail::{Address, Attributes, Envelope, HeaderScan, MailKey, ReversePath};
+use redeliver::store::{NewMail, NewMessage, SqliteStore, Store};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -215,6 +218,16 @@ impl Relay {
         self.command_with_input(&arguments, message.as_bytes()).expect(0);
     }
 
+    /// Puts a mail into the spool for each list of recipients, without a process for each:
+    /// the n-th, from 0, has the Message-ID `<m{n}@example.org>`.
+    pub(crate) fn fill<S: AsRef<str>>(&self, mails: impl IntoIterator<Item = Vec<S>>) {
+        let mails = mails.into_iter().enumerate().map(|(n, recipients)| new_mail(n, &recipients)).collect();
+        // Whatever makes the store makes its repositories known.
+        self.command(&["repository", "list"]).expect(0);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(insert(&self.path().join("var/redeliver.db"), mails));
+    }
+
     /// Takes what waits in the spool through its first pass.
     pub(crate) fn run_spool(&self) -> Finished {
         self.command(&["run", "spool", "--format", "json"])
@@ -251,6 +264,38 @@ impl Relay {
     pub(crate) fn attempts(&self) -> Vec<Value> {
         self.command(&["attempts", "--format", "json"]).expect(0).json()
     }
+}
+
+fn new_mail(n: usize, recipients: &[impl AsRef<str>]) -> NewMail {
+    let message = super::message(&format!("m{n}")).replace('\n', "\r\n");
+    let mut scan = HeaderScan::default();
+    scan.push(message.as_bytes());
+    let recipients = recipients.iter().map(|text| Address::parse(text.as_ref()).expect("an address")).collect();
+    NewMail {
+        key: MailKey::new(Clock::system().now(), n as u64),
+        name: format!("m{n}"),
+        envelope: Envelope::new(ReversePath::parse("me@example.org").expect("an address"), recipients),
+        state: "relay".to_owned(),
+        attributes: Attributes::default(),
+        message: NewMessage::Whole(message.into()),
+        facts: scan.finish().expect("a message"),
+        import_digest: None,
+    }
+}
+
+/// All at once, so that the store commits many together; they are accepted in their order.
+async fn insert(database: &Path, mails: Vec<NewMail>) {
+    let (store, now) = (SqliteStore::open(database, "test").expect("the store"), Clock::system().now());
+    let store = std::sync::Arc::new(store);
+    let mut inserted = tokio::task::JoinSet::new();
+    for mail in mails {
+        let store = std::sync::Arc::clone(&store);
+        inserted.spawn(async move { store.insert(mail, now).await });
+    }
+    while let Some(result) = inserted.join_next().await {
+        result.expect("no panic").expect("inserted");
+    }
+    store.close(now).await.expect("closed");
 }
 
 /// A command under way. Dropping it kills it.

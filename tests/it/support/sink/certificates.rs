@@ -3,9 +3,12 @@
 use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
-use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::server::danger::ClientCertVerifier;
+use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 
 /// A certificate with its key, ready to be served.
 #[derive(Clone)]
@@ -16,15 +19,15 @@ impl Identity {
     pub(crate) fn self_signed(name: &str) -> Self {
         let key = key();
         let certificate = params(name).self_signed(&key).expect("a certificate");
-        Self::new(certificate.der().clone(), &key)
+        Self::new(certificate.der().clone(), &key, WebPkiClientVerifier::no_client_auth())
     }
 
-    fn new(certificate: CertificateDer<'static>, key: &KeyPair) -> Self {
+    fn new(certificate: CertificateDer<'static>, key: &KeyPair, clients: Arc<dyn ClientCertVerifier>) -> Self {
         let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
         let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .expect("ring has them")
-            .with_no_client_auth()
+            .with_client_cert_verifier(clients)
             .with_single_cert(vec![certificate], key)
             .expect("the key fits");
         Self(Arc::new(config))
@@ -67,10 +70,28 @@ impl Authority {
         self.sign(&params)
     }
 
+    /// As [`Authority::certify`], for a peer that only serves clients whom this authority knows.
+    pub(crate) fn certify_for_known_clients(&self, name: &str) -> Identity {
+        let mut roots = RootCertStore::empty();
+        let root = CertificateDer::from_pem_slice(self.pem.as_bytes()).expect("our own");
+        roots.add(root).expect("a root");
+        let provider = Arc::new(ring::default_provider());
+        let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+        let key = key();
+        let certificate = params(name).signed_by(&key, &self.issuer).expect("a certificate");
+        Identity::new(certificate.der().clone(), &key, clients.expect("a verifier"))
+    }
+
+    /// A client's certificate and its key, in PEM.
+    pub(crate) fn certify_client(&self, name: &str) -> (String, String) {
+        let key = key();
+        (params(name).signed_by(&key, &self.issuer).expect("a certificate").pem(), key.serialize_pem())
+    }
+
     fn sign(&self, params: &CertificateParams) -> Identity {
         let key = key();
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
-        Identity::new(certificate.der().clone(), &key)
+        Identity::new(certificate.der().clone(), &key, WebPkiClientVerifier::no_client_auth())
     }
 }
 

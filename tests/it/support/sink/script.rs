@@ -100,13 +100,14 @@ pub(crate) struct When {
     prefix: String,
     connection: Option<usize>,
     recipient: Option<String>,
+    accepted: usize,
     pub(super) nth: Option<usize>,
     pub(super) times: Option<usize>,
 }
 
 /// A condition to refine; see [`When`].
 pub(crate) fn on(prefix: &str) -> When {
-    When { prefix: prefix.to_ascii_uppercase(), connection: None, recipient: None, nth: None, times: None }
+    When { prefix: prefix.to_ascii_uppercase(), connection: None, recipient: None, accepted: 0, nth: None, times: None }
 }
 
 impl When {
@@ -119,6 +120,12 @@ impl When {
     /// Only while the open transaction has accepted this recipient.
     pub(crate) fn to(mut self, recipient: &str) -> Self {
         self.recipient = Some(recipient.to_owned());
+        self
+    }
+
+    /// Only while the open transaction has accepted so many recipients, or more.
+    pub(crate) fn accepted(mut self, recipients: usize) -> Self {
+        self.accepted = recipients;
         self
     }
 
@@ -139,6 +146,7 @@ impl When {
         said.to_ascii_uppercase().starts_with(&self.prefix)
             && self.connection.is_none_or(|number| number == connection)
             && self.recipient.as_ref().is_none_or(|recipient| recipients.contains(recipient))
+            && recipients.len() >= self.accepted
     }
 }
 
