@@ -4,6 +4,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::super::{Error, Result, Trouble};
@@ -173,9 +174,23 @@ fn explain(path: &Path, error: &rusqlite::Error) -> Error {
         Some(ErrorCode::DiskFull) => "there is no room left on its file system".to_owned(),
         Some(ErrorCode::DatabaseCorrupt) => "it is damaged: restore a backup, or try sqlite3's .recover".to_owned(),
         Some(ErrorCode::CannotOpen) if path.is_dir() => "it is a directory".to_owned(),
+        Some(ErrorCode::CannotOpen) => not_writable(path).unwrap_or_else(|| error.to_string()),
         _ => error.to_string(),
     };
     cannot_open(path, why)
+}
+
+/// SQLite does not tell a file system that may not be written from a file that is not there.
+fn not_writable(path: &Path) -> Option<String> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let [file, directory] = [path, directory].map(|place| nix::unistd::access(place, nix::unistd::AccessFlags::W_OK));
+    match (file, directory) {
+        (Err(Errno::EROFS), _) | (_, Err(Errno::EROFS)) => Some("its file system is read-only".to_owned()),
+        (Err(Errno::EACCES), _) | (_, Err(Errno::EACCES)) => {
+            Some("it, or its directory, may not be written by this user".to_owned())
+        }
+        _ => None,
+    }
 }
 
 impl From<rusqlite::Error> for Error {
