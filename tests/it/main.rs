@@ -2,6 +2,7 @@
 
 mod architecture;
 mod bad_input;
+mod bad_store;
 mod convert;
 mod dns;
 mod import;

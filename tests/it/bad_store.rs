@@ -1,0 +1,191 @@
+//! A store that cannot be used: what is said, the exit code, and that it is left as it was.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::support::relay::{Relay, Setup};
+use crate::support::sink::{Script, SmtpSink};
+use crate::support::{message, refusing};
+
+fn database(relay: &Relay) -> PathBuf {
+    relay.path().join("var/redeliver.db")
+}
+
+/// `sendmail`, a listing and a run: each says why in one line, with 75 and 73.
+fn is_refused(relay: &Relay, why: &str) {
+    for (command, code) in [
+        (&["sendmail", "-i", "-f", "me@example.org", "you@example.net"][..], 75),
+        (&["repository", "list"], 73),
+        (&["run", "spool", "--format", "json"], 73),
+    ] {
+        let finished = relay.command_with_input(command, message("m").as_bytes());
+        assert_eq!((finished.code, finished.stdout.as_str()), (Some(code), ""), "{command:?}: {finished:?}");
+        let said = &finished.stderr;
+        assert!(
+            said.lines().count() == 1 && said.contains("redeliver.db") && said.contains(why),
+            "{command:?}: {said}"
+        );
+    }
+}
+
+/// With this at the place of the database, all is refused for this reason and nothing changed.
+fn is_refused_and_untouched(octets: &[u8], why: &str) {
+    let relay = Setup::gateway(refusing()).build();
+    std::fs::create_dir(relay.path().join("var")).expect("a directory");
+    std::fs::write(database(&relay), octets).expect("a file");
+    is_refused(&relay, why);
+    assert_eq!(std::fs::read(database(&relay)).expect("still there"), octets, "{why}");
+}
+
+/// The octets of a database in which this was done.
+fn made(sql: &str) -> Vec<u8> {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("x.db");
+    let connection = rusqlite::Connection::open(&path).expect("a database");
+    connection.execute_batch(sql).expect("done");
+    drop(connection);
+    std::fs::read(path).expect("there")
+}
+
+#[test]
+fn what_is_no_database_of_ours_is_refused_untouched() {
+    is_refused_and_untouched(
+        b"this is a text and no database at all, whatever its name may be\n",
+        "not a SQLite database",
+    );
+    is_refused_and_untouched(&made("CREATE TABLE t (x)"), "another program");
+    is_refused_and_untouched(
+        &made("CREATE TABLE t (x); PRAGMA application_id = 0x7265646c; PRAGMA user_version = 999"),
+        "schema version 999",
+    );
+}
+
+#[test]
+fn a_directory_or_a_dangling_link_at_its_place_is_said_to_be_one() {
+    let relay = Setup::gateway(refusing()).build();
+    std::fs::create_dir_all(database(&relay)).expect("a directory");
+    is_refused(&relay, "it is a directory");
+
+    let relay = Setup::gateway(refusing()).build();
+    std::fs::create_dir(relay.path().join("var")).expect("a directory");
+    std::os::unix::fs::symlink("nowhere/at/all.db", database(&relay)).expect("a link");
+    is_refused(&relay, "");
+}
+
+#[test]
+fn a_state_directory_that_is_a_file_is_named() {
+    let relay = Setup::gateway(refusing()).build();
+    std::fs::write(relay.path().join("var"), "a file").expect("written");
+    is_refused(&relay, "directory");
+}
+
+#[test]
+fn a_damaged_database_is_never_taken_for_an_empty_one() {
+    let relay = Setup::gateway(refusing()).build();
+    for n in 0..40 {
+        relay.submit(
+            "me@example.org",
+            &["you@example.net"],
+            &format!("{}{}\n", message(&format!("m{n}")), "x".repeat(900)),
+        );
+    }
+    let mut octets = std::fs::read(database(&relay)).expect("a database");
+    // The first page says what the file is; everything behind it is gone.
+    octets[4096..].fill(0xA5);
+    std::fs::write(database(&relay), &octets).expect("damaged");
+    let _ = std::fs::remove_file(relay.path().join("var/redeliver.db-wal"));
+
+    for (command, codes) in [
+        (&["sendmail", "-i", "-f", "me@example.org", "you@example.net"][..], [75, 75]),
+        (&["repository", "list"], [73, 74]),
+        (&["run", "spool", "--format", "json"], [73, 74]),
+    ] {
+        let finished = relay.command_with_input(command, message("m").as_bytes());
+        assert!(finished.code.is_some_and(|code| codes.contains(&code)), "{command:?}: {finished:?}");
+        assert!(finished.stderr.contains("damaged"), "{command:?}: {finished:?}");
+    }
+}
+
+#[test]
+fn a_locked_store_is_waited_for_and_then_tried_later() {
+    let relay = Setup::gateway(refusing()).build();
+    relay.submit("me@example.org", &["you@example.net"], &message("before"));
+    let other = rusqlite::Connection::open(database(&relay)).expect("the store");
+    other.execute_batch("BEGIN IMMEDIATE").expect("locked");
+    let submit =
+        |id| relay.spawn(&["sendmail", "-i", "-f", "me@example.org", "you@example.net"], message(id).as_bytes());
+
+    let (given_up, run) = (submit("given up"), relay.spawn(&["run", "spool", "--format", "json"], b""));
+    let given_up = given_up.wait().expect(75);
+    let run = run.wait();
+
+    assert!(given_up.stderr.contains("locked"), "{given_up:?}");
+    assert!(matches!(run.code, Some(73 | 74)) && run.stderr.contains("locked"), "{run:?}");
+    // One that comes while the lock is soon to go is taken.
+    let patient = submit("patient");
+    other.execute_batch("ROLLBACK").expect("unlocked");
+    patient.wait().expect(0);
+    assert_eq!(relay.run_spool().expect(75).counts(), [2, 0, 2, 0, 0, 0]);
+}
+
+/// A small file system of its own, gone with the value. `None` where this user may not mount.
+struct Disk(PathBuf);
+
+impl Disk {
+    fn mount(at: &Path, size: &str) -> Option<Self> {
+        std::fs::create_dir_all(at).expect("a directory");
+        let disk = Self(at.to_owned());
+        if disk.run("mount", &["-t", "tmpfs", "-o", &format!("size={size}"), "redeliver-test"]) {
+            return Some(disk);
+        }
+        std::mem::forget(disk);
+        eprintln!("not run: this user may not mount a file system");
+        None
+    }
+
+    fn run(&self, program: &str, arguments: &[&str]) -> bool {
+        let mut command = Command::new(program);
+        command.args(arguments).arg(&self.0).stderr(Stdio::null());
+        command.status().is_ok_and(|status| status.success())
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        assert!(self.run("umount", &["-l"]), "the test's file system can be unmounted");
+    }
+}
+
+#[test]
+fn on_a_full_disk_nothing_is_taken_and_what_was_taken_is_kept() {
+    let peer = SmtpSink::start(Script::new());
+    let relay = Setup::gateway(peer.address()).build();
+    let Some(disk) = Disk::mount(&relay.path().join("var"), "4m") else { return };
+    relay.submit("me@example.org", &["kept@example.net"], &message("kept"));
+    let large = format!("{}{}", message("large"), "line after line\n".repeat(400_000));
+
+    let finished = relay
+        .command_with_input(&["sendmail", "-i", "-f", "me@example.org", "lost@example.net"], large.as_bytes())
+        .expect(75);
+
+    assert!(finished.stderr.contains("no room"), "{finished:?}");
+    // Once there is room all goes on, without anybody's help.
+    assert!(disk.run("mount", &["-o", "remount,size=32m"]), "remounted");
+    relay.submit("me@example.org", &["later@example.net"], &message("later"));
+    assert_eq!(relay.run_spool().expect(0).counts(), [2, 2, 0, 0, 0, 0]);
+    let mut seen: Vec<_> = peer.transactions().into_iter().flat_map(|transaction| transaction.recipients).collect();
+    seen.sort();
+    assert_eq!(seen, ["kept@example.net", "later@example.net"]);
+    drop(disk);
+}
+
+#[test]
+fn a_read_only_file_system_is_said_to_be_one() {
+    let relay = Setup::gateway(refusing()).build();
+    let Some(disk) = Disk::mount(&relay.path().join("var"), "4m") else { return };
+    relay.submit("me@example.org", &["kept@example.net"], &message("kept"));
+    assert!(disk.run("mount", &["-o", "remount,ro"]), "remounted");
+    is_refused(&relay, "read-only");
+    assert!(disk.run("mount", &["-o", "remount,rw"]), "remounted");
+    assert_eq!(relay.run_spool().expect(75).counts(), [1, 0, 1, 0, 0, 0]);
+}
