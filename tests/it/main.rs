@@ -14,6 +14,7 @@ mod mail_programs;
 mod outcomes;
 mod pipelining;
 mod run;
+mod serve;
 mod sessions;
 mod sink;
 mod submit;

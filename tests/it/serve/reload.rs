@@ -1,0 +1,78 @@
+//! SIGHUP.
+
+use nix::sys::signal::Signal;
+
+use super::{Service, served, until, write_schedule};
+use crate::support::relay::{Relay, Setup};
+use crate::support::sink::{Script, SmtpSink, on, script, wait};
+use std::time::Duration;
+
+fn replace(relay: &Relay, from: &str, to: &str) {
+    let text = std::fs::read_to_string(relay.configuration()).expect("read");
+    assert!(text.contains(from), "{text}");
+    std::fs::write(relay.configuration(), text.replace(from, to)).expect("written");
+}
+
+fn reload(service: &Service, outcome: &str) {
+    let before = service.log.text().matches(outcome).count();
+    service.signal(Signal::SIGHUP);
+    service.log.wait_for(outcome, |text| (text.matches(outcome).count() > before).then_some(()));
+}
+
+#[test]
+fn new_settings_are_for_new_mail_and_what_is_in_hand_goes_on() {
+    let old = SmtpSink::start(script![on("DATA").times(1) => wait(Duration::from_millis(800)).then("354 go on")]);
+    let new = SmtpSink::start(Script::new());
+    let relay = served(Setup::gateway(old.address()));
+    let service = Service::start(&relay);
+    service.submit(&["you@example.net"], "first");
+    old.wait_until("DATA", |seen| seen.connections.iter().any(|c| c.commands.iter().any(|(_, l)| l == "DATA")));
+    replace(&relay, &old.address().to_string(), &new.address().to_string());
+    reload(&service, "the configuration is reloaded");
+    service.submit(&["you@example.net"], "second");
+    new.wait_for_transactions(1);
+    old.wait_for_transactions(1);
+    service.wait_until_settled();
+    assert_eq!((old.copies_of("you@example.net", "<first@"), new.copies_of("you@example.net", "<second@")), (1, 1));
+    service.stop();
+}
+
+#[test]
+fn a_broken_configuration_changes_nothing_and_every_error_is_told() {
+    let peer = SmtpSink::start(Script::new());
+    let relay = served(Setup::gateway(peer.address()));
+    let service = Service::start(&relay);
+    replace(&relay, "maxRetries: 0", "maxRetires: 0");
+    std::fs::write(relay.path().join("schedules/s.yaml"), "job: nope\ncron: 0 0 30 2 *\n").expect("written");
+    reload(&service, "the old one stays in force");
+    let log = service.log.text();
+    for error in ["unknown key 'maxRetires'", "there is no job 'nope'", "never fires"] {
+        let line = log.lines().find(|line| line.contains(error)).unwrap_or_else(|| panic!("{error}: {log}"));
+        assert!(line.contains(".yaml:"), "with its place: {line}");
+    }
+    service.submit(&["you@example.net"], "m");
+    peer.wait_for_transactions(1);
+    service.stop();
+}
+
+#[test]
+fn schedules_and_passwords_are_taken_over() {
+    let peer = SmtpSink::start(Script::new());
+    let relay = served(Setup::gateway(peer.address()));
+    let service = Service::start(&relay);
+    assert_eq!(service.get("/mailQueues").0, 200);
+    write_schedule(&relay, "new", "job: retry-temporary\ncron: \"* * * * * *\"\n");
+    replace(&relay, "admin: { listen: \"127.0.0.1:0\" }", "admin: { listen: \"127.0.0.1:0\", password: [secret] }");
+    reload(&service, "the configuration is reloaded");
+    until("it runs", || !relay.command(&["job", "runs", "--format", "json"]).expect(0).json().is_empty());
+    let answer = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| service.get("/mailQueues")));
+    assert!(answer.is_err(), "the answer is no JSON: a password is needed");
+    assert_eq!(service.get("/healthcheck").0, 200);
+    std::fs::remove_file(relay.path().join("schedules/new.yaml")).expect("removed");
+    reload(&service, "the configuration is reloaded");
+    let runs = || relay.command(&["job", "runs", "--format", "json", "--limit", "100"]).expect(0).json().len();
+    let before = runs();
+    std::thread::sleep(Duration::from_millis(2500));
+    assert!(runs() <= before + 1, "one may have been under way");
+    service.stop();
+}

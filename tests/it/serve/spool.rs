@@ -1,0 +1,83 @@
+//! What waits in the spool of a running service.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use super::{Client, Service, message, served, until};
+use crate::support::relay::Setup;
+use crate::support::sink::{Script, SmtpSink, script, stall};
+use crate::support::zones::Zones;
+
+#[test]
+fn mail_for_a_dead_peer_holds_up_no_other() {
+    let dead = SmtpSink::start(script!["CONNECT" => stall()]);
+    let good = SmtpSink::beside(&dead, Script::new());
+    let zones = Zones::start(&format!(
+        "dead.example MX 10 mx.dead.example\nmx.dead.example A {}\ngood.example MX 10 mx.good.example\nmx.good.example A {}",
+        dead.ip(),
+        good.ip()
+    ));
+    let relay = served(Setup::mx(&zones, dead.port()).delivery("timeout: 3s").delivery("deliveryThreads: 4"));
+    let service = Service::start(&relay);
+    let mut client = Client::connect(service.smtp).expect("it listens");
+    for number in 0..300 {
+        assert!(client.submit(&["b@dead.example"], &message(&format!("dead{number}"))).expect("an answer"));
+    }
+    let begun = Instant::now();
+    for number in 0..30 {
+        assert!(client.submit(&["b@good.example"], &message(&format!("good{number}"))).expect("an answer"));
+    }
+    good.wait_for_transactions(30);
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    service.wait_until_settled();
+    assert!(dead.connections() < 10, "{} connections to a dead peer", dead.connections());
+    assert_eq!(relay.mails("temporary").len(), 300);
+    service.stop();
+}
+
+#[test]
+fn trouble_of_our_own_pauses_turns_health_red_and_ends_with_its_cause() {
+    let peer = SmtpSink::start(Script::new());
+    let relay = served(Setup::gateway(peer.address()).delivery("bind: 192.0.2.9"));
+    let service = Service::start(&relay);
+    service.submit(&["you@example.net"], "m");
+    until("health is red", || service.health("Spool").0 == "unhealthy");
+    assert_eq!((service.get("/healthcheck").0, service.in_spool()), (503, 1), "it is kept where it was");
+    let text = std::fs::read_to_string(relay.configuration()).expect("read");
+    std::fs::write(relay.configuration(), text.replace("bind: 192.0.2.9", "timeout: 9s")).expect("written");
+    service.signal(Signal::SIGHUP);
+    peer.wait_for_transactions(1);
+    until("health is green", || service.health("Spool").0 == "healthy");
+    service.stop();
+    let counted = relay.attempts().iter().filter(|attempt| attempt["counted"] == true).count();
+    assert_eq!(counted, 1, "only the one that reached a peer");
+}
+
+#[test]
+fn a_mail_alone_in_hand_at_three_deaths_is_set_aside_and_holds_up_nobody() {
+    let peer = SmtpSink::start(script!["RCPT TO:<poison@" => stall()]);
+    let relay = served(Setup::gateway(peer.address()).limit(8));
+    relay.submit("me@example.org", &["poison@example.net"], "Subject: s\n\nb\n");
+    let attempts = || peer.commands().iter().filter(|line| line.starts_with("RCPT TO:<poison@")).count();
+    for deaths in 1..=3 {
+        let service = Service::start(&relay);
+        until("it is attempted", || attempts() == deaths);
+        service.kill();
+        // From now on the first is a suspect, and alone in hand whatever else waits.
+        relay.submit("me@example.org", &["other@example.net"], "Subject: s\n\nb\n");
+    }
+    assert_eq!(peer.transactions().len(), 0);
+    let service = Service::start(&relay);
+    peer.wait_for_transactions(3);
+    service.wait_until_settled();
+    assert_eq!(service.health("EmptyErrorMailRepository"), ("degraded".into(), "MailRepository is not empty".into()));
+    service.stop();
+    let set_aside = relay.mails("var/mail/error");
+    assert_eq!(set_aside.len(), 1);
+    assert_eq!(set_aside[0]["recipients"][0], "poison@example.net");
+    assert!(set_aside[0]["error"].as_str().is_some_and(|why| why.contains("3 times in a row")), "{set_aside:?}");
+    assert_eq!(attempts(), 3, "nobody is contacted for it a fourth time");
+    let key = set_aside[0]["key"].as_str().expect("a key");
+    relay.command(&["repository", "reprocess", "var/mail/error", key, "--processor", "relay"]).expect(0);
+}

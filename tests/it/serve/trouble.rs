@@ -1,0 +1,182 @@
+//! A store that cannot be written for a while: nothing that was acknowledged is lost,
+//! nobody is tried more often for it, and everything goes on by itself.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use super::{Client, Service, message, served, until, write_schedule};
+use crate::support::relay::Setup;
+use crate::support::sink::{Script, SmtpSink, on, script, wait};
+
+/// Takes the write lock of the store until it is dropped.
+fn lock(relay: &crate::support::relay::Relay) -> rusqlite::Connection {
+    let database = rusqlite::Connection::open(relay.path().join("var/redeliver.db")).expect("the store");
+    database.busy_timeout(Duration::from_secs(10)).expect("set");
+    database.execute_batch("BEGIN IMMEDIATE").expect("the write lock");
+    database
+}
+
+#[test]
+fn a_database_that_another_process_locks_is_waited_for() {
+    let peer = SmtpSink::start(script![on(".").times(1) => wait(Duration::from_secs(1)).then("250 2.0.0 ok")]);
+    let relay = served(Setup::gateway(peer.address()));
+    let service = Service::start(&relay);
+    service.submit(&["first@example.net"], "first");
+    peer.wait_for_transactions(1);
+    // The result of the first and the taking of the second fall into the time of the lock.
+    let locked = lock(&relay);
+    let mut client = Client::connect(service.smtp).expect("it listens");
+    let taken = client.submit(&["second@example.net"], &message("second")).expect("an answer");
+    assert!(!taken, "after ten seconds it is put off");
+    until("health is red", || service.health("Store").0 == "unhealthy");
+    drop(locked);
+    until("it is taken", || client.submit(&["third@example.net"], &message("third")).expect("an answer"));
+    service.wait_until_settled();
+    until("health is green", || service.health("Store").0 == "healthy" && service.health("Spool").0 == "healthy");
+    service.stop();
+    let copies = |name: &str| peer.copies_of(&format!("{name}@example.net"), &format!("<{name}@"));
+    assert_eq!((copies("first"), copies("second"), copies("third")), (1, 0, 1));
+    assert_eq!(relay.attempts().len(), 2);
+}
+
+#[test]
+fn a_process_that_stood_still_goes_on_as_if_nothing_had_been() {
+    let peer = SmtpSink::start(Script::new());
+    let relay = served(Setup::gateway(peer.address()));
+    write_schedule(&relay, "s", "job: retry-temporary\ncron: \"*/2 * * * * *\"\n");
+    let service = Service::start(&relay);
+    let runs = || relay.command(&["job", "runs", "--format", "json", "--limit", "100"]).expect(0).json().len();
+    until("it runs", || runs() > 0);
+    service.signal(Signal::SIGSTOP);
+    let before = runs();
+    std::thread::sleep(Duration::from_secs(7));
+    assert_eq!(runs(), before);
+    service.signal(Signal::SIGCONT);
+    until("it goes on", || runs() > before);
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(runs() <= before + 2, "{} runs for the ticks it jumped over", runs() - before);
+    service.submit(&["you@example.net"], "m");
+    peer.wait_for_transactions(1);
+    service.stop();
+}
+
+#[test]
+fn a_store_that_is_removed_under_it_takes_nothing_and_turns_health_red() {
+    let relay = served(Setup::gateway("127.0.0.2:25"));
+    let service = Service::start(&relay);
+    for file in ["redeliver.db", "redeliver.db-wal", "redeliver.db-shm"] {
+        std::fs::remove_file(relay.path().join("var").join(file)).expect("removed");
+    }
+    let mut client = Client::connect(service.smtp).expect("it listens");
+    assert!(!client.submit(&["you@example.net"], &message("m")).expect("an answer"));
+    until("health is red", || service.health("Store").0 == "unhealthy");
+    assert!(service.health("Store").1.as_str().is_some_and(|cause| cause.contains("restart redeliver")));
+}
+
+/// A small file system under the relay's state, gone with the value. `None` where this
+/// user may not mount.
+struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    fn mount(path: std::path::PathBuf, size: &str) -> Option<Self> {
+        std::fs::create_dir(&path).expect("a directory");
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "redeliver-test"])
+            .arg(&path)
+            .stderr(std::process::Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success());
+        mounted.then_some(Self(path))
+    }
+
+    /// Leaves no room on it for as long as the returned file exists.
+    fn fill(&self) -> std::path::PathBuf {
+        let filler = self.0.join("filler");
+        let mut file = std::fs::File::create(&filler).expect("a file");
+        let octets = vec![b'x'; 1 << 20];
+        for piece in [1 << 20, 4096, 1] {
+            while std::io::Write::write_all(&mut file, &octets[..piece]).is_ok() {}
+        }
+        filler
+    }
+
+    /// Makes it read-only, or back.
+    fn remount(&self, option: &str) -> bool {
+        let mut command = std::process::Command::new("mount");
+        let status = command.args(["-o", &format!("remount,{option}")]).arg(&self.0).status();
+        status.is_ok_and(|status| status.success())
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // A test that fails is not to fail twice.
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_puts_mail_off_and_what_was_taken_is_delivered_once() {
+    let peer = SmtpSink::start(script![on(".") => wait(Duration::from_millis(30)).then("250 2.0.0 ok")]);
+    let relay = served(Setup::gateway(peer.address()).limit(8));
+    let Some(disk) = SmallDisk::mount(relay.path().join("var"), "80m") else {
+        eprintln!("not run: this user may not mount a file system to fill up");
+        return;
+    };
+    let service = Service::start(&relay);
+    let mut client = Client::connect(service.smtp).expect("it listens");
+    let mut taken = Vec::new();
+    let mut submit = |client: &mut Client, number: usize| {
+        let id = format!("n{number}");
+        let ok = client.submit(&[&format!("{id}@example.net")], &message(&id)).expect("an answer");
+        if ok {
+            taken.push(id);
+        }
+        ok
+    };
+    for number in 0..20 {
+        assert!(submit(&mut client, number), "there is room");
+    }
+    // From one moment to the next there is none, with attempts under way.
+    let filler = disk.fill();
+    let refused = (20..60).filter(|&number| !submit(&mut client, number)).count();
+    assert!(refused > 0);
+    std::fs::remove_file(filler).expect("there is room again");
+    let mut number = 60;
+    until("mail is taken again", || {
+        number += 1;
+        submit(&mut client, number)
+    });
+    service.wait_until_settled();
+    until("health is green", || service.get("/healthcheck").1["status"] == "healthy");
+    service.stop();
+    for id in &taken {
+        assert_eq!(peer.copies_of(&format!("{id}@example.net"), &format!("<{id}@")), 1, "{id}");
+    }
+    assert_eq!(peer.transactions().len(), taken.len(), "and nobody else has anything");
+}
+
+#[test]
+fn a_file_system_that_becomes_read_only_is_survived() {
+    let peer = SmtpSink::start(Script::new());
+    let relay = served(Setup::gateway(peer.address()));
+    let Some(disk) = SmallDisk::mount(relay.path().join("var"), "80m") else {
+        eprintln!("not run: this user may not mount a file system");
+        return;
+    };
+    let service = Service::start(&relay);
+    service.submit(&["first@example.net"], "first");
+    service.wait_until_settled();
+    if !disk.remount("ro") {
+        eprintln!("not run: the file system is in use and cannot be made read-only");
+        return;
+    }
+    let mut client = Client::connect(service.smtp).expect("it listens");
+    assert!(!client.submit(&["second@example.net"], &message("second")).expect("an answer"));
+    until("health is red", || service.health("Store").0 == "unhealthy");
+    assert!(disk.remount("rw"));
+    until("mail is taken again", || client.submit(&["third@example.net"], &message("third")).expect("an answer"));
+    peer.wait_for_transactions(2);
+    service.stop();
+}
