@@ -198,6 +198,7 @@ fn unfit(points: &[&'static str], replies: &[(&'static str, Then)]) -> Vec<(Stri
 }
 
 /// One mail each to peers that answer wrongly once, and one more a sweep later.
+#[expect(clippy::needless_pass_by_value, reason = "a table is made for one call")]
 fn expect_nobody_takes_another_s_reply(rows: Vec<(String, &'static str, Then)>) {
     for capabilities in WITH_AND_WITHOUT {
         let peers = misbehaving(&rows, capabilities);
