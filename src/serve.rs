@@ -85,6 +85,9 @@ struct Service {
     health: Arc<Health>,
     /// Told after each mail that comes in.
     accepted: Arc<Notify>,
+    /// Told once the mails of the spool that a death left as suspects have been taken: no
+    /// job runs beside them.
+    suspects_taken: CancellationToken,
     current: RwLock<Arc<Current>>,
     lost_lines: LostLines,
 }
@@ -111,6 +114,7 @@ impl Service {
             stop,
             health: Arc::new(Health::new(clock.instant())),
             accepted: Arc::default(),
+            suspects_taken: CancellationToken::new(),
             current: RwLock::new(Arc::new(Current { config, parts })),
             clock,
             lost_lines,

@@ -200,6 +200,10 @@ async fn write_down(service: &Service, seen: Vec<(String, Time)>) {
 
 /// One run from beginning to end; why it failed, where it did.
 async fn one_run(service: &Service, job: &str, trigger: &str) -> Option<String> {
+    tokio::select! {
+        () = service.suspects_taken.cancelled() => {}
+        () = service.stop.gentle.cancelled() => return None,
+    }
     let current = service.current();
     let Some(config) = current.config.jobs.get(job) else {
         return Some("the job is not configured any more".to_owned());

@@ -143,6 +143,7 @@ impl SpoolLoop {
                 alone = self.until_empty(ALONE).await;
             }
         }
+        self.service.suspects_taken.cancel();
         Ok(())
     }
 
