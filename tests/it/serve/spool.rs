@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use super::{Client, Service, message, served, until};
+use super::{Client, Service, message, served, until, write_schedule};
 use crate::support::relay::Setup;
 use crate::support::sink::{Script, SmtpSink, script, stall};
 use crate::support::zones::Zones;
@@ -58,16 +58,25 @@ fn trouble_of_our_own_pauses_turns_health_red_and_ends_with_its_cause() {
 fn a_mail_alone_in_hand_at_three_deaths_is_set_aside_and_holds_up_nobody() {
     let peer = SmtpSink::start(script!["RCPT TO:<poison@" => stall()]);
     let relay = served(Setup::gateway(peer.address()).limit(8));
+    // No job runs beside a suspect either.
+    write_schedule(&relay, "s", "job: retry-temporary\ncron: \"* * * * * *\"\n");
     relay.submit("me@example.org", &["poison@example.net"], "Subject: s\n\nb\n");
     let attempts = || peer.commands().iter().filter(|line| line.starts_with("RCPT TO:<poison@")).count();
+    let runs = || relay.command(&["job", "runs", "--format", "json", "--limit", "100"]).expect(0).json().len();
+    let mut runs_beside = 0;
     for deaths in 1..=3 {
+        let before = runs();
         let service = Service::start(&relay);
         until("it is attempted", || attempts() == deaths);
+        if deaths > 1 {
+            std::thread::sleep(Duration::from_millis(1200));
+            runs_beside += runs() - before;
+        }
         service.kill();
         // From now on the first is a suspect, and alone in hand whatever else waits.
         relay.submit("me@example.org", &["other@example.net"], "Subject: s\n\nb\n");
     }
-    assert_eq!(peer.transactions().len(), 0);
+    assert_eq!((peer.transactions().len(), runs_beside), (0, 0));
     let service = Service::start(&relay);
     peer.wait_for_transactions(3);
     service.wait_until_settled();
