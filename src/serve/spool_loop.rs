@@ -133,7 +133,10 @@ impl SpoolLoop {
             let limit = if alone { 1 } else { self.in_hand.room() };
             let claimed = self.claim(limit, true).await?;
             self.suspects = claimed.len() == limit;
-            if !claimed.is_empty() && alone {
+            if claimed.is_empty() {
+                break;
+            }
+            if alone {
                 alone = self.until_empty(QUIET).await;
             }
             for claimed in claimed {
