@@ -49,7 +49,7 @@ pub struct Progress {
 pub struct Swept {
     /// As in the record of runs.
     pub counts: Counts,
-    /// Recipients left where they were by a stop or a deadline.
+    /// Recipients known to be left where they were by a stop or a deadline; not all are counted.
     pub left: u64,
     /// The first trouble of our own, in a sentence.
     pub trouble: Option<String>,
@@ -92,7 +92,25 @@ impl Sweeper<'_> {
         let mut wanted = Wanted { from: sweep.from.clone(), run: Some(run), upto, spacing, limit: 1, suspects: true };
         self.suspects(sweep, &wanted, swept).await?;
         wanted.suspects = false;
-        self.others(sweep, &mut wanted, swept).await
+        self.others(sweep, &mut wanted, swept).await?;
+        self.left_untaken(sweep, wanted, swept).await
+    }
+
+    /// Whether a stop or a deadline left mails that were never taken: one is enough for
+    /// the run not to look complete, so one is looked for and given back.
+    async fn left_untaken(&self, sweep: &Sweep, mut wanted: Wanted, swept: &mut Swept) -> Result<(), Error> {
+        if !self.stop.gentle.is_cancelled() || room(sweep, swept) == 0 {
+            return Ok(());
+        }
+        wanted.limit = 1;
+        for suspects in [false, true] {
+            wanted.suspects = suspects;
+            for claimed in self.store.claim(&wanted, self.clock.now()).await? {
+                swept.left += claimed.mail.envelope.recipients.len() as u64;
+                self.store.release(&claimed.claim).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Mails that were in hand when a process died go first, one at a time and alone: the

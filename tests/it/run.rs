@@ -262,3 +262,20 @@ fn text_for_people_says_the_same_on_one_line() {
         assert!(finished.stdout.contains(part), "{finished:?}");
     }
 }
+
+#[test]
+fn mails_that_a_deadline_left_untaken_are_no_success() {
+    // After a death they are taken one at a time, so the deadline finds two not taken.
+    let peer = SmtpSink::start(script!["." => wait(Duration::from_millis(700)).then(reply("250 2.0.0 ok"))]);
+    let relay = Setup::gateway(peer.address()).build();
+    submit_many(&relay, 3);
+    let mut running = relay.spawn(&["run", "spool"], b"");
+    peer.wait_for_connections(1);
+    running.kill();
+    running.wait();
+
+    let finished = relay.command(&["run", "spool", "--deadline", "300ms", "--format", "json"]).expect(75);
+
+    assert_eq!(finished.counts(), [1, 1, 0, 0, 0, 0]);
+    assert_eq!(relay.run_spool().expect(0).counts(), [2, 2, 0, 0, 0, 0]);
+}
