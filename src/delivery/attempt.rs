@@ -233,6 +233,8 @@ impl<'a> Attempt<'a> {
 
     /// An earlier mail found the hop down: that answers for this one.
     async fn answer_for_down_hop(&self, mut open: Open<'_>, trouble: &Trouble) -> HopEnd {
+        // Nobody closes it; without a permit the answer would be the same.
+        let _one_of_few = self.delivery.answers.acquire().await;
         if let Err(not_begun) = self.begin().await {
             return HopEnd::NotBegun(not_begun);
         }

@@ -30,6 +30,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 pub use config::{Config, Credentials, DnsConfig, Gateway, Secret, StartTls};
@@ -104,12 +105,18 @@ pub enum Attempted {
 /// For all idle sessions to take leave.
 const LEAVE: Duration = Duration::from_secs(4);
 
+/// Mails at once that a hop found down answers for. All of thousands together would keep
+/// the caller's store from those that are being delivered.
+const ANSWERED_AT_ONCE: usize = 64;
+
 /// Delivers as one `RemoteDelivery` is configured. Many attempts run on it at once; what
 /// one finds out about a peer the others know.
 pub struct Delivery {
     dialer: Dialer,
     slots: Arc<Slots<Session>>,
     memory: Memory,
+    /// For mails that an earlier one answers for.
+    answers: Semaphore,
     /// Sessions that are taking leave.
     leaving: TaskTracker,
 }
@@ -129,7 +136,7 @@ impl Delivery {
         let slots = Slots::new(config.delivery_threads, network.down_for, retire(leaving.clone()));
         let memory = Memory::new(network.down_for);
         let dialer = Dialer { config: Arc::new(config), network, tls, helo };
-        Ok(Self { dialer, slots, memory, leaving })
+        Ok(Self { dialer, slots, memory, answers: Semaphore::new(ANSWERED_AT_ONCE), leaving })
     }
 
     /// Tries each recipient once: over all its next hop's hosts if need be, and never again.

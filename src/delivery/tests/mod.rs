@@ -405,6 +405,40 @@ async fn a_dead_hop_answers_for_its_other_mails() {
     assert_eq!(outcomes(&second), [(Outcome::Deferred, None, Stage::Connect)]);
 }
 
+/// A store that needs a while, and knows how many wait for it.
+#[derive(Default)]
+struct BusyStore {
+    waiting: Mutex<(usize, usize)>,
+}
+
+#[async_trait]
+impl Sink for BusyStore {
+    async fn begin(&self) -> Result<(), NotBegun> {
+        {
+            let mut waiting = self.waiting.lock().expect("lock");
+            waiting.0 += 1;
+            waiting.1 = waiting.1.max(waiting.0);
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        self.waiting.lock().expect("lock").0 -= 1;
+        Ok(())
+    }
+
+    async fn record(&self, _: &[Recorded], _: &[DialogueEntry]) {}
+}
+
+#[tokio::test]
+async fn mails_that_a_dead_hop_answers_for_leave_the_store_to_others() {
+    let delivery = delivery(&[1], |config| config.gateways[0].host = "127.99.99.99".into());
+    let _ = attempt(&delivery, &["first@x.example"]).await;
+    let store = BusyStore::default();
+    let others = (0..1000).map(|_| delivery.attempt(request("Subject: x\r\n\r\n", &["a@x.example"]), &store));
+    let answered = super::concurrently(others).await;
+    assert!(answered.iter().all(|answer| matches!(answer, Attempted::Done(_))));
+    let most = store.waiting.lock().expect("lock").1;
+    assert!(most <= super::ANSWERED_AT_ONCE, "{most} at once");
+}
+
 #[tokio::test]
 async fn trouble_of_our_own_is_not_counted() {
     let unbound = delivery(&[25], |config| config.bind = Some([192, 0, 2, 1].into()));
