@@ -5,6 +5,8 @@ mod bad_input;
 mod bad_store;
 mod convert;
 mod dns;
+mod down;
+mod groups;
 mod import;
 mod james;
 mod job_kinds;
