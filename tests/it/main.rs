@@ -1,6 +1,7 @@
 //! What an operator and a remote host would see: the real program against scripted peers.
 
 mod architecture;
+mod auth;
 mod bad_input;
 mod bad_store;
 mod convert;

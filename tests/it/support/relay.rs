@@ -212,6 +212,13 @@ impl Relay {
         Running::new(child, input.to_vec())
     }
 
+    /// Changes the configuration file: every `from` becomes `to`.
+    pub(crate) fn reconfigure(&self, from: &str, to: &str) {
+        let text = std::fs::read_to_string(self.configuration()).expect("written");
+        assert!(text.contains(from), "{from:?} is not in {text}");
+        std::fs::write(self.configuration(), text.replace(from, to)).expect("a file");
+    }
+
     /// Hands a mail in, as `sendmail` takes it.
     pub(crate) fn submit(&self, reverse_path: &str, recipients: &[&str], message: &str) {
         let arguments = [&["sendmail", "-i", "-f", reverse_path, "--"], recipients].concat();

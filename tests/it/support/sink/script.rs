@@ -15,6 +15,7 @@ pub(crate) struct Script {
     pub(super) identity: Option<Identity>,
     pub(super) implicit_tls: bool,
     pub(super) credentials: Option<(String, String)>,
+    pub(super) mechanisms: String,
     pub(super) max_connections: Option<usize>,
     pub(super) receive_buffer: Option<u32>,
 }
@@ -39,6 +40,7 @@ impl Script {
             identity: None,
             implicit_tls: false,
             credentials: None,
+            mechanisms: "PLAIN LOGIN".to_owned(),
             max_connections: None,
             receive_buffer: None,
         }
@@ -77,6 +79,12 @@ impl Script {
     /// Offers AUTH PLAIN LOGIN and takes only these credentials.
     pub(crate) fn auth(mut self, user: &str, password: &str) -> Self {
         self.credentials = Some((user.to_owned(), password.to_owned()));
+        self
+    }
+
+    /// The mechanisms of AUTH that are listed, instead of `PLAIN LOGIN`.
+    pub(crate) fn mechanisms(mut self, listed: &str) -> Self {
+        listed.clone_into(&mut self.mechanisms);
         self
     }
 

@@ -107,7 +107,7 @@ impl Session<'_> {
         let mut lines = vec!["sink".to_owned()];
         lines.extend(listed.iter().cloned());
         lines.extend((script.identity.is_some() && !in_tls).then(|| "STARTTLS".to_owned()));
-        lines.extend(script.credentials.is_some().then(|| "AUTH PLAIN LOGIN".to_owned()));
+        lines.extend(script.credentials.is_some().then(|| format!("AUTH {}", script.mechanisms)));
         let last = lines.len() - 1;
         let lines = lines.iter().enumerate().map(|(i, text)| format!("250{}{text}", if i < last { '-' } else { ' ' }));
         let said = self.answer(line, reply(&lines.collect::<Vec<_>>().join("\n"))).await?;
