@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use crate::support::relay::{Relay, Setup};
-use crate::support::sink::{Script, SmtpSink, close, on, reply, script};
+use crate::support::sink::{Script, SmtpSink, Transaction, close, on, reply, script};
 use crate::support::zones::Zones;
 
 fn recipients(number: usize) -> Vec<String> {
@@ -143,7 +143,8 @@ fn who_was_sent_to_before_a_group_failed_is_not_sent_to_again() {
     relay.fill([recipients(30)]);
     assert_eq!(relay.run_spool().expect(75).counts(), [1, 20, 10, 0, 0, 0]);
     assert_eq!(relay.sweep().expect(0).counts(), [1, 10, 0, 0, 0, 0]);
-    let taken: Vec<_> = peer.transactions().into_iter().filter(|t| t.is_taken()).flat_map(|t| t.recipients).collect();
+    let taken: Vec<_> =
+        peer.transactions().into_iter().filter(Transaction::is_taken).flat_map(|t| t.recipients).collect();
     assert_eq!((taken.len(), taken.iter().collect::<BTreeSet<_>>().len()), (30, 30));
 }
 

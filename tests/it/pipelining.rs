@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::support::relay::{Relay, Setup};
-use crate::support::sink::{Script, SmtpSink, Then, close, on, raw, reply, reset, wait};
+use crate::support::sink::{Script, SmtpSink, Then, Transaction, close, drip, on, raw, reply, reset, wait};
 use crate::support::zones::Zones;
 
 const WITH_AND_WITHOUT: [&[&str]; 2] = [&["PIPELINING"], &[]];
@@ -143,7 +143,7 @@ fn each_message_is_its_own(peer: &SmtpSink, cases: &[Case], what: &str) {
     for case in sent {
         let accepted: Vec<_> =
             (0..2).filter(|which| case.recipients[*which] == Yes).map(|which| case.recipient(which)).collect();
-        let its = |t: &&crate::support::sink::Transaction| t.recipients == accepted;
+        let its = |t: &&Transaction| t.recipients == accepted;
         let found: Vec<_> = transactions.iter().filter(its).collect();
         assert_eq!(found.len(), 1, "{what}: {accepted:?}");
         assert!(found[0].text().contains(&format!("<m{}@", case.number)), "{what}: another mail's content");
@@ -198,10 +198,9 @@ fn unfit(points: &[&'static str], replies: &[(&'static str, Then)]) -> Vec<(Stri
 }
 
 /// One mail each to peers that answer wrongly once, and one more a sweep later.
-#[expect(clippy::needless_pass_by_value, reason = "a table is made for one call")]
-fn expect_nobody_takes_another_s_reply(rows: Vec<(String, &'static str, Then)>) {
+fn expect_nobody_takes_another_s_reply(rows: &[(String, &'static str, Then)]) {
     for capabilities in WITH_AND_WITHOUT {
-        let peers = misbehaving(&rows, capabilities);
+        let peers = misbehaving(rows, capabilities);
         let zone = |(n, peer): (usize, &SmtpSink)| format!("d{n}.example A {}\n", peer.ip());
         let zones = Zones::start(&peers.iter().enumerate().map(zone).collect::<String>());
         let setup = Setup::mx(&zones, peers[0].port()).delivery("deliveryThreads: 200").delivery("timeout: 500ms");
@@ -259,23 +258,23 @@ fn a_reply_too_many_is_noticed_and_is_nobody_s() {
             ("250 and garbage", raw("250 ok\r\nbanana\r\n")),
         ],
     );
-    expect_nobody_takes_another_s_reply(rows);
+    expect_nobody_takes_another_s_reply(&rows);
 }
 
 #[test]
 fn a_reply_too_few_is_nobody_s_failure() {
     let nothing = wait(Duration::ZERO);
-    expect_nobody_takes_another_s_reply(unfit(&["RCPT TO:<a@", "RCPT TO:<b@", "DATA"], &[("nothing", nothing)]));
+    expect_nobody_takes_another_s_reply(&unfit(&["RCPT TO:<a@", "RCPT TO:<b@", "DATA"], &[("nothing", nothing)]));
 }
 
 #[test]
 fn replies_in_one_packet_or_an_octet_at_a_time_are_the_same() {
     for pause in [Duration::ZERO, Duration::from_millis(2)] {
-        let drip = |text: &str| crate::support::sink::drip(text, pause);
+        let slowly = |text: &str| drip(text, pause);
         let script = Script::new()
-            .on("RCPT TO:<a@", drip("250-2.1.5 yes\n250 2.1.5 do"))
-            .on("RCPT TO:<b@", drip("550-5.1.1 no such\n550 5.1.1 user"))
-            .on("DATA", drip("354 go"));
+            .on("RCPT TO:<a@", slowly("250-2.1.5 yes\n250 2.1.5 do"))
+            .on("RCPT TO:<b@", slowly("550-5.1.1 no such\n550 5.1.1 user"))
+            .on("DATA", slowly("354 go"));
         let peer = SmtpSink::start(script);
         let relay = Setup::gateway(peer.address()).build();
         relay.fill([vec!["a@example.net", "b@example.net", "c@example.net"]]);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::support::relay::{Relay, Setup};
-use crate::support::sink::{Script, SmtpSink, close, on, reply, reset, script, wait};
+use crate::support::sink::{Script, SmtpSink, Transaction, close, on, reply, reset, script, wait};
 use crate::support::zones::Zones;
 
 /// `number` mails in the spool, each for a recipient of its own: `r0@example.net` and so on.
@@ -18,9 +18,7 @@ fn fill(relay: &Relay, number: usize) {
 /// How often each recipient was sent to, by what peers have taken.
 fn copies<'a>(peers: impl IntoIterator<Item = &'a SmtpSink>) -> BTreeMap<String, usize> {
     let mut copies = BTreeMap::new();
-    for transaction in
-        peers.into_iter().flat_map(SmtpSink::transactions).filter(super::support::sink::Transaction::is_taken)
-    {
+    for transaction in peers.into_iter().flat_map(SmtpSink::transactions).filter(Transaction::is_taken) {
         for recipient in transaction.recipients {
             *copies.entry(recipient).or_default() += 1;
         }
