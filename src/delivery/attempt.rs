@@ -11,6 +11,7 @@ use tokio::sync::OnceCell;
 
 use crate::mail::{Address, DialogueEntry, Outcome, Recorded, Side, Stage};
 
+use super::dns::Whose;
 use super::memory::Trouble;
 use super::outcome::{Contact, Decision, Event, Finding, without_route};
 use super::recipients::Open;
@@ -106,13 +107,21 @@ impl<'a> Attempt<'a> {
         self.conclude(ends, unrouted).await
     }
 
-    /// Why nothing could be routed, where no name server has said anything in this sweep.
+    /// Why nothing could be routed, where that is our own trouble: a question that could not
+    /// be sent, or no name server that has said anything in this sweep.
     fn dead_dns(&self, nothing_routed: bool, unrouted: &[(String, Vec<Address>, NoRoute)]) -> Option<String> {
-        if !nothing_routed || self.delivery.dialer.network.dns.has_answered() {
+        if !nothing_routed {
             return None;
         }
-        let unanswered = unrouted.iter().find(|(_, _, none)| none.unanswered)?;
-        Some(format!("no name server answers: {}", unanswered.2.cause))
+        let cause = |whose| {
+            let found = unrouted.iter().find(|(_, _, none)| none.trouble == Some(whose))?;
+            Some(found.2.cause.clone())
+        };
+        cause(Whose::Ours).or_else(|| {
+            let silent = !self.delivery.dialer.network.dns.has_answered();
+            let cause = silent.then(|| cause(Whose::Nobodys)).flatten()?;
+            Some(format!("no name server answers: {cause}"))
+        })
     }
 
     async fn conclude(self, ends: Vec<HopEnd>, unrouted: Vec<(String, Vec<Address>, NoRoute)>) -> Attempted {

@@ -13,6 +13,7 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
+use nix::errno::Errno;
 use tokio::sync::{OnceCell, Semaphore};
 use tokio::time::Instant;
 
@@ -42,8 +43,19 @@ pub(super) enum Answer<T> {
 pub(super) struct Trouble {
     /// In words, such as `SERVFAIL` or `timed out`.
     pub(super) cause: String,
-    /// Whether a name server said so, rather than nobody answering.
-    pub(super) answered: bool,
+    /// Who is to blame for it.
+    pub(super) whose: Whose,
+}
+
+/// Whose fault it is that there is no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// A name server has answered, with an error.
+    Theirs,
+    /// Nobody has answered.
+    Nobodys,
+    /// The question could not be sent: out of descriptors, say.
+    Ours,
 }
 
 /// An MX record.
@@ -132,7 +144,7 @@ impl Dns {
         let Ok(name) = self.absolute(name) else { return Answer::NoDomain };
         let _permit = self.lookups.acquire().await;
         let answer = match tokio::time::timeout(self.budget, self.resolver.lookup(name, kind)).await {
-            Err(_) => Answer::Trouble(Trouble { cause: "timed out".to_owned(), answered: false }),
+            Err(_) => Answer::Trouble(Trouble { cause: "timed out".to_owned(), whose: Whose::Nobodys }),
             Ok(Err(error)) => without_records(&error),
             Ok(Ok(lookup)) => {
                 let records: Vec<T> = lookup.answers().iter().filter_map(|record| pick(&record.data)).collect();
@@ -140,7 +152,7 @@ impl Dns {
                 if records.is_empty() { Answer::NoData } else { Answer::Found(records) }
             }
         };
-        if !matches!(&answer, Answer::Trouble(trouble) if !trouble.answered) {
+        if !matches!(&answer, Answer::Trouble(trouble) if trouble.whose != Whose::Theirs) {
             *self.last_answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         }
         answer
@@ -200,22 +212,32 @@ fn both_families(v4: Answer<Vec<IpAddr>>, v6: Answer<Vec<IpAddr>>) -> Answer<Vec
 
 /// What a failed lookup means.
 fn without_records<T>(error: &NetError) -> Answer<T> {
-    let trouble = |cause: String, answered| Answer::Trouble(Trouble { cause, answered });
+    let trouble = |cause: String, whose| Answer::Trouble(Trouble { cause, whose });
     match error {
         NetError::Dns(DnsError::NoRecordsFound(none)) => match none.response_code {
             ResponseCode::NXDomain => Answer::NoDomain,
             ResponseCode::NoError => Answer::NoData,
-            code => trouble(name_of(code), true),
+            code => trouble(name_of(code), Whose::Theirs),
         },
         NetError::Dns(DnsError::ResponseCode(ResponseCode::NXDomain)) => Answer::NoDomain,
-        NetError::Dns(DnsError::ResponseCode(code)) => trouble(name_of(*code), true),
-        NetError::Dns(error) => trouble(error.to_string(), true),
-        NetError::Truncated => trouble("a truncated answer, and none over TCP".to_owned(), true),
-        NetError::Timeout => trouble("timed out".to_owned(), false),
-        NetError::NoConnections | NetError::Io(_) => trouble("no name server could be reached".to_owned(), false),
+        NetError::Dns(DnsError::ResponseCode(code)) => trouble(name_of(*code), Whose::Theirs),
+        NetError::Dns(error) => trouble(error.to_string(), Whose::Theirs),
+        NetError::Truncated => trouble("a truncated answer, and none over TCP".to_owned(), Whose::Theirs),
+        NetError::Timeout => trouble("timed out".to_owned(), Whose::Nobodys),
+        NetError::Io(error) if !is_out_of_descriptors(error) => {
+            trouble("no name server could be reached".to_owned(), Whose::Nobodys)
+        }
+        // The crate has this for what it could not even open a socket for.
+        NetError::NoConnections | NetError::Io(_) => {
+            trouble("no socket for a question to a name server can be opened".to_owned(), Whose::Ours)
+        }
         // What cannot be read may come from anybody.
-        other => trouble(other.to_string(), false),
+        other => trouble(other.to_string(), Whose::Nobodys),
     }
+}
+
+fn is_out_of_descriptors(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::EMFILE | Errno::ENFILE))
 }
 
 /// As operators know it: `SERVFAIL`, `REFUSED`.
@@ -267,7 +289,7 @@ mod tests {
     #[test]
     fn one_family_with_addresses_is_enough() {
         let found = |text: &str| Answer::Found(vec![text.parse::<IpAddr>().expect("address")]);
-        let trouble = || Answer::Trouble(Trouble { cause: "SERVFAIL".into(), answered: true });
+        let trouble = || Answer::Trouble(Trouble { cause: "SERVFAIL".into(), whose: Whose::Theirs });
         for (v4, v6, both) in [
             (found("192.0.2.1"), trouble(), found("192.0.2.1")),
             (trouble(), found("2001:db8::1"), found("2001:db8::1")),
@@ -276,6 +298,21 @@ mod tests {
             (Answer::NoDomain, Answer::NoDomain, Answer::NoDomain),
         ] {
             assert_eq!(both_families(v4, v6), both);
+        }
+    }
+
+    #[test]
+    fn a_question_that_could_not_be_sent_is_our_own_trouble() {
+        let io = |code: Errno| NetError::from(std::io::Error::from_raw_os_error(code as i32));
+        for (error, whose) in [
+            (NetError::Timeout, Whose::Nobodys),
+            (io(Errno::ECONNREFUSED), Whose::Nobodys),
+            (io(Errno::EMFILE), Whose::Ours),
+            (NetError::NoConnections, Whose::Ours),
+            (NetError::Truncated, Whose::Theirs),
+        ] {
+            let Answer::Trouble(trouble) = without_records::<()>(&error) else { panic!("{error}") };
+            assert_eq!(trouble.whose, whose, "{error}");
         }
     }
 

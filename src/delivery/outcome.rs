@@ -419,7 +419,7 @@ mod tests {
             enhanced,
             cause: "why".into(),
             dns_problem,
-            unanswered: false,
+            trouble: None,
         };
         for (none, defers, outcome, enhanced, counts) in [
             (none("5.1.2", Outcome::Failed, true), true, Outcome::Deferred, "4.1.2", true),

@@ -13,7 +13,7 @@ use crate::mail::{Address, Domain, Outcome};
 
 use super::concurrently;
 use super::config::{Config, Gateway};
-use super::dns::{Answer, Mx, Trouble};
+use super::dns::{Answer, Mx, Trouble, Whose};
 use super::network::Network;
 
 /// Hosts of one next hop that are looked up.
@@ -72,21 +72,21 @@ pub(super) struct NoRoute {
     pub(super) cause: String,
     /// It may be a passing error in the DNS: `maxDnsProblemRetries` turns it into a deferral.
     pub(super) dns_problem: bool,
-    /// No name server said anything.
-    pub(super) unanswered: bool,
+    /// Whose trouble it is, where it is one of the DNS.
+    pub(super) trouble: Option<Whose>,
 }
 
 impl NoRoute {
     fn failed(enhanced: &'static str, cause: String) -> Self {
-        Self { outcome: Outcome::Failed, enhanced, cause, dns_problem: false, unanswered: false }
+        Self { outcome: Outcome::Failed, enhanced, cause, dns_problem: false, trouble: None }
     }
 
     fn dns_problem(enhanced: &'static str, cause: String) -> Self {
         Self { dns_problem: true, ..Self::failed(enhanced, cause) }
     }
 
-    fn deferred(enhanced: &'static str, cause: String, unanswered: bool) -> Self {
-        Self { outcome: Outcome::Deferred, enhanced, cause, dns_problem: false, unanswered }
+    fn deferred(cause: String, whose: Whose) -> Self {
+        Self { outcome: Outcome::Deferred, enhanced: "4.4.3", cause, dns_problem: false, trouble: Some(whose) }
     }
 
     fn loops(cause: String) -> Self {
@@ -146,12 +146,12 @@ async fn gateways(config: &Config, network: &Network) -> Result<Route, NoRoute> 
         gateways.shuffle(&mut rand::rng());
     }
     let answers = concurrently(gateways.iter().map(|gateway| addresses(network, &gateway.host))).await;
-    let (mut targets, mut left_out, mut unanswered) = (Vec::new(), Vec::new(), true);
+    let (mut targets, mut left_out, mut troubles) = (Vec::new(), Vec::new(), Vec::new());
     for (gateway, answer) in gateways.iter().zip(answers) {
         let (name, port) = (gateway_name(config, gateway), config.port_of(gateway));
         match usable(answer) {
             Ok(found) if found.iter().any(|&ip| network.is_own_address((ip, port).into())) => {
-                unanswered = false;
+                troubles.push(Whose::Theirs);
                 left_out.push(format!("{name} is this relay itself"));
             }
             Ok(found) => targets.extend(found.into_iter().map(|ip| Target {
@@ -161,21 +161,27 @@ async fn gateways(config: &Config, network: &Network) -> Result<Route, NoRoute> 
                 preference: 0,
             })),
             Err(trouble) => {
-                unanswered &= !trouble.answered;
+                troubles.push(trouble.whose);
                 left_out.push(format!("{name} cannot be resolved: {}", trouble.cause));
             }
         }
     }
     if targets.is_empty() {
         let cause = format!("no gateway can be used: {}", left_out.join("; "));
-        return Err(NoRoute::deferred("4.4.3", cause, unanswered));
+        return Err(NoRoute::deferred(cause, of_all(&troubles)));
     }
     Ok(Route { targets, left_out })
 }
 
+/// Whose trouble it is that no gateway can be used.
+fn of_all(troubles: &[Whose]) -> Whose {
+    let of = |whose| troubles.contains(&whose).then_some(whose);
+    of(Whose::Ours).or(of(Whose::Theirs)).unwrap_or(Whose::Nobodys)
+}
+
 /// A gateway that the DNS does not know is trouble like any other: the name is ours.
 fn usable(answer: Answer<Vec<IpAddr>>) -> Result<Vec<IpAddr>, Trouble> {
-    let says = |cause: &str| Trouble { cause: cause.to_owned(), answered: true };
+    let says = |cause: &str| Trouble { cause: cause.to_owned(), whose: Whose::Theirs };
     match answer {
         Answer::Found(found) => Ok(found),
         Answer::NoDomain => Err(says("no such host")),
@@ -235,7 +241,7 @@ async fn exchanges(network: &Network, name: &str) -> Result<(Vec<Mx>, bool), NoR
         Answer::NoDomain => Err(NoRoute::dns_problem("5.1.2", format!("the domain {name} does not exist"))),
         Answer::Trouble(trouble) => {
             let cause = format!("looking up the MX records of {name}: {}", trouble.cause);
-            Err(NoRoute::deferred("4.4.3", cause, !trouble.answered))
+            Err(NoRoute::deferred(cause, trouble.whose))
         }
     }
 }
@@ -287,7 +293,7 @@ fn no_address(name: &str, implicit: bool, hosts: &[Resolved]) -> NoRoute {
     for host in hosts {
         if let Answer::Trouble(trouble) = &host.addresses {
             let cause = format!("looking up the addresses of {}: {}", host.host, trouble.cause);
-            return NoRoute::deferred("4.4.3", cause, !trouble.answered);
+            return NoRoute::deferred(cause, trouble.whose);
         }
     }
     if !implicit {
@@ -327,7 +333,7 @@ mod tests {
 
     #[test]
     fn why_there_is_no_address_decides_the_status() {
-        let trouble = || Answer::Trouble(Trouble { cause: "SERVFAIL".into(), answered: true });
+        let trouble = || Answer::Trouble(Trouble { cause: "SERVFAIL".into(), whose: Whose::Theirs });
         for (implicit, hosts, outcome, enhanced, dns_problem) in [
             (false, vec![host("a", Answer::NoDomain), host("b", Answer::NoData)], Outcome::Failed, "5.4.4", false),
             (false, vec![host("a", Answer::NoDomain), host("b", trouble())], Outcome::Deferred, "4.4.3", false),

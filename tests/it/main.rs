@@ -23,4 +23,5 @@ mod sink;
 mod submit;
 mod support;
 mod tls;
+mod uncounted;
 mod zones;

@@ -1,0 +1,200 @@
+//! Passes that end before a packet because of ourselves: they count for no mail, the mail
+//! stays where it was, and the run says what is wrong.
+
+use std::net::SocketAddr;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::support::relay::{Finished, Relay, Setup};
+use crate::support::sink::{Script, SmtpSink, on, reply, script};
+use crate::support::zones::Zones;
+use crate::support::{message, refusing};
+
+/// A relay with mails in `temporary`, and those it works with.
+struct Waiting {
+    relay: Relay,
+    peer: SmtpSink,
+    zones: Zones,
+}
+
+/// Two mails in `temporary`, each after one counted pass of so many.
+fn waiting(limit: u32) -> Waiting {
+    let peer = SmtpSink::start(script![on("RCPT").times(2) => reply("450 4.2.0 later")]);
+    let zones = Zones::start(&format!("one.example A {0}\ntwo.example A {0}", peer.ip()));
+    let relay = Setup::mx(&zones, peer.port()).limit(limit).delivery("bind: 127.0.0.1").build();
+    relay.submit("me@example.org", &["a@one.example"], &message("m0"));
+    relay.submit("me@example.org", &["b@two.example"], &message("m1"));
+    relay.run_spool().expect(75);
+    Waiting { relay, peer, zones }
+}
+
+impl Waiting {
+    /// Nothing of the failures of this machine has touched the mails.
+    fn are_as_before(&self, what: &str) {
+        let mails = self.relay.mails("temporary");
+        assert_eq!((mails.len(), self.relay.size("permanent"), self.relay.size("var/mail/error")), (2, 0, 0), "{what}");
+        assert_eq!(self.peer.connections(), 2, "{what}: those of the first pass");
+        for mail in mails {
+            assert_eq!(mail["passes"], 1, "{what}: {mail}");
+            let shown = self.relay.show("temporary", mail["key"].as_str().expect("a key"));
+            assert_eq!(shown["attributes"]["AT_MOST_EXECUTIONS"], "1", "{what}");
+            assert_eq!(shown["attributes"]["delivery-error-code"], "450", "{what}: that of the last counted pass");
+        }
+    }
+
+    /// As soon as the trouble is over the mails are delivered, by the pass they still have.
+    fn are_delivered_at_last(&self) {
+        assert_eq!(self.relay.sweep().expect(0).counts(), [2, 2, 0, 0, 0, 0]);
+    }
+}
+
+fn is_trouble_of_our_own(finished: &Finished, named: &str) {
+    let [selected, delivered, deferred, failed, promoted, errors] = finished.counts();
+    assert_eq!((delivered, deferred, failed, promoted), (0, 0, 0, 0), "{finished:?}");
+    assert!(selected > 0 && errors > 0, "{finished:?}");
+    assert!(finished.stderr.contains(named), "{finished:?}");
+}
+
+#[test]
+fn a_weekend_with_a_dead_resolver_promotes_nothing() {
+    let waiting = waiting(2);
+    let (alive, dead) = (waiting.zones.address().to_string(), refusing().to_string());
+    waiting.relay.reconfigure(&alive, &dead);
+    waiting.relay.reconfigure("timeout: 1s", "timeout: 50ms");
+    for _ in 0..25 {
+        is_trouble_of_our_own(&waiting.relay.sweep().expect(70), "no name server answers");
+    }
+    waiting.are_as_before("a dead resolver");
+    let attempts = waiting.relay.attempts();
+    let uncounted: Vec<_> = attempts.iter().filter(|attempt| attempt["counted"] == false).collect();
+    assert!(uncounted.len() >= 25, "each is on record: {}", uncounted.len());
+    for attempt in uncounted {
+        let record = &attempt["recipients"][0];
+        assert_eq!((&record["outcome"], &record["stage"]), (&json!("deferred"), &json!("dns")), "{record}");
+    }
+    waiting.relay.reconfigure("timeout: 50ms", "timeout: 1s");
+    waiting.relay.reconfigure(&dead, &alive);
+    waiting.are_delivered_at_last();
+}
+
+#[test]
+fn mail_that_waits_in_the_spool_waits_on_while_the_resolver_is_dead() {
+    let peer = SmtpSink::start(Script::new());
+    let zones = Zones::start(&format!("one.example A {}", peer.ip()));
+    let relay = Setup::mx(&zones, peer.port()).limit(1).build();
+    let (alive, dead) = (zones.address().to_string(), refusing().to_string());
+    relay.reconfigure(&alive, &dead);
+    relay.reconfigure("timeout: 1s", "timeout: 50ms");
+    relay.submit("me@example.org", &["a@one.example"], &message("m"));
+    for _ in 0..3 {
+        is_trouble_of_our_own(&relay.run_spool().expect(70), "no name server answers");
+    }
+    relay.reconfigure("timeout: 50ms", "timeout: 1s");
+    relay.reconfigure(&dead, &alive);
+    assert_eq!(relay.run_spool().expect(0).counts(), [1, 1, 0, 0, 0, 0]);
+}
+
+#[test]
+fn dead_dns_takes_a_bounded_time_and_stops_the_sweep() {
+    let relay = Setup::mx(&Zones::start("one.example SILENT"), 25).build();
+    relay.fill((0..300).map(|n| vec![format!("r@d{}.example", n % 30)]));
+    let finished = relay.run_spool().expect(70);
+    assert!(finished.elapsed < std::time::Duration::from_secs(10), "{finished:?}");
+    assert_eq!((relay.size("temporary"), relay.size("permanent")), (0, 0));
+}
+
+#[test]
+fn a_domain_without_an_answer_is_deferred_while_the_resolver_answers_for_others() {
+    let peer = SmtpSink::start(Script::new());
+    let zones = Zones::start(&format!("good.example A {}\nmute.example SILENT", peer.ip()));
+    let relay = Setup::mx(&zones, peer.port()).build();
+    relay.submit("me@example.org", &["a@good.example", "b@mute.example"], &message("m"));
+    assert_eq!(relay.run_spool().expect(75).counts(), [1, 1, 1, 0, 0, 0]);
+    assert_eq!(relay.mails("temporary")[0]["passes"], 1, "that is the domain's trouble, and counts");
+}
+
+#[test]
+fn an_address_that_cannot_be_bound_counts_for_nobody() {
+    let waiting = waiting(2);
+    waiting.relay.reconfigure("bind: 127.0.0.1", "bind: 192.0.2.1");
+    for _ in 0..4 {
+        is_trouble_of_our_own(&waiting.relay.sweep().expect(70), "192.0.2.1");
+    }
+    waiting.are_as_before("bind refused");
+    waiting.relay.reconfigure("bind: 192.0.2.1", "bind: 127.0.0.1");
+    waiting.are_delivered_at_last();
+}
+
+/// Runs a command through another program, such as one that takes something away from it.
+fn through(prefix: &[&str], relay: &Relay, arguments: &[&str]) -> (Option<i32>, Value, String) {
+    let output = Command::new(prefix[0])
+        .args(&prefix[1..])
+        .arg(env!("CARGO_BIN_EXE_redeliver"))
+        .arg("--config")
+        .arg(relay.configuration())
+        .args(arguments)
+        .current_dir(relay.path())
+        .output()
+        .expect("the program");
+    let text = |octets: &[u8]| String::from_utf8_lossy(octets).into_owned();
+    (output.status.code(), serde_json::from_slice(&output.stdout).unwrap_or_default(), text(&output.stderr))
+}
+
+const SWEEP: [&str; 5] = ["run", "retry-temporary", "--now", "--format", "json"];
+
+/// The store, the runtime and the DNS need descriptors too: with ever more of them the run
+/// gets ever further, and ends in order wherever it ends.
+#[test]
+fn out_of_descriptors_only_what_reached_the_peer_is_counted_and_nothing_is_lost() {
+    let Waiting { relay, peer, zones: _zones } = waiting(50);
+    let mut ends = Vec::new();
+    for limit in 8..64 {
+        let limited = format!("ulimit -n {limit}; exec \"$0\" \"$@\"");
+        let (code, result, errors) = through(&["sh", "-c", &limited], &relay, &SWEEP);
+        ends.push(format!("{limit}: {code:?} {result} {errors}"));
+        assert!(matches!(code, Some(0 | 70 | 73..=75)) && !errors.contains("panicked"), "{}", ends.join("\n"));
+        if relay.size("temporary") == 0 {
+            break;
+        }
+    }
+    let ends = ends.join("\n");
+    let resting = ["temporary", "permanent", "var/mail/error"].map(|repository| relay.size(repository));
+    assert_eq!((resting, peer.transactions().len()), ([0; 3], 2), "with enough of them each is sent, once: {ends}");
+    let attempts = relay.attempts();
+    let (counted, uncounted): (Vec<_>, Vec<_>) = attempts.iter().partition(|attempt| attempt["counted"] == true);
+    assert!(counted.iter().all(|attempt| attempt["recipients"][0]["localAddress"].is_string()), "{counted:#?}");
+    assert!(!uncounted.is_empty(), "some runs could open the store and nothing else: {ends}");
+}
+
+/// In a network of its own, without even a loopback interface, there is no route at all.
+#[test]
+fn without_any_route_nothing_is_counted() {
+    let isolated = ["unshare", "--map-root-user", "--net"];
+    let allowed = Command::new(isolated[0]).args(&isolated[1..]).arg("true").status();
+    if !allowed.is_ok_and(|status| status.success()) {
+        // This machine lets nobody make a network: then the scenario cannot be had on it.
+        return;
+    }
+    let peer = SmtpSink::start(script![on("RCPT").times(1) => reply("450 4.2.0 later")]);
+    let relay = Setup::gateway(peer.address()).limit(2).build();
+    relay.submit("me@example.org", &["a@example.net"], &message("m"));
+    relay.run_spool().expect(75);
+    for _ in 0..3 {
+        let (code, result, errors) = through(&isolated, &relay, &SWEEP);
+        assert_eq!((code, &result["errors"], &result["deferred"]), (Some(70), &json!(1), &json!(0)), "{errors}");
+        assert!(errors.contains("route"), "{errors}");
+    }
+    let mail = relay.show_only("temporary");
+    assert_eq!((&mail["passes"], &mail["attributes"]["AT_MOST_EXECUTIONS"]), (&json!(1), &json!("1")));
+    assert_eq!(relay.sweep().expect(0).counts(), [1, 1, 0, 0, 0, 0]);
+}
+
+#[test]
+fn a_host_without_a_route_is_its_own_trouble_where_others_have_one() {
+    let unreachable: SocketAddr = "[2001:db8::1]:25".parse().expect("an address");
+    let peer = SmtpSink::start(Script::new());
+    let relay = Setup::gateway(format!("{unreachable}, {}", peer.address())).delivery("connectiontimeout: 1s").build();
+    relay.submit("me@example.org", &["a@example.net"], &message("m"));
+    assert_eq!(relay.run_spool().expect(0).counts(), [1, 1, 0, 0, 0, 0], "the next one is tried");
+}
