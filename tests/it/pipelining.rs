@@ -159,7 +159,7 @@ fn every_combination_of_refusals_in_one_session_gives_each_recipient_its_own_rep
 
 #[test]
 fn data_refused_for_want_of_a_recipient_changes_no_outcome() {
-    for refusal in ["503 5.5.1 no", "554 5.5.1 no valid recipients", "451 4.3.0 no", "550 no", "503 5.5.1 no\n503 no"] {
+    for refusal in ["503 5.5.1 no\n503 no", "554 5.5.1 no valid recipients", "451 4.3.0 no"] {
         let refusal = refusal.replace("503 5.5.1 no\n", "503-5.5.1 no\n");
         expect_all_matched(&refusal, &["PIPELINING"], |script| script.on("DATA", refusal.as_str()));
     }
@@ -167,14 +167,12 @@ fn data_refused_for_want_of_a_recipient_changes_no_outcome() {
 
 #[test]
 fn a_lone_dot_changes_no_outcome_whatever_is_said_to_it() {
-    let replies: [(&str, Then); 8] = [
+    let replies: [(&str, Then); 6] = [
         ("250", reply("250 2.0.0 taken, by nobody")),
         ("451", reply("451 4.5.0 what")),
-        ("503", reply("503 5.5.1 what")),
         ("554", reply("554 5.5.1 no valid recipients")),
         ("421", reply("421 4.3.2 bye").then(close())),
         ("closed", close()),
-        ("reset", reset()),
         ("garbage", raw("\u{1}banana\r\n")),
     ];
     for (what, then) in replies {
