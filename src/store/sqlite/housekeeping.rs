@@ -101,10 +101,18 @@ pub(super) fn tidy(connection: &Connection) -> Result<bool> {
         return Ok(true);
     }
     if free_pages(connection)? > PAGES_KEPT {
-        connection.execute_batch(&format!("PRAGMA incremental_vacuum({PAGES_AT_ONCE})"))?;
+        give_back_pages(connection)?;
         return Ok(true);
     }
     Ok(false)
+}
+
+/// The pragma gives back one page for each row that is asked of it.
+fn give_back_pages(connection: &Connection) -> Result<()> {
+    let mut statement = connection.prepare(&format!("PRAGMA incremental_vacuum({PAGES_AT_ONCE})"))?;
+    let mut pages = statement.query([])?;
+    while pages.next()?.is_some() {}
+    Ok(())
 }
 
 /// A message that no mail has and nobody is writing.

@@ -13,8 +13,11 @@ use super::super::{Error, Result, Trouble};
 const APPLICATION_ID: i32 = 0x7265_646c;
 
 /// Append-only: the n-th brings a database from version n to n + 1.
-const MIGRATIONS: &[&str] =
-    &[include_str!("../migrations/0001_initial.sql"), include_str!("../migrations/0002_reported.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../migrations/0001_initial.sql"),
+    include_str!("../migrations/0002_reported.sql"),
+    include_str!("../migrations/0003_mail_message.sql"),
+];
 
 /// How long a writer waits for another process's commit.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);

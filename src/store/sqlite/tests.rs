@@ -44,6 +44,50 @@ fn a_claim_reads_only_what_may_be_due() {
 }
 
 #[test]
+fn what_goes_is_looked_for_by_an_index_where_others_may_refer_to_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let connection = open::open(&directory.path().join("t.db")).expect("opens");
+    let rows = |query: &str| -> Vec<(String, String)> {
+        let mut statement = connection.prepare(query).expect("valid");
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).expect("read");
+        rows.map(|row| row.expect("a row")).collect()
+    };
+    // What refers to repositories does not matter: none of them ever goes.
+    let references = "SELECT child.name, key.\"from\" FROM sqlite_schema child, pragma_foreign_key_list(child.name) key \
+         WHERE child.type = 'table' AND key.\"table\" <> 'repository'";
+    let indexed = "SELECT child.name, part.name FROM sqlite_schema child, pragma_index_list(child.name) one, \
+         pragma_index_info(one.name) part WHERE child.type = 'table' AND part.seqno = 0 AND NOT one.partial \
+         UNION SELECT child.name, part.name FROM sqlite_schema child, pragma_table_info(child.name) part \
+         WHERE child.type = 'table' AND part.pk = 1";
+    let (references, indexed) = (rows(references), rows(indexed));
+    assert!(references.len() >= 4, "{references:?}");
+    for reference in references {
+        assert!(indexed.contains(&reference), "{reference:?} has no index");
+    }
+}
+
+#[tokio::test]
+async fn room_is_given_back_in_few_steps() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = open_at(directory.path());
+    let now = DateTime::from_timestamp(1_700_000_000, 0).expect("in range");
+    for n in 0..100 {
+        store.insert(mail(&format!("K{n}"), 256 * 1024), now).await.expect("inserted");
+    }
+    for n in 0..100 {
+        let key = MailKey::parse(&format!("K{n}")).expect("a key");
+        store.remove(&Place::Spool, &key, now).await.expect("removed");
+    }
+    let mut steps = 0;
+    while store.tidy().await.expect("tidied") {
+        steps += 1;
+    }
+    store.close(now).await.expect("closed");
+    let size = directory.path().join("t.db").metadata().expect("there").len();
+    assert!(size < 10 << 20 && steps < 20, "{size} octets after {steps} steps");
+}
+
+#[test]
 fn what_is_no_store_of_ours_is_refused_untouched() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = |name: &str| directory.path().join(name);
