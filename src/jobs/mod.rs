@@ -15,4 +15,4 @@ pub use config::{Config, Known, Mailing, Reprocess};
 pub use housekeeping::housekeep;
 pub use in_hand::InHand;
 pub use runner::{Order, Runner};
-pub use sweep::{Progress, Sweep, Sweeper, Swept};
+pub use sweep::{Progress, Swept};

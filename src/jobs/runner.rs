@@ -1,12 +1,17 @@
 //! One run of a job, whatever its kind.
 
+use std::any::Any;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 
 use tracing::info;
 
 use super::config::{Config, Reprocess};
-use super::sweep::{Progress, Sweep, Sweeper, Swept};
+use super::sweep::{Progress, Sweep, Swept};
 use super::{backup, export, purge, report};
 use crate::clock::Clock;
 use crate::delivery::Stop;
@@ -39,35 +44,34 @@ pub struct Order<'a> {
 }
 
 impl Runner<'_> {
-    /// Runs `config` once and records the run.
+    /// Runs `config` once and records the run, also where it panics: a run that stayed open
+    /// on record would keep its mails from every later run.
     ///
     /// # Errors
-    /// Where the store fails the run.
+    /// Where the store cannot begin, carry out or end the run.
     pub async fn run(&self, order: Order<'_>, config: &Config) -> Result<Swept, Error> {
-        match config {
-            Config::Spool => self.sweep(&spool(order), order).await,
-            Config::Reprocess(reprocess) => self.sweep(&reprocessing(order, reprocess), order).await,
-            other => self.work_recorded(order, other).await,
-        }
-    }
-
-    async fn sweep(&self, sweep: &Sweep, order: Order<'_>) -> Result<Swept, Error> {
-        let Self { store, spool, clock, stop, progress } = *self;
-        Sweeper { store, spool, clock, stop, progress }.sweep(sweep, order.trigger).await
-    }
-
-    /// A run of a job that attempts nothing.
-    async fn work_recorded(&self, order: Order<'_>, config: &Config) -> Result<Swept, Error> {
         let (run, upto) = self.store.start_run(order.job, order.trigger, self.clock.now()).await?;
         let mut swept = Swept::default();
-        let outcome = self.work(order, config, upto, &mut swept).await;
-        finish(self.store, self.clock, run, order.job, &outcome, &swept).await?;
+        let outcome = caught(self.work(order, config, run, upto, &mut swept)).await.unwrap_or_else(|panic| {
+            swept.trouble = Some(format!("the run panicked, a fault of redeliver: {panic}"));
+            Ok(())
+        });
+        self.finish(run, order.job, &outcome, &swept).await?;
         outcome?;
         Ok(swept)
     }
 
-    async fn work(&self, order: Order<'_>, config: &Config, upto: Seq, swept: &mut Swept) -> Result<(), Error> {
+    async fn work(
+        &self,
+        order: Order<'_>,
+        config: &Config,
+        run: RunId,
+        upto: Seq,
+        swept: &mut Swept,
+    ) -> Result<(), Error> {
         match config {
+            Config::Spool => self.sweep(&spool(order), run, upto, swept).await,
+            Config::Reprocess(reprocess) => self.sweep(&reprocessing(order, reprocess), run, upto, swept).await,
             Config::Purge { repository, older_than, .. } => {
                 purge::run(self, repository, *older_than, upto, swept).await
             }
@@ -76,9 +80,28 @@ impl Runner<'_> {
             Config::Report { repository, mailing } => {
                 report::run(self, order, repository, mailing.as_ref(), upto, swept).await
             }
-            // These are sweeps.
-            Config::Spool | Config::Reprocess(_) => Ok(()),
         }
+    }
+
+    /// Ends the record of a run, and says in the log how it went.
+    async fn finish(&self, run: RunId, job: &str, outcome: &Result<(), Error>, swept: &Swept) -> Result<(), Error> {
+        let failure = outcome.as_ref().err().map(ToString::to_string).or_else(|| swept.trouble.clone());
+        let counts = swept.counts;
+        self.store.finish_run(run, counts, failure.as_deref(), self.clock.now()).await?;
+        info!(
+            job,
+            run = run.0,
+            selected = counts.selected,
+            delivered = counts.delivered,
+            deferred = counts.deferred,
+            failed = counts.failed,
+            promoted = counts.promoted,
+            errors = counts.errors,
+            left = swept.left,
+            failure,
+            "run finished"
+        );
+        Ok(())
     }
 
     /// Whether the run is to end early.
@@ -94,32 +117,20 @@ impl Runner<'_> {
     }
 }
 
-/// Ends the record of a run, and says in the log how it went.
-pub(super) async fn finish(
-    store: &dyn Store,
-    clock: &Clock,
-    run: RunId,
-    job: &str,
-    outcome: &Result<(), Error>,
-    swept: &Swept,
-) -> Result<(), Error> {
-    let failure = outcome.as_ref().err().map(ToString::to_string).or_else(|| swept.trouble.clone());
-    let counts = swept.counts;
-    store.finish_run(run, counts, failure.as_deref(), clock.now()).await?;
-    info!(
-        job,
-        run = run.0,
-        selected = counts.selected,
-        delivered = counts.delivered,
-        deferred = counts.deferred,
-        failed = counts.failed,
-        promoted = counts.promoted,
-        errors = counts.errors,
-        left = swept.left,
-        failure,
-        "run finished"
-    );
-    Ok(())
+/// Does `work`; what it panicked with, where it did.
+async fn caught<T>(work: impl Future<Output = T>) -> Result<T, String> {
+    let mut work = pin!(work);
+    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
+        Ok(Poll::Pending) => Poll::Pending,
+        Ok(Poll::Ready(value)) => Poll::Ready(Ok(value)),
+        Err(panic) => Poll::Ready(Err(words_of(panic.as_ref()))),
+    })
+    .await
+}
+
+fn words_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
 }
 
 fn spool(order: Order<'_>) -> Sweep {
@@ -133,5 +144,20 @@ fn reprocessing(order: Order<'_>, config: &Reprocess) -> Sweep {
         processor: Some(config.processor.clone()),
         limit: config.limit.and_then(|limit| usize::try_from(limit).ok()),
         spacing: if order.all_due { Vec::new() } else { config.spacing.clone() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_an_answer() {
+        let panics = async {
+            tokio::task::yield_now().await;
+            panic!("seven {}", 7);
+        };
+        assert_eq!(caught::<()>(panics).await, Err("seven 7".to_owned()));
+        assert_eq!(caught(async { 3 }).await, Ok(3));
     }
 }

@@ -1,38 +1,30 @@
 //! One run over the due mails of a place: each once through its processor.
 
-use std::any::Any;
-use std::future::poll_fn;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::Poll;
 use std::time::Duration;
 
 use tracing::error;
 
 use super::in_hand::InHand;
-use super::runner;
-use crate::clock::Clock;
-use crate::delivery::Stop;
+use super::runner::Runner;
 use crate::mail::attribute;
 use crate::pipeline::Verdict;
-use crate::spool::{Passed, Spool};
-use crate::store::{Claimed, Counts, Error, Place, RunId, Seq, Store, Wanted};
+use crate::spool::Passed;
+use crate::store::{Claimed, Counts, Error, Place, RunId, Seq, Wanted};
 
 /// What a sweep takes, and where to.
 #[derive(Debug, Clone)]
-pub struct Sweep {
+pub(super) struct Sweep {
     /// The job's name, for the record.
-    pub job: String,
+    pub(super) job: String,
     /// From where.
-    pub from: Place,
+    pub(super) from: Place,
     /// The processor for mails taken out of a repository; those of the spool have theirs.
-    pub processor: Option<String>,
+    pub(super) processor: Option<String>,
     /// Mails at most.
-    pub limit: Option<usize>,
+    pub(super) limit: Option<usize>,
     /// See [`Wanted::spacing`]; empty where every mail is due.
-    pub spacing: Vec<Duration>,
+    pub(super) spacing: Vec<Duration>,
 }
 
 /// How far a run has come; shared with who shows it.
@@ -55,39 +47,12 @@ pub struct Swept {
     pub trouble: Option<String>,
 }
 
-/// What a sweep works with.
-pub struct Sweeper<'a> {
-    /// Where mail rests.
-    pub store: &'a dyn Store,
-    /// The loop.
-    pub spool: &'a Arc<Spool>,
-    /// The time.
-    pub clock: &'a Clock,
-    /// Ends the sweep early.
-    pub stop: &'a Stop,
-    /// Is kept up to date.
-    pub progress: &'a Progress,
-}
-
-impl Sweeper<'_> {
-    /// Sweeps, and records the run with its cause `trigger`.
+impl Runner<'_> {
+    /// Sweeps, as run `run`, what had come to rest by `upto`.
     ///
     /// # Errors
-    /// Where the store cannot begin, claim for, or end the run; what was in hand has been
-    /// settled all the same.
-    pub async fn sweep(&self, sweep: &Sweep, trigger: &str) -> Result<Swept, Error> {
-        let (run, upto) = self.store.start_run(&sweep.job, trigger, self.clock.now()).await?;
-        let mut swept = Swept::default();
-        let outcome = caught(self.work(sweep, run, upto, &mut swept)).await.unwrap_or_else(|panic| {
-            swept.trouble = Some(format!("the run panicked, a fault of redeliver: {panic}"));
-            Ok(())
-        });
-        runner::finish(self.store, self.clock, run, &sweep.job, &outcome, &swept).await?;
-        outcome?;
-        Ok(swept)
-    }
-
-    async fn work(&self, sweep: &Sweep, run: RunId, upto: Seq, swept: &mut Swept) -> Result<(), Error> {
+    /// Where the store cannot claim; what was in hand has been settled all the same.
+    pub(super) async fn sweep(&self, sweep: &Sweep, run: RunId, upto: Seq, swept: &mut Swept) -> Result<(), Error> {
         let spacing = sweep.spacing.clone();
         let mut wanted = Wanted { from: sweep.from.clone(), run: Some(run), upto, spacing, limit: 1, suspects: true };
         self.suspects(sweep, &wanted, swept).await?;
@@ -203,23 +168,6 @@ impl Sweeper<'_> {
     }
 }
 
-/// Does `work`; what it panicked with, where it did. A run that is going keeps its mails
-/// from other runs, so that it must be ended on record whatever happens.
-async fn caught<T>(work: impl Future<Output = T>) -> Result<T, String> {
-    let mut work = pin!(work);
-    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
-        Ok(Poll::Pending) => Poll::Pending,
-        Ok(Poll::Ready(value)) => Poll::Ready(Ok(value)),
-        Err(panic) => Poll::Ready(Err(words_of(panic.as_ref()))),
-    })
-    .await
-}
-
-fn words_of(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
-}
-
 /// Mails that the limit still allows.
 fn room(sweep: &Sweep, swept: &Swept) -> usize {
     let taken = usize::try_from(swept.counts.selected).unwrap_or(usize::MAX);
@@ -233,19 +181,4 @@ fn taken(mut claimed: Claimed, sweep: &Sweep) -> Claimed {
         claimed.mail.attributes.increment(attribute::REPROCESSING);
     }
     claimed
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_panic_is_an_answer() {
-        let panics = async {
-            tokio::task::yield_now().await;
-            panic!("seven {}", 7);
-        };
-        assert_eq!(caught::<()>(panics).await, Err("seven 7".to_owned()));
-        assert_eq!(caught(async { 3 }).await, Ok(3));
-    }
 }
