@@ -2,7 +2,6 @@
 //! but where the record says so.
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
@@ -12,7 +11,7 @@ use serde_json::Value;
 use crate::support::relay::{Relay, Running, Setup};
 use crate::support::sink::{Script, SmtpSink, close, on, reply, script, stall, wait};
 use crate::support::zones::Zones;
-use crate::support::{fresh_loopback, message};
+use crate::support::{message, never_accepting};
 
 const RUN_SPOOL: [&str; 4] = ["run", "spool", "--format", "json"];
 
@@ -55,20 +54,6 @@ fn killed_before_the_attempt_is_begun_costs_the_mail_nothing() {
     assert_eq!(relay.run_spool().expect(0).counts(), [1, 1, 0, 0, 0, 0]);
     assert_eq!(states(&relay), ["settled true"], "the limit of one attempt had room for it");
     assert_eq!(peer.copies_of("you@example.net", "<m@"), 1);
-}
-
-/// A listener whose queue is full: whoever connects waits for an answer that never comes.
-fn never_accepting() -> (SocketAddr, TcpListener, Vec<TcpStream>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().expect("a runtime");
-    let listener = runtime.block_on(async {
-        let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
-        socket.bind((fresh_loopback(), 0).into()).expect("a free port");
-        socket.listen(1).expect("listening").into_std().expect("a listener")
-    });
-    let address = listener.local_addr().expect("bound");
-    let patience = Duration::from_millis(200);
-    let waiting = std::iter::from_fn(|| TcpStream::connect_timeout(&address, patience).ok()).collect();
-    (address, listener, waiting)
 }
 
 #[test]

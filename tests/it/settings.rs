@@ -1,14 +1,13 @@
 //! Settings of RemoteDelivery that change how an attempt is made: names, addresses, order of
 //! the gateways, time-outs, all or nobody.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::support::relay::{Relay, Setup};
 use crate::support::sink::{Script, SmtpSink, close, on, reply, script, stall, wait};
-use crate::support::{fresh_loopback, message};
+use crate::support::{fresh_loopback, message, never_accepting};
 
 fn one_mail(relay: &Relay, recipients: &[&str]) {
     relay.submit("me@example.org", recipients, &message("m"));
@@ -85,20 +84,6 @@ fn the_next_gateway_takes_over_within_the_pass() {
         assert_eq!(peers[1].transactions().len(), usize::from(over), "{what}");
         assert_eq!(relay.attempts().len(), 1, "{what}: one attempt");
     }
-}
-
-/// A listener whose queue is full: whoever connects waits for an answer that never comes.
-fn never_accepting() -> (SocketAddr, TcpListener, Vec<TcpStream>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().expect("a runtime");
-    let listener = runtime.block_on(async {
-        let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
-        socket.bind((fresh_loopback(), 0).into()).expect("a free port");
-        socket.listen(1).expect("listening").into_std().expect("a listener")
-    });
-    let address = listener.local_addr().expect("bound");
-    let patience = Duration::from_millis(200);
-    let waiting = std::iter::from_fn(|| TcpStream::connect_timeout(&address, patience).ok()).collect();
-    (address, listener, waiting)
 }
 
 #[test]
