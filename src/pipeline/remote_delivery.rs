@@ -103,7 +103,7 @@ impl RemoteDelivery {
         match outcome {
             Outcome::Delivered => Step::End(Ended::new(part, End::Delivered)),
             Outcome::Deferred | Outcome::Failed => {
-                if outcome == Outcome::Deferred && recorded.iter().any(no_such_domain) {
+                if recorded.iter().any(delivery::is_dns_problem) {
                     part.mail.attributes.increment(attribute::DNS_PROBLEMS);
                 }
                 Step::Go(part, self.bounce_processor.clone())
@@ -116,12 +116,6 @@ impl RemoteDelivery {
 fn unreported(recipient: &Address, pass: &Pass<'_>) -> Recorded {
     let cause = "the attempt ended without an outcome for this recipient".to_owned();
     Recorded::without_contact(recipient.clone(), Outcome::Deferred, Stage::Dns, cause, pass.now)
-}
-
-/// NXDOMAIN or no address at all (RFC 3463 x.1.2, x.4.4), which `maxDnsProblemRetries` counts.
-fn no_such_domain(recorded: &Recorded) -> bool {
-    let status = recorded.enhanced.as_deref().unwrap_or_default();
-    recorded.stage == Stage::Dns && recorded.code.is_none() && (status.ends_with(".1.2") || status.ends_with(".4.4"))
 }
 
 fn request(part: &Part, pass: &Pass<'_>) -> Request {

@@ -96,12 +96,11 @@ impl<'a> Pass<'a> {
     }
 
     async fn open_attempt(&self, attributes: &Attributes) -> Result<AttemptId, Error> {
-        let already = {
+        let (already, merged) = {
             let mut state = self.state();
             merge(&mut state.attributes, attributes);
-            state.attempt
+            (state.attempt, state.attributes.clone())
         };
-        let merged = self.state().attributes.clone();
         let (store, now) = (&self.spool.store, self.spool.clock.now());
         match already {
             Some(attempt) => store.note_attributes(&self.claim, &merged).await.map(|()| attempt),
