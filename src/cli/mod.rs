@@ -163,7 +163,7 @@ fn check(option: Option<PathBuf>) -> Result<Exit, Failure> {
 
 /// What a mail can expect of a job.
 fn sweep_line(sweep: &Sweep) -> String {
-    let attempts = sweep.attempts.map_or("without limit".to_owned(), |n| table::count(n.into(), "attempt"));
+    let attempts = sweep.attempts.map_or("without limit".to_owned(), |n| table::count(n.into(), "time"));
     let covers =
         sweep.covers.map_or(String::new(), |covers| format!(" over {:.1} days", covers.as_secs_f64() / 86_400.0));
     format!("job {}: a deferred mail is tried {attempts}{covers}", sweep.job)

@@ -171,16 +171,21 @@ fn retire(leaving: TaskTracker) -> slots::Retire<Session> {
     })
 }
 
-/// One line per recipient and outcome.
+/// One line per recipient and outcome, to be understood without its neighbours.
 fn log(key: &MailKey, recorded: &Recorded) {
     let said = recorded.reply.as_deref().or(recorded.cause.as_deref()).unwrap_or_default();
+    let peer = recorded.address.as_ref().zip(recorded.port).map(|(address, port)| format!("{address}:{port}"));
     tracing::info!(
         mail.id = %key,
         recipient = %recorded.recipient,
-        next_hop = recorded.next_hop.as_deref().unwrap_or_default(),
+        next_hop = recorded.next_hop,
+        host = recorded.host,
+        peer,
         status = %recorded.outcome,
+        stage = %recorded.stage,
         code = recorded.code,
-        duration_ms = recorded.duration * 1000.0,
+        enhanced = recorded.enhanced,
+        duration_ms = (recorded.duration * 1000.0).round(),
         "{} to {}: {}", recorded.outcome, recorded.recipient, printable(said)
     );
 }

@@ -65,6 +65,28 @@ fn every_recipient_is_counted_by_where_it_ended_and_the_worst_gives_the_exit_cod
 }
 
 #[test]
+fn each_outcome_is_one_line_of_log_that_is_readable_alone() {
+    let peer = SmtpSink::start(script!["RCPT TO:<a@" => "451 4.2.0 \x1b[2Jlater", "RCPT TO:<b@" => "550 5.1.1 no"]);
+    let relay = Setup::gateway(peer.address()).build();
+    relay.submit("me@example.org", &["a@example.net", "b@example.net", "c@example.net"], &message("m"));
+
+    let finished = relay.command(&["--verbose", "run", "spool"]).expect(69);
+
+    for (recipient, outcome) in [
+        ("a", "status=deferred stage=rcpt code=451 enhanced=\"4.2.0\""),
+        ("b", "status=failed stage=rcpt code=550 enhanced=\"5.1.1\""),
+        ("c", "status=delivered stage=end-of-data code=250"),
+    ] {
+        let to = format!("recipient={recipient}@example.net ");
+        let lines: Vec<_> = finished.stderr.lines().filter(|line| line.contains(&to)).collect();
+        let [line] = lines[..] else { panic!("not one line for {recipient}: {}", finished.stderr) };
+        assert!(line.contains(outcome) && line.contains("mail.id="), "{line}");
+        assert!(line.contains(&format!("peer=\"{}\"", peer.address())), "{line}");
+    }
+    assert!(!finished.stderr.contains('\x1b'), "{}", finished.stderr);
+}
+
+#[test]
 fn a_run_with_nothing_to_do_exits_with_0() {
     let relay = Setup::gateway(refusing()).build();
     assert_eq!(relay.run_spool().expect(0).counts(), [0; 6]);
