@@ -188,7 +188,7 @@ fn the_strategy_of_the_documentation_is_taken_as_it_is() {
         assert!(ended.stdout.lines().any(|one| one == line), "{line}\n{}", ended.stdout);
     }
     let told = relay.command(&["check"]).expect(0).stdout;
-    assert!(told.contains("job retry-temporary: a deferred mail is tried 5 attempts"), "{told}");
+    assert!(told.contains("job retry-temporary: a deferred mail is tried 5 times"), "{told}");
 }
 
 #[test]
@@ -210,7 +210,7 @@ fn what_james_ships_is_taken_as_far_as_it_goes_and_the_rest_is_said() {
         assert!(ended.stdout.lines().any(|one| one == line), "{line}\n{}", ended.stdout);
     }
     let told = relay.command(&["check"]).expect(0).stdout;
-    assert!(told.contains("job retry-temporary: a deferred mail is tried 4 attempts"), "{told}");
+    assert!(told.contains("job retry-temporary: a deferred mail is tried 4 times"), "{told}");
 }
 
 #[test]
