@@ -186,7 +186,6 @@ fn once_a_recipient_was_accepted_the_end_of_a_reused_session_is_an_outcome() {
 }
 
 #[test]
-#[ignore = "depends on which of two mails goes first under load"]
 fn a_recipient_refused_for_good_before_a_reused_session_ended_stays_failed() {
     for pipelining in [&["PIPELINING"][..], &[]] {
         let rules = script![
