@@ -54,10 +54,8 @@ fn picture(outgoing: &str, explanation: &Explanation) -> String {
     ];
     for host in &explanation.hosts {
         let down = host.down.as_ref().map_or(String::new(), |why| format!(", down: {why}"));
-        lines.push((
-            "host",
-            format!("{} ({}:{}), preference {}{down}", host.host, host.address, host.port, host.preference),
-        ));
+        let preference = host.preference.map_or(String::new(), |preference| format!(", preference {preference}"));
+        lines.push(("host", format!("{} ({}:{}){preference}{down}", host.host, host.address, host.port)));
     }
     lines.extend(explanation.left_out.iter().map(|reason| ("left out", reason.clone())));
     if let Some(outcome) = explanation.outcome {

@@ -56,8 +56,8 @@ pub enum RoutedBy {
 pub struct ExplainedHost {
     /// The MX host or gateway by name.
     pub host: String,
-    /// Of the MX record; 0 where there is none.
-    pub preference: u16,
+    /// Of the MX record, 0 of the implicit one; none of a gateway or a literal.
+    pub preference: Option<u16>,
     /// Its IP address.
     pub address: String,
     /// Its port.

@@ -161,7 +161,7 @@ mod tests {
             next_hop: "x.example".into(),
             host: format!("mx{last}"),
             address: ([192, 0, 2, last], 25).into(),
-            preference: 0,
+            preference: None,
         }
     }
 

@@ -338,7 +338,7 @@ mod tests {
             next_hop: "x.example".into(),
             host: "mx.example".into(),
             address: ([192, 0, 2, 1], 25).into(),
-            preference: 0,
+            preference: None,
         };
         let recipient = Address::parse("a@x.example").expect("an address");
         for (step, broken, means, cause) in [

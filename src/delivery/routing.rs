@@ -51,8 +51,8 @@ pub(super) struct Target {
     pub(super) host: String,
     /// Its address and port.
     pub(super) address: SocketAddr,
-    /// Of the MX record; 0 where there is none.
-    pub(super) preference: u16,
+    /// Of the MX record, 0 of the implicit one; none of a gateway or a literal.
+    pub(super) preference: Option<u16>,
 }
 
 impl std::fmt::Display for Target {
@@ -158,7 +158,7 @@ async fn gateways(config: &Config, network: &Network) -> Result<Route, NoRoute> 
                 next_hop: name.clone(),
                 host: gateway.host.clone(),
                 address: (ip, port).into(),
-                preference: 0,
+                preference: None,
             })),
             Err(trouble) => {
                 troubles.push(trouble.whose);
@@ -226,7 +226,7 @@ fn address_literal(network: &Network, name: &str, address: SocketAddr) -> Result
         return Err(NoRoute::loops(format!("{name} is this relay itself")));
     }
     let host = address.ip().to_string();
-    let target = Target { next_hop: name.to_owned(), host, address, preference: 0 };
+    let target = Target { next_hop: name.to_owned(), host, address, preference: None };
     Ok(Route { targets: vec![target], left_out: Vec::new() })
 }
 
@@ -280,7 +280,7 @@ fn targets(name: &str, port: u16, hosts: &[Resolved]) -> Option<Route> {
                 next_hop: name.to_owned(),
                 host: host.host.clone(),
                 address: (ip, port).into(),
-                preference: host.preference,
+                preference: Some(host.preference),
             })),
             Err(trouble) => left_out.push(format!("{}: {}", host.host, trouble.cause)),
         }

@@ -95,15 +95,21 @@ fn literals_and_gateways_are_told_for_what_they_are() {
     let (first, second, zones) = world();
     let relay = Setup::mx(&zones, first.port()).build();
     let literal = explained(&relay, &format!("you@[{}]", first.ip()));
-    assert_eq!((&literal["routedBy"], hosts(&literal).len()), (&json!("literal"), 1));
-    assert_eq!(explained(&relay, "you@implicit.example")["hosts"][0]["host"], "implicit.example");
+    assert_eq!(literal["routedBy"], "literal");
+    assert_eq!(hosts(&literal), [format!("{0} null {0} {1}", first.ip(), first.port())], "no MX, no preference");
+    let implicit = explained(&relay, "you@implicit.example");
+    assert_eq!(hosts(&implicit), [format!("implicit.example 0 {} {}", first.ip(), first.port())], "the implicit MX");
 
     let relay = Setup::gateway(format!("{}, {}", first.address(), second.address()))
         .delivery("gatewayUsername: relay")
         .delivery("gatewayPassword: secret")
         .build();
     let gateways = explained(&relay, "you@whatever.example");
-    assert_eq!((&gateways["routedBy"], hosts(&gateways).len()), (&json!("gateway"), 2));
+    assert_eq!(gateways["routedBy"], "gateway");
+    let host = |peer: &SmtpSink| format!("{0} null {0} {1}", peer.ip(), peer.port());
+    assert_eq!(hosts(&gateways), [host(&first), host(&second)]);
+    let text = relay.command(&["explain", "you@whatever.example"]).expect(0).stdout;
+    assert!(text.contains(&format!("({})\n", first.address())), "{text}");
     assert_eq!(gateways["auth"], "as \"relay\", over TLS only");
     assert!(!gateways.to_string().contains("secret"), "{gateways}");
     assert_eq!((first.connections(), second.connections()), (0, 0));
