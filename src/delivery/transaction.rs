@@ -191,8 +191,9 @@ impl Transaction<'_> {
         self.look_for_shift(commands.len()).map_or(Ok(()), Err)
     }
 
-    /// One reply too many or one that makes no sense may mean that each answers another
-    /// command than the one it seems to.
+    /// One reply too many, or one that cannot answer its command, may mean that each answers
+    /// another command than the one it seems to. What is no reply at all says nothing of
+    /// those before it.
     fn look_for_shift(&self, commands: usize) -> Option<Finding> {
         let step = match self.ahead.len() {
             1 => Step::Mail,
@@ -200,7 +201,9 @@ impl Transaction<'_> {
             _ => Step::Rcpt,
         };
         match self.ahead.back() {
-            Some(Err(broken @ Broken::NotSmtp(_))) => Some(Finding::at(step, Err(broken.clone()))),
+            Some(Err(broken @ Broken::NotSmtp(NotSmtp::OutOfPlace(_) | NotSmtp::Surplus))) => {
+                Some(Finding::at(step, Err(broken.clone())))
+            }
             // Behind 354 a reply is one to the content, which the peer does not want to hear.
             Some(Ok(reply)) if reply.class() != 3 && self.session.wire.has_surplus() => {
                 Some(Finding::at(step, Err(Broken::NotSmtp(NotSmtp::Surplus))))

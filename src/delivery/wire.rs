@@ -30,6 +30,9 @@ use super::limits::{Deadlines, Limits};
 use super::outcome;
 use super::step::{Broken, Step};
 
+/// Characters kept for the record of what is no reply.
+const MAX_SHOWN: usize = 2000;
+
 /// The peer's end, before and after STARTTLS.
 enum Stream {
     Plain(TcpStream),
@@ -176,9 +179,9 @@ impl Wire {
         let mut state = self.state();
         let _ = state.poll_fill(&mut Context::from_waker(Waker::noop()));
         if state.incoming.first().is_some_and(u8::is_ascii_digit) {
-            state.break_off(Broken::NotSmtp(NotSmtp::Surplus));
+            state.refuse(Broken::NotSmtp(NotSmtp::Surplus));
         } else if !state.incoming.is_empty() {
-            state.break_off(Broken::Handshake("the peer does not speak TLS".to_owned()));
+            state.refuse(Broken::Handshake("the peer does not speak TLS".to_owned()));
         }
         match &state.broken {
             None => {}
@@ -245,9 +248,32 @@ impl State {
 
     fn break_off(&mut self, broken: Broken) {
         if self.broken.is_none() {
+            // A whole line may still turn out to be the reply.
+            if !matches!(ReplyReader::line_length(&self.incoming), Ok(Some(_))) {
+                self.show_unread();
+            }
             self.log(Side::Client, format!("[{broken}]"));
             self.broken = Some(broken);
         }
+    }
+
+    /// Breaks off for what the peer said, which is shown and not looked at any further.
+    fn refuse(&mut self, broken: Broken) {
+        self.show_unread();
+        self.break_off(broken);
+    }
+
+    /// Records what was read and is no reply, up to a limit.
+    fn show_unread(&mut self) {
+        let text = self.reader.take_unread(&self.incoming.split());
+        if text.is_empty() {
+            return;
+        }
+        let mut shown: String = text.chars().take(MAX_SHOWN).collect();
+        if shown.len() < text.len() {
+            shown.push_str(&format!("\n[and at least {} octets more]", text.len() - shown.len()));
+        }
+        self.log(Side::Server, shown);
     }
 
     fn error(&self) -> io::Error {
@@ -313,30 +339,22 @@ impl State {
             Ok(Some(length)) => self.incoming.split_to(length),
             Ok(None) => return false,
             Err(problem) => {
-                self.refuse(problem);
+                self.refuse(problem.into());
                 return false;
             }
         };
         match self.reader.push(&line) {
             Ok(None) => {}
             Ok(Some(reply)) => self.accept(reply),
-            Err(problem) => {
-                self.log(Side::Server, String::from_utf8_lossy(&line).trim_end().replace('\0', "\u{fffd}"));
-                self.refuse(problem);
-            }
+            Err(problem) => self.refuse(problem.into()),
         }
         true
-    }
-
-    fn refuse(&mut self, problem: NotSmtp) {
-        self.incoming.clear();
-        self.break_off(Broken::NotSmtp(problem));
     }
 
     fn accept(&mut self, reply: Reply) {
         self.log(Side::Server, reply.text());
         let Some(step) = self.awaiting.pop_front() else {
-            return self.refuse(NotSmtp::Surplus);
+            return self.refuse(NotSmtp::Surplus.into());
         };
         if step == Step::Ehlo && reply.class() == 5 {
             return self.say_helo(reply);
@@ -344,7 +362,7 @@ impl State {
         if !outcome::has_meaning(step, &reply) {
             // What was waited for stays, so that it is known what had no answer.
             self.awaiting.push_front(step);
-            return self.refuse(NotSmtp::OutOfPlace(reply.code()));
+            return self.refuse(NotSmtp::OutOfPlace(reply.code()).into());
         }
         if step == Step::Banner && reply.code() != 220 {
             self.saying = Saying::OnlyQuit;
@@ -391,7 +409,7 @@ impl State {
             // A peer that shuts down says 421 unasked (RFC 5321 section 3.8): that is
             // then the answer. Anything else would shift all replies by one.
             if !self.incoming.is_empty() && !self.incoming.starts_with(b"421") {
-                self.refuse(NotSmtp::Surplus);
+                self.refuse(NotSmtp::Surplus.into());
             }
             self.deadlines.start(Step::of(&String::from_utf8_lossy(octets)));
         }

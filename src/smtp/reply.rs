@@ -130,20 +130,20 @@ impl ReplyReader {
     /// Takes one line with its LF and returns the reply once it is whole.
     ///
     /// # Errors
-    /// Where the line cannot belong to a reply.
+    /// Where the line cannot belong to a reply. It is one of [`ReplyReader::take_unread`]
+    /// all the same.
     pub fn push(&mut self, line: &[u8]) -> Result<Option<Reply>, NotSmtp> {
         self.octets += line.len();
+        let line = without_line_end(line);
+        self.lines.push(to_text(line));
         if self.octets > MAX_REPLY_OCTETS {
             return Err(NotSmtp::LongReply);
         }
-        let line = without_line_end(line);
         let (code, last) = code_of(line)?;
         let first = *self.code.get_or_insert(code);
         if first != code {
             return Err(NotSmtp::CodesDiffer(first, code));
         }
-        // A database's text may not hold NUL.
-        self.lines.push(String::from_utf8_lossy(line).replace('\0', "\u{fffd}"));
         if !last {
             return Ok(None);
         }
@@ -152,10 +152,22 @@ impl ReplyReader {
         Ok(Some(Reply { code, lines: std::mem::take(&mut self.lines) }))
     }
 
+    /// What was read of a reply that has not ended, or is none, and the octets that follow
+    /// it, joined by `\n`: for whoever wants to see why.
+    pub fn take_unread(&mut self, rest: &[u8]) -> String {
+        self.lines.extend(rest.split_inclusive(|&octet| octet == b'\n').map(|line| to_text(without_line_end(line))));
+        std::mem::take(&mut self.lines).join("\n")
+    }
+
     /// Whether a reply has begun and not ended.
     pub fn is_midway(&self) -> bool {
         self.code.is_some()
     }
+}
+
+/// A database's text may not hold NUL.
+fn to_text(line: &[u8]) -> String {
+    String::from_utf8_lossy(line).replace('\0', "\u{fffd}")
 }
 
 fn without_line_end(line: &[u8]) -> &[u8] {

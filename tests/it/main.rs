@@ -17,6 +17,7 @@ mod killed;
 mod listener;
 mod loops;
 mod mail_programs;
+mod not_smtp;
 mod outcomes;
 mod pipelining;
 mod run;
