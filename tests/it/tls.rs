@@ -146,11 +146,25 @@ fn where_tls_is_required_nothing_goes_in_clear_and_the_mail_waits() {
 }
 
 #[test]
-fn a_peer_that_hangs_up_instead_of_a_handshake_is_spoken_to_in_clear() {
-    let script = Script::new().starttls(Identity::self_signed(HOST)).on("TLS", close());
-    let peer = SmtpSink::start(script);
-    let record = Case::new(&peer, "true", &Authority::new()).record();
-    assert_eq!(ending(&record), "delivered end-of-data", "{record}");
+fn a_peer_that_hangs_up_right_behind_its_220_to_starttls_is_spoken_to_in_clear() {
+    let go = || reply("220 2.0.0 go");
+    for (what, point, then) in [
+        ("FIN with the 220", "STARTTLS", go().then(close())),
+        ("RST with the 220", "STARTTLS", go().then(reset())),
+        ("FIN behind it", "TLS", close()),
+        ("RST behind it", "TLS", reset()),
+        ("FIN a moment later", "STARTTLS", go().then(wait(Duration::from_millis(20))).then(close())),
+        ("RST a moment later", "STARTTLS", go().then(wait(Duration::from_millis(20))).then(reset())),
+    ] {
+        let script = Script::new().starttls(Identity::self_signed(HOST)).on(point, then);
+        let peer = SmtpSink::start(script);
+        let record = Case::new(&peer, "true", &Authority::new()).record();
+        assert_eq!(ending(&record), "delivered end-of-data", "{what}: {record}");
+        assert_eq!(record["tls"], Value::Null, "{what}: {record}");
+        let note = record["notes"][0].as_str().expect("a note");
+        assert!(note.starts_with("sent in clear: the TLS handshake failed: "), "{what}: {record}");
+        assert_eq!((peer.connections(), peer.transactions()[0].connection), (2, 2), "{what}");
+    }
 }
 
 #[test]
