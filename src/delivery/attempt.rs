@@ -270,6 +270,7 @@ impl<'a> Attempt<'a> {
         }
         let mut targets = targets(route, idle.as_ref());
         while let Some(target) = targets.pop_front() {
+            open.last_host = targets.is_empty();
             if open.todo.is_empty() {
                 open.next_host();
             }
@@ -387,14 +388,18 @@ impl<'a> Attempt<'a> {
         open.asked = true;
         while !open.todo.is_empty() {
             let group = open.group(config.max_recipients_per_transaction.max(1));
-            let done = session.transact(&self.message, &group, config.send_partial).await;
+            let (contact, wire) = (session.contact.clone(), session.wire.clone());
+            let mut transaction = session.ask(&self.message, &group, config.send_partial).await;
+            // The reply to the final dot may be long in coming; refusals are known by now.
+            let refused = open.sort(&contact, transaction.take_refused(), self.now());
+            let dialogue = open.dialogue_of(&refused, &wire);
+            let ((), done) = tokio::join!(self.record(refused, dialogue), transaction.end());
             let (stale, last) = (done.stale, done.last_word());
-            let outcomes = open.sort(&session.contact, done, self.now());
-            open.dialogue.extend(session.wire.take_dialogue());
+            let outcomes = open.sort(&contact, done, self.now());
             if outcomes.iter().any(|outcome| outcome.outcome == Outcome::Delivered) {
                 self.delivery.slots.note_delivery(open.hop);
             }
-            let dialogue = if outcomes.is_empty() { Vec::new() } else { std::mem::take(&mut open.dialogue) };
+            let dialogue = open.dialogue_of(&outcomes, &wire);
             self.record(outcomes, dialogue).await;
             match last {
                 _ if stale => return (Served::Stale, None),

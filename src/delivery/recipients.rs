@@ -13,6 +13,7 @@ use super::network;
 use super::outcome::{Contact, Decision, Event, Finding};
 use super::step::Broken;
 use super::transaction::Transacted;
+use super::wire::Wire;
 
 /// A next hop's recipients while hosts are tried for them.
 pub(super) struct Open<'h> {
@@ -30,6 +31,8 @@ pub(super) struct Open<'h> {
     pub(super) own_trouble: Option<String>,
     /// A transaction was begun for any of them.
     pub(super) asked: bool,
+    /// There is no other host behind the one that is being tried.
+    pub(super) last_host: bool,
 }
 
 impl<'h> Open<'h> {
@@ -43,6 +46,7 @@ impl<'h> Open<'h> {
             dialogue: Vec::new(),
             own_trouble: None,
             asked: false,
+            last_host: false,
         }
     }
 
@@ -56,7 +60,8 @@ impl<'h> Open<'h> {
         self.todo.drain(..size).collect()
     }
 
-    /// Sorts a transaction's findings: final ones are returned, the others kept.
+    /// Sorts a transaction's findings: final ones are returned, the others kept for what
+    /// another host may do. A reply of the last host is final.
     pub(super) fn sort(&mut self, contact: &Contact, done: Transacted, time: DateTime<Utc>) -> Vec<Recorded> {
         let mut contact = contact.clone();
         contact.notes.extend(done.notes);
@@ -68,7 +73,8 @@ impl<'h> Open<'h> {
         let mut outcomes = Vec::new();
         for (recipient, finding) in done.findings {
             let recorded = self.recorded(&contact, &recipient, &finding, time);
-            if finding.ruling().next_host && !all_or_nobody {
+            let is_last = all_or_nobody || self.last_host && finding.reply().is_some();
+            if finding.ruling().next_host && !is_last {
                 self.keep(recorded);
                 self.later.push(recipient);
             } else {
@@ -77,6 +83,12 @@ impl<'h> Open<'h> {
             }
         }
         outcomes
+    }
+
+    /// What was said so far, for the record with `outcomes`; kept where there are none.
+    pub(super) fn dialogue_of(&mut self, outcomes: &[Recorded], wire: &Wire) -> Vec<DialogueEntry> {
+        self.dialogue.extend(wire.take_dialogue());
+        if outcomes.is_empty() { Vec::new() } else { std::mem::take(&mut self.dialogue) }
     }
 
     fn recorded(&self, contact: &Contact, recipient: &Address, finding: &Finding, time: DateTime<Utc>) -> Recorded {

@@ -58,44 +58,43 @@ pub(super) struct Transacted {
     pub(super) notes: Vec<String>,
 }
 
-struct Transaction<'a> {
+/// One transaction of a session. Where the peer wants the content it is still to be sent.
+pub(super) struct Transaction<'a> {
     session: &'a mut Session,
     message: &'a Message,
+    /// The session has carried a transaction before, and nobody was accepted since.
+    may_be_stale: bool,
     /// Replies to commands that were said ahead, MAIL's first.
     ahead: VecDeque<Result<Reply, Broken>>,
     data_ahead: bool,
     accepted: Vec<Address>,
-    /// Whether any recipient was ever accepted.
-    accepts: bool,
+    /// The peer has said 354: there is content to be sent.
+    wanted: bool,
     done: Transacted,
 }
 
 impl Session {
-    /// Sends the message to those of `recipients` that the peer accepts; with
-    /// `send_partial` false to all or to nobody.
-    pub(super) async fn transact(
-        &mut self,
-        message: &Message,
+    /// Asks the peer up to DATA for the message to those of `recipients` that it accepts;
+    /// with `send_partial` false for all or for nobody.
+    pub(super) async fn ask<'a>(
+        &'a mut self,
+        message: &'a Message,
         recipients: &[Address],
         send_partial: bool,
-    ) -> Transacted {
-        let reused = std::mem::replace(&mut self.used, true);
+    ) -> Transaction<'a> {
+        let may_be_stale = std::mem::replace(&mut self.used, true);
         let mut transaction = Transaction {
             session: self,
             message,
+            may_be_stale,
             ahead: VecDeque::new(),
             data_ahead: false,
             accepted: Vec::new(),
-            accepts: false,
+            wanted: false,
             done: Transacted::default(),
         };
         transaction.run(recipients, send_partial).await;
-        let (accepts, mut done) = (transaction.accepts, transaction.done);
-        self.over |= done.stale || done.findings.iter().any(|(_, finding)| finding.ends_session());
-        if reused && !accepts && done.findings.iter().any(|(_, finding)| is_stale_session(finding)) {
-            done.take_back();
-        }
-        done
+        transaction
     }
 }
 
@@ -112,6 +111,27 @@ impl Transacted {
 }
 
 impl Transaction<'_> {
+    /// What is known of those who are not sent to while others are: their part is over.
+    pub(super) fn take_refused(&mut self) -> Transacted {
+        let findings = if self.wanted { std::mem::take(&mut self.done.findings) } else { Vec::new() };
+        Transacted { findings, ..Transacted::default() }
+    }
+
+    /// Sends the content where it is wanted, and returns what became of all but
+    /// [`Transaction::take_refused`].
+    pub(super) async fn end(mut self) -> Transacted {
+        if self.wanted {
+            let finding = self.content().await;
+            self.conclude(&finding);
+        }
+        let Self { session, may_be_stale, mut done, .. } = self;
+        session.over |= done.stale || done.findings.iter().any(|(_, finding)| finding.ends_session());
+        if may_be_stale && done.findings.iter().any(|(_, finding)| is_stale_session(finding)) {
+            done.take_back();
+        }
+        done
+    }
+
     async fn run(&mut self, recipients: &[Address], send_partial: bool) {
         let recipients = self.admit(recipients);
         if recipients.is_empty() {
@@ -251,7 +271,7 @@ impl Transaction<'_> {
         while let Some(recipient) = recipients.pop_front() {
             match self.exchange(&Command::rcpt(&recipient)).await {
                 Ok(reply) if reply.class() == 2 => {
-                    self.accepts = true;
+                    self.may_be_stale = false;
                     self.accepted.push(recipient);
                 }
                 Ok(reply) if !self.accepted.is_empty() && is_too_many_recipients(&reply) => {
@@ -296,14 +316,13 @@ impl Transaction<'_> {
     }
 
     async fn data(&mut self) {
-        let finding = match self.exchange(&Command::data()).await {
-            Ok(reply) if reply.class() == 3 => self.content().await,
+        match self.exchange(&Command::data()).await {
+            Ok(reply) if reply.class() == 3 => self.wanted = true,
             other => {
                 self.session.dirty = true;
-                Finding::at(Step::Data, other)
+                self.conclude(&Finding::at(Step::Data, other));
             }
-        };
-        self.conclude(&finding);
+        }
     }
 
     /// Sends the content up to the final dot and waits for what the peer says to it.

@@ -119,6 +119,41 @@ fn killed_between_the_final_dot_and_its_reply_the_second_copy_is_announced_by_th
 }
 
 #[test]
+fn killed_while_the_final_dot_is_unanswered_refusals_are_on_record_and_not_in_doubt() {
+    for capabilities in [&["PIPELINING"][..], &[]] {
+        let rules = script![
+            "RCPT TO:<no@" => "550 5.1.1 no such user",
+            on("RCPT TO:<later@").times(1) => "450 4.2.0 greylisted",
+            on(".").times(1) => stall(),
+        ];
+        let peer = SmtpSink::start(rules.capabilities(capabilities));
+        let relay = Setup::gateway(peer.address()).build();
+        relay.submit("me@example.org", &["no@example.net", "later@example.net", "yes@example.net"], &message("m"));
+        let running = relay.spawn(&RUN_SPOOL, b"");
+        peer.wait_for_transactions(1);
+        until("the refusals are on record", || {
+            relay.attempts()[0]["recipients"].as_array().is_some_and(|r| r.len() == 2)
+        });
+
+        killed(running);
+
+        assert_eq!(relay.run_spool().expect(69).counts(), [1, 2, 0, 1, 0, 0], "{capabilities:?}");
+        let refused = |name: &str| peer.commands().iter().filter(|line| line.contains(name)).count();
+        assert_eq!((refused("<no@"), refused("<later@")), (1, 2), "who was refused for good is not asked again");
+        let attempts = relay.attempts();
+        let seen = |n: usize| {
+            let one = &attempts[0]["recipients"][n];
+            (one["code"].clone(), one["stage"].clone(), one["cause"].to_string().contains("in doubt"))
+        };
+        assert_eq!(seen(0), (550.into(), "rcpt".into(), false), "{capabilities:?}");
+        assert_eq!(seen(1), (450.into(), "rcpt".into(), false), "{capabilities:?}");
+        assert_eq!(seen(2), (Value::Null, "end-of-data".into(), true), "{capabilities:?}");
+        let dialogue = attempts[0]["dialogue"].to_string();
+        assert!(dialogue.contains("450 4.2.0 greylisted"), "{dialogue}");
+    }
+}
+
+#[test]
 fn killed_between_the_last_reply_and_its_record_there_is_one_copy_more_at_most() {
     let peer = SmtpSink::start(
         script![on(".").times(1) => wait(Duration::from_millis(500)).then(reply("250 2.0.0 ok")).then(close())],

@@ -211,12 +211,17 @@ fn a_refused_mail_does_not_end_a_session() {
         ("at RCPT", script!["RCPT TO:<r1@" => "550 5.1.1 not this one"]),
         ("at DATA", script![on("DATA").to("r1@example.net") => "554 5.7.1 not this one"]),
         ("at the final dot", script![on(".").to("r1@example.net") => "554 5.6.0 not this one"]),
+        ("later, at MAIL", script![on("MAIL").nth(2) => "451 4.3.0 not now"]),
+        ("later, at RCPT", script!["RCPT TO:<r1@" => "450 4.2.0 not now"]),
+        ("later, at the final dot", script![on(".").to("r1@example.net") => "451 4.3.0 not now"]),
     ] {
+        let (code, counts) =
+            if what.starts_with("later") { (75, [5, 4, 1, 0, 0, 0]) } else { (69, [5, 4, 0, 1, 0, 0]) };
         for pipelining in [&["PIPELINING"][..], &[]] {
             let peer = SmtpSink::start(rules.clone().capabilities(pipelining));
             let relay = Setup::gateway(peer.address()).delivery("deliveryThreads: 1").build();
             fill(&relay, 5);
-            assert_eq!(relay.run_spool().expect(69).counts(), [5, 4, 0, 1, 0, 0], "{what}, {pipelining:?}");
+            assert_eq!(relay.run_spool().expect(code).counts(), counts, "{what}, {pipelining:?}");
             assert_eq!(peer.connections(), 1, "{what}, {pipelining:?}");
             assert_eq!((peer.violations(), peer.record().notes), (vec![], vec![]), "{what}, {pipelining:?}");
         }
