@@ -287,7 +287,7 @@ impl Running {
         supervise("watchdog", |service, _| Box::pin(systemd::watch(service)));
         tasks.close();
         let stop_admin = CancellationToken::new();
-        let admin = tokio::spawn(serve_admin(admin, stop_admin.clone()));
+        let admin = tokio::spawn(admin.serve(stop_admin.clone()));
         Self { tasks, admin, stop_admin }
     }
 
@@ -308,11 +308,5 @@ impl Running {
         self.stop_admin.cancel();
         // A request that goes on is cut off with the process.
         let _ = tokio::time::timeout(LAST_ANSWERS, self.admin).await;
-    }
-}
-
-async fn serve_admin(admin: Admin, stop: CancellationToken) {
-    if let Err(error) = admin.serve(async move { stop.cancelled().await }).await {
-        error!(%error, "the HTTP listener has failed");
     }
 }

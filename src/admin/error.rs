@@ -24,6 +24,12 @@ impl Refusal {
         Self { status_code: 404, r#type: "notFound", message, details: None }
     }
 
+    /// The request did not come to its end.
+    pub(super) fn too_slow() -> Self {
+        let message = "The whole request did not come in time".to_owned();
+        Self { status_code: 408, r#type: "InvalidArgument", message, details: None }
+    }
+
     /// The request came from where it must not.
     pub(super) fn forbidden(message: &str) -> Self {
         Self { status_code: 403, r#type: "InvalidArgument", message: message.to_owned(), details: None }

@@ -1,8 +1,9 @@
 //! The HTTP listener of operators and their scripts: James's routes, bodies and messages.
 //!
-//! `guard` stands before every route, `error` is how all of them refuse; each group of
-//! routes is a file of its own that offers a `routes()`.
+//! `connections` bounds what clients cost, `guard` stands before every route, `error` is how
+//! all of them refuse; each group of routes is a file of its own that offers a `routes()`.
 
+mod connections;
 mod error;
 mod guard;
 mod healthcheck;
@@ -15,10 +16,12 @@ use std::sync::{Arc, PoisonError, RwLock};
 use axum::Router;
 use axum::middleware;
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::health::Health;
 use crate::store::Store;
+use connections::Limits;
 
 /// What the listener is told by the configuration.
 #[derive(Clone, Default)]
@@ -105,11 +108,8 @@ impl Admin {
     }
 
     /// Answers until `stop`; requests under way are still answered.
-    ///
-    /// # Errors
-    /// Where the socket fails.
-    pub async fn serve(self, stop: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
-        axum::serve(self.listener, router(self.shared)).with_graceful_shutdown(stop).await
+    pub async fn serve(self, stop: CancellationToken) {
+        connections::serve(self.listener, router(self.shared), Limits::default(), stop).await;
     }
 }
 

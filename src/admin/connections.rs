@@ -1,0 +1,283 @@
+//! The connections of the HTTP listener: bounded in number, and in what each may cost.
+//!
+//! What is not HTTP, has too long a header or says two things about where its body ends,
+//! hyper refuses (400, 414, 431) and closes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::serve::Listener;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use nix::sys::socket::{setsockopt, sockopt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::error::Refusal;
+
+/// Octets of a request line with its header; of fields there may be a hundred.
+const MAX_HEADER_OCTETS: usize = 64 * 1024;
+
+/// Bounds on what clients cost.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// Connections open at once; more wait to be accepted.
+    pub(super) connections: usize,
+    /// From the first moment, or the last answer, to the end of the next header.
+    pub(super) header: Duration,
+    /// From the end of the header to the answer, with the body between them.
+    pub(super) answer: Duration,
+    /// How long a client may take nothing of an answer.
+    pub(super) taking: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let minute = Duration::from_mins(1);
+        Self { connections: 64, header: Duration::from_secs(10), answer: minute, taking: minute }
+    }
+}
+
+/// Answers until `stop`, and returns when requests under way have been answered.
+pub(super) async fn serve(mut socket: TcpListener, router: Router, limits: Limits, stop: CancellationToken) {
+    let router = router.layer(middleware::from_fn_with_state(limits, in_time));
+    let (slots, connections) = (Arc::new(Semaphore::new(limits.connections)), TaskTracker::new());
+    loop {
+        let next = async {
+            let slot = Arc::clone(&slots).acquire_owned().await.expect("it is never closed");
+            // Waits a second where there is none to be had, out of descriptors for instance.
+            (slot, Listener::accept(&mut socket).await.0)
+        };
+        let (slot, stream) = tokio::select! {
+            () = stop.cancelled() => break,
+            next = next => next,
+        };
+        let connection = converse(stream, router.clone(), limits, stop.clone());
+        connections.spawn(async move {
+            connection.await;
+            drop(slot);
+        });
+    }
+    drop(socket);
+    connections.close();
+    connections.wait().await;
+}
+
+async fn converse(stream: TcpStream, router: Router, limits: Limits, stop: CancellationToken) {
+    let taking = u32::try_from(limits.taking.as_millis()).unwrap_or(u32::MAX);
+    if setsockopt(&stream, sockopt::TcpUserTimeout, &taking).is_err() {
+        return;
+    }
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(limits.header).max_buf_size(MAX_HEADER_OCTETS);
+    let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)));
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "an HTTP connection ended before its time");
+    }
+}
+
+async fn in_time(State(limits): State<Limits>, request: Request, next: Next) -> Response {
+    let is_chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
+    let answer = tokio::time::timeout(limits.answer, next.run(request)).await;
+    let mut response = answer.unwrap_or_else(|_| Refusal::too_slow().into_response());
+    if is_chunked {
+        // A Content-Length that stood beside it was passed over; who believed that one must
+        // not find another request behind it (RFC 9112 section 6.1).
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use axum::body::Bytes;
+    use axum::routing::{get, post};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::task::JoinHandle;
+    use tokio::time::timeout;
+
+    use super::super::error::no_such_route;
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(20);
+    const SHORT: Duration = Duration::from_millis(200);
+
+    struct Server {
+        address: SocketAddr,
+        stop: CancellationToken,
+        running: JoinHandle<()>,
+    }
+
+    impl Server {
+        async fn start(limits: Limits) -> Self {
+            let socket = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+            let router = Router::new()
+                .route("/length", post(|body: Bytes| async move { body.len().to_string() }))
+                .route("/large", get(|| async { vec![b'x'; 32 << 20] }))
+                .fallback(no_such_route)
+                .method_not_allowed_fallback(no_such_route);
+            let (address, stop) = (socket.local_addr().expect("bound"), CancellationToken::new());
+            let running = tokio::spawn(serve(socket, router, limits, stop.clone()));
+            Self { address, stop, running }
+        }
+
+        async fn connect(&self) -> TcpStream {
+            TcpStream::connect(self.address).await.expect("it listens")
+        }
+
+        /// Everything that is answered to these octets, up to the end of the connection.
+        async fn answer(&self, sent: &[u8]) -> String {
+            let (mut stream, mut said) = (self.connect().await, Vec::new());
+            // It may have said all that it has to say before everything is sent.
+            let _ = stream.write_all(sent).await;
+            let _ = timeout(LONG, stream.read_to_end(&mut said)).await.expect("it ends");
+            String::from_utf8(said).expect("text")
+        }
+
+        async fn is_well(&self) {
+            let said = self.answer(b"POST /length HTTP/1.1\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok").await;
+            assert!(said.starts_with("HTTP/1.1 200 ") && said.ends_with("\r\n\r\n2"), "{said:?}");
+        }
+    }
+
+    fn status(answer: &str) -> &str {
+        answer.split(' ').nth(1).unwrap_or(answer)
+    }
+
+    #[tokio::test]
+    async fn what_is_too_much_or_ambiguous_is_refused_and_the_connection_ends() {
+        let server = Server::start(Limits { header: SHORT, ..Limits::default() }).await;
+        let fields = "X: y\r\n".repeat(10_000);
+        let path = "a".repeat(1 << 20);
+        for (what, sent, expected) in [
+            ("10 000 fields", format!("GET / HTTP/1.1\r\n{fields}\r\n"), "431"),
+            ("101 fields", format!("GET / HTTP/1.1\r\n{}\r\n", &fields[..6 * 101]), "431"),
+            ("a field of 1 MiB", format!("GET / HTTP/1.1\r\nX: {path}\r\n\r\n"), "431"),
+            ("a path of 1 MiB", format!("GET /{path} HTTP/1.1\r\n\r\n"), "431"),
+            ("two lengths", "POST /length HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx".into(), "400"),
+            ("no length", "POST /length HTTP/1.1\r\nContent-Length: x\r\n\r\n".into(), "400"),
+            ("a space before the colon", "GET / HTTP/1.1\r\nHost : x\r\n\r\n".into(), "400"),
+            ("no HTTP at all", "EHLO client.example\r\n\r\n".into(), "400"),
+            ("TRACE", "TRACE / HTTP/1.1\r\nX-Secret: 1\r\nConnection: close\r\n\r\n".into(), "404"),
+            (
+                "1 GB",
+                format!("POST /length HTTP/1.1\r\nContent-Length: 1000000000\r\n\r\n{}", "x".repeat(3 << 20)),
+                "413",
+            ),
+        ] {
+            let answer = server.answer(sent.as_bytes()).await;
+            assert_eq!(status(&answer), expected, "{what}");
+            assert!(!answer.contains("Secret"), "{what}");
+            server.is_well().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_with_two_ends_has_the_chunked_one_and_nothing_is_read_behind_it() {
+        let server = Server::start(Limits::default()).await;
+        let hidden = "5\r\nhello\r\n0\r\n\r\nGET /hidden HTTP/1.1\r\n\r\n";
+        for fields in
+            ["Content-Length: 4\r\nTransfer-Encoding: chunked", "Transfer-Encoding: chunked\r\nContent-Length: 4"]
+        {
+            let answer = server.answer(format!("POST /length HTTP/1.1\r\n{fields}\r\n\r\n{hidden}").as_bytes()).await;
+            assert_eq!(status(&answer), "200");
+            assert!(answer.ends_with("\r\n\r\n5") && answer.matches("HTTP/1.1").count() == 1, "{answer:?}");
+        }
+        let old = format!("POST /length HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n{hidden}");
+        assert_eq!(status(&server.answer(old.as_bytes()).await), "400");
+    }
+
+    #[tokio::test]
+    async fn who_is_slow_with_header_or_body_or_says_nothing_is_left() {
+        let limits = Limits { header: SHORT, answer: SHORT, ..Limits::default() };
+        let server = Server::start(limits).await;
+        assert_eq!(server.answer(b"").await, "");
+        assert_eq!(server.answer(b"GET / HTTP/1.1\r\nX: ").await, "");
+        let answered = server.answer(b"GET / HTTP/1.1\r\n\r\n").await;
+        assert_eq!((status(&answered), answered.matches("HTTP/1.1").count()), ("404", 1), "then nothing came");
+        for body in ["Content-Length: 5\r\n\r\nhell", "Transfer-Encoding: chunked\r\n\r\n5\r\nhell"] {
+            let answer = server.answer(format!("POST /length HTTP/1.1\r\n{body}").as_bytes()).await;
+            assert_eq!(status(&answer), "408", "{body}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_header_that_drips_in_has_no_more_time_than_another() {
+        let server = Server::start(Limits { header: SHORT, ..Limits::default() }).await;
+        let mut stream = server.connect().await;
+        let dripping = async {
+            while stream.write_all(b"X").await.is_ok() {
+                tokio::time::sleep(SHORT / 20).await;
+            }
+        };
+        timeout(LONG, dripping).await.expect("it is cut off");
+    }
+
+    #[tokio::test]
+    async fn connections_beyond_the_limit_wait_until_another_ends() {
+        let server = Server::start(Limits { connections: 2, ..Limits::default() }).await;
+        let first = [server.connect().await, server.connect().await];
+        let mut third = server.connect().await;
+        third.write_all(b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n").await.expect("it waits in the socket");
+        let mut octet = [0];
+        assert!(timeout(SHORT, third.read_exact(&mut octet)).await.is_err(), "there is no room for it");
+        drop(first);
+        timeout(LONG, third.read_exact(&mut octet)).await.expect("now there is").expect("an answer");
+    }
+
+    #[tokio::test]
+    async fn who_takes_nothing_of_an_answer_gives_its_place_up() {
+        let server = Server::start(Limits { connections: 1, taking: SHORT, ..Limits::default() }).await;
+        let mut deaf = server.connect().await;
+        deaf.write_all(b"GET /large HTTP/1.1\r\n\r\n").await.expect("sent");
+        server.is_well().await;
+    }
+
+    #[tokio::test]
+    async fn at_the_end_a_request_under_way_is_answered_and_idle_connections_are_closed() {
+        let server = Server::start(Limits::default()).await;
+        let (mut idle, mut asking) = (server.connect().await, server.connect().await);
+        // One answer each, so that both are known to have been accepted.
+        for stream in [&mut idle, &mut asking] {
+            stream.write_all(b"POST /length HTTP/1.1\r\nContent-Length: 2\r\n\r\nok").await.expect("sent");
+            let mut said = Vec::new();
+            while !said.ends_with(b"\r\n\r\n2") {
+                timeout(LONG, stream.read_buf(&mut said)).await.expect("in time").expect("an answer");
+            }
+        }
+        asking
+            .write_all(b"POST /length HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n")
+            .await
+            .expect("sent");
+        let mut said = [0; 12];
+        timeout(LONG, asking.read_exact(&mut said)).await.expect("in time").expect("it is under way");
+        assert_eq!(&said, b"HTTP/1.1 100");
+        server.stop.cancel();
+        assert_eq!(
+            timeout(LONG, idle.read_u8()).await.expect("closed").expect_err("closed").kind(),
+            std::io::ErrorKind::UnexpectedEof
+        );
+        asking.write_all(b"hello").await.expect("sent");
+        let mut rest = String::new();
+        timeout(LONG, asking.read_to_string(&mut rest)).await.expect("in time").expect("text");
+        assert!(rest.contains("HTTP/1.1 200 ") && rest.ends_with('5'), "{rest:?}");
+        timeout(LONG, server.running).await.expect("ends").expect("no panic");
+    }
+}
