@@ -410,7 +410,7 @@ pub trait Store: Send + Sync {
     /// this one is registered with the call, so that of two only the later is told.
     async fn earlier_instance(&self, kind: &str, now: Time) -> Result<Option<u32>>;
 
-    /// Writes something that changes nothing, the way that everything is written: it
+    /// Writes something that nobody will miss, the way that everything is written: it
     /// fails as an accepted mail would.
     async fn ping(&self) -> Result<()>;
 

@@ -93,12 +93,6 @@ pub(super) fn alive_before(connection: &Connection, liveness: &Liveness, kind: &
     Ok(going.into_iter().find(|&(id, _)| liveness.is_alive(id)).map(|(_, pid)| pid))
 }
 
-/// Writes the sequence as it is.
-pub(super) fn touch_sequence(connection: &Connection) -> Result<()> {
-    connection.prepare_cached("UPDATE sequence SET value = value")?.execute([])?;
-    Ok(())
-}
-
 /// The next number of the one sequence: orders what comes to rest, and makes claims unique.
 pub(super) fn next_number(connection: &Connection) -> Result<i64> {
     let number = connection

@@ -224,3 +224,15 @@ fn a_store_that_may_not_be_written_says_so() {
     let error = open::open(&directory.path().join("t.db")).map(drop).expect_err("refused").to_string();
     assert!(error.contains("may not be written"), "{error}");
 }
+
+#[tokio::test]
+async fn what_tries_the_store_is_written_as_a_mail_would_be() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = open_at(directory.path());
+    let written = || std::fs::metadata(directory.path().join("t.db-wal")).expect("a log").len();
+    for _ in 0..3 {
+        let before = written();
+        store.ping().await.expect("it works");
+        assert!(written() > before);
+    }
+}
