@@ -12,7 +12,7 @@ mod fields;
 mod node;
 mod scalar;
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
@@ -47,7 +47,12 @@ pub struct Diagnostic {
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}: {}", self.file.display(), self.line, self.column, self.message)
+        let text = format!("{}:{}:{}: {}", self.file.display(), self.line, self.column, self.message);
+        for c in text.chars() {
+            // What is cited from a file must not make two lines of one, or move a cursor.
+            if c.is_control() { write!(f, "{}", c.escape_default()) } else { f.write_char(c) }?;
+        }
+        Ok(())
     }
 }
 
@@ -104,7 +109,7 @@ impl Document {
         if let Some(before) = too_deep(text) {
             return Err(wrong(position_after(before), "nested too deep: more than 128 levels".to_owned()));
         }
-        let tree = node::parse(text).map_err(|(at, message)| wrong(at, explain(text, at.0, message)))?;
+        let tree = node::parse(text).map_err(|(at, message)| wrong(within(text, at), explain(text, at.0, message)))?;
         if matches!(tree.root.value, Value::Null) {
             return Err(wrong((1, 1), "the file is empty".to_owned()));
         }
@@ -145,6 +150,12 @@ fn diagnostic(file: &Path, (line, column): (usize, usize), message: String) -> D
 fn position_after(text: &str) -> (usize, usize) {
     let last = text.rsplit('\n').next().unwrap_or(text);
     (text.matches('\n').count() + 1, last.chars().count() + 1)
+}
+
+/// The parser takes the end of a text without line end for the beginning of another line.
+fn within(text: &str, at: (usize, usize)) -> (usize, usize) {
+    let end = position_after(text);
+    if at.0 > end.0 { end } else { at }
 }
 
 /// The text before the bracket that is one too many. Quotes are not looked at: no
@@ -235,6 +246,7 @@ mod tests {
         for (text, expected) in [
             (&b"a:\n\t- b\n"[..], "f.yaml:2:1: "),
             (b"a: 'b\n", "f.yaml:2:1: "),
+            (b"a: 'b", "f.yaml:1:6: "),
             (b"a: b\n  c: d\n", "f.yaml:2:4: "),
             (b"a: b\n---\nc: d\n", "f.yaml:1:1: "),
             (b"a: \xff\n", "f.yaml:1:4: the file is not UTF-8 here"),
@@ -261,6 +273,13 @@ mod tests {
         places(document.root(), &mut all);
         let found: Vec<_> = all.into_iter().map(|place| node::position(&document.text, place)).collect();
         assert_eq!(found, [(1, 1), (1, 1), (1, 4), (2, 1), (3, 3), (3, 5)]);
+    }
+
+    #[test]
+    fn what_is_cited_from_a_file_stays_on_one_line() {
+        let document = Document::parse(Path::new("f"), b"\"a\\nb\\e\": 1\n\"a\\nb\\e\": 2\n").expect("parses");
+        let told = document.diagnostics(Reading::new(Path::new("f")));
+        assert_eq!(told[0].to_string(), r"f:2:1: key 'a\nb\u{1b}' stands here a second time");
     }
 
     #[test]
