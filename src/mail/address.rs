@@ -141,7 +141,12 @@ impl Domain {
             return Err(AddressError::TooLong("domain", 255));
         }
         let domain = Self(text.to_owned());
-        let valid = if text.starts_with('[') { domain.literal().is_some() } else { is_name(text) };
+        let valid = if text.starts_with('[') {
+            domain.literal().is_some()
+        } else {
+            // No server could be asked for a name without an ASCII form, and none be told of it.
+            is_name(text) && (text.is_ascii() || domain.ascii().is_ok())
+        };
         if valid { Ok(domain) } else { Err(AddressError::Domain(text.to_owned())) }
     }
 
@@ -176,7 +181,8 @@ impl Domain {
             idna::domain_to_ascii(name).map_err(|_| wrong())?
         };
         let fits = ascii.len() <= 253 && ascii.split('.').all(|label| (1..=63).contains(&label.len()));
-        if fits { Ok(ascii) } else { Err(wrong()) }
+        // Compatibility forms become what they stand for, blanks and brackets among it.
+        if fits && is_name(&ascii) { Ok(ascii) } else { Err(wrong()) }
     }
 
     /// What tells domains apart: the DNS form, or the literal in lower case.
@@ -346,6 +352,17 @@ mod tests {
         assert_eq!(address.domain().ascii().as_deref(), Ok("xn--bcher-kva.example"));
         assert_eq!(address.on_the_wire(), "a@xn--bcher-kva.example");
         assert_eq!(Address::parse("a@X.Example.").expect("an address").domain().folded(), "x.example");
+    }
+
+    #[test]
+    fn a_domain_whose_ascii_form_would_be_no_name_is_none() {
+        // A small tilde stands for a blank with a mark, other signs for the ASCII sign itself.
+        for domain in
+            ["x\u{2dc}y.example", "x\u{ff1e}\u{2dc}y.example", "x\u{fe6b}\u{fc}.example", "\u{fc}\u{2474}.example"]
+        {
+            let error = Address::parse(&format!("a@{domain}")).expect_err(domain);
+            assert!(matches!(error, AddressError::Domain(_)), "{error}");
+        }
     }
 
     #[test]
