@@ -5,6 +5,7 @@ mod auth;
 mod bad_input;
 mod bad_store;
 mod convert;
+mod corpus;
 mod dns;
 mod down;
 mod explain;
