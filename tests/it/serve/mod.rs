@@ -2,6 +2,8 @@
 //! becomes of mail when it is killed or in trouble.
 
 mod lifecycle;
+mod logs;
+mod pressure;
 mod reload;
 mod scheduled;
 mod spool;
