@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig};
+use hickory_resolver::lookup::Lookup;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
-use hickory_resolver::proto::rr::{Name, RData, RecordType};
+use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use nix::errno::Errno;
 use tokio::sync::{OnceCell, Semaphore};
 use tokio::time::Instant;
@@ -147,7 +148,7 @@ impl Dns {
             Err(_) => Answer::Trouble(Trouble { cause: "timed out".to_owned(), whose: Whose::Nobodys }),
             Ok(Err(error)) => without_records(&error),
             Ok(Ok(lookup)) => {
-                let records: Vec<T> = lookup.answers().iter().filter_map(|record| pick(&record.data)).collect();
+                let records: Vec<T> = belonging(&lookup).filter_map(|record| pick(&record.data)).collect();
                 // A CNAME that leads nowhere leaves an answer without what was asked for.
                 if records.is_empty() { Answer::NoData } else { Answer::Found(records) }
             }
@@ -195,6 +196,19 @@ fn resolver(config: &DnsConfig, attempts: usize) -> Result<TokioResolver, NetErr
     // be seen by the next sweep.
     options.cache_size = 0;
     builder.build()
+}
+
+/// The records of the name that was asked for, or of the one its aliases lead to: a server
+/// may send along others, which would let one domain speak for another.
+fn belonging(lookup: &Lookup) -> impl Iterator<Item = &Record> {
+    let mut owners = vec![lookup.query().name()];
+    lookup.answers().iter().filter(move |record| {
+        let belongs = owners.contains(&&record.name);
+        if let (RData::CNAME(target), true) = (&record.data, belongs) {
+            owners.push(&target.0);
+        }
+        belongs
+    })
 }
 
 fn both_families(v4: Answer<Vec<IpAddr>>, v6: Answer<Vec<IpAddr>>) -> Answer<Vec<IpAddr>> {

@@ -23,6 +23,9 @@ use tokio::runtime::Runtime;
 /// silent.example  SILENT                    no answer at all
 /// odd.example     GARBAGE                   octets that are no DNS message
 /// large.example   TRUNCATED                 the answers come over TCP only
+/// cut.example     CUT                       truncated, and TCP connections are closed
+/// stray.example   STRAY other.example A 127.0.0.2    also answered, of a name not asked for
+/// extra.example   EXTRA other.example A 127.0.0.2    in the additional section
 /// slow.example    DELAY 500                 milliseconds before the answer
 /// ```
 ///
@@ -47,6 +50,9 @@ enum Entry {
     Silent,
     Garbage,
     Truncated,
+    Cut,
+    Stray(Record),
+    Extra(Record),
     Delay(Duration),
 }
 
@@ -120,9 +126,16 @@ fn parse(words: &[&str]) -> Option<Entry> {
         ["SILENT"] => Entry::Silent,
         ["GARBAGE"] => Entry::Garbage,
         ["TRUNCATED"] => Entry::Truncated,
+        ["CUT"] => Entry::Cut,
+        ["STRAY", name, "A", address] => Entry::Stray(address_record(name, address)?),
+        ["EXTRA", name, "A", address] => Entry::Extra(address_record(name, address)?),
         ["DELAY", millis] => Entry::Delay(Duration::from_millis(millis.parse().ok()?)),
         _ => return None,
     })
+}
+
+fn address_record(name: &str, address: &str) -> Option<Record> {
+    Some(Record::from_rdata(key(name), 60, RData::A(A(address.parse().ok()?))))
 }
 
 /// A name for comparing: absolute, in lower case.
@@ -165,6 +178,9 @@ async fn serve_stream(mut stream: TcpStream, zones: &Zone) -> std::io::Result<()
         let mut query = vec![0; usize::from(stream.read_u16().await?)];
         stream.read_exact(&mut query).await?;
         if let Some(answer) = zones.answer(&query, Transport::Tcp).await {
+            if answer.is_empty() {
+                return Ok(());
+            }
             stream.write_u16(u16::try_from(answer.len()).expect("a DNS message")).await?;
             stream.write_all(&answer).await?;
         }
@@ -183,15 +199,18 @@ impl Zone {
         answer.metadata = Metadata::response_from_request(&query.metadata);
         answer.metadata.recursion_available = true;
         answer.add_query(asked.clone());
-        answer.metadata.response_code = self.code(&name);
-        answer.add_answers(self.records(&name, record_type, 8));
+        answer.metadata.response_code = code(&self.entries, &name);
+        answer.add_answers(records(&self.entries, &name, record_type, 8));
         for entry in entries {
             match entry {
                 Entry::Code(code) => answer.metadata.response_code = *code,
                 Entry::CodeOf(of, code) if *of == record_type => answer.metadata.response_code = *code,
                 Entry::Silent => return None,
                 Entry::Garbage => return Some(b"\xffthis is no DNS message".to_vec()),
-                Entry::Truncated if transport == Transport::Udp => answer = answer.truncate(),
+                Entry::Truncated | Entry::Cut if transport == Transport::Udp => answer = answer.truncate(),
+                Entry::Cut => return Some(Vec::new()),
+                Entry::Stray(record) => answer.answers.push(record.clone()),
+                Entry::Extra(record) => answer.additionals.push(record.clone()),
                 Entry::Data(_) | Entry::CodeOf(..) | Entry::Truncated => {}
                 Entry::Delay(time) => tokio::time::sleep(*time).await,
             }
@@ -200,29 +219,25 @@ impl Zone {
         let fits = transport == Transport::Tcp || octets.len() <= usize::from(query.max_payload());
         if fits { Some(octets) } else { answer.truncate().to_vec().ok() }
     }
+}
 
-    /// NXDOMAIN only where neither the name nor one below it is there.
-    fn code(&self, name: &Name) -> ResponseCode {
-        if self.entries.keys().any(|known| name.zone_of(known)) {
-            ResponseCode::NoError
-        } else {
-            ResponseCode::NXDomain
+/// NXDOMAIN only where neither the name nor one below it is there.
+fn code(entries: &HashMap<Name, Vec<Entry>>, name: &Name) -> ResponseCode {
+    if entries.keys().any(|known| name.zone_of(known)) { ResponseCode::NoError } else { ResponseCode::NXDomain }
+}
+
+/// The records of this type, behind the alias that leads to them.
+fn records(entries: &HashMap<Name, Vec<Entry>>, name: &Name, record_type: RecordType, aliases: u32) -> Vec<Record> {
+    let mut found = Vec::new();
+    for entry in entries.get(name).into_iter().flatten() {
+        let Entry::Data(data) = entry else { continue };
+        let is_alias = data.record_type() == RecordType::CNAME && record_type != RecordType::CNAME;
+        if data.record_type() == record_type || is_alias {
+            found.push(Record::from_rdata(name.clone(), 60, data.clone()));
+        }
+        if let (RData::CNAME(target), true, 1..) = (data, is_alias, aliases) {
+            found.extend(records(entries, &target.0, record_type, aliases - 1));
         }
     }
-
-    /// The records of this type, behind the alias that leads to them.
-    fn records(&self, name: &Name, record_type: RecordType, aliases: u32) -> Vec<Record> {
-        let mut records = Vec::new();
-        for entry in self.entries.get(name).into_iter().flatten() {
-            let Entry::Data(data) = entry else { continue };
-            let is_alias = data.record_type() == RecordType::CNAME && record_type != RecordType::CNAME;
-            if data.record_type() == record_type || is_alias {
-                records.push(Record::from_rdata(name.clone(), 60, data.clone()));
-            }
-            if let (RData::CNAME(target), true, 1..) = (data, is_alias, aliases) {
-                records.extend(self.records(&target.0, record_type, aliases - 1));
-            }
-        }
-        records
-    }
+    found
 }
