@@ -247,6 +247,18 @@ fn a_domain_that_does_not_exist_is_given_so_many_passes() {
 }
 
 #[test]
+fn a_domain_that_is_set_up_between_two_passes_is_found_by_the_next() {
+    let peer = SmtpSink::start(Script::new());
+    let zones = Zones::start("other.example A 127.0.0.1");
+    let relay = Setup::mx(&zones, peer.port()).build();
+    one_mail_to(&relay, "you@new.example");
+    relay.run_spool().expect(69);
+    zones.replace(&format!("new.example A {}", peer.ip()));
+    relay.command(&["repository", "reprocess", "permanent", "--all", "--processor", "relay", "--reset"]).expect(0);
+    assert_eq!(relay.run_spool().expect(0).counts(), [1, 1, 0, 0, 0, 0]);
+}
+
+#[test]
 fn a_gateway_that_does_not_resolve_is_only_ever_deferred() {
     let zones = Zones::start("other.example A 127.0.0.1");
     let dns = format!("dns: {{ servers: [\"{}\"], timeout: 1s, attempts: 1 }}", zones.address());

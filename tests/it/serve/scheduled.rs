@@ -4,6 +4,7 @@
 use super::{Service, served, until, write_schedule};
 use crate::support::relay::{Relay, Setup};
 use crate::support::sink::{Script, SmtpSink, on, script, wait};
+use crate::support::zones::Zones;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -30,6 +31,24 @@ fn a_job_is_started_every_second_and_every_run_is_on_record() {
         runs.iter().map(|run| run["started"].as_str().expect("a time")[..19].to_owned()).collect();
     started.dedup();
     assert_eq!(started.len(), runs.len(), "none twice in one second");
+}
+
+/// What the DNS said, that there is nothing too, is kept for `downFor`.
+#[test]
+fn a_domain_that_is_set_up_is_found_by_a_later_sweep_of_the_same_service() {
+    let peer = SmtpSink::start(Script::new());
+    let zones = Zones::start("other.example A 127.0.0.1");
+    let setup = Setup::mx(&zones, peer.port()).limit(99).delivery("maxDnsProblemRetries: 99").top("downFor: 1s");
+    let relay = served(setup);
+    write_schedule(&relay, "s", "job: retry-temporary\ncron: \"* * * * * *\"\n");
+    let service = Service::start(&relay);
+    service.submit(&["you@new.example"], "m");
+    until("a sweep has found nothing", || {
+        relay.mails("temporary").iter().any(|mail| mail["passes"].as_u64() >= Some(2))
+    });
+    zones.replace(&format!("new.example A {}", peer.ip()));
+    peer.wait_for_transactions(1);
+    service.stop();
 }
 
 #[test]

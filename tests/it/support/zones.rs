@@ -38,7 +38,7 @@ pub(crate) struct Zones {
 }
 
 struct Zone {
-    entries: HashMap<Name, Vec<Entry>>,
+    entries: Mutex<HashMap<Name, Vec<Entry>>>,
     queries: Mutex<HashMap<(Name, RecordType), usize>>,
 }
 
@@ -65,7 +65,7 @@ enum Transport {
 impl Zones {
     /// Serves these zones on a free loopback address and port.
     pub(crate) fn start(text: &str) -> Self {
-        let zones = Arc::new(Zone { entries: entries(text), queries: Mutex::default() });
+        let zones = Arc::new(Zone { entries: Mutex::new(entries(text)), queries: Mutex::default() });
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
         let (udp, tcp) = runtime.block_on(listen());
@@ -73,6 +73,11 @@ impl Zones {
         runtime.spawn(serve_udp(Arc::new(udp), zones.clone()));
         runtime.spawn(serve_tcp(tcp, zones.clone()));
         Self { address, served: zones, runtime: Some(runtime) }
+    }
+
+    /// Serves other zones from now on.
+    pub(crate) fn replace(&self, text: &str) {
+        *self.served.entries.lock().expect("no thread panics with it") = entries(text);
     }
 
     /// Where it listens, for `dns.servers`.
@@ -193,14 +198,15 @@ impl Zone {
         let asked = query.queries.first()?;
         let (name, record_type) = (asked.name().to_lowercase(), asked.query_type());
         *self.queries.lock().expect("no thread panics with it").entry((name.clone(), record_type)).or_default() += 1;
-        let entries = self.entries.get(&name).map_or(&[][..], Vec::as_slice);
+        let known = self.entries.lock().expect("no thread panics with it").clone();
+        let entries = known.get(&name).map_or(&[][..], Vec::as_slice);
 
         let mut answer = Message::response(query.metadata.id, query.metadata.op_code);
         answer.metadata = Metadata::response_from_request(&query.metadata);
         answer.metadata.recursion_available = true;
         answer.add_query(asked.clone());
-        answer.metadata.response_code = code(&self.entries, &name);
-        answer.add_answers(records(&self.entries, &name, record_type, 8));
+        answer.metadata.response_code = code(&known, &name);
+        answer.add_answers(records(&known, &name, record_type, 8));
         for entry in entries {
             match entry {
                 Entry::Code(code) => answer.metadata.response_code = *code,
