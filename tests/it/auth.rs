@@ -308,6 +308,8 @@ fn tls_sessions_are_resumed_and_stay_verified() {
     let attempts = relay.attempts();
     let resumed = attempts.iter().filter(|attempt| attempt["dialogue"].to_string().contains(", resumed]")).count();
     assert_eq!((peer.connections(), resumed), (6, 5));
+    let seen_by_the_peer: Vec<_> = peer.record().connections.iter().map(|connection| connection.resumed).collect();
+    assert_eq!(seen_by_the_peer, [false, true, true, true, true, true]);
     assert!(attempts.iter().all(|attempt| attempt["recipients"][0]["tls"]["verified"] == true));
 }
 

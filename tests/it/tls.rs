@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio_rustls::rustls::version::{TLS12, TLS13};
 
 use crate::support::message;
 use crate::support::relay::{Relay, Setup};
-use crate::support::sink::{Authority, Identity, Script, SmtpSink, close, raw, reply, reset, script, stall, wait};
+use crate::support::sink::{
+    Authority, Identity, Script, SmtpSink, close, cut, on, raw, reply, reset, script, stall, wait,
+};
 use crate::support::zones::Zones;
 
 /// The name that the peers' certificates are for, or not.
@@ -73,10 +76,11 @@ fn a_bad_certificate_is_used_and_noted_unless_it_must_verify() {
     let authority = Authority::new();
     let bad = || {
         [
-            ("self-signed", Identity::self_signed(HOST)),
-            ("expired", authority.certify_expired(HOST)),
-            ("for another name", authority.certify("other.example.net")),
-            ("of an unknown authority", Authority::new().certify(HOST)),
+            ("self-signed certificate", Identity::self_signed(HOST)),
+            ("the certificate has expired", authority.certify_expired(HOST)),
+            ("the certificate is not valid yet", authority.certify_not_yet(HOST)),
+            ("the certificate is not for mx.example.net", authority.certify("other.example.net")),
+            ("the certificate's issuer is not trusted", Authority::new().certify(HOST)),
         ]
     };
     for policy in ["true", "required"] {
@@ -85,7 +89,7 @@ fn a_bad_certificate_is_used_and_noted_unless_it_must_verify() {
             let record = Case::new(&peer, policy, &authority).record();
             assert_eq!(ending(&record), "delivered end-of-data", "{policy}, {what}: {record}");
             assert_eq!(record["tls"]["verified"], false, "{policy}, {what}: {record}");
-            assert!(record["tls"]["reason"].is_string(), "{policy}, {what}: {record}");
+            assert_eq!(record["tls"]["reason"], what, "{policy}: {record}");
             assert_ne!(record["notes"], serde_json::json!([]), "{policy}, {what}: {record}");
             nothing_in_clear(&peer, what);
         }
@@ -95,9 +99,16 @@ fn a_bad_certificate_is_used_and_noted_unless_it_must_verify() {
         let record = Case::new(&peer, "verify", &authority).record();
         assert_eq!(ending(&record), "deferred starttls", "verify, {what}: {record}");
         assert_eq!(record["enhanced"], "4.7.0", "{record}");
-        assert!(record["cause"].as_str().is_some_and(|cause| cause.contains(HOST)), "{record}");
+        let cause = record["cause"].as_str().expect("a cause");
+        assert!(cause.contains(HOST) && cause.contains(what), "{record}");
         assert!(!peer.commands().iter().any(|line| line.starts_with("MAIL")), "verify, {what}");
     }
+}
+
+/// How a server answers that knows nothing later (RFC 4346 section 7.4.1.3).
+fn server_hello_of_tls_1_1() -> Vec<u8> {
+    let hello = [&b"\x02\x00\x00\x26\x03\x02"[..], &[7; 32], b"\x00\x00\x2f\x00"].concat();
+    [&b"\x16\x03\x02\x00\x2a"[..], &hello].concat()
 }
 
 /// What may go wrong at STARTTLS; a handshake that hangs included.
@@ -113,6 +124,8 @@ fn broken() -> Vec<(&'static str, Script)> {
         ("garbage", offers().on("TLS", then(raw(b"\x00\x01garbage that is no TLS record\r\n").then(close())))),
         ("an alert", offers().on("TLS", then(raw(b"\x15\x03\x03\x00\x02\x02\x28").then(close())))),
         ("no answer", offers().on("TLS", stall())),
+        ("TLS 1.1 at most", offers().on("TLS", then(raw(server_hello_of_tls_1_1()).then(stall())))),
+        ("TLS 1.1 or nothing", offers().on("TLS", then(raw(b"\x15\x03\x02\x00\x02\x02\x46").then(close())))),
         ("plain text", offers().on("TLS", then(reply("250 2.0.0 let us go on in clear").then(stall())))),
     ]
 }
@@ -208,12 +221,42 @@ fn only_what_is_offered_within_tls_counts() {
 }
 
 #[test]
+fn a_peer_of_one_version_of_tls_is_spoken_to_in_that() {
+    let authority = Authority::new();
+    for (version, name) in [(&TLS12, "TLSv1.2"), (&TLS13, "TLSv1.3")] {
+        let peer = SmtpSink::start(Script::new().starttls(authority.certify_for(HOST, version)));
+        let record = Case::new(&peer, "verify", &authority).record();
+        assert_eq!(ending(&record), "delivered end-of-data", "{name}: {record}");
+        assert_eq!((&record["tls"]["version"], &record["tls"]["verified"]), (&name.into(), &true.into()), "{record}");
+    }
+}
+
+#[test]
 fn a_connection_cut_behind_the_reply_to_the_final_dot_changes_nothing() {
     let authority = Authority::new();
-    let script = Script::new().starttls(authority.certify(HOST)).on(".", reply("250 2.0.0 ok").then(reset()));
-    let peer = SmtpSink::start(script);
-    let record = Case::new(&peer, "verify", &authority).record();
-    assert_eq!(ending(&record), "delivered end-of-data", "{record}");
+    for then in [reset(), cut()] {
+        let script = Script::new().starttls(authority.certify(HOST)).on(".", reply("250 2.0.0 ok").then(then));
+        let peer = SmtpSink::start(script);
+        let record = Case::new(&peer, "verify", &authority).record();
+        assert_eq!(ending(&record), "delivered end-of-data", "{record}");
+    }
+}
+
+#[test]
+fn a_session_that_is_cut_without_a_word_of_tls_costs_the_next_mail_nothing() {
+    for (what, rules) in [
+        ("behind the final dot", script!["." => reply("250 2.0.0 ok").then(cut())]),
+        ("a moment later", script!["." => reply("250 2.0.0 ok").then(wait(Duration::from_millis(2))).then(cut())]),
+        ("at MAIL", script![on("MAIL").nth(2) => cut()]),
+        ("at RCPT", script![on("RCPT").nth(2) => cut()].capabilities(&[])),
+    ] {
+        let peer = SmtpSink::start(rules.starttls(Identity::self_signed(HOST)));
+        let relay = Setup::gateway(peer.address()).delivery("deliveryThreads: 1").build();
+        relay.fill((0..6).map(|n| vec![format!("r{n}@example.net")]));
+        assert_eq!(relay.run_spool().expect(0).counts(), [6, 6, 0, 0, 0, 0], "{what}");
+        assert_eq!(peer.transactions().len(), 6, "{what}: each once");
+        assert!(peer.connections() > 1, "{what}");
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::server::danger::ClientCertVerifier;
-use tokio_rustls::rustls::{RootCertStore, ServerConfig};
+use tokio_rustls::rustls::{DEFAULT_VERSIONS, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
 /// A certificate with its key, ready to be served.
 #[derive(Clone)]
@@ -19,13 +19,18 @@ impl Identity {
     pub(crate) fn self_signed(name: &str) -> Self {
         let key = key();
         let certificate = params(name).self_signed(&key).expect("a certificate");
-        Self::new(certificate.der().clone(), &key, WebPkiClientVerifier::no_client_auth())
+        Self::new(certificate.der().clone(), &key, WebPkiClientVerifier::no_client_auth(), DEFAULT_VERSIONS)
     }
 
-    fn new(certificate: CertificateDer<'static>, key: &KeyPair, clients: Arc<dyn ClientCertVerifier>) -> Self {
+    fn new(
+        certificate: CertificateDer<'static>,
+        key: &KeyPair,
+        clients: Arc<dyn ClientCertVerifier>,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> Self {
         let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
         let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
+            .with_protocol_versions(versions)
             .expect("ring has them")
             .with_client_cert_verifier(clients)
             .with_single_cert(vec![certificate], key)
@@ -45,9 +50,10 @@ impl Authority {
     pub(crate) fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        // A name of its own, lest a self-signed certificate seem to be signed by it.
-        params.distinguished_name.push(DnType::CommonName, "test authority");
         let key = key();
+        // A name of its own, lest another's certificates seem to be signed by it.
+        let name = format!("test authority {:02x?}", &key.public_key_raw()[1..7]);
+        params.distinguished_name.push(DnType::CommonName, name);
         let pem = params.self_signed(&key).expect("a certificate").pem();
         Self { issuer: Issuer::new(params, key), pem }
     }
@@ -59,7 +65,12 @@ impl Authority {
 
     /// A good certificate for `name`, a host name or an IP address.
     pub(crate) fn certify(&self, name: &str) -> Identity {
-        self.sign(&params(name))
+        self.sign(&params(name), DEFAULT_VERSIONS)
+    }
+
+    /// As [`Authority::certify`], for a peer that speaks only this version of TLS.
+    pub(crate) fn certify_for(&self, name: &str, version: &'static SupportedProtocolVersion) -> Identity {
+        self.sign(&params(name), &[version])
     }
 
     /// A certificate for `name` that ended in 2001.
@@ -67,7 +78,15 @@ impl Authority {
         let mut params = params(name);
         params.not_before = date_time_ymd(2000, 1, 1);
         params.not_after = date_time_ymd(2001, 1, 1);
-        self.sign(&params)
+        self.sign(&params, DEFAULT_VERSIONS)
+    }
+
+    /// A certificate for `name` that begins in 2090.
+    pub(crate) fn certify_not_yet(&self, name: &str) -> Identity {
+        let mut params = params(name);
+        params.not_before = date_time_ymd(2090, 1, 1);
+        params.not_after = date_time_ymd(2091, 1, 1);
+        self.sign(&params, DEFAULT_VERSIONS)
     }
 
     /// As [`Authority::certify`], for a peer that only serves clients whom this authority knows.
@@ -79,7 +98,7 @@ impl Authority {
         let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
         let key = key();
         let certificate = params(name).signed_by(&key, &self.issuer).expect("a certificate");
-        Identity::new(certificate.der().clone(), &key, clients.expect("a verifier"))
+        Identity::new(certificate.der().clone(), &key, clients.expect("a verifier"), DEFAULT_VERSIONS)
     }
 
     /// A client's certificate and its key, in PEM.
@@ -88,10 +107,10 @@ impl Authority {
         (params(name).signed_by(&key, &self.issuer).expect("a certificate").pem(), key.serialize_pem())
     }
 
-    fn sign(&self, params: &CertificateParams) -> Identity {
+    fn sign(&self, params: &CertificateParams, versions: &[&'static SupportedProtocolVersion]) -> Identity {
         let key = key();
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
-        Identity::new(certificate.der().clone(), &key, WebPkiClientVerifier::no_client_auth())
+        Identity::new(certificate.der().clone(), &key, WebPkiClientVerifier::no_client_auth(), versions)
     }
 }
 

@@ -23,7 +23,7 @@ use tokio::runtime::Runtime;
 
 pub(crate) use certificates::{Authority, Identity};
 pub(crate) use script::{
-    Script, Then, When, close, drip, endless, on, raw, reply, reset, script, stall, stop_reading, wait,
+    Script, Then, When, close, cut, drip, endless, on, raw, reply, reset, script, stall, stop_reading, wait,
 };
 
 /// How long the `wait_...` methods wait before they fail the test.
@@ -60,6 +60,8 @@ pub(crate) struct Connection {
     pub(crate) from: SocketAddr,
     /// Whether TLS was reached.
     pub(crate) tls: bool,
+    /// Whether that TLS session went on from an earlier one.
+    pub(crate) resumed: bool,
     /// What the client said, without line ends and without message content.
     pub(crate) commands: Vec<(Instant, String)>,
 }
@@ -279,7 +281,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 
 async fn serve(stream: TcpStream, from: SocketAddr, shared: Arc<Shared>) {
     let opened = Instant::now();
-    let connection = Connection { opened, closed: None, from, tls: false, commands: Vec::new() };
+    let connection = Connection { opened, closed: None, from, tls: false, resumed: false, commands: Vec::new() };
     let (number, open) = shared.note(|record| {
         record.connections.push(connection);
         let open = record.connections.iter().filter(|connection| connection.closed.is_none()).count();

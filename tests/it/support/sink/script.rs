@@ -175,6 +175,7 @@ pub(super) enum Step {
     Wait(Duration),
     Endless(Vec<u8>),
     Close,
+    Cut,
     Reset,
     Stall,
     StopReading,
@@ -208,6 +209,11 @@ pub(crate) fn endless(bytes: impl AsRef<[u8]>) -> Then {
 /// An orderly end of the connection.
 pub(crate) fn close() -> Then {
     Then(vec![Step::Close])
+}
+
+/// An end of the connection that TLS is not told of.
+pub(crate) fn cut() -> Then {
+    Then(vec![Step::Cut])
 }
 
 /// A reset (RST) of the connection.

@@ -135,7 +135,11 @@ impl Session<'_> {
         let identity = self.shared.script.identity.as_ref().ok_or_else(|| io::Error::other("no certificate"))?;
         self.wire = Some(wire.into_tls(identity).await?);
         (self.offered, self.transaction) = (None, None);
-        self.shared.note(|record| record.connections[self.number - 1].tls = true);
+        let resumed = self.wire().is_resumed();
+        self.shared.note(|record| {
+            let connection = &mut record.connections[self.number - 1];
+            (connection.tls, connection.resumed) = (true, resumed);
+        });
         Ok(())
     }
 
@@ -356,6 +360,7 @@ impl Session<'_> {
                 wire.send(octets).await?;
             },
             Step::Close => wire.close().await,
+            Step::Cut => wire.cut()?,
             Step::Reset => wire.reset()?,
             Step::Stall => {
                 wire.drain().await;

@@ -3,10 +3,11 @@
 use std::io;
 use std::os::fd::AsRawFd;
 
-use nix::sys::socket::{MsgFlags, recv};
+use nix::sys::socket::{MsgFlags, Shutdown, recv, shutdown};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::HandshakeKind;
 use tokio_rustls::server::TlsStream;
 
 use super::certificates::Identity;
@@ -71,6 +72,11 @@ impl Wire {
         };
     }
 
+    /// Ends the TCP connection, in TLS without a word of it (no close_notify).
+    pub(super) fn cut(&self) -> io::Result<()> {
+        Ok(shutdown(self.tcp().as_raw_fd(), Shutdown::Write)?)
+    }
+
     /// Makes the end of the connection a reset.
     pub(super) fn reset(&self) -> io::Result<()> {
         self.tcp().set_zero_linger()
@@ -85,6 +91,10 @@ impl Wire {
 
     pub(super) fn in_tls(&self) -> bool {
         matches!(self, Self::Tls(..))
+    }
+
+    pub(super) fn is_resumed(&self) -> bool {
+        matches!(self, Self::Tls(stream, _) if stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed))
     }
 
     fn tcp(&self) -> &TcpStream {
