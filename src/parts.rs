@@ -3,15 +3,18 @@
 
 pub mod users;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use nix::unistd::{Uid, User};
+use tokio::sync::Notify;
 
 use crate::clock::Clock;
 use crate::config::{Config, Dialogue};
 use crate::delivery::{Delivery, Network, Stop};
+use crate::ingest::{self, ListenerConfig, ListenerContext, TlsFiles};
+use crate::mail::Domain;
 use crate::pipeline::{Deliver, Pipeline};
 use crate::spool::{Settings, Spool};
 use crate::store::{self, SqliteStore, Store};
@@ -83,6 +86,41 @@ pub async fn open_store(config: &Config, clock: &Clock, kind: &str) -> Result<Ar
 pub async fn ensure_repositories(config: &Config, store: &dyn Store, clock: &Clock) -> Result<(), store::Error> {
     let repositories: Vec<_> = config.repositories().into_iter().collect();
     store.ensure_repositories(&repositories, clock.now()).await
+}
+
+/// The listener as the configuration has it.
+///
+/// # Errors
+/// [`Error::Configuration`].
+pub fn listener_config(config: &Config) -> Result<ListenerConfig, Error> {
+    let hostname = Domain::parse(&config.hostname)
+        .map_err(|error| Error::Configuration(format!("hostname {:?}: {error}", config.hostname)))?;
+    let smtp = &config.smtp;
+    let tls = smtp.tls.as_ref();
+    Ok(ListenerConfig {
+        listen: smtp.listen.clone(),
+        networks: smtp.networks.clone(),
+        max_recipients: smtp.max_recipients,
+        tls: tls.map(|tls| TlsFiles { certificate: tls.certificate.clone(), key: tls.key.clone() }),
+        users: smtp.users.clone(),
+        ..ListenerConfig::new(hostname)
+    })
+}
+
+/// What stands behind the listener. `accepted` is told after each mail.
+pub fn listener_context(
+    config: &Config,
+    clock: &Clock,
+    accepted: &Arc<Notify>,
+    spool: impl Fn() -> Arc<Spool> + Send + Sync + 'static,
+) -> ListenerContext {
+    let directory = config.store.path.parent().map_or_else(|| PathBuf::from("."), PathBuf::from);
+    ListenerContext {
+        spool: Arc::new(spool),
+        clock: clock.clone(),
+        accepted: Arc::clone(accepted),
+        free_space: Arc::new(move || ingest::free_space(&directory)),
+    }
 }
 
 /// What all deliveries share.

@@ -28,9 +28,10 @@ use crate::clock::Clock;
 use crate::config::{Config, Source};
 use crate::delivery::Stop;
 use crate::health::Health;
-use crate::ingest::{self, Door, Listener, ListenerConfig, ListenerContext, ListenerError, ListenerStop, SubmitSocket};
+use crate::ingest::{
+    self, Door, Listener, ListenerContext, ListenerControl, ListenerError, ListenerStop, SubmitSocket,
+};
 use crate::logging::LostLines;
-use crate::mail::Domain;
 use crate::parts::{self, Parts, users};
 use crate::store::{self, Store};
 use signals::Signals;
@@ -126,6 +127,10 @@ impl Service {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    fn listener_stop(&self) -> ListenerStop {
+        ListenerStop { gentle: self.stop.gentle.clone(), hard: self.stop.hard.clone() }
+    }
+
     fn is_stopping(&self) -> bool {
         self.stop.gentle.is_cancelled()
     }
@@ -156,9 +161,9 @@ async fn serve(
     refuse_second_service(&*store, &config, &clock).await?;
     let service = Arc::new(Service::new(source, config, clock, store, lost_lines)?);
     let config = &service.current().config;
-    let smtp = Listener::bind(&listener_config(config)?, listener_context(&service))?;
+    let smtp = Listener::bind(&parts::listener_config(config)?, listener_context(&service))?;
     let admin = bind_admin(&service, config).await?;
-    let (submissions, door) = (bind_submit_socket(config)?, submit_door(&service, config)?);
+    let (submissions, door) = (bind_submit_socket(config)?, submit_door(&service, config, smtp.control())?);
     let waker = Waker::start().await.map_err(Error::System)?;
     announce(config, &smtp.addresses(), admin.address());
 
@@ -186,32 +191,10 @@ async fn refuse_second_service(store: &dyn Store, config: &Config, clock: &Clock
     }
 }
 
-fn listener_config(config: &Config) -> Result<ListenerConfig, Error> {
-    let hostname = Domain::parse(&config.hostname)
-        .map_err(|error| parts::Error::Configuration(format!("hostname {:?}: {error}", config.hostname)))?;
-    let smtp = &config.smtp;
-    Ok(ListenerConfig {
-        listen: smtp.listen.clone(),
-        networks: smtp.networks.clone(),
-        max_recipients: smtp.max_recipients,
-        tls: smtp
-            .tls
-            .as_ref()
-            .map(|tls| ingest::TlsFiles { certificate: tls.certificate.clone(), key: tls.key.clone() }),
-        users: smtp.users.clone(),
-        ..ListenerConfig::new(hostname)
-    })
-}
-
 fn listener_context(service: &Arc<Service>) -> ListenerContext {
-    let (of_spool, database) = (Arc::clone(service), service.current().config.store.path.clone());
-    let directory = database.parent().map_or_else(|| PathBuf::from("."), PathBuf::from);
-    ListenerContext {
-        spool: Arc::new(move || Arc::clone(&of_spool.current().parts.spool)),
-        clock: service.clock.clone(),
-        accepted: Arc::clone(&service.accepted),
-        free_space: Arc::new(move || ingest::free_space(&directory)),
-    }
+    let of_spool = Arc::clone(service);
+    let spool = move || Arc::clone(&of_spool.current().parts.spool);
+    parts::listener_context(&service.current().config, &service.clock, &service.accepted, spool)
 }
 
 fn bind_submit_socket(config: &Config) -> Result<SubmitSocket, Error> {
@@ -220,13 +203,15 @@ fn bind_submit_socket(config: &Config) -> Result<SubmitSocket, Error> {
 }
 
 /// What users who may not write the store submit through.
-fn submit_door(service: &Arc<Service>, config: &Config) -> Result<Arc<Door>, Error> {
+fn submit_door(service: &Arc<Service>, config: &Config, smtp: ListenerControl) -> Result<Arc<Door>, Error> {
     let here = users::here(&config.hostname).map_err(parts::Error::Configuration)?;
     let (of_spool, of_caller) = (Arc::clone(service), here.clone());
     Ok(Arc::new(Door {
         spool: Arc::new(move || Arc::clone(&of_spool.current().parts.spool)),
         accepted: Arc::clone(&service.accepted),
         clock: service.clock.clone(),
+        smtp,
+        stop: service.listener_stop(),
         here,
         caller: Box::new(move |uid| users::caller(uid, &of_caller)),
     }))
@@ -273,8 +258,7 @@ struct Running {
 impl Running {
     fn start(service: &Arc<Service>, smtp: Listener, admin: Admin, waker: &Waker) -> Self {
         let tasks = TaskTracker::new();
-        let stop = ListenerStop { gentle: service.stop.gentle.clone(), hard: service.stop.hard.clone() };
-        tasks.spawn(smtp.run(stop));
+        tasks.spawn(smtp.run(service.listener_stop()));
         let supervise = |name, work: fn(Arc<Service>, Waker) -> supervision::Work| {
             let (service, waker) = (Arc::clone(service), waker.clone());
             tasks.spawn(supervision::supervised(name, service.stop.clone(), move || {

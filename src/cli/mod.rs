@@ -25,6 +25,7 @@ use tracing::level_filters::LevelFilter;
 
 use crate::clock::Clock;
 use crate::config::{self, Config, Search, Source, Sweep};
+use crate::ingest::Mode;
 use crate::logging;
 use crate::parts::users;
 use crate::serve;
@@ -55,6 +56,7 @@ fn run(arguments: Vec<OsString>) -> Result<Exit, Failure> {
         // BSD's mail calls it send-mail.
         Some("sendmail" | "send-mail") => return as_sendmail(arguments.into_iter().skip(1).collect(), None, true),
         Some("mailq") => return as_sendmail(vec!["-bp".into()], None, true),
+        Some("newaliases") => return as_sendmail(vec!["-bi".into()], None, true),
         _ => {}
     }
     let raw = arguments.clone();
@@ -73,7 +75,7 @@ fn run(arguments: Vec<OsString>) -> Result<Exit, Failure> {
             as_sendmail(words, config, false)
         }
         Command::Check => check(arguments.config),
-        Command::Serve => serve(arguments.config, clock),
+        Command::Serve => serve(arguments.config, false, clock),
         Command::Convert { file } => convert::run(&file, &mut std::io::stdout().lock()),
         Command::Schedule(command) => {
             let config = load(arguments.config, false)?;
@@ -169,8 +171,8 @@ fn sweep_line(sweep: &Sweep) -> String {
     format!("job {}: a deferred mail is tried {attempts}{covers}", sweep.job)
 }
 
-fn serve(option: Option<PathBuf>, clock: Clock) -> Result<Exit, Failure> {
-    let (source, config) = find_and_load(option, false)?;
+fn serve(option: Option<PathBuf>, by_mail_program: bool, clock: Clock) -> Result<Exit, Failure> {
+    let (source, config) = find_and_load(option, by_mail_program)?;
     let logging = start_logging(&config, config.log.level)?;
     logging::log_panics();
     let lost_lines = logging.lost_lines();
@@ -182,7 +184,17 @@ fn as_sendmail(arguments: Vec<OsString>, option: Option<PathBuf>, by_name: bool)
     let wrong = |message| Failure::new(Exit::Configuration, message);
     // What is wrong with the arguments comes before what is wrong with the configuration,
     // which alone knows by what name users are completed.
-    sendmail::invocation(arguments.clone(), &users::here("localhost").map_err(wrong)?)?;
+    let asked = sendmail::invocation(arguments.clone(), &users::here("localhost").map_err(wrong)?)?;
+    match asked.mode {
+        Mode::Help => {
+            write!(std::io::stdout(), "{}", sendmail::HELP)?;
+            return Ok(Exit::Ok);
+        }
+        // There are none.
+        Mode::Aliases => return Ok(Exit::Ok),
+        Mode::Serve => return serve(option, by_name, Clock::system()),
+        _ => {}
+    }
     let config = load(option, by_name)?;
     let here = users::here(&config.hostname).map_err(wrong)?;
     let invocation = sendmail::invocation(arguments, &here)?;
@@ -190,11 +202,15 @@ fn as_sendmail(arguments: Vec<OsString>, option: Option<PathBuf>, by_name: bool)
     let uid = nix::unistd::Uid::current().as_raw();
     let _logging = start_logging(&config, if invocation.verbose { LevelFilter::INFO } else { LevelFilter::WARN })?;
     block_on(async {
+        let mut out = std::io::stdout().lock();
+        if invocation.mode == Mode::Verify {
+            return sendmail::verify(&config, &invocation, &mut out).await;
+        }
         let app = match App::open(config.clone(), Clock::system(), "sendmail").await.map_err(try_again) {
             Ok(app) => app,
-            Err(why) => return sendmail::hand_over_to(&config, &invocation, why).await,
+            Err(why) => return sendmail::hand_over_to(&config, &invocation, why, &mut out).await,
         };
-        let exit = sendmail::run(&app, &invocation, &here, uid, &mut std::io::stdout().lock()).await;
+        let exit = sendmail::run(&app, &invocation, &here, uid, &mut out).await;
         app.close().await;
         exit
     })

@@ -3,22 +3,28 @@
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use async_trait::async_trait;
+use tokio::net::UnixStream;
 
 use super::app::App;
 use super::args::Format;
 use super::exit::{Exit, Failure};
 use super::run::{sweep_all, sweep_job};
-use super::{attempts, note, repository};
+use super::{attempts, explain, note, repository};
+use crate::clock::Clock;
 use crate::config::{Config, SPOOL_JOB};
-use crate::ingest::{Here, Input, Invocation, Mode, SOCKET, SubmitError, Waiting, hand_over, parse, submit};
+use crate::ingest::{
+    Here, Input, Invocation, Listener, ListenerConfig, ListenerStop, Mode, SOCKET, SubmitError, Waiting, hand_over,
+    open_session, parse, submit,
+};
 use crate::jobs::{self, Order, Progress};
 use crate::mail::{MailKey, RepositoryPath};
-use crate::parts::users;
+use crate::parts::{self, users};
 use crate::store::{AttemptFilter, Error, MailFilter, Pages, Place, Time};
 
-/// Octets read from standard input at once.
+/// Octets read at once.
 const PIECE: usize = 64 * 1024;
 
 /// Reads the arguments; what is wrong with them is known before anything is opened.
@@ -49,6 +55,33 @@ pub(super) fn own_options(words: Vec<OsString>, given: Option<PathBuf>) -> (Opti
     (config, rest)
 }
 
+/// What `sendmail --help` says.
+pub(super) const HELP: &str = "\
+Take a message from standard input, as sendmail does
+
+Usage: redeliver sendmail [OPTIONS] [RECIPIENT]...
+
+  -t                  Add the recipients of To:, Cc: and Bcc:, and remove Bcc:
+  -i, -oi             A line with a single dot does not end the message
+  -f, -r ADDRESS      Reverse-path, <> for null [default: the user at this host]
+  -F NAME             Name for a From: that is missing
+  -v                  Attempt it now, and show what was said on standard error
+  -O smtputf8         Header octets outside ASCII are UTF-8
+  -bs                 Speak SMTP on standard input and output
+  -bp                 List what waits, as mailq does
+  -bv                 Say how the recipients would be routed, and send nothing
+  -bd                 Be the service: redeliver serve
+  -q, -qI KEY, -qR DOMAIN
+                      Attempt what waits now: all, one mail, one domain
+  --config FILE       Configuration file
+  --                  What follows are recipients
+
+-N, -R, -V and -B are checked and have no further effect; -C is refused; other options of
+old are accepted and left out. The exit code is 0 once the mail is committed, 64 for wrong
+usage, 65 for what is no address or no message, 75 where it cannot be stored now, 78 for
+the configuration.
+";
+
 /// Does what the arguments ask for. `uid` is the user who called.
 pub(super) async fn run(
     app: &App,
@@ -59,6 +92,7 @@ pub(super) async fn run(
 ) -> Result<Exit, Failure> {
     match &invocation.mode {
         Mode::Submit => take(app, invocation, here, uid).await,
+        Mode::Smtp => speak(app, uid, out).await,
         Mode::List => list(app, out).await,
         Mode::Sweep(Waiting::All) => sweep_all(app, out).await,
         Mode::Sweep(Waiting::Key(key)) => sweep_one(app, key, out).await,
@@ -66,7 +100,8 @@ pub(super) async fn run(
             let filter = MailFilter { domain: Some(domain.clone()), ..MailFilter::default() };
             sweep_some(app, &filter, out).await
         }
-        Mode::Aliases => Ok(Exit::Ok),
+        // The others were carried out without the parts.
+        Mode::Aliases | Mode::Verify | Mode::Serve | Mode::Help => Ok(Exit::Ok),
     }
 }
 
@@ -81,18 +116,98 @@ async fn take(app: &App, invocation: &Invocation, here: &Here, uid: u32) -> Resu
     Ok(Exit::Ok)
 }
 
-/// Hands the message over to the service, where this user may not write the store.
+/// `-bs`: one session on standard input and output, with the listener's parser and limits.
+async fn speak(app: &App, uid: u32, out: &mut impl Write) -> Result<Exit, Failure> {
+    // Nobody can listen in between, and the key may be out of this user's reach.
+    let config = ListenerConfig { listen: Vec::new(), tls: None, users: None, ..parts::listener_config(&app.config)? };
+    let spool = Arc::clone(&app.spool);
+    let context = parts::listener_context(&app.config, &app.clock, &Arc::default(), move || Arc::clone(&spool));
+    let unusable = |error: &dyn std::fmt::Display| Failure::new(Exit::Deferred, error.to_string());
+    let listener = Listener::bind(&config, context).map_err(|error| unusable(&error))?;
+    let (ours, theirs) = UnixStream::pair().map_err(|error| unusable(&error))?;
+    let session = tokio::spawn(async move { listener.control().speak(theirs, uid, ListenerStop::default()).await });
+    join_standard_streams(ours, out)?;
+    session.await.map_err(|panic| Failure::new(Exit::Internal, panic.to_string()))?;
+    Ok(Exit::Ok)
+}
+
+/// Copies standard input into `stream`, and what comes back to standard output, until
+/// there is no more of that.
+fn join_standard_streams(stream: UnixStream, out: &mut impl Write) -> io::Result<()> {
+    let mut from = stream.into_std()?;
+    from.set_nonblocking(false)?;
+    let mut to = from.try_clone()?;
+    // Left alone in the end: it may wait for input that never comes.
+    std::thread::spawn(move || {
+        // However the input ends, the client has said all.
+        let _ = pass_on(&mut io::stdin().lock(), &mut to);
+        let _ = to.shutdown(std::net::Shutdown::Write);
+    });
+    tokio::task::block_in_place(|| {
+        let copied = pass_on(&mut from, out);
+        // The session does not wait for more.
+        let _ = from.shutdown(std::net::Shutdown::Both);
+        copied
+    })
+}
+
+/// As `io::copy`, without its splice(2): that holds a pipe's lock while it waits for the
+/// socket, and whoever reads the pipe waits with it.
+fn pass_on(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
+    loop {
+        let piece = read_piece(from)?;
+        if piece.is_empty() {
+            return Ok(());
+        }
+        to.write_all(&piece)?;
+        to.flush()?;
+    }
+}
+
+/// Hands the message, or the session, over to the service, where this user may not write
+/// the store.
 ///
 /// # Errors
 /// `why` it could not be stored here, where no service takes it either.
-pub(super) async fn hand_over_to(config: &Config, invocation: &Invocation, why: Failure) -> Result<Exit, Failure> {
+pub(super) async fn hand_over_to(
+    config: &Config,
+    invocation: &Invocation,
+    why: Failure,
+    out: &mut impl Write,
+) -> Result<Exit, Failure> {
     let socket = config.state_directory.join(SOCKET);
-    if why.exit != Exit::Deferred || invocation.mode != Mode::Submit || !is_socket(&socket) {
-        return Err(why);
+    let taken = match invocation.mode {
+        _ if why.exit != Exit::Deferred => return Err(why),
+        Mode::Submit if is_socket(&socket) => hand_over_message(&socket, invocation, &why).await,
+        Mode::Smtp if is_socket(&socket) => hand_over_session(&socket, invocation, &why, out).await,
+        _ => Err(why),
+    };
+    if taken.is_err() && invocation.mode == Mode::Smtp {
+        // Whoever speaks SMTP waits for a reply, and may see no exit code.
+        write!(out, "421 4.3.0 {} mail cannot be stored now, try again later\r\n", config.hostname)?;
     }
-    let answer = hand_over(&socket, invocation, &mut StandardInput)
-        .await
-        .map_err(|error| Failure::new(Exit::Deferred, format!("{}; {}: {error}", why.message, socket.display())))?;
+    taken
+}
+
+async fn hand_over_session(
+    socket: &Path,
+    invocation: &Invocation,
+    why: &Failure,
+    out: &mut impl Write,
+) -> Result<Exit, Failure> {
+    let stream = open_session(socket, invocation).await.map_err(|error| neither(why, socket, &error))?;
+    join_standard_streams(stream, out)?;
+    Ok(Exit::Ok)
+}
+
+/// Neither the store nor the service takes it.
+fn neither(why: &Failure, socket: &Path, error: &io::Error) -> Failure {
+    Failure::new(Exit::Deferred, format!("{}; {}: {error}", why.message, socket.display()))
+}
+
+async fn hand_over_message(socket: &Path, invocation: &Invocation, why: &Failure) -> Result<Exit, Failure> {
+    let answer =
+        hand_over(socket, invocation, &mut StandardInput).await.map_err(|error| neither(why, socket, &error))?;
     match answer.exit {
         0 => Ok(Exit::Ok),
         64 => Err(Failure::new(Exit::Usage, answer.message.unwrap_or_default())),
@@ -113,14 +228,19 @@ struct StandardInput;
 #[async_trait]
 impl Input for StandardInput {
     async fn next(&mut self) -> io::Result<Vec<u8>> {
-        let mut piece = vec![0; PIECE];
-        loop {
-            match io::stdin().lock().read(&mut piece) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                read => {
-                    piece.truncate(read?);
-                    return Ok(piece);
-                }
+        read_piece(&mut io::stdin().lock())
+    }
+}
+
+/// The next octets, as soon as there are any; empty at the end.
+fn read_piece(from: &mut impl Read) -> io::Result<Vec<u8>> {
+    let mut piece = vec![0; PIECE];
+    loop {
+        match from.read(&mut piece) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            read => {
+                piece.truncate(read?);
+                return Ok(piece);
             }
         }
     }
@@ -159,6 +279,14 @@ async fn show_delivery(app: &App, key: &MailKey, since: Time) -> Result<(), Fail
         note("the mail is stored; it was not attempted here");
     }
     Ok(())
+}
+
+/// `-bv`: as explain, for each recipient.
+pub(super) async fn verify(config: &Config, invocation: &Invocation, out: &mut impl Write) -> Result<Exit, Failure> {
+    for recipient in &invocation.recipients {
+        explain::run(config, &Clock::system(), &recipient.to_string(), Format::Text, out).await?;
+    }
+    Ok(Exit::Ok)
 }
 
 /// The repositories that jobs deliver out of, each with its job's processor.

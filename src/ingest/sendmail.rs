@@ -16,7 +16,8 @@ use crate::mail::{Address, AddressError, MailKey, ReversePath};
 #[serde(rename_all = "camelCase")]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct Invocation {
-    /// What is to be done; everything below belongs to [`Mode::Submit`].
+    /// What is to be done; everything below belongs to [`Mode::Submit`], the recipients to
+    /// [`Mode::Verify`] too.
     pub mode: Mode,
     /// The recipients on the command line, in their order.
     pub recipients: Vec<Address>,
@@ -40,8 +41,16 @@ pub struct Invocation {
 pub enum Mode {
     /// Read a message from standard input and take it (`-bm`, or no `-b`).
     Submit,
+    /// Speak SMTP on standard input and output (`-bs`).
+    Smtp,
     /// List what waits (`-bp`).
     List,
+    /// Say how the recipients would be routed, and send nothing (`-bv`).
+    Verify,
+    /// Be the service (`-bd`).
+    Serve,
+    /// Say what can be asked for (`--help`).
+    Help,
     /// Attempt what waits, now (`-q`).
     Sweep(Waiting),
     /// Rebuild the aliases (`-bi`, `-I`): there are none, so nothing is to be done.
@@ -112,6 +121,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>, here: &Here) -> Resu
     while let Some(word) = words.next() {
         match word.strip_prefix('-') {
             Some("-") => operands.extend(words.by_ref()),
+            Some("-help") => invocation.mode = Mode::Help,
             Some(letters) if !letters.is_empty() => invocation.options(letters, &mut words, here)?,
             _ => operands.push(word),
         }
@@ -229,7 +239,7 @@ impl Invocation {
     }
 
     fn operands(&mut self, operands: &[String], here: &Here) -> Result<(), UsageError> {
-        if self.mode != Mode::Submit {
+        if !matches!(self.mode, Mode::Submit | Mode::Verify) {
             return Ok(());
         }
         for operand in operands {
@@ -275,10 +285,10 @@ fn mode(argument: String) -> Result<Mode, UsageError> {
         "m" => Ok(Mode::Submit),
         "p" => Ok(Mode::List),
         "i" => Ok(Mode::Aliases),
-        "d" | "D" => Err(UsageError::Argument('b', argument, "use redeliver serve")),
-        "s" => Err(UsageError::Argument('b', argument, "connect to the SMTP listener")),
-        "v" | "t" => Err(UsageError::Argument('b', argument, "use redeliver explain")),
-        _ => Err(UsageError::Argument('b', argument, "known are -bm, -bp and -bi")),
+        "d" | "D" => Ok(Mode::Serve),
+        "s" => Ok(Mode::Smtp),
+        "v" => Ok(Mode::Verify),
+        _ => Err(UsageError::Argument('b', argument, "known are -bm, -bs, -bp, -bv, -bd and -bi")),
     }
 }
 
@@ -362,6 +372,11 @@ mod tests {
             ("-qIK1", "Sweep(Key(MailKey(\"K1\")))"),
             ("-qI K1", "Sweep(Key(MailKey(\"K1\")))"),
             ("-qRx.example", "Sweep(Domain(\"x.example\"))"),
+            ("-bs", "Smtp"),
+            ("-bs -t -oi", "Smtp header dots"),
+            ("-bv b@x.example", "Verify b@x.example"),
+            ("-bd", "Serve"),
+            ("--help", "Help"),
             ("-bi", "Aliases"),
             ("-I", "Aliases"),
         ] {
@@ -390,12 +405,12 @@ mod tests {
             ("", 64, "no recipient"),
             ("-i", 64, "no recipient"),
             ("-Z b@x.example", 64, r#"unknown option "-Z""#),
-            ("--help", 64, r#"unknown option "--""#),
+            ("--halp", 64, r#"unknown option "--""#),
+            ("-be", 64, "known are -bm"),
+            ("-bv", 64, "no recipient"),
             ("-ü b@x.example", 64, "unknown option"),
             ("-t -f", 64, "-f needs an argument"),
             ("-C /etc/x b@x.example", 64, "redeliver --config"),
-            ("-bd", 64, "redeliver serve"),
-            ("-bs", 64, "SMTP listener"),
             ("-q30m", 64, "schedule"),
             ("-qSabc", 64, "known are -q, -qI KEY"),
             ("-qI", 64, "-q needs an argument"),

@@ -5,6 +5,7 @@
 //! frames, then an empty one; the service reads it with the same code as if it were its own
 //! standard input, and answers with one frame after the commit. A frame is its length (four
 //! octets, the most significant first) and so many octets. Who the client is the kernel says.
+//! Where `sendmail -bs` was asked for, both speak SMTP behind the first frame.
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -22,7 +23,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::addresses::Here;
-use super::sendmail::Invocation;
+use super::listener::{Control as ListenerControl, Stop as ListenerStop};
+use super::sendmail::{Invocation, Mode};
 use super::submission::{Caller, Input, submit};
 use crate::clock::Clock;
 use crate::mail::MailKey;
@@ -55,6 +57,12 @@ pub struct Answer {
     pub message: Option<String>,
 }
 
+impl Answer {
+    fn refused(exit: u8, message: String) -> Self {
+        Self { exit, key: None, message: Some(message) }
+    }
+}
+
 /// What the service takes messages with.
 pub struct Door {
     /// Where they go: asked for each message, since a reload may replace it.
@@ -63,6 +71,10 @@ pub struct Door {
     pub accepted: Arc<Notify>,
     /// The time.
     pub clock: Clock,
+    /// What speaks SMTP with those who ask for that.
+    pub smtp: ListenerControl,
+    /// When it is to end doing so.
+    pub stop: ListenerStop,
     /// The machine's name and users.
     pub here: Here,
     /// Who has this number; the error says why he cannot submit.
@@ -132,41 +144,42 @@ impl SubmitSocket {
 }
 
 async fn serve_one(stream: UnixStream, door: &Door) {
+    if let Err(error) = serve_request(stream, door).await {
+        info!(%error, "the client of a submission went away");
+    }
+}
+
+/// An error is the connection's.
+async fn serve_request(mut stream: UnixStream, door: &Door) -> io::Result<()> {
+    let uid = stream.peer_cred()?.uid();
+    let request = serde_json::from_slice::<Invocation>(&read_frame(&mut stream).await?);
+    if request.as_ref().is_ok_and(|invocation| invocation.mode == Mode::Smtp) {
+        door.smtp.speak(stream, uid, door.stop.clone()).await;
+        return Ok(());
+    }
     let mut frames = Frames { stream, ended: false };
-    let answer = match take(&mut frames, door).await {
-        Ok(answer) => answer,
-        Err(error) => {
-            info!(%error, "a submission was given up by its client");
-            return;
-        }
+    let answer = match request {
+        Ok(invocation) => take(&invocation, uid, &mut frames, door).await,
+        Err(error) => Answer::refused(64, format!("the request cannot be read: {error}")),
     };
     // With octets unread the client would see a reset instead of the answer.
     let drained = async { while !frames.ended && frames.next().await.is_ok() {} };
     drop(tokio::time::timeout(DRAIN, drained).await);
-    if let Err(error) = write_json(&mut frames.stream, &answer).await {
-        info!(%error, "the client of a submission went away before the answer");
-    }
+    write_json(&mut frames.stream, &answer).await
 }
 
-/// The answer; an error is the connection's.
-async fn take(frames: &mut Frames, door: &Door) -> io::Result<Answer> {
-    let uid = frames.stream.peer_cred()?.uid();
-    let refused = |exit, message: String| Answer { exit, key: None, message: Some(message) };
-    let invocation: Invocation = match serde_json::from_slice(&read_frame(&mut frames.stream).await?) {
-        Ok(invocation) => invocation,
-        Err(error) => return Ok(refused(64, format!("the request cannot be read: {error}"))),
-    };
+async fn take(invocation: &Invocation, uid: u32, frames: &mut Frames, door: &Door) -> Answer {
     let caller = match (door.caller)(uid) {
         Ok(caller) => caller,
-        Err(why) => return Ok(refused(78, why)),
+        Err(why) => return Answer::refused(78, why),
     };
-    match submit(&(door.spool)(), &invocation, &caller, &door.here, door.clock.now(), frames).await {
+    match submit(&(door.spool)(), invocation, &caller, &door.here, door.clock.now(), frames).await {
         Ok(key) => {
             info!(mail.id = %key, uid, "accepted over submit.sock");
             door.accepted.notify_one();
-            Ok(Answer { exit: 0, key: Some(key), message: None })
+            Answer { exit: 0, key: Some(key), message: None }
         }
-        Err(error) => Ok(refused(error.exit_code(), error.to_string())),
+        Err(error) => Answer::refused(error.exit_code(), error.to_string()),
     }
 }
 
@@ -205,6 +218,16 @@ pub async fn hand_over(path: &Path, invocation: &Invocation, input: &mut dyn Inp
     }
     let answer = read_frame(&mut stream).await?;
     serde_json::from_slice(&answer).map_err(io::Error::other)
+}
+
+/// Asks the service at `path` for a session; SMTP is spoken over what is returned.
+///
+/// # Errors
+/// Where nobody listens there.
+pub async fn open_session(path: &Path, invocation: &Invocation) -> io::Result<UnixStream> {
+    let mut stream = UnixStream::connect(path).await?;
+    write_json(&mut stream, invocation).await?;
+    Ok(stream)
 }
 
 async fn read_frame(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {

@@ -20,6 +20,13 @@ pub enum Origin<'a> {
     },
     /// From a user of this machine, by number.
     User(u32),
+    /// From a user of this machine who speaks SMTP.
+    UserSession {
+        /// The user's number.
+        uid: u32,
+        /// How he was spoken to.
+        protocol: Protocol,
+    },
 }
 
 /// What stands behind `with` (RFC 3848).
@@ -67,11 +74,16 @@ pub fn received_field(
             let name = Domain::parse(name).ok().and_then(|name| name.ascii().ok()).unwrap_or_else(|| literal.clone());
             (format!("from {name} ({literal})\r\n\tby {by}"), format!("with {} ", protocol.keyword()))
         }
-        Origin::User(uid) => (format!("by {by} (redeliver, from userid {uid})"), String::new()),
+        Origin::User(uid) => (by_user(&by, uid), String::new()),
+        Origin::UserSession { uid, protocol } => (by_user(&by, uid), format!("with {} ", protocol.keyword())),
     };
     let recipient = recipient.map(Address::to_string).filter(|recipient| recipient.is_ascii());
     let recipient = recipient.map_or_else(String::new, |recipient| format!("\r\n\tfor <{recipient}>"));
     format!("Received: {from}\r\n\t{with}id {id}{recipient};\r\n\t{}\r\n", now.to_rfc2822())
+}
+
+fn by_user(by: &str, uid: u32) -> String {
+    format!("by {by} (redeliver, from userid {uid})")
 }
 
 /// An IPv4 address that came in through an IPv6 socket is the IPv4 address.

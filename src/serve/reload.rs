@@ -4,7 +4,7 @@ use std::sync::{Arc, PoisonError};
 
 use tracing::{error, info, warn};
 
-use super::{Current, Error, Service, admin_settings, listener_config};
+use super::{Current, Error, Service, admin_settings};
 use crate::admin;
 use crate::config::{self, Config};
 use crate::ingest::ListenerControl;
@@ -45,7 +45,7 @@ async fn put_in_force(service: &Arc<Service>, controls: &Controls, config: Confi
     let config = with_what_needs_a_restart(&old.config, config);
     parts::ensure_repositories(&config, &*service.store, &service.clock).await?;
     let parts = Parts::build(&config, &service.store, &service.clock, &service.stop, Some(config.down_for))?;
-    controls.smtp.reload(&listener_config(&config)?)?;
+    controls.smtp.reload(&parts::listener_config(&config)?)?;
     // From here nothing can fail.
     controls.admin.set(admin_settings(&config));
     let new = Arc::new(Current { config, parts });

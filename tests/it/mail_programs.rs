@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
+use crate::support::dialogue::Dialogue;
 use crate::support::relay::{Relay, Setup};
 use crate::support::sink::{Script, SmtpSink, script};
 
@@ -131,6 +132,64 @@ fn git_send_email_sends_a_patch() {
     let (mail, message) = machine.sent();
     assert_eq!((&mail["sender"], &mail["recipients"]), (&"a@y.example".into(), &serde_json::json!(["b@x.example"])));
     assert!(message.contains("\r\nSubject: [PATCH] x\r\n"), "{message}");
+}
+
+#[test]
+fn smtp_on_standard_input_takes_what_the_listener_takes() {
+    let machine = Machine::new();
+    // Whoever may call the program is no stranger.
+    machine.relay.reconfigure("smtp: { processor: aside }", "smtp: { processor: aside, networks: [192.0.2.1/32] }");
+    let mut session = Dialogue::start(machine.relay.sendmail_bs());
+    assert!(session.say("RCPT TO:<b@x.example>\r\n").starts_with("503 "));
+    assert!(session.say("FROB\r\n").starts_with("500 "));
+    session.sends_a_mail();
+    assert_eq!(session.end(), (Some(0), String::new()), "though its input is still open");
+    let (mail, message) = machine.sent();
+    assert_eq!((&mail["sender"], &mail["recipients"]), (&"a@y.example".into(), &serde_json::json!(["b@x.example"])));
+    assert!(message.contains(&format!("from userid {})\r\n\twith ESMTP id", nix::unistd::Uid::current())), "{message}");
+    assert!(message.ends_with("\r\nSubject: hello\r\n\r\n.a\r\n"), "{message}");
+}
+
+#[test]
+fn a_message_that_smtp_on_standard_input_breaks_off_is_not_taken() {
+    let machine = Machine::new();
+    let mut session = Dialogue::start(machine.relay.sendmail_bs());
+    session.say("EHLO me.example\r\n");
+    session.say("MAIL FROM:<>\r\n");
+    session.say("RCPT TO:<b@x.example>\r\n");
+    assert!(session.say("DATA\r\n").starts_with("354 "));
+    session.close();
+    assert_eq!(machine.relay.run_spool().counts()[0], 0);
+}
+
+#[test]
+fn swaks_sends_through_a_pipe() {
+    let machine = Machine::new();
+    if !installed("/usr/bin/swaks") {
+        return;
+    }
+    let mut swaks = machine.program("/usr/bin/swaks");
+    let pipe = format!("{} -bs", machine.sendmail.display());
+    run(swaks.args(["--pipe", &pipe, "--from", "a@y.example", "--to", "b@x.example", "--h-Subject", "a subject"]), "");
+    let (mail, message) = machine.sent();
+    assert_eq!(mail["recipients"], serde_json::json!(["b@x.example"]));
+    assert!(message.contains("\r\nSubject: a subject\r\n"), "{message}");
+}
+
+#[test]
+fn bv_says_where_mail_would_go_and_help_what_can_be_asked() {
+    let machine = Machine::new();
+    let asked = |arguments: &[&str]| {
+        let output = machine.program(&machine.sendmail).args(arguments).output().expect("it runs");
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    let text = asked(&["-bv", "b@x.example", "c@x.example"]);
+    assert!(text.contains("b@x.example") && text.contains("c@x.example") && text.contains("127.0.0.2:25"), "{text}");
+    assert!(asked(&["--help"]).starts_with("Take a message"));
+    machine.relay.command(&["sendmail", "--help"]).expect(0);
+    assert_eq!(asked(&["-bi"]), "");
+    assert_eq!(machine.relay.run_spool().counts()[0], 0);
 }
 
 #[test]

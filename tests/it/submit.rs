@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::Arc;
 
 use redeliver::clock::Clock;
-use redeliver::ingest::{Caller, Door, Here, SubmitSocket};
+use redeliver::ingest::{Caller, Door, Here, Listener, ListenerConfig, ListenerContext, ListenerStop, SubmitSocket};
 use redeliver::mail::{Address, Domain};
 use redeliver::pipeline::{self, Pipeline};
 use redeliver::spool::{Settings, Spool};
@@ -13,6 +13,7 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::support::dialogue::Dialogue;
 use crate::support::relay::{Relay, Setup};
 
 /// A relay whose own commands cannot open the store, and a service beside it that can.
@@ -61,9 +62,17 @@ fn door(store: Arc<dyn Store>) -> Arc<Door> {
         let address = Address::parse(&format!("uid{uid}@relay.test")).expect("an address");
         Ok(Caller { uid, address, full_name: None })
     };
-    let spool = Arc::new(move || Arc::clone(&spool));
-    let accepted = Arc::default();
-    Arc::new(Door { spool, accepted, clock: Clock::system(), here, caller: Box::new(caller) })
+    let spool: Arc<dyn Fn() -> Arc<Spool> + Send + Sync> = Arc::new(move || Arc::clone(&spool));
+    let (clock, accepted) = (Clock::system(), Arc::default());
+    let config = ListenerConfig { listen: Vec::new(), ..ListenerConfig::new(here.domain.clone()) };
+    let context = ListenerContext {
+        spool: Arc::clone(&spool),
+        clock: clock.clone(),
+        accepted: Arc::clone(&accepted),
+        free_space: Arc::new(|| Ok(u64::MAX)),
+    };
+    let smtp = Listener::bind(&config, context).expect("nothing to bind").control();
+    Arc::new(Door { spool, accepted, clock, smtp, stop: ListenerStop::default(), here, caller: Box::new(caller) })
 }
 
 #[test]
@@ -80,6 +89,30 @@ fn a_message_is_handed_over_and_its_sender_is_whom_the_kernel_says() {
     let message = String::from_utf8(message).expect("it was");
     assert!(message.contains(&format!("from userid {uid}")), "{message}");
     assert!(message.ends_with("\r\n\r\nhello\r\n") && !message.contains("Bcc"), "{message}");
+}
+
+#[test]
+fn a_session_on_standard_input_is_handed_over_too() {
+    let served = Served::start();
+    let mut session = Dialogue::start(served.relay.sendmail_bs());
+    session.sends_a_mail();
+    let (code, _) = session.end();
+    assert_eq!(code, Some(0));
+    let mail = served.mails().remove(0).mail;
+    let message = served.store.content(mail.message).read(0).expect("read");
+    let uid = nix::unistd::Uid::current();
+    let trace = format!("Received: by relay.test (redeliver, from userid {uid})\r\n\twith ESMTP id {}", mail.key);
+    assert!(message.starts_with(trace.as_bytes()), "{}", String::from_utf8_lossy(&message));
+}
+
+#[test]
+fn a_session_that_nobody_can_serve_is_told_so() {
+    let served = Served::start();
+    served.stop.cancel();
+    served.runtime.block_on(served.serving).expect("it ends");
+    let ended = served.relay.command_with_input(&["sendmail", "-bs"], b"QUIT\r\n").expect(75);
+    assert_eq!(ended.stdout, "421 4.3.0 relay.test mail cannot be stored now, try again later\r\n");
+    assert!(ended.stderr.contains("closed"), "the store is named: {ended:?}");
 }
 
 #[test]

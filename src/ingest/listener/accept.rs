@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use super::answer::Answer;
-use super::session::Session;
+use super::session::Client;
 use super::{Shared, Stop};
 
 /// After an error of our own, out of descriptors for instance: doubled each time.
@@ -71,7 +71,10 @@ impl Door {
         let settings = self.shared.settings();
         match self.shared.slots.take(peer.ip(), &settings.limits) {
             Ok(slot) => {
-                let session = Session::new(stream, peer, settings, self.shared.context.clone(), self.stop.clone());
+                // A reply is one small write that somebody waits for. If it cannot be had, it is slower.
+                let _ = stream.set_nodelay(true);
+                let client = Client::Peer(SocketAddr::new(peer.ip().to_canonical(), peer.port()));
+                let session = self.shared.session(Box::new(stream), client, settings, self.stop.clone());
                 self.tasks.spawn(async move {
                     session.run().await;
                     drop(slot);

@@ -1,4 +1,5 @@
-//! The SMTP listener: mail comes in over TCP from those who may relay.
+//! The SMTP listener: mail comes in over TCP from those who may relay, and over a stream
+//! from the users of this machine (`sendmail -bs`).
 //!
 //! [`Listener::bind`] opens the sockets, [`Listener::run`] serves them until a [`Stop`].
 //! A session is one task (`session`); it reads commands through `wire`, which knows
@@ -25,7 +26,7 @@ use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use nix::sys::socket::{setsockopt, sockopt};
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::{TcpListener, TcpSocket, UnixStream};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -33,8 +34,10 @@ use tokio_util::task::TaskTracker;
 use crate::clock::Clock;
 use crate::mail::Domain;
 use crate::spool::Spool;
+use session::{Client, Session};
 use settings::Settings;
 use slots::Slots;
+use wire::Stream;
 
 /// How many connections may wait to be accepted.
 const BACKLOG: u32 = 1024;
@@ -207,16 +210,27 @@ struct Shared {
 }
 
 impl Shared {
+    fn session(&self, stream: Box<dyn Stream>, client: Client, settings: Arc<Settings>, stop: Stop) -> Session {
+        Session::new(stream, client, settings, self.context.clone(), stop)
+    }
+
     fn settings(&self) -> Arc<Settings> {
         Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-/// Puts other settings in force while the listener runs.
+/// What can be asked of a listener while it runs.
 #[derive(Clone)]
 pub struct Control(Arc<Shared>);
 
 impl Control {
+    /// One session with the user of this machine who has number `uid`, over whatever
+    /// stream; it may relay. Returns when the session has ended.
+    pub async fn speak(&self, stream: UnixStream, uid: u32, stop: Stop) {
+        let settings = self.0.settings();
+        self.0.session(Box::new(stream), Client::User(uid), settings, stop).run().await;
+    }
+
     /// Reads certificate, key and users again and puts everything but `listen` in force,
     /// for sessions that begin from now on.
     ///

@@ -1,17 +1,17 @@
 //! What MAIL began: all the state that belongs to one mail, and nothing of another's.
 
 use std::collections::HashSet;
-use std::net::SocketAddr;
 
 use tracing::info;
 
 use super::answer::Answer;
+use super::session::Client;
 use crate::mail::{Address, Envelope, MailKey, ReversePath};
 
 /// One transaction, open or not. Every end of it is [`Transaction::reset`].
 #[derive(Debug)]
 pub(super) struct Transaction {
-    client: SocketAddr,
+    client: Client,
     /// Where a user is named in log lines.
     user: Option<String>,
     state: State,
@@ -32,7 +32,7 @@ struct State {
 }
 
 impl Transaction {
-    pub(super) fn new(client: SocketAddr) -> Self {
+    pub(super) fn new(client: Client) -> Self {
         Self { client, user: None, state: State::default() }
     }
 
@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn nothing_of_a_transaction_is_left_for_the_next() {
         let address = |text: &str| Address::parse(text).expect("an address");
-        let mut transaction = Transaction::new(SocketAddr::from(([192, 0, 2, 1], 1)));
+        let mut transaction = Transaction::new(Client::User(1000));
         transaction.open(ReversePath::Null, true);
         assert!(transaction.add(address("a@x.example"), 2));
         assert!(transaction.add(address("a@X.example"), 2));

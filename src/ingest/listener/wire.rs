@@ -6,11 +6,9 @@ use std::io;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::answer::Answer;
@@ -62,16 +60,16 @@ pub(super) enum Line {
     TooLong,
 }
 
-enum Stream {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-    /// Lost in a handshake.
-    Lost,
-}
+/// Octets both ways: a socket, or TLS over one.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
 /// The connection.
 pub(super) struct Wire {
-    stream: Stream,
+    /// None once it was lost in a handshake.
+    stream: Option<Box<dyn Stream>>,
+    is_tls: bool,
     input: BytesMut,
     output: Vec<u8>,
     /// For a reply to be taken.
@@ -80,14 +78,13 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    pub(super) fn new(stream: TcpStream, patience: Duration, hard_stop: CancellationToken) -> Self {
-        // A reply is one small write that somebody waits for. If it cannot be had, it is slower.
-        let _ = stream.set_nodelay(true);
-        Self { stream: Stream::Plain(stream), input: BytesMut::new(), output: Vec::new(), patience, hard_stop }
+    pub(super) fn new(stream: Box<dyn Stream>, patience: Duration, hard_stop: CancellationToken) -> Self {
+        let (input, output) = (BytesMut::new(), Vec::new());
+        Self { stream: Some(stream), is_tls: false, input, output, patience, hard_stop }
     }
 
     pub(super) fn is_tls(&self) -> bool {
-        matches!(self.stream, Stream::Tls(_))
+        self.is_tls
     }
 
     /// Says something, at the latest before the next read that has to wait.
@@ -181,14 +178,15 @@ impl Wire {
     pub(super) async fn secure(&mut self, acceptor: &TlsAcceptor, within: Duration) -> Result<(), Ended> {
         self.flush().await?;
         self.input.clear();
-        let Stream::Plain(stream) = std::mem::replace(&mut self.stream, Stream::Lost) else { return Err(Ended::Gone) };
+        let stream = self.stream.take().ok_or(Ended::Gone)?;
         let handshake = tokio::select! {
             () = self.hard_stop.cancelled() => return Err(Ended::Gone),
             handshake = timeout(within, acceptor.accept(stream)) => handshake,
         };
         match handshake {
             Ok(Ok(stream)) => {
-                self.stream = Stream::Tls(Box::new(stream));
+                self.stream = Some(Box::new(stream));
+                self.is_tls = true;
                 Ok(())
             }
             Ok(Err(error)) => {
@@ -206,7 +204,7 @@ impl Wire {
         }
         let hard_stop = self.hard_stop.clone();
         let linger = async {
-            shut_down(&mut self.stream).await?;
+            open(&mut self.stream)?.shutdown().await?;
             let mut octets = 0;
             while octets < LINGER_OCTETS {
                 self.input.clear();
@@ -225,37 +223,24 @@ impl Wire {
     }
 }
 
-async fn read(stream: &mut Stream, into: &mut BytesMut) -> io::Result<usize> {
+fn open(stream: &mut Option<Box<dyn Stream>>) -> io::Result<&mut Box<dyn Stream>> {
+    stream.as_mut().ok_or_else(|| io::ErrorKind::NotConnected.into())
+}
+
+async fn read(stream: &mut Option<Box<dyn Stream>>, into: &mut BytesMut) -> io::Result<usize> {
     into.reserve(READ_OCTETS);
-    match stream {
-        Stream::Plain(stream) => stream.read_buf(into).await,
-        Stream::Tls(stream) => stream.read_buf(into).await,
-        Stream::Lost => Err(io::ErrorKind::NotConnected.into()),
-    }
+    open(stream)?.read_buf(into).await
 }
 
-async fn write(stream: &mut Stream, octets: &[u8]) -> io::Result<()> {
-    match stream {
-        Stream::Plain(stream) => stream.write_all(octets).await,
-        Stream::Tls(stream) => {
-            stream.write_all(octets).await?;
-            stream.flush().await
-        }
-        Stream::Lost => Err(io::ErrorKind::NotConnected.into()),
-    }
-}
-
-async fn shut_down(stream: &mut Stream) -> io::Result<()> {
-    match stream {
-        Stream::Plain(stream) => stream.shutdown().await,
-        Stream::Tls(stream) => stream.shutdown().await,
-        Stream::Lost => Ok(()),
-    }
+async fn write(stream: &mut Option<Box<dyn Stream>>, octets: &[u8]) -> io::Result<()> {
+    let stream = open(stream)?;
+    stream.write_all(octets).await?;
+    stream.flush().await
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
 
@@ -265,7 +250,7 @@ mod tests {
         let mut client = TcpStream::connect(socket.local_addr().expect("bound")).await.expect("connects");
         let (stream, _) = socket.accept().await.expect("accepts");
         let stop = CancellationToken::new();
-        let mut wire = Wire::new(stream, Duration::from_secs(20), stop.clone());
+        let mut wire = Wire::new(Box::new(stream), Duration::from_secs(20), stop.clone());
         let sent = async {
             client.write_all(&vec![b'x'; 4 * 1024 * 1024]).await.expect("sent");
             client.write_all(b"\r\nNOOP\r\n").await.expect("sent");

@@ -1,6 +1,7 @@
 //! The three things the tests are made of: a scripted SMTP peer, a DNS server, and the program itself.
 
 #[allow(dead_code, reason = "it offers what scenarios need, whichever there are at the moment")]
+pub(crate) mod dialogue;
 pub(crate) mod relay;
 pub(crate) mod sink;
 pub(crate) mod zones;

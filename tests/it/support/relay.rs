@@ -185,6 +185,13 @@ impl Relay {
         self.path().join("redeliver.yaml")
     }
 
+    /// `sendmail -bs`, not started yet.
+    pub(crate) fn sendmail_bs(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_redeliver"));
+        command.args(["sendmail", "-bs", "--config"]).arg(self.configuration()).current_dir(self.path());
+        command
+    }
+
     /// Runs a command to its end.
     pub(crate) fn command(&self, arguments: &[&str]) -> Finished {
         self.command_with_input(arguments, b"")

@@ -6,7 +6,7 @@ use super::super::answer::Answer;
 use super::super::message::{Message, Refusal};
 use super::super::pace::Pace;
 use super::super::wire::Ended;
-use super::Session;
+use super::{Client, Session};
 use crate::ingest::{Origin, Protocol, received_field};
 use crate::mail::MailKey;
 use crate::smtp::Unstuffer;
@@ -108,7 +108,10 @@ impl Session {
             (true, false, true) => Protocol::Esmtpa,
             (true, true, true) => Protocol::Esmtpsa,
         };
-        let origin = Origin::Peer { name, address: self.peer.ip(), protocol };
+        let origin = match self.client {
+            Client::Peer(address) => Origin::Peer { name, address: address.ip(), protocol },
+            Client::User(uid) => Origin::UserSession { uid, protocol },
+        };
         let only = match self.transaction.recipients() {
             [only] => Some(only),
             _ => None,

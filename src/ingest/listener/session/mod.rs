@@ -5,17 +5,17 @@
 mod data;
 mod secure;
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use tokio::net::TcpStream;
 use tracing::info;
 
 use super::answer::Answer;
 use super::settings::Settings;
 use super::transaction::Transaction;
-use super::wire::{Ended, Line, Wire};
+use super::wire::{Ended, Line, Stream, Wire};
 use super::{Context, Stop};
 use crate::mail::{Address, ReversePath};
 use crate::smtp::{CommandError, CommandLine, ForwardPath, MailParameters};
@@ -27,10 +27,28 @@ struct Greeting {
     extended: bool,
 }
 
-/// One client.
+/// Who is spoken to.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Client {
+    /// Somebody at the other end of a connection.
+    Peer(SocketAddr),
+    /// The user of this machine with this number.
+    User(u32),
+}
+
+impl fmt::Display for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Peer(address) => address.fmt(f),
+            Self::User(uid) => write!(f, "uid {uid}"),
+        }
+    }
+}
+
+/// One client, and what it has said so far.
 pub(super) struct Session {
     wire: Wire,
-    peer: SocketAddr,
+    client: Client,
     settings: Arc<Settings>,
     context: Context,
     stop: Stop,
@@ -46,22 +64,21 @@ pub(super) struct Session {
 
 impl Session {
     pub(super) fn new(
-        stream: TcpStream,
-        peer: SocketAddr,
+        stream: Box<dyn Stream>,
+        client: Client,
         settings: Arc<Settings>,
         context: Context,
         stop: Stop,
     ) -> Self {
-        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         Self {
             wire: Wire::new(stream, settings.limits.command, stop.hard.clone()),
-            peer,
+            client,
             settings,
             context,
             stop,
             greeting: None,
             user: None,
-            transaction: Transaction::new(peer),
+            transaction: Transaction::new(client),
             errors: 0,
             idle_commands: 0,
             auth_failures: 0,
@@ -97,7 +114,7 @@ impl Session {
             Err(error) => self.misunderstood(error)?,
         }
         if self.errors >= self.settings.limits.errors {
-            info!(client = %self.peer, errors = self.errors, "session ended after too many errors");
+            info!(client = %self.client, errors = self.errors, "session ended after too many errors");
             self.say(&Answer::new(421, "4.7.0", "too many errors"));
             return Err(Ended::Finished);
         }
@@ -234,8 +251,15 @@ impl Session {
         }
     }
 
+    fn may_relay(&self) -> bool {
+        match self.client {
+            Client::Peer(address) => self.user.is_some() || self.settings.may_relay(address.ip()),
+            Client::User(_) => true,
+        }
+    }
+
     fn recipient(&self, to: ForwardPath) -> Result<Address, Answer> {
-        if self.user.is_none() && !self.settings.may_relay(self.peer.ip()) {
+        if !self.may_relay() {
             return Err(Answer::new(550, "5.7.1", "you may not relay here"));
         }
         let recipient = match to {

@@ -98,7 +98,7 @@ impl Session {
 
     fn failed_auth(&mut self, name: Option<&str>, answer: Answer) -> Answer {
         self.auth_failures += 1;
-        info!(client = %self.peer, user = name.map(|name| name.escape_debug().to_string()), "AUTH refused");
+        info!(client = %self.client, user = name.map(|name| name.escape_debug().to_string()), "AUTH refused");
         if self.auth_failures < self.settings.limits.auth_failures {
             return answer;
         }
