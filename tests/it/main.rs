@@ -26,6 +26,7 @@ mod serve;
 mod sessions;
 mod settings;
 mod sink;
+mod slow;
 mod submit;
 mod support;
 mod tls;

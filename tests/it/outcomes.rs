@@ -189,6 +189,21 @@ fn a_connection_lost_before_the_final_dot_is_deferred_and_behind_it_in_doubt() {
     );
 }
 
+/// Whether it has kept the mail the peer does not say.
+#[test]
+fn a_mail_without_a_reply_to_its_final_dot_is_sent_once_more_by_the_next_sweep() {
+    for then in [close(), reset()] {
+        let peer = SmtpSink::start(script![on(".").times(1) => then]);
+        let relay = Setup::gateway(peer.address()).build();
+        relay.submit("me@example.org", &["you@example.net"], &message("m"));
+        relay.run_spool().expect(75);
+        assert_eq!(relay.sweep().expect(0).counts(), [1, 1, 0, 0, 0, 0]);
+        let replies: Vec<_> = peer.transactions().into_iter().map(|transaction| transaction.reply).collect();
+        assert_eq!(replies, [None, Some("250 2.0.0 taken".to_owned())]);
+        assert_eq!(relay.attempts()[0]["state"], "inDoubt");
+    }
+}
+
 #[test]
 fn a_silent_peer_costs_one_time_out_at_every_stage() {
     expect_outcomes(
@@ -275,6 +290,9 @@ fn odd_codes_are_read_by_their_first_digit_and_what_is_no_smtp_is_deferred() {
                 "deferred - 4.4.2 rcpt",
                 0,
             ),
+            ("lines without end to EHLO", script!["EHLO" => endless("250-x\r\n")], "deferred - 4.4.2 ehlo", 0),
+            ("lines without end to the dot", script!["." => endless("250-x\r\n")], "deferred - 4.4.2 end-of-data", 1),
+            ("a line without end to EHLO", script!["EHLO" => endless("250-xxxx")], "deferred - 4.4.2 ehlo", 0),
             (
                 "a line of 5000 octets",
                 script!["RCPT" => raw(format!("250 {}\r\n", "x".repeat(5000)))],

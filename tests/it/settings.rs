@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::support::relay::{Relay, Setup};
-use crate::support::sink::{Script, SmtpSink, close, on, reply, script, stall, wait};
-use crate::support::{fresh_loopback, message, never_accepting};
+use crate::support::sink::{Script, SmtpSink, close, on, reply, reset, script, stall, wait};
+use crate::support::{fresh_loopback, message, never_accepting, refusing};
 
 fn one_mail(relay: &Relay, recipients: &[&str]) {
     relay.submit("me@example.org", recipients, &message("m"));
@@ -66,6 +66,10 @@ fn gateways_are_tried_in_the_order_written_unless_the_load_is_balanced() {
 fn the_next_gateway_takes_over_within_the_pass() {
     for (what, script, over) in [
         ("closes", script!["CONNECT" => close()], true),
+        ("resets", script!["CONNECT" => wait(Duration::from_millis(50)).then(reset())], true),
+        ("hangs", script!["CONNECT" => stall()], true),
+        ("hangs at EHLO", script!["EHLO" => stall()], true),
+        ("no SMTP", script!["CONNECT" => "SSH-2.0-OpenSSH"], true),
         ("421 greeting", script!["CONNECT" => reply("421 4.3.2 busy").then(close())], true),
         ("451 to MAIL", script!["MAIL" => "451 4.3.0 later"], true),
         ("450 to RCPT", script!["RCPT" => "450 4.2.0 later"], true),
@@ -77,13 +81,27 @@ fn the_next_gateway_takes_over_within_the_pass() {
         ("no reply to the dot", script!["." => close()], false),
     ] {
         let peers = [SmtpSink::start(script), SmtpSink::start(Script::new())];
-        let relay = Setup::gateway(format!("{}, {}", peers[0].address(), peers[1].address())).build();
+        let gateways = format!("{}, {}", peers[0].address(), peers[1].address());
+        let relay = Setup::gateway(gateways).delivery("timeout: 1s").build();
         one_mail(&relay, &["you@example.net"]);
         let finished = relay.run_spool();
         assert_eq!(finished.counts()[1], u64::from(over), "{what}: {finished:?}");
         assert_eq!(peers[1].transactions().len(), usize::from(over), "{what}");
         assert_eq!(relay.attempts().len(), 1, "{what}: one attempt");
     }
+}
+
+#[test]
+fn behind_gateways_that_cannot_be_reached_the_next_takes_over() {
+    let (hangs, _listener, _waiting) = never_accepting();
+    let peer = SmtpSink::start(Script::new());
+    let gateways = format!("{}, {hangs}, {}", refusing(), peer.address());
+    let relay = Setup::gateway(gateways).delivery("connectiontimeout: 400ms").build();
+    one_mail(&relay, &["you@example.net"]);
+    assert_eq!(relay.run_spool().expect(0).counts(), [1, 1, 0, 0, 0, 0]);
+    let attempts = relay.attempts();
+    let dialogue = attempts[0]["dialogue"].to_string();
+    assert!(dialogue.contains("connection refused") && dialogue.contains("timed out after 400 ms"), "{dialogue}");
 }
 
 #[test]
