@@ -142,6 +142,8 @@ impl Deadlines {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+
     use super::*;
 
     #[test]
@@ -172,5 +174,50 @@ mod tests {
         rate.octets = RATE_OCTETS - 1;
         assert!(!rate.is_too_slow(after(119)));
         assert!(rate.is_too_slow(after(120)));
+    }
+
+    /// What runs out while `octets` go every seven seconds for a quarter of an hour.
+    async fn sending(octets: usize) -> Option<Broken> {
+        let mut deadlines = Deadlines::new(Limits { timeout: None, transaction: Duration::from_mins(30) });
+        deadlines.start_transaction();
+        deadlines.start(Step::Content);
+        for _ in 0..130 {
+            tokio::select! {
+                broken = poll_fn(|cx| deadlines.poll(cx)) => return Some(broken),
+                () = tokio::time::sleep(Duration::from_secs(7)) => deadlines.progress(octets),
+            }
+        }
+        None
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn content_that_crawls_is_given_up_within_minutes() {
+        let started = Instant::now();
+        assert_eq!(sending(8 * 1024).await, None, "more than 1 KiB a second");
+        assert_eq!(started.elapsed(), Duration::from_secs(7 * 130));
+        for octets in [6 * 1024, 1] {
+            let started = Instant::now();
+            assert_eq!(sending(octets).await, Some(Broken::TooSlow), "{octets} octets: never without progress");
+            assert_eq!(started.elapsed(), RATE_WINDOW);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_transaction_ends_with_its_time_however_fast_it_goes() {
+        let started = Instant::now();
+        let mut deadlines = Deadlines::new(Limits { timeout: None, transaction: Duration::from_mins(3) });
+        deadlines.start_transaction();
+        deadlines.start(Step::Content);
+        let broken = loop {
+            tokio::select! {
+                broken = poll_fn(|cx| deadlines.poll(cx)) => break broken,
+                () = tokio::time::sleep(Duration::from_secs(1)) => deadlines.progress(1_000_000),
+            }
+        };
+        assert_eq!((broken, started.elapsed().as_secs()), (Broken::TransactionTooLong(Duration::from_mins(3)), 180));
+        // Behind the final dot only the reply's own time counts.
+        deadlines.start(Step::EndOfData);
+        let broken = poll_fn(|cx| deadlines.poll(cx)).await;
+        assert_eq!((broken, started.elapsed().as_secs()), (Broken::TimedOut(Duration::from_mins(10)), 780));
     }
 }
