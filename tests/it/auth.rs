@@ -96,6 +96,28 @@ fn a_password_file_that_cannot_be_used_is_a_configuration_error_with_its_place()
 }
 
 #[test]
+fn no_mistake_in_the_configuration_brings_a_secret_into_its_message() {
+    let peer = SmtpSink::start(secure());
+    for line in [
+        format!("gatewayPassword: [{PASSWORD}]"),
+        format!("gatewayPassword: {{ a: {PASSWORD} }}"),
+        format!("gatewayPasword: {PASSWORD}"),
+        format!("gatewayPassword: \"{PASSWORD}"),
+    ] {
+        let told = gateway(&peer).delivery(&line).build().command(&["check"]).expect(78);
+        assert!(told.stderr.contains("redeliver.yaml:") && !told.stderr.contains(PASSWORD), "{line}: {told:?}");
+    }
+    // One of the two is missing, or there is one too many.
+    let both = with_password(&peer).delivery("gatewayPasswordFile: secret.txt").build();
+    std::fs::write(both.path().join("secret.txt"), PASSWORD).expect("a file");
+    let alone = Setup::gateway(peer.address()).delivery(&format!("gatewayPassword: {PASSWORD}")).build();
+    for relay in [both, alone] {
+        let told = relay.command(&["check"]).expect(78);
+        assert!(!told.stderr.contains(PASSWORD), "{told:?}");
+    }
+}
+
+#[test]
 fn credentials_never_go_in_clear_unless_that_is_allowed() {
     for (policy, allowed) in [("true", false), ("false", false), ("true", true), ("false", true)] {
         let peer = SmtpSink::start(Script::new().auth(USER, PASSWORD));
@@ -139,6 +161,17 @@ fn a_secret_stands_in_no_record_no_log_and_no_file() {
             let mut seen = vec![("the run", run.stdout), ("the log", run.stderr)];
             seen.push(("attempts", relay.command(&["attempts", "--format", "json"]).stdout));
             seen.push(("attempts as text", relay.command(&["attempts"]).stdout));
+            let others: [&[&str]; 5] = [
+                &["check"],
+                &["explain", "you@example.net"],
+                &["explain", "you@example.net", "--format", "json"],
+                &["job", "runs"],
+                &["repository", "mails", "temporary"],
+            ];
+            for command in others {
+                let finished = relay.command(command);
+                seen.extend([(command[0], finished.stdout), (command[0], finished.stderr)]);
+            }
             if code != 0 {
                 let key = relay.mails("temporary")[0]["key"].as_str().expect("a key").to_owned();
                 seen.push(("show", relay.command(&["repository", "show", "temporary", &key]).expect(0).stdout));
