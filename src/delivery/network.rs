@@ -1,7 +1,7 @@
 //! What all deliveries of a process share: clock, names, trusted roots, who we are, and
 //! the two ways to stop.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -66,15 +66,26 @@ impl Network {
     /// Whether `peer` is our own listener; an unspecified listen address means every
     /// address of this machine.
     pub(super) fn is_own_address(&self, peer: SocketAddr) -> bool {
+        let reached = reached(peer.ip());
         self.own.iter().any(|own| {
             own.port() == peer.port()
-                && (own.ip() == peer.ip() || own.ip().is_unspecified() && is_local(peer.ip().to_canonical()))
+                && (own.ip().to_canonical() == reached || own.ip().is_unspecified() && is_local(reached))
         })
     }
 
     /// Whether `host` is this relay by name.
     pub(super) fn is_own_name(&self, host: &str) -> bool {
         host.trim_end_matches('.').eq_ignore_ascii_case(self.hostname.trim_end_matches('.'))
+    }
+}
+
+/// Where a connection to `address` ends: IPv4 within IPv6 is IPv4, and the unspecified address
+/// is this machine's.
+fn reached(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) if address.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(address) if address.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        address => address,
     }
 }
 
@@ -95,7 +106,8 @@ mod tests {
 
     #[tokio::test]
     async fn our_own_listener_is_known_by_address_and_by_name() {
-        let own = vec!["0.0.0.0:2525".parse().expect("address"), "192.0.2.7:25".parse().expect("address")];
+        let own = ["0.0.0.0:2525", "192.0.2.7:25", "127.0.0.1:26", "[::1]:27"];
+        let own = own.map(|address| address.parse().expect("address")).to_vec();
         let dns = DnsConfig { servers: vec!["127.0.0.1:1".parse().expect("address")], ..DnsConfig::default() };
         let network =
             Network::new(Clock::system(), &dns, "Relay.example".into(), own, Stop::default(), None).expect("a network");
@@ -105,6 +117,13 @@ mod tests {
             ("127.0.0.1:25", false),
             ("192.0.2.7:25", true),
             ("192.0.2.8:2525", false),
+            ("[::ffff:127.0.0.1]:2525", true),
+            ("[::ffff:192.0.2.7]:25", true),
+            ("0.0.0.0:26", true),
+            ("[::ffff:0.0.0.0]:26", true),
+            ("0.0.0.0:25", false),
+            ("[::]:27", true),
+            ("[::]:26", false),
         ] {
             assert_eq!(network.is_own_address(peer.parse().expect("address")), is_own, "{peer}");
         }

@@ -100,6 +100,32 @@ fn our_own_address_is_known_by_every_way_to_it() {
     assert_eq!(us.connections(), 0);
 }
 
+/// The unspecified address, and IPv4 written as IPv6, lead to this machine too.
+#[test]
+fn our_own_address_is_known_however_it_is_written() {
+    let us = SmtpSink::start_at((std::net::Ipv4Addr::LOCALHOST, 0), Script::new());
+    let zones = Zones::start(
+        "zero.example   A 0.0.0.0
+         mapped.example AAAA ::ffff:127.0.0.1
+         both.example   A 127.0.0.1
+         both.example   AAAA ::",
+    );
+    for recipient in [
+        "you@zero.example",
+        "you@mapped.example",
+        "you@both.example",
+        "you@[0.0.0.0]",
+        "you@[127.0.0.1]",
+        "you@[IPv6:::ffff:127.0.0.1]",
+    ] {
+        let relay = listening(&zones, us.port(), &us.address().to_string());
+        one_mail(&relay, recipient);
+        relay.run_spool().expect(69);
+        assert_eq!(ending(&relay), "failed 5.4.6 dns", "{recipient}");
+    }
+    assert_eq!(us.connections(), 0);
+}
+
 #[test]
 fn the_same_address_at_another_port_is_somebody_else() {
     let peer = SmtpSink::start(Script::new());
