@@ -39,6 +39,25 @@ fn mail_for_a_dead_peer_holds_up_no_other() {
 }
 
 #[test]
+fn mails_that_come_one_after_the_other_share_a_session_and_it_takes_leave() {
+    let peer = SmtpSink::start(Script::new());
+    let relay = served(Setup::gateway(peer.address()));
+    let service = Service::start(&relay);
+    for number in 1..=5 {
+        service.submit(&["you@example.net"], &format!("m{number}"));
+        peer.wait_for_transactions(number);
+    }
+    assert_eq!(peer.connections(), 1);
+    // Nobody has asked for it: without mail it is not kept for long.
+    peer.wait_for_end_of_connections();
+    assert_eq!(peer.commands().last().map(String::as_str), Some("QUIT"));
+    service.submit(&["you@example.net"], "m6");
+    peer.wait_for_transactions(6);
+    service.stop();
+    assert_eq!((peer.violations(), peer.record().notes), (vec![], vec![]));
+}
+
+#[test]
 fn trouble_of_our_own_pauses_turns_health_red_and_ends_with_its_cause() {
     let peer = SmtpSink::start(Script::new());
     let relay = served(Setup::gateway(peer.address()).delivery("bind: 192.0.2.9"));
