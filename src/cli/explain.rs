@@ -1,5 +1,5 @@
 //! `redeliver explain`: where mail for a recipient would go, and why. Opens neither the
-//! store nor a connection to any mail server.
+//! store nor a connection to any mail server; a service that runs is asked what it remembers.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use super::table;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::delivery::{Delivery, Explanation, RoutedBy, Stop};
+use crate::ingest::{self, Invocation, Mode};
 use crate::mail::Address;
 use crate::parts;
 
@@ -23,25 +24,36 @@ pub(super) async fn run(
     out: &mut impl Write,
 ) -> Result<Exit, Failure> {
     let recipient = Address::parse(recipient).map_err(|error| Failure::new(Exit::Data, error.to_string()))?;
-    let network = parts::network(config, clock, &Stop::default(), None)?;
-    for settings in config.processors.deliveries() {
-        let outgoing = settings.outgoing.clone();
-        let delivery = Delivery::new(settings.clone(), Arc::clone(&network))
-            .map_err(|message| Failure::new(Exit::Configuration, message))?;
-        let explanation = delivery.explain(&recipient).await;
+    for explanation in explanations(config, clock, recipient).await? {
         match format {
-            Format::Json => {
-                let mut object = json!(explanation);
-                object["outgoing"] = outgoing.into();
-                writeln!(out, "{object}")?;
-            }
-            Format::Text => write!(out, "{}", picture(&outgoing, &explanation))?,
+            Format::Json => writeln!(out, "{}", json!(explanation))?,
+            Format::Text => write!(out, "{}", picture(&explanation))?,
         }
     }
     Ok(Exit::Ok)
 }
 
-fn picture(outgoing: &str, explanation: &Explanation) -> String {
+/// What a running service says, which remembers who is down; without one, what the
+/// configuration and the DNS say.
+async fn explanations(config: &Config, clock: &Clock, recipient: Address) -> Result<Vec<Explanation>, Failure> {
+    let question = Invocation { mode: Mode::Verify, recipients: vec![recipient.clone()], ..Invocation::default() };
+    let path = config.state_directory.join(ingest::SOCKET);
+    match ingest::ask::<Vec<Explanation>>(&path, &question).await {
+        Ok(explained) if !explained.is_empty() => return Ok(explained),
+        // Nobody is there, or does not tell us.
+        _ => {}
+    }
+    let network = parts::network(config, clock, &Stop::default(), None)?;
+    let mut explained = Vec::new();
+    for settings in config.processors.deliveries() {
+        let delivery = Delivery::new(settings.clone(), Arc::clone(&network))
+            .map_err(|message| Failure::new(Exit::Configuration, message))?;
+        explained.push(delivery.explain(&recipient).await);
+    }
+    Ok(explained)
+}
+
+fn picture(explanation: &Explanation) -> String {
     let by = match explanation.routed_by {
         RoutedBy::Gateway => "the configured gateways",
         RoutedBy::Literal => "its address literal",
@@ -49,7 +61,7 @@ fn picture(outgoing: &str, explanation: &Explanation) -> String {
     };
     let mut lines = vec![
         ("recipient", explanation.recipient.to_string()),
-        ("outgoing", outgoing.to_owned()),
+        ("outgoing", explanation.outgoing.clone()),
         ("next hop", format!("{}, by {by}", explanation.next_hop)),
     ];
     for host in &explanation.hosts {

@@ -1,6 +1,6 @@
 //! What an attempt for one recipient would do, and why, without doing it.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::mail::{Address, Outcome};
 
@@ -9,7 +9,7 @@ use super::routing::{self, Hop, Target};
 use super::{Delivery, memory};
 
 /// Where mail for a recipient would go. Names are looked up; nobody is connected to.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Explanation {
     /// Who.
@@ -36,10 +36,12 @@ pub struct Explanation {
     pub helo_name: String,
     /// The local part needs SMTPUTF8 at the peer.
     pub needs_smtputf8: bool,
+    /// The name of the `RemoteDelivery` that would do it.
+    pub outgoing: String,
 }
 
 /// What a next hop was found by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RoutedBy {
     /// `gateway` is set.
@@ -51,7 +53,7 @@ pub enum RoutedBy {
 }
 
 /// One address of one host.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ExplainedHost {
     /// The MX host or gateway by name.
@@ -84,6 +86,7 @@ impl Delivery {
             auth: auth(config),
             helo_name: self.dialer.helo.clone(),
             needs_smtputf8: recipient.needs_smtputf8(),
+            outgoing: config.outgoing.clone(),
         };
         if let Some(hop) = plan.into_iter().next() {
             explanation.take(hop, &self.memory);

@@ -22,5 +22,5 @@ pub use listener::{
 pub use message::IntakeError;
 pub use sendmail::{Invocation, Mode, UsageError, Waiting, parse};
 pub use submission::{Caller, Input, SubmitError, submit};
-pub use submit::{Answer, Door, SOCKET, SubmitSocket, hand_over, open_session};
+pub use submit::{Answer, Door, SOCKET, SubmitSocket, ask, hand_over, open_session};
 pub use trace::{Origin, Protocol, received_field};

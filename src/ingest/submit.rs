@@ -14,6 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use nix::unistd::Uid;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
@@ -27,7 +29,7 @@ use super::listener::{Control as ListenerControl, Stop as ListenerStop};
 use super::sendmail::{Invocation, Mode};
 use super::submission::{Caller, Input, submit};
 use crate::clock::Clock;
-use crate::mail::MailKey;
+use crate::mail::{Address, MailKey};
 use crate::spool::Spool;
 
 /// Octets of one frame at most: a request with a thousand recipients fits.
@@ -157,6 +159,11 @@ async fn serve_request(mut stream: UnixStream, door: &Door) -> io::Result<()> {
         door.smtp.speak(stream, uid, door.stop.clone()).await;
         return Ok(());
     }
+    if let Ok(invocation) = &request
+        && invocation.mode == Mode::Verify
+    {
+        return verify(&invocation.recipients, uid, &mut stream, door).await;
+    }
     let mut frames = Frames { stream, ended: false };
     let answer = match request {
         Ok(invocation) => take(&invocation, uid, &mut frames, door).await,
@@ -166,6 +173,18 @@ async fn serve_request(mut stream: UnixStream, door: &Door) -> io::Result<()> {
     let drained = async { while !frames.ended && frames.next().await.is_ok() {} };
     drop(tokio::time::timeout(DRAIN, drained).await);
     write_json(&mut frames.stream, &answer).await
+}
+
+/// What would be done for each recipient, as the service knows it. Whoever may not read its
+/// configuration is told nothing.
+async fn verify(recipients: &[Address], uid: u32, stream: &mut UnixStream, door: &Door) -> io::Result<()> {
+    let mut explained = Vec::new();
+    if uid == 0 || uid == Uid::effective().as_raw() {
+        for recipient in recipients {
+            explained.extend((door.spool)().explain(recipient).await);
+        }
+    }
+    write_json(stream, &explained).await
 }
 
 async fn take(invocation: &Invocation, uid: u32, frames: &mut Frames, door: &Door) -> Answer {
@@ -228,6 +247,15 @@ pub async fn open_session(path: &Path, invocation: &Invocation) -> io::Result<Un
     let mut stream = UnixStream::connect(path).await?;
     write_json(&mut stream, invocation).await?;
     Ok(stream)
+}
+
+/// Asks the service at `path` what it would do for the recipients of a [`Mode::Verify`].
+///
+/// # Errors
+/// Where nobody listens there, or the answer is none.
+pub async fn ask<T: DeserializeOwned>(path: &Path, invocation: &Invocation) -> io::Result<T> {
+    let mut stream = open_session(path, invocation).await?;
+    serde_json::from_slice(&read_frame(&mut stream).await?).map_err(io::Error::other)
 }
 
 async fn read_frame(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {

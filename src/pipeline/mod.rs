@@ -29,8 +29,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
-use crate::delivery::{self, NotBegun};
-use crate::mail::{Attributes, Content, DialogueEntry, Mail, MailKey, Recorded, RepositoryPath};
+use crate::delivery::{self, Explanation, NotBegun};
+use crate::mail::{Address, Attributes, Content, DialogueEntry, Mail, MailKey, Recorded, RepositoryPath};
 
 pub use config::{Config, ERROR_PROCESSOR, ERROR_REPOSITORY, repository};
 pub use matcher::is_matcher;
@@ -129,6 +129,15 @@ impl Pipeline {
     ) -> Result<Self, String> {
         let deliveries = config.deliveries().into_iter().map(deliver).collect::<Result<_, _>>()?;
         Ok(Self { config, deliveries })
+    }
+
+    /// What each `RemoteDelivery` would do for `recipient`.
+    pub async fn explain(&self, recipient: &Address) -> Vec<Explanation> {
+        let mut explained = Vec::new();
+        for delivery in &self.deliveries {
+            explained.extend(delivery.explain(recipient).await);
+        }
+        explained
     }
 
     /// Ends the sessions that were kept open for further mails.

@@ -12,7 +12,7 @@ use super::config::Known;
 use super::mailet::{Ended, Step};
 use super::part::Part;
 use super::{Checkpoint, End, Pass};
-use crate::delivery::{self, Attempted, Credentials, Gateway, NotBegun, Request, Secret, Sink, StartTls};
+use crate::delivery::{self, Attempted, Credentials, Explanation, Gateway, NotBegun, Request, Secret, Sink, StartTls};
 use crate::mail::{Address, Attributes, DialogueEntry, Domain, Outcome, Recorded, Stage, attribute};
 use crate::yaml::{Fields, Node, Value, boolean, integer, milliseconds, positive_duration, text};
 
@@ -21,6 +21,11 @@ use crate::yaml::{Fields, Node, Value, boolean, integer, milliseconds, positive_
 pub trait Deliver: Send + Sync {
     /// Tries every recipient of the request once; see [`Attempted`].
     async fn attempt(&self, request: Request, sink: &dyn Sink) -> Attempted;
+
+    /// What an attempt for `recipient` would do, for who can say.
+    async fn explain(&self, _recipient: &Address) -> Option<Explanation> {
+        None
+    }
 
     /// Ends what is kept open for further mails; not for long.
     async fn close(&self) {}
@@ -31,6 +36,10 @@ impl Deliver for delivery::Delivery {
     async fn attempt(&self, request: Request, sink: &dyn Sink) -> Attempted {
         // Its own method, not this one.
         delivery::Delivery::attempt(self, request, sink).await
+    }
+
+    async fn explain(&self, recipient: &Address) -> Option<Explanation> {
+        Some(delivery::Delivery::explain(self, recipient).await)
     }
 
     async fn close(&self) {

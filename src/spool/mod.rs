@@ -13,7 +13,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tracing::{error, warn};
 
 use crate::clock::Clock;
-use crate::mail::{Mail, MailKey};
+use crate::delivery::Explanation;
+use crate::mail::{Address, Mail, MailKey};
 use crate::pipeline::{Disposition, ERROR_PROCESSOR, End, Pipeline, Verdict};
 use crate::store::{Claimed, Resting, Settlement, Store};
 use checkpoint::Pass;
@@ -84,6 +85,11 @@ impl Spool {
     /// Whether results wait to be written because the store is in trouble.
     pub fn is_behind(&self) -> bool {
         self.unwritten.load(Ordering::Relaxed) > 0
+    }
+
+    /// What would be done now for `recipient`, and why.
+    pub async fn explain(&self, recipient: &Address) -> Vec<Explanation> {
+        self.pipeline.explain(recipient).await
     }
 
     /// One pass of one mail in hand: through the pipeline, then to where its parts rest.

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use serde_json::Value;
 
 use super::{Client, Service, message, served, until, write_schedule};
+use crate::support::refusing;
 use crate::support::relay::Setup;
 use crate::support::sink::{Script, SmtpSink, script, stall};
 use crate::support::zones::Zones;
@@ -55,6 +57,24 @@ fn mails_that_come_one_after_the_other_share_a_session_and_it_takes_leave() {
     peer.wait_for_transactions(6);
     service.stop();
     assert_eq!((peer.violations(), peer.record().notes), (vec![], vec![]));
+}
+
+#[test]
+fn a_running_service_explains_whom_it_remembers_as_down_and_why() {
+    let dead = refusing();
+    let relay = served(Setup::gateway(dead));
+    let explain = |format: &[&str]| relay.command(&[&["explain", "you@example.net"][..], format].concat()).expect(0);
+    let host = || explain(&["--format", "json"]).json()[0]["hosts"][0].clone();
+    let service = Service::start(&relay);
+    assert_eq!(host()["down"], Value::Null, "nothing is known yet");
+    service.submit(&["you@example.net"], "m");
+    until("it was attempted", || relay.mails("temporary").len() == 1);
+    let down = host()["down"].as_str().expect("why").to_owned();
+    assert!(down.contains("connection refused") && down.contains(&dead.to_string()), "{down}");
+    let text = explain(&[]).stdout;
+    assert!(text.contains("down: ") && text.contains("outcome    deferred without contact"), "{text}");
+    service.stop();
+    assert_eq!(host()["down"], Value::Null, "whoever starts anew remembers nothing");
 }
 
 #[test]
