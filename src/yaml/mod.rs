@@ -106,6 +106,9 @@ impl Document {
             let valid = String::from_utf8_lossy(&octets[..error.valid_up_to()]);
             wrong(position_after(&valid), "the file is not UTF-8 here".to_owned())
         })?;
+        if let Some(before) = odd_line_end(text) {
+            return Err(wrong(position_after(before), "this line ends neither with LF nor with CRLF".to_owned()));
+        }
         if let Some(before) = too_deep(text) {
             return Err(wrong(position_after(before), "nested too deep: more than 128 levels".to_owned()));
         }
@@ -156,6 +159,16 @@ fn position_after(text: &str) -> (usize, usize) {
 fn within(text: &str, at: (usize, usize)) -> (usize, usize) {
     let end = position_after(text);
     if at.0 > end.0 { end } else { at }
+}
+
+/// The text before a line end that YAML knows and editors do not: they would count lines
+/// otherwise than the parser.
+fn odd_line_end(text: &str) -> Option<&str> {
+    let is_odd = |&(at, c): &(usize, char)| match c {
+        '\r' => !text[at..].starts_with("\r\n"),
+        c => matches!(c, '\u{85}' | '\u{2028}' | '\u{2029}'),
+    };
+    text.char_indices().find(is_odd).map(|(at, _)| &text[..at])
 }
 
 /// The text before the bracket that is one too many. Quotes are not looked at: no
@@ -248,6 +261,8 @@ mod tests {
             (b"a: 'b\n", "f.yaml:2:1: "),
             (b"a: 'b", "f.yaml:1:6: "),
             (b"a: b\n  c: d\n", "f.yaml:2:4: "),
+            (b"a: b\r\nc:\rd: e\r\n", "f.yaml:2:3: this line ends neither"),
+            ("a: b\u{2028}c\n".as_bytes(), "f.yaml:1:5: this line ends neither"),
             (b"a: b\n---\nc: d\n", "f.yaml:1:1: "),
             (b"a: \xff\n", "f.yaml:1:4: the file is not UTF-8 here"),
             (b"", "f.yaml:1:1: the file is empty"),
