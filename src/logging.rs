@@ -3,6 +3,8 @@
 //! The record of deliveries is in the store; logs tell what goes on. They never hold a
 //! password or a message's content, at any level.
 
+mod one_line;
+
 use std::io::{self, IsTerminal, Write};
 use std::panic::PanicHookInfo;
 use std::path::PathBuf;
@@ -16,6 +18,9 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+
+use one_line::OneLine;
+pub use one_line::steers;
 
 /// How lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -173,6 +178,7 @@ where
     W: for<'w> tracing_subscriber::fmt::MakeWriter<'w> + Send + Sync + 'static,
 {
     let colour = colour && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let writer = OneLine { writer, colour };
     let layer = tracing_subscriber::fmt::layer::<S>().with_writer(writer).with_ansi(colour).with_target(false);
     match format {
         Format::Text => layer.boxed(),
@@ -212,6 +218,18 @@ fn open_file(config: &Config) -> io::Result<Option<OpenFile>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_that_come_too_fast_are_dropped_and_counted() {
+        let (stuck, file) = io::pipe().expect("a pipe");
+        let (mut writer, guard) = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(1).finish(file);
+        let lost = LostLines { dropped: Some(writer.error_counter()), ..LostLines::default() };
+        for _ in 0..2000 {
+            writer.write_all(&[b'x'; 1000]).expect("nobody waits for it");
+        }
+        assert!(lost.count() > 1000, "{}", lost.count());
+        drop((stuck, guard));
+    }
 
     #[test]
     fn lines_that_cannot_be_written_are_counted_and_told_of_once() {

@@ -5,6 +5,8 @@ use std::io::IsTerminal;
 
 use chrono::TimeDelta;
 
+use crate::logging::steers;
+
 /// Columns of a terminal that does not say, and of an output that is none.
 const DEFAULT_WIDTH: usize = 160;
 
@@ -79,14 +81,7 @@ pub(super) fn one_line(text: &str) -> String {
 
 /// A text without control characters: what a remote server says may not steer a terminal.
 pub(super) fn printable(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() || is_bidi(c) { c.escape_unicode().to_string() } else { c.to_string() })
-        .collect()
-}
-
-/// Characters that turn the reading direction of what stands around them.
-fn is_bidi(c: char) -> bool {
-    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
+    text.chars().map(|c| if steers(c) { c.escape_unicode().to_string() } else { c.to_string() }).collect()
 }
 
 /// An age such as `45s`, `12m`, `3h`, `9d`.

@@ -24,6 +24,7 @@ mod tls;
 mod transaction;
 mod wire;
 
+use std::borrow::Cow;
 use std::future::{Future, poll_fn};
 use std::sync::Arc;
 use std::task::Poll;
@@ -46,6 +47,9 @@ use slots::{Slot, Slots};
 use tls::Tls;
 
 use crate::mail::{Address, Content, DialogueEntry, MailKey, MessageFacts, Recorded, ReversePath};
+
+/// Characters of a reply that a line of the log has.
+const LOGGED: usize = 1000;
 
 /// What an attempt needs to know of a mail.
 pub struct Request {
@@ -186,13 +190,16 @@ fn log(key: &MailKey, recorded: &Recorded) {
         code = recorded.code,
         enhanced = recorded.enhanced,
         duration_ms = (recorded.duration * 1000.0).round(),
-        "{} to {}: {}", recorded.outcome, recorded.recipient, printable(said)
+        "{} to {}: {}", recorded.outcome, recorded.recipient, in_short(said)
     );
 }
 
-/// Without control characters: a peer's words may end up on a terminal.
-fn printable(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
+/// The beginning of a long text; the record has it whole.
+fn in_short(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(LOGGED) {
+        Some((end, _)) => format!("{}… ({} octets)", &text[..end], text.len()).into(),
+        None => text.into(),
+    }
 }
 
 /// Runs `futures` at the same time and returns what they yield, in their order.

@@ -1,8 +1,82 @@
-//! The log's files, and what becomes of the service when somebody takes them away.
+//! The log: lines that nobody can forge, files that rotate, and what becomes of the service
+//! when these cannot be written or are taken away.
 
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::trouble::SmallDisk;
 use super::{Service, served};
 use crate::support::relay::Setup;
-use crate::support::sink::{Script, SmtpSink};
+use crate::support::sink::{Script, SmtpSink, reply, script};
+
+/// Everything in the log's files, whatever their names.
+fn written(directory: &Path) -> String {
+    let files = std::fs::read_dir(directory).expect("a folder").map(|entry| entry.expect("an entry").path());
+    files.map(|file| std::fs::read_to_string(file).expect("text")).collect()
+}
+
+/// What a peer says to whom it wants to fool: a screen cleared, a line forged, a name
+/// turned round, and a great many words.
+fn hostile() -> String {
+    let many = format!("550-{}\n", "x".repeat(3000)).repeat(15);
+    format!("550-no\u{1b}[2J\u{9b}1m\n550-2026-01-01T00:00:00Z  INFO forged\n{many}550 \u{202e}gnp.exe")
+}
+
+#[test]
+fn whatever_a_peer_says_is_one_line_of_moderate_length() {
+    for format in ["text", "json"] {
+        let peer = SmtpSink::start(script!["RCPT" => reply(&hostile())]);
+        let relay = served(Setup::gateway(peer.address()).top(&format!("log: {{ directory: log, format: {format} }}")));
+        let service = Service::start(&relay);
+        service.submit(&["you@example.net"], "m");
+        service.wait_until_settled();
+        let console = Arc::clone(&service.log);
+        service.stop();
+        for text in [console.text(), written(&relay.path().join("var/log"))] {
+            assert!(!text.contains(|c: char| c != '\n' && c.is_control() || c == '\u{202e}'), "{text}");
+            let lines: Vec<_> = text.lines().filter(|line| line.contains("failed to you@example.net")).collect();
+            assert!(lines.len() == 1 && lines[0].contains("forged") && lines[0].len() < 2000, "{lines:?}");
+            if format == "json" {
+                let line: Value = serde_json::from_str(lines[0]).expect("JSON");
+                assert!(
+                    line["message"].as_str().is_some_and(|said| said.contains("no\u{1b}[2J\u{9b}1m\n550-")),
+                    "{line}"
+                );
+            }
+        }
+        // The record has it whole.
+        let attempts = relay.attempts();
+        assert!(attempts[0]["recipients"][0]["reply"].as_str().is_some_and(|said| said.len() > 40_000));
+    }
+}
+
+#[test]
+fn a_full_disk_of_the_log_alone_stops_nothing_and_lost_lines_are_told() {
+    let peer = SmtpSink::start(Script::new());
+    let relay = served(Setup::gateway(peer.address()).top("log: { directory: log }"));
+    std::fs::create_dir(relay.path().join("var")).expect("made");
+    let Some(disk) = SmallDisk::mount(relay.path().join("var/log"), "1m") else {
+        eprintln!("not run: this user may not mount a file system to fill up");
+        return;
+    };
+    let service = Service::start(&relay);
+    let filler = disk.fill();
+    for number in 0..30 {
+        service.submit(&["you@example.net"], &format!("m{number}"));
+    }
+    service.wait_until_settled();
+    assert_eq!(service.get("/healthcheck").1["status"], "healthy");
+    std::fs::remove_file(filler).expect("there is room again");
+    let console = Arc::clone(&service.log);
+    service.stop();
+    assert_eq!(peer.transactions().len(), 30);
+    console.wait_for("lost lines", |text| text.contains("lines are missing in the log file").then_some(()));
+    let text = written(&relay.path().join("var/log"));
+    assert!(text.contains("lines are missing in the log file"), "{text}");
+    assert!(text.matches("mail accepted").count() < 30, "{text}");
+}
 
 #[test]
 fn a_log_directory_that_is_taken_away_stops_nothing() {
@@ -21,8 +95,7 @@ fn a_log_directory_that_is_taken_away_stops_nothing() {
         service.stop();
         assert_eq!(peer.copies_of("you@example.net", "<m@"), 1);
         if renamed {
-            let files = std::fs::read_dir(&elsewhere).expect("a folder").map(|entry| entry.expect("an entry").path());
-            let text: String = files.map(|file| std::fs::read_to_string(file).expect("text")).collect();
+            let text = written(&elsewhere);
             assert!(text.contains("mail accepted") && text.contains("stopped"), "it goes on in the same file: {text}");
         }
     }

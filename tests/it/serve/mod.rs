@@ -111,7 +111,8 @@ impl Service {
         let (child, log) = spawn(relay, environment);
         let address = |text: &str, what: &str| {
             let behind = text.split_once(what)?.1;
-            behind.split_whitespace().next()?.parse().ok()
+            // A quote ends it in JSON.
+            behind.split([' ', '"', '\n']).next()?.parse().ok()
         };
         let smtp = log.wait_for("SMTP", |text| address(text, "listening for SMTP on "));
         let admin = log.wait_for("HTTP", |text| address(text, "listening for HTTP on "));

@@ -76,10 +76,10 @@ fn a_store_that_is_removed_under_it_takes_nothing_and_turns_health_red() {
 
 /// A small file system under the relay's state, gone with the value. `None` where this
 /// user may not mount.
-struct SmallDisk(std::path::PathBuf);
+pub(super) struct SmallDisk(std::path::PathBuf);
 
 impl SmallDisk {
-    fn mount(path: std::path::PathBuf, size: &str) -> Option<Self> {
+    pub(super) fn mount(path: std::path::PathBuf, size: &str) -> Option<Self> {
         std::fs::create_dir(&path).expect("a directory");
         let mounted = std::process::Command::new("mount")
             .args(["-t", "tmpfs", "-o", &format!("size={size}"), "redeliver-test"])
@@ -91,7 +91,7 @@ impl SmallDisk {
     }
 
     /// Leaves no room on it for as long as the returned file exists.
-    fn fill(&self) -> std::path::PathBuf {
+    pub(super) fn fill(&self) -> std::path::PathBuf {
         let filler = self.0.join("filler");
         let mut file = std::fs::File::create(&filler).expect("a file");
         let octets = vec![b'x'; 1 << 20];

@@ -1,0 +1,87 @@
+//! One event is one line, and none steers the terminal that shows it.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+
+use tracing_subscriber::fmt::MakeWriter;
+
+/// A writer of events: what a peer or a client said may hold line ends and escapes.
+pub(super) struct OneLine<W> {
+    pub(super) writer: W,
+    /// Escape characters are the formatter's own; it replaces those in values.
+    pub(super) colour: bool,
+}
+
+impl<'a, M: MakeWriter<'a>> MakeWriter<'a> for OneLine<M> {
+    type Writer = OneLine<M::Writer>;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        OneLine { writer: self.writer.make_writer(), colour: self.colour }
+    }
+}
+
+impl<W: Write> Write for OneLine<W> {
+    /// Takes an event whole, as the formatter hands it over.
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(event);
+        let mut line = escaped(text.trim_end_matches('\n'), self.colour);
+        line.push('\n');
+        self.writer.write_all(line.as_bytes())?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
+}
+
+/// Escapes as JSON knows them, so that they may stand in both formats.
+fn escaped(text: &str, colour: bool) -> String {
+    text.chars().fold(String::with_capacity(text.len() + 1), |mut line, c| {
+        match c {
+            '\x1b' if colour => line.push(c),
+            '\n' => line.push_str("\\n"),
+            '\r' => line.push_str("\\r"),
+            '\t' => line.push_str("\\t"),
+            // Nothing fails that is written into a text.
+            c if steers(c) => drop(write!(line, "\\u{:04x}", u32::from(c))),
+            c => line.push(c),
+        }
+        line
+    })
+}
+
+/// Whether a character steers the terminal that shows it, or how what stands around it is
+/// read: control characters, other line ends, marks of direction.
+pub fn steers(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_one_line_that_steers_nothing() {
+        for (event, line) in [
+            ("plain ü\n", "plain ü\n"),
+            ("550 no\r\n2026-01-01 INFO forged\n", "550 no\\r\\n2026-01-01 INFO forged\n"),
+            ("a\0\x1b[2J\u{9b}1m\tb\n", "a\\u0000\\u001b[2J\\u009b1m\\tb\n"),
+            ("moc\u{202e}.x\u{2066}y\u{2028}z\n", "moc\\u202e.x\\u2066y\\u2028z\n"),
+        ] {
+            let mut writer = OneLine { writer: Vec::new(), colour: false };
+            writer.write_all(event.as_bytes()).expect("written");
+            assert_eq!(String::from_utf8_lossy(&writer.writer), line);
+        }
+        assert_eq!(escaped("\x1b[32m INFO\x1b[0m a\u{9b}", true), "\x1b[32m INFO\x1b[0m a\\u009b");
+    }
+
+    #[test]
+    fn an_escaped_text_is_still_the_same_json() {
+        let hostile: String = (0..0x2100).filter_map(char::from_u32).collect();
+        let json = serde_json::to_string(&hostile).expect("JSON");
+        let line = escaped(&json, false);
+        assert!(!line.contains(steers));
+        assert_eq!(serde_json::from_str::<String>(&line).expect("still JSON"), hostile);
+    }
+}
