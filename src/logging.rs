@@ -55,7 +55,7 @@ pub struct Config {
     pub level: LevelFilter,
     /// When a new file is begun.
     pub rotation: Rotate,
-    /// Files kept.
+    /// Files kept, the current one among them.
     pub keep: usize,
 }
 
@@ -204,7 +204,8 @@ fn open_file(config: &Config) -> io::Result<Option<OpenFile>> {
         .rotation(rotation)
         .filename_prefix("redeliver")
         .filename_suffix("log")
-        .max_log_files(config.keep.max(1))
+        // It makes room for a new file at each start, were it the current one that goes.
+        .max_log_files(config.keep + 1)
         .build(directory)
         .map_err(|error| named(io::Error::other(error)))?;
     // Lossy, since a stuck disk must not stop mail; what is lost is counted.

@@ -1,6 +1,7 @@
 //! The log: lines that nobody can forge, files that rotate, and what becomes of the service
 //! when these cannot be written or are taken away.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,11 +11,17 @@ use super::trouble::SmallDisk;
 use super::{Service, served};
 use crate::support::relay::Setup;
 use crate::support::sink::{Script, SmtpSink, reply, script};
+use crate::support::{message, refusing};
 
 /// Everything in the log's files, whatever their names.
 fn written(directory: &Path) -> String {
     let files = std::fs::read_dir(directory).expect("a folder").map(|entry| entry.expect("an entry").path());
     files.map(|file| std::fs::read_to_string(file).expect("text")).collect()
+}
+
+fn names(directory: &Path) -> BTreeSet<String> {
+    let entries = std::fs::read_dir(directory).expect("a folder").map(|entry| entry.expect("an entry").file_name());
+    entries.map(|name| name.to_string_lossy().into_owned()).collect()
 }
 
 /// What a peer says to whom it wants to fool: a screen cleared, a line forged, a name
@@ -49,6 +56,45 @@ fn whatever_a_peer_says_is_one_line_of_moderate_length() {
         // The record has it whole.
         let attempts = relay.attempts();
         assert!(attempts[0]["recipients"][0]["reply"].as_str().is_some_and(|said| said.len() > 40_000));
+    }
+}
+
+/// Makes an empty file that is younger than `last`, as the file system tells time.
+fn younger(file: &Path, last: Option<std::time::SystemTime>) -> std::time::SystemTime {
+    loop {
+        std::fs::write(file, "old\n").expect("written");
+        let created = std::fs::metadata(file).and_then(|metadata| metadata.created()).expect("a time");
+        if last.is_none_or(|last| created > last) {
+            return created;
+        }
+        std::fs::remove_file(file).expect("removed");
+    }
+}
+
+#[test]
+fn old_files_go_and_the_current_one_stays_however_often_something_starts() {
+    for keep in [1, 3] {
+        let setup = Setup::gateway(refusing()).delivery("connectiontimeout: 2s");
+        let relay = setup.top(&format!("log: {{ directory: log, keep: {keep} }}")).build();
+        let directory = relay.path().join("var/log");
+        std::fs::create_dir_all(&directory).expect("made");
+        let mut last = None;
+        for day in 1..=6 {
+            last = Some(younger(&directory.join(format!("redeliver.2026-01-0{day}.log")), last));
+        }
+        std::fs::write(directory.join("notes"), "of others\n").expect("written");
+        for number in 0..4 {
+            relay.submit("me@example.org", &["you@example.net"], &message(&format!("m{number}")));
+            relay.run_spool();
+        }
+        let text = written(&directory);
+        assert_eq!(text.matches("deferred to you@example.net").count(), 4, "keep {keep}: {text}");
+        let found = names(&directory);
+        assert_eq!(found.len(), keep + 1, "keep {keep}: {found:?}");
+        assert!(found.contains("notes"), "{found:?}");
+        let old: Vec<_> = found.iter().filter(|name| name.starts_with("redeliver.2026-01-0")).collect();
+        let newest: Vec<_> = (8 - keep..=6).map(|day| format!("redeliver.2026-01-0{day}.log")).collect();
+        assert_eq!(old, newest.iter().collect::<Vec<_>>());
     }
 }
 
