@@ -141,7 +141,10 @@ fn pipeline(config: &Config, network: &Arc<Network>) -> Result<Pipeline, Error> 
 }
 
 /// Root becomes the user who owns the store, so that no file of root's keeps him out.
-fn become_owner(database: &Path) -> Result<(), Error> {
+///
+/// # Errors
+/// [`Error::Owner`].
+pub fn become_owner(database: &Path) -> Result<(), Error> {
     use std::os::unix::fs::MetadataExt;
 
     if !Uid::effective().is_root() {

@@ -27,7 +27,7 @@ use crate::clock::Clock;
 use crate::config::{self, Config, Search, Source, Sweep};
 use crate::ingest::Mode;
 use crate::logging;
-use crate::parts::users;
+use crate::parts::{self, users};
 use crate::serve;
 use app::App;
 use args::{Arguments, Command};
@@ -147,6 +147,8 @@ fn note(line: &str) {
 }
 
 fn start_logging(config: &Config, console: LevelFilter) -> Result<logging::Logging, Failure> {
+    // A log file of root's would keep the service out of it.
+    parts::become_owner(&config.store.path)?;
     logging::start(&config.log, console).map_err(|error| Failure::new(Exit::CannotOpen, error.to_string()))
 }
 
@@ -200,7 +202,8 @@ fn as_sendmail(arguments: Vec<OsString>, option: Option<PathBuf>, by_name: bool)
     let invocation = sendmail::invocation(arguments, &here)?;
     // Before root becomes the owner of the store.
     let uid = nix::unistd::Uid::current().as_raw();
-    let _logging = start_logging(&config, if invocation.verbose { LevelFilter::INFO } else { LevelFilter::WARN })?;
+    let console = if invocation.verbose { LevelFilter::INFO } else { LevelFilter::WARN };
+    let logging = start_logging(&config, console);
     block_on(async {
         let mut out = std::io::stdout().lock();
         if invocation.mode == Mode::Verify {
@@ -210,6 +213,10 @@ fn as_sendmail(arguments: Vec<OsString>, option: Option<PathBuf>, by_name: bool)
             Ok(app) => app,
             Err(why) => return sendmail::hand_over_to(&config, &invocation, why, &mut out).await,
         };
+        // A log that this user may not write is no reason to give a message up either.
+        if let Err(failure) = &logging {
+            tracing::warn!("{}", failure.message);
+        }
         let exit = sendmail::run(&app, &invocation, &here, uid, &mut out).await;
         app.close().await;
         exit

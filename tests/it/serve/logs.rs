@@ -2,13 +2,15 @@
 //! when these cannot be written or are taken away.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 
 use serde_json::Value;
 
 use super::trouble::SmallDisk;
-use super::{Service, served};
+use super::{Service, served, spawn};
 use crate::support::relay::Setup;
 use crate::support::sink::{Script, SmtpSink, reply, script};
 use crate::support::{message, refusing};
@@ -95,6 +97,44 @@ fn old_files_go_and_the_current_one_stays_however_often_something_starts() {
         let old: Vec<_> = found.iter().filter(|name| name.starts_with("redeliver.2026-01-0")).collect();
         let newest: Vec<_> = (8 - keep..=6).map(|day| format!("redeliver.2026-01-0{day}.log")).collect();
         assert_eq!(old, newest.iter().collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn a_log_directory_is_made_and_one_that_cannot_be_is_named() {
+    let relay = served(Setup::gateway("127.0.0.2:25").top("log: { directory: a/log }"));
+    Service::start(&relay).stop();
+    let mode = std::fs::metadata(relay.path().join("var/a/log")).expect("made").permissions().mode();
+    assert_eq!(mode & 0o777, 0o750);
+
+    relay.reconfigure("directory: a/log", "directory: file");
+    std::fs::write(relay.path().join("var/file"), "text").expect("written");
+    let (mut child, log) = spawn(&relay, &[]);
+    assert_eq!(child.wait().expect("our own child").code(), Some(73));
+    let place = relay.path().join("var/file").display().to_string();
+    log.wait_for("the reason", |text| (text.contains("log.directory") && text.contains(&place)).then_some(()));
+    // Mail is more than its log.
+    let input = message("m");
+    let taken = relay.command_with_input(&["sendmail", "-i", "you@example.net"], input.as_bytes()).expect(0);
+    assert!(taken.stderr.contains(&place), "{taken:?}");
+}
+
+#[test]
+fn the_log_of_roots_commands_belongs_to_the_owner_of_the_store() {
+    if !nix::unistd::Uid::effective().is_root() {
+        eprintln!("not run: this user is not root");
+        return;
+    }
+    let relay = Setup::gateway("127.0.0.2:25").top("log: { directory: log }").build();
+    std::fs::create_dir(relay.path().join("var")).expect("made");
+    let chown = Command::new("chown").args(["-R", "daemon:"]).arg(relay.path()).status().expect("chown");
+    assert!(chown.success());
+    let owner = |path: &str| std::fs::metadata(relay.path().join(path)).expect("it is there").uid();
+    relay.command(&["repository", "list"]).expect(0);
+    let daemon = owner("var");
+    assert!(daemon != 0 && owner("var/redeliver.db") == daemon && owner("var/log") == daemon);
+    for name in names(&relay.path().join("var/log")) {
+        assert_eq!(owner(&format!("var/log/{name}")), daemon);
     }
 }
 
