@@ -67,8 +67,8 @@ impl Address {
             return Err(AddressError::NoDomain);
         }
         let address = Self { local: local.to_owned(), domain: Domain::parse(domain)? };
-        // RFC 5321 section 4.5.3.1.3: 256 octets with the angle brackets.
-        if text.len() > 254 {
+        // RFC 5321 section 4.5.3.1.3: 256 octets with the angle brackets; A-labels are longer.
+        if text.len().max(address.on_the_wire().len()) > 254 {
             return Err(AddressError::TooLong("address", 254));
         }
         Ok(address)
@@ -352,6 +352,15 @@ mod tests {
         assert_eq!(address.domain().ascii().as_deref(), Ok("xn--bcher-kva.example"));
         assert_eq!(address.on_the_wire(), "a@xn--bcher-kva.example");
         assert_eq!(Address::parse("a@X.Example.").expect("an address").domain().folded(), "x.example");
+    }
+
+    #[test]
+    fn an_address_that_would_be_too_long_on_the_wire_is_too_long() {
+        let domain = ["a\u{fc}"; 20].join(".");
+        let wire = Address::parse(&format!("a@{domain}")).map(|address| address.on_the_wire().len());
+        assert_eq!(wire, Ok(201));
+        let local = "a".repeat(64);
+        assert_eq!(Address::parse(&format!("{local}@{domain}")), Err(AddressError::TooLong("address", 254)));
     }
 
     #[test]
