@@ -9,7 +9,7 @@ use super::Relay;
 
 /// Lines of the log of this thread's sessions.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+pub(super) struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Write for Log {
     fn write(&mut self, octets: &[u8]) -> std::io::Result<usize> {
@@ -31,7 +31,7 @@ impl MakeWriter<'_> for Log {
 
 impl Log {
     /// Until the guards are dropped.
-    fn listen(&self) -> (tracing::Dispatch, tracing::subscriber::DefaultGuard) {
+    pub(super) fn listen(&self) -> (tracing::Dispatch, tracing::subscriber::DefaultGuard) {
         // With a single subscriber, a line of the program that another thread comes by first
         // would be taken for one that nobody listens to.
         let second = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default());
@@ -41,9 +41,13 @@ impl Log {
         (second, first)
     }
 
+    pub(super) fn text(&self) -> String {
+        String::from_utf8(self.0.lock().expect("no panic").clone()).expect("UTF-8")
+    }
+
     /// The fields of lines with that message.
     fn lines(&self, message: &str) -> Vec<serde_json::Value> {
-        let text = String::from_utf8(self.0.lock().expect("no panic").clone()).expect("UTF-8");
+        let text = self.text();
         let parsed = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"));
         parsed.map(|line| line["fields"].clone()).filter(|fields| fields["message"] == message).collect()
     }
@@ -102,6 +106,5 @@ async fn each_mail_has_one_line_whether_it_was_taken_or_not() {
     let replies: Vec<_> = refused.iter().map(|fields| fields["reply"].as_str().expect("a reply")).collect();
     assert_eq!(replies.len(), 2, "{replies:?}");
     assert!(replies[0].starts_with("550 5.6.0 ") && replies[1].starts_with("552 5.3.4 "), "{replies:?}");
-    let all = String::from_utf8_lossy(&log.0.lock().expect("no panic")).into_owned();
-    assert!(!all.contains("secret"), "no message content at any level: {all}");
+    assert!(!log.text().contains("secret"), "no message content at any level: {}", log.text());
 }

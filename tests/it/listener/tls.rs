@@ -15,6 +15,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
+use super::log::Log;
 use super::{Client, Relay};
 
 /// Writes a new certificate where the configuration expects it.
@@ -226,4 +227,36 @@ async fn a_wrong_password_lets_nobody_in_and_is_not_tried_for_ever() {
              S: (closed)"
         ))
         .await;
+}
+
+#[tokio::test]
+async fn what_users_prove_themselves_with_is_in_no_log() {
+    let log = Log::default();
+    let _listening = log.listen();
+    let relay = Relay::with(configure);
+    let (right, wrong) = (plain("\0ann\0secret"), plain("\0ann\0mistyped"));
+    let mut client = secured(&relay).await;
+    client.talk("C: EHLO client.example\nS: 250-relay.test").await;
+    while !client.line().await.starts_with("250 ") {}
+    client
+        .talk(&format!(
+            "C: AUTH PLAIN {wrong}
+             S: 535 *
+             C: AUTH {wrong}
+             S: 504 *
+             C: {right}
+             S: 500 *
+             C: AUTH PLAIN
+             S: 334*
+             C: {right}
+             S: 235 *
+             C: QUIT
+             S: 221 *"
+        ))
+        .await;
+    let text = log.text();
+    assert!(text.contains("AUTH refused"), "{text}");
+    for secret in ["secret", "mistyped", right.as_str(), wrong.as_str()] {
+        assert!(!text.contains(secret), "{secret} is in {text}");
+    }
 }

@@ -2,6 +2,8 @@
 //! when these cannot be written or are taken away.
 
 use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
@@ -58,6 +60,36 @@ fn whatever_a_peer_says_is_one_line_of_moderate_length() {
         // The record has it whole.
         let attempts = relay.attempts();
         assert!(attempts[0]["recipients"][0]["reply"].as_str().is_some_and(|said| said.len() > 40_000));
+    }
+}
+
+#[test]
+fn at_no_level_there_is_a_password_or_a_message_in_it() {
+    let peer = SmtpSink::start(Script::new());
+    let relay = Setup::gateway(peer.address())
+        .top("smtp: { listen: [\"127.0.0.1:0\"] }")
+        .top("admin: { listen: \"127.0.0.1:0\", password: [sesame-opens] }")
+        .top("log: { directory: log, level: trace }")
+        .build();
+    let service = Service::start(&relay);
+    for (password, status) in [("sesame-opens", "200"), ("sesame-closes", "401")] {
+        let mut stream = TcpStream::connect(service.admin).expect("it listens");
+        let head = format!("Host: {}\r\nPassword: {password}\r\nConnection: close", service.admin);
+        write!(stream, "GET /mailQueues HTTP/1.1\r\n{head}\r\n\r\n").expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        assert_eq!(answer.split(' ').nth(1), Some(status), "{answer}");
+    }
+    service.submit(&["you@example.net"], "m");
+    peer.wait_for_transactions(1);
+    let console = Arc::clone(&service.log);
+    service.stop();
+    for text in [console.text(), written(&relay.path().join("var/log"))] {
+        assert!(text.contains("delivered to you@example.net"), "{text}");
+        // "a test" is the subject, "Hello." the text.
+        for word in ["sesame", "a test", "Hello."] {
+            assert!(!text.contains(word), "{word} is in {text}");
+        }
     }
 }
 
