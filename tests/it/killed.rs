@@ -321,6 +321,45 @@ fn a_sendmail_that_dies_before_its_input_ends_leaves_nothing() {
     assert_eq!((rows, peer.connections()), (0, 0));
 }
 
+#[test]
+fn killed_at_the_first_start_the_next_one_makes_the_store() {
+    let mut random = StdRng::seed_from_u64(14);
+    for _ in 0..20 {
+        let relay = Setup::gateway("127.0.0.2:25").build();
+        let mut running = relay.spawn(&["repository", "list"], b"");
+        std::thread::sleep(Duration::from_micros(random.random_range(0..20_000)));
+        running.kill();
+        running.wait();
+        submit(&relay);
+        assert_eq!(relay.command(&["repository", "list", "--format", "json"]).expect(0).json().len(), 3);
+    }
+}
+
+#[test]
+fn killed_while_many_are_moved_each_is_in_one_place_and_the_command_can_be_given_again() {
+    const MAILS: usize = 1500;
+
+    let peer = SmtpSink::start(script!["MAIL" => "451 4.2.0 later"]);
+    let relay = Setup::gateway(peer.address()).build();
+    relay.fill((0..MAILS).map(|_| vec!["you@example.net"]));
+    relay.run_spool().expect(75);
+    let sizes = || ["temporary", "permanent"].map(|repository| relay.size(repository));
+    assert_eq!(sizes(), [MAILS, 0]);
+    let command = ["repository", "move", "temporary", "--all", "--to", "permanent"];
+    let running = relay.spawn(&command, b"");
+    let database = rusqlite::Connection::open(relay.path().join("var/redeliver.db")).expect("the store");
+    until("some are moved", || {
+        let moved =
+            "SELECT count(*) FROM mail JOIN repository ON repository.id = mail.repository WHERE path LIKE '%permanent'";
+        database.query_row(moved, [], |row| row.get::<_, usize>(0)).expect("a number") > 0
+    });
+    killed(running);
+    let [left, moved] = sizes();
+    assert!(left > 0 && left + moved == MAILS, "{left} and {moved}");
+    relay.command(&command).expect(0);
+    assert_eq!(sizes(), [0, MAILS]);
+}
+
 /// A relay under fire: what was accepted, and a peer that refuses, defers and dawdles.
 struct Battlefield {
     relay: Relay,

@@ -180,3 +180,36 @@ fn a_file_system_that_becomes_read_only_is_survived() {
     peer.wait_for_transactions(2);
     service.stop();
 }
+
+#[test]
+fn files_beside_the_database_may_be_gone_or_garbage_after_a_kill() {
+    for (file, text) in [
+        ("redeliver.db-shm", None),
+        ("redeliver.db-shm", Some("no index of a log\n".repeat(2000))),
+        ("redeliver.db-wal", Some("no log\n".repeat(2000))),
+        ("redeliver.db-wal", None),
+        ("redeliver.db-instances", None),
+        ("redeliver.db-instances", Some("no instances\n".repeat(2000))),
+    ] {
+        let peer = SmtpSink::start(script!["RCPT" => "451 4.2.0 later"]);
+        let relay = served(Setup::gateway(peer.address()));
+        let service = Service::start(&relay);
+        service.submit(&["you@example.net"], "m");
+        service.wait_until_settled();
+        service.kill();
+        let path = relay.path().join("var").join(file);
+        assert!(path.exists(), "{file}");
+        let done = text.as_ref().map_or_else(|| std::fs::remove_file(&path), |text| std::fs::write(&path, text));
+        done.expect("it is there");
+        let service = Service::start(&relay);
+        service.submit(&["you@example.net"], "n");
+        service.wait_until_settled();
+        service.stop();
+        // Without its log a database lacks what was only there; all else is whole.
+        let kept = if file.ends_with("wal") { 1 } else { 2 };
+        assert!(relay.size("temporary") >= kept, "{file}");
+        let database = rusqlite::Connection::open(relay.path().join("var/redeliver.db")).expect("opens");
+        let sound: String = database.query_row("PRAGMA integrity_check", [], |row| row.get(0)).expect("an answer");
+        assert_eq!(sound, "ok", "{file}");
+    }
+}
