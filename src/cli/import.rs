@@ -147,7 +147,7 @@ impl Import<'_> {
         let digest = fingerprint.with_envelope(&envelope.reverse_path, &envelope.recipients);
         let name = file.name();
         let of_mail = name.chars().filter(|c| !c.is_control()).take(NAME).collect();
-        let submission = Submission { envelope, name: Some(of_mail), import_digest: Some(digest) };
+        let submission = Submission { name: Some(of_mail), import_digest: Some(digest), ..envelope.into() };
         self.under_way.spawn(async move { (name, incoming.accept(submission).await) });
         Ok(())
     }

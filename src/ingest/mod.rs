@@ -4,6 +4,7 @@
 //! Nothing here reads a clock, the environment or a user's name: they are arguments.
 
 mod addresses;
+mod dsn;
 mod header;
 mod import;
 mod listener;
@@ -14,6 +15,7 @@ mod submit;
 mod trace;
 
 pub use addresses::{AddressListError, Here, parse_address_list};
+pub use dsn::Dsn;
 pub use import::{Dialect, Fingerprint, Found, Opened, SourceError, Sources, Told, Transcript, TranscriptError};
 pub use listener::{
     Config as ListenerConfig, Context as ListenerContext, Control as ListenerControl, Error as ListenerError, Limits,

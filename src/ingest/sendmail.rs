@@ -9,6 +9,7 @@ use std::ffi::OsString;
 use serde::{Deserialize, Serialize};
 
 use super::addresses::{AddressListError, Here, parse_address_list_here};
+use super::dsn::Dsn;
 use crate::mail::{Address, AddressError, MailKey, ReversePath};
 
 /// What a command line asks for.
@@ -33,6 +34,8 @@ pub struct Invocation {
     pub smtputf8: bool,
     /// `-v`: show what happens.
     pub verbose: bool,
+    /// What is asked for about DSNs.
+    pub dsn: Dsn,
 }
 
 /// What `sendmail` can be told to do.
@@ -109,7 +112,7 @@ impl UsageError {
 ///
 /// A user of this machine may be named without a domain: cron does.
 ///
-/// DSN options (`-N`, `-R`, `-V`) and `-B` are checked and otherwise without effect.
+/// `-B` is checked and otherwise without effect: the message itself says what is in it.
 ///
 /// # Errors
 /// [`UsageError`], with its exit code.
@@ -141,6 +144,7 @@ impl Default for Invocation {
             full_name: None,
             smtputf8: false,
             verbose: false,
+            dsn: Dsn::default(),
         }
     }
 }
@@ -188,10 +192,10 @@ impl Invocation {
             'o' => self.historical(&argument()?),
             'O' => return self.long_option(argument()?),
             'b' => self.mode = mode(argument()?)?,
-            'B' => one_of('B', argument()?, &["7BIT", "8BITMIME"])?,
-            'N' => notify(argument()?)?,
-            'R' => one_of('R', argument()?, &["full", "hdrs"])?,
-            'V' => envelope_id(argument()?)?,
+            'B' => drop(one_of('B', argument()?, &["7BIT", "8BITMIME"], "known are 7BIT and 8BITMIME")?),
+            'N' => self.dsn.notify = Some(notify(argument()?)?),
+            'R' => self.dsn.ret = Some(one_of('R', argument()?, &["FULL", "HDRS"], "known are full and hdrs")?),
+            'V' => self.dsn.envelope_id = Some(envelope_id(argument()?)?),
             'C' => return Err(UsageError::Argument('C', argument()?, "use redeliver --config FILE sendmail")),
             // Historical; -X names a log file, which is not written.
             'A' | 'L' | 'X' | 'e' | 'h' | 'p' => drop(argument()?),
@@ -292,28 +296,28 @@ fn mode(argument: String) -> Result<Mode, UsageError> {
     }
 }
 
-fn one_of(letter: char, argument: String, known: &[&str]) -> Result<(), UsageError> {
-    if known.iter().any(|word| word.eq_ignore_ascii_case(&argument)) {
-        return Ok(());
+/// The one of `known` that `argument` is, without regard to case.
+fn one_of(letter: char, argument: String, known: &[&str], why: &'static str) -> Result<String, UsageError> {
+    match known.iter().find(|word| word.eq_ignore_ascii_case(&argument)) {
+        Some(word) => Ok((*word).to_owned()),
+        None => Err(UsageError::Argument(letter, argument, why)),
     }
-    let why = if letter == 'B' { "known are 7BIT and 8BITMIME" } else { "known are full and hdrs" };
-    Err(UsageError::Argument(letter, argument, why))
 }
 
 /// RFC 3461 section 4.1: `never` stands alone.
-fn notify(argument: String) -> Result<(), UsageError> {
-    let words: Vec<_> = argument.split(',').map(|word| word.trim().to_ascii_lowercase()).collect();
-    let known = words.iter().all(|word| matches!(word.as_str(), "success" | "failure" | "delay"));
-    if known || words == ["never"] {
-        return Ok(());
+fn notify(argument: String) -> Result<String, UsageError> {
+    let words: Vec<_> = argument.split(',').map(|word| word.trim().to_ascii_uppercase()).collect();
+    let known = words.iter().all(|word| matches!(word.as_str(), "SUCCESS" | "FAILURE" | "DELAY"));
+    if known || words == ["NEVER"] {
+        return Ok(words.join(","));
     }
     Err(UsageError::Argument('N', argument, "known are never, or any of success, failure and delay"))
 }
 
 /// RFC 3461 section 4.4: printable, at most 100 octets.
-fn envelope_id(argument: String) -> Result<(), UsageError> {
+fn envelope_id(argument: String) -> Result<String, UsageError> {
     if argument.len() <= 100 && argument.bytes().all(|octet| (b' '..=b'~').contains(&octet)) {
-        return Ok(());
+        return Ok(argument);
     }
     Err(UsageError::Argument('V', argument, "an envelope id is at most 100 printable ASCII characters"))
 }
@@ -343,6 +347,7 @@ mod tests {
         words.extend(invocation.full_name.map(|name| format!("name={name}")));
         words.extend(invocation.smtputf8.then(|| "utf8".to_owned()));
         words.extend(invocation.verbose.then(|| "verbose".to_owned()));
+        words.extend(invocation.dsn.attributes().iter().map(|(name, value)| format!("{name}={value}")));
         words.join(" ")
     }
 
@@ -392,7 +397,11 @@ mod tests {
             ("-t -i", "Submit header dots"),
             ("-oem -odb -oi -t -f a@h.example", "Submit header dots from=a@h.example"),
             ("-oi -oeq -om b@x.example", "Submit b@x.example dots"),
-            ("-G -i -N success,delay -R hdrs -V id b@x.example", "Submit b@x.example dots"),
+            (
+                "-G -i -N success,delay -R hdrs -V id b@x.example",
+                "Submit b@x.example dots dsn-envid=id dsn-notify=SUCCESS,DELAY dsn-ret=HDRS",
+            ),
+            ("-N never -B 7bit b@x.example", "Submit b@x.example dsn-notify=NEVER"),
             ("-L tag -h 3 -p SMTP -Am -Ac -X /tmp/log -d0.1 b@x.example", "Submit b@x.example"),
         ] {
             assert_eq!(told(line), meaning, "{line}");

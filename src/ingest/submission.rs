@@ -94,7 +94,7 @@ pub async fn submit(
     };
     let mut envelope = Envelope::new(reverse_path, [&invocation.recipients[..], &from_header].concat());
     envelope.smtputf8 = invocation.smtputf8;
-    Ok(incoming.accept(Submission { envelope, name: None, import_digest: None }).await?)
+    Ok(incoming.accept(Submission { attributes: invocation.dsn.attributes(), ..envelope.into() }).await?)
 }
 
 /// The trace field; it names the recipient only where it is the only one.

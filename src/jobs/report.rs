@@ -7,7 +7,7 @@ use super::config::Mailing;
 use super::runner::{Order, Runner};
 use super::sweep::Swept;
 use crate::mail::{Envelope, MailKey, RepositoryPath, ReversePath};
-use crate::spool::{AcceptError, Submission};
+use crate::spool::AcceptError;
 use crate::store::{Error, MailFilter, Pages, Place, Seq};
 use digest::Digest;
 use message::Heading;
@@ -81,5 +81,5 @@ async fn send(
     let mut envelope = Envelope::new(ReversePath::Null, mailing.to.clone());
     // Only then the header has octets outside ASCII.
     envelope.smtputf8 = !message.is_ascii();
-    incoming.accept(Submission { envelope, name: None, import_digest: None }).await
+    incoming.accept(envelope.into()).await
 }

@@ -19,6 +19,12 @@ pub mod attribute {
     pub const REPROCESSING: &str = "mailRepository-reprocessing";
     /// Text: what went wrong in a mailet or matcher.
     pub const MAILET_ERROR: &str = "org.apache.james.MailetError";
+    /// Text: when the sender wants to be told, as in the NOTIFY parameter (RFC 3461 section 4.1).
+    pub const DSN_NOTIFY: &str = "dsn-notify";
+    /// Text: how much of the message he wants back, `FULL` or `HDRS`.
+    pub const DSN_RET: &str = "dsn-ret";
+    /// Text: what he calls the mail.
+    pub const DSN_ENVELOPE_ID: &str = "dsn-envid";
     /// Integer: passes that ended with "no such domain"; see `maxDnsProblemRetries`.
     pub const DNS_PROBLEMS: &str = "redeliver.dns-problems";
 }

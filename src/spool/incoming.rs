@@ -13,10 +13,18 @@ use crate::store::{Error, NewMail, NewMessage, Trouble};
 pub struct Submission {
     /// From whom and for whom.
     pub envelope: Envelope,
+    /// What else is known of it.
+    pub attributes: Attributes,
     /// What an import calls it; a key otherwise.
     pub name: Option<String>,
     /// Identifies what an import read, so that it is taken once.
     pub import_digest: Option<String>,
+}
+
+impl From<Envelope> for Submission {
+    fn from(envelope: Envelope) -> Self {
+        Self { envelope, attributes: Attributes::default(), name: None, import_digest: None }
+    }
 }
 
 /// Why a mail was not taken. Nothing of it is kept.
@@ -162,7 +170,7 @@ impl Incoming {
             key: self.key.clone(),
             envelope: submission.envelope,
             state: self.spool.settings.processor.clone(),
-            attributes: Attributes::default(),
+            attributes: submission.attributes,
             message,
             facts,
             import_digest: submission.import_digest,

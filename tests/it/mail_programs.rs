@@ -135,6 +135,17 @@ fn git_send_email_sends_a_patch() {
 }
 
 #[test]
+fn what_is_asked_for_about_dsns_is_stored_with_the_mail() {
+    let machine = Machine::new();
+    let mut sendmail = machine.program(&machine.sendmail);
+    run(sendmail.args(["-N", "success,delay", "-R", "hdrs", "-V", "id 1", "-f", "a@y.example", "b@x.example"]), "x\n");
+    machine.relay.run_spool();
+    let attributes = &machine.relay.show_only("aside")["attributes"];
+    let stored = ["dsn-notify", "dsn-ret", "dsn-envid"].map(|name| attributes[name].as_str());
+    assert_eq!(stored, [Some("SUCCESS,DELAY"), Some("HDRS"), Some("id 1")], "{attributes}");
+}
+
+#[test]
 fn smtp_on_standard_input_takes_what_the_listener_takes() {
     let machine = Machine::new();
     // Whoever may call the program is no stranger.

@@ -10,7 +10,6 @@ use super::{Client, Session};
 use crate::ingest::{Origin, Protocol, received_field};
 use crate::mail::MailKey;
 use crate::smtp::Unstuffer;
-use crate::spool::Submission;
 
 impl Session {
     pub(super) async fn data(&mut self) -> Result<Answer, Ended> {
@@ -57,7 +56,7 @@ impl Session {
             return Ok(Answer::out_of_order("say MAIL first"));
         };
         let is_endless = message.is_endless();
-        match message.accept(Submission { envelope, name: None, import_digest: None }).await {
+        match message.accept(envelope.into()).await {
             Ok(key) => Ok(self.accepted(&key)),
             Err(refusal) => self.refused(refusal, is_endless),
         }
