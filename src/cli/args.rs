@@ -37,7 +37,11 @@ pub(super) enum Command {
     /// One run of a job, in the foreground; the exit code says how it went
     Run(RunArguments),
     /// Check configuration, jobs and schedules; 0 or 78
-    Check,
+    Check {
+        /// How it is written; errors are lines on standard error either way
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
     /// Take a message from standard input, as sendmail does; see redeliver sendmail --help
     #[command(disable_help_flag = true)]
     Sendmail {

@@ -21,6 +21,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use serde_json::{Value, json};
 use tracing::level_filters::LevelFilter;
 
 use crate::clock::Clock;
@@ -30,7 +31,7 @@ use crate::logging;
 use crate::parts::{self, users};
 use crate::serve;
 use app::App;
-use args::{Arguments, Command};
+use args::{Arguments, Command, Format};
 use exit::{Exit, Failure};
 
 /// Runs the program; `arguments` begin with its name.
@@ -74,7 +75,7 @@ fn run(arguments: Vec<OsString>) -> Result<Exit, Failure> {
             }
             as_sendmail(words, config, false)
         }
-        Command::Check => check(arguments.config),
+        Command::Check { format } => check(arguments.config, format),
         Command::Serve => serve(arguments.config, false, clock),
         Command::Convert { file } => convert::run(&file, &mut std::io::stdout().lock()),
         Command::Schedule(command) => {
@@ -152,9 +153,17 @@ fn start_logging(config: &Config, console: LevelFilter) -> Result<logging::Loggi
     logging::start(&config.log, console).map_err(|error| Failure::new(Exit::CannotOpen, error.to_string()))
 }
 
-fn check(option: Option<PathBuf>) -> Result<Exit, Failure> {
+fn check(option: Option<PathBuf>, format: Format) -> Result<Exit, Failure> {
     let config = load(option, false)?;
     let mut out = std::io::stdout().lock();
+    if format == Format::Json {
+        writeln!(
+            out,
+            "{}",
+            json!({"sweeps": config.sweeps().iter().map(sweep_json).collect::<Vec<_>>(), "warnings": config.warnings()})
+        )?;
+        return Ok(Exit::Ok);
+    }
     for sweep in config.sweeps() {
         writeln!(out, "{}", sweep_line(&sweep))?;
     }
@@ -163,6 +172,11 @@ fn check(option: Option<PathBuf>) -> Result<Exit, Failure> {
     }
     writeln!(out, "ok")?;
     Ok(Exit::Ok)
+}
+
+/// As [`sweep_line`]; the time is in seconds.
+fn sweep_json(sweep: &Sweep) -> Value {
+    json!({"job": sweep.job, "attempts": sweep.attempts, "covers": sweep.covers.map(|covers| covers.as_secs())})
 }
 
 /// What a mail can expect of a job.

@@ -139,4 +139,7 @@ fn a_report_without_an_address_is_off_and_said_to_be() {
     assert_eq!(ended.json()[0]["selected"], 0);
     assert!(ended.stderr.contains("the report is off"), "{ended:?}");
     assert!(relay.command(&["check"]).expect(0).stdout.contains("job it: the report is off"));
+    let told = relay.command(&["check", "--format", "json"]).expect(0).json().remove(0);
+    assert_eq!(told["sweeps"][0]["job"], "retry-temporary", "{told}");
+    assert!(told["warnings"].to_string().contains("job it: the report is off"), "{told}");
 }
