@@ -84,8 +84,15 @@ pub(super) fn picture(attempt: &Attempt) -> String {
     };
     let counted = if attempt.counted { "" } else { ", not counted" };
     let mut text = format!("attempt {} of {}{state}{counted}\n", attempt.number, rfc3339(attempt.started));
+    let mut last_peer = String::new();
     for recorded in &attempt.recipients {
-        text.push_str(&outcome_picture(recorded));
+        let peer = peer_picture(recorded);
+        if peer != last_peer {
+            text.push_str(&peer);
+            last_peer = peer;
+        }
+        let said = table::one_line(&said(recorded));
+        text.push_str(&format!("    {} {} at {}: {said}\n", recorded.recipient, recorded.outcome, recorded.stage));
     }
     for entry in &attempt.dialogue {
         let arrow = if entry.from == Side::Client { "->" } else { "<-" };
@@ -96,20 +103,22 @@ pub(super) fn picture(attempt: &Attempt) -> String {
     text
 }
 
-fn outcome_picture(recorded: &Recorded) -> String {
-    let mut text = format!("  {} {} at {}", recorded.recipient, recorded.outcome, recorded.stage);
-    if let Some(host) = &recorded.host {
-        let port = recorded.port.map(|port| format!(":{port}")).unwrap_or_default();
-        text.push_str(&format!(" by {host} ({}{port})", recorded.address.as_deref().unwrap_or("-")));
-    }
+/// Whom a recipient was tried with, and how: the same for many, as a rule.
+fn peer_picture(recorded: &Recorded) -> String {
+    let mut text = match &recorded.host {
+        None => "  no host".to_owned(),
+        Some(host) => {
+            let port = recorded.port.map(|port| format!(":{port}")).unwrap_or_default();
+            format!("  {host} ({}{port})", recorded.address.as_deref().unwrap_or("-"))
+        }
+    };
     if let Some(tls) = &recorded.tls {
         let reason = tls.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
         let verified = if tls.verified { "verified" } else { "not verified" };
         text.push_str(&format!(", {} {}, {verified}{reason}", tls.version, tls.cipher));
     }
-    text.push_str(&format!(": {}\n", table::one_line(&said(recorded))));
     for note in &recorded.notes {
-        text.push_str(&format!("    note: {}\n", table::one_line(note)));
+        text.push_str(&format!("; {note}"));
     }
-    text
+    table::one_line(&text) + "\n"
 }

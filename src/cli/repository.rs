@@ -25,7 +25,8 @@ pub(super) async fn run(app: &App, command: RepositoryCommand, out: &mut impl Wr
         RepositoryCommand::Export { repository, key } => export(app, &repository, &key, out).await,
         RepositoryCommand::Reprocess { repository, which, processor, reset } => {
             app.known_processor(&processor)?;
-            act(app, &repository, &which, &Verb::Reprocess { processor, reset }, out).await
+            let limit = if reset { None } else { app.config.processors.attempts(&processor) };
+            act(app, &repository, &which, &Verb::Reprocess { processor, reset, limit }, out).await
         }
         RepositoryCommand::Move { repository, which, to } => {
             let to = resolve(app, &to).await?;
@@ -246,8 +247,15 @@ async fn find(app: &App, repository: &str, key: &str) -> Result<Listed, Failure>
 
 /// What is done to each mail that is meant.
 enum Verb {
-    Reprocess { processor: String, reset: bool },
-    Move { to: RepositoryPath },
+    Reprocess {
+        processor: String,
+        reset: bool,
+        /// Passes that the processor allows, where they count.
+        limit: Option<u32>,
+    },
+    Move {
+        to: RepositoryPath,
+    },
     Remove,
 }
 
@@ -256,8 +264,8 @@ enum Verb {
 struct Done {
     mails: u64,
     in_hand: u64,
-    /// Mails whose counter was not reset and is not 0.
-    counted: u64,
+    /// Mails whose counter was not reset and is used up.
+    exhausted: u64,
 }
 
 async fn act(
@@ -279,7 +287,7 @@ async fn act(
         let filter = filter_of(&which.filter, app.clock.now())?;
         act_on_all(app, &place, filter, verb, which.dry_run, &mut done).await?;
     }
-    report(app, which, verb, &done, out)?;
+    report(which, verb, &done, out)?;
     Ok(if which.key.is_some() && done.in_hand > 0 { Exit::Deferred } else { Exit::Ok })
 }
 
@@ -315,33 +323,26 @@ async fn act_on(
     done: &mut Done,
 ) -> Result<(), Error> {
     let (key, now) = (&listed.mail.key, app.clock.now());
-    if dry_run {
-        done.mails += 1;
-        return Ok(());
-    }
     match verb {
-        Verb::Reprocess { processor, reset } => {
-            let respooled = app.store.respool(place, key, processor, *reset, now).await?;
-            done.counted += u64::from(respooled.passes > 0);
+        _ if dry_run => {}
+        Verb::Reprocess { processor, reset, .. } => {
+            app.store.respool(place, key, processor, *reset, now).await?;
         }
         Verb::Move { to } => app.store.move_to(place, key, to, now).await?,
         Verb::Remove => app.store.remove(place, key, now).await?,
+    }
+    if let Verb::Reprocess { limit: Some(limit), .. } = verb {
+        done.exhausted += u64::from(listed.mail.passes() >= *limit);
     }
     done.mails += 1;
     Ok(())
 }
 
-fn report(app: &App, which: &WhichArguments, verb: &Verb, done: &Done, out: &mut impl Write) -> Result<(), Failure> {
-    let exhausted = match verb {
-        Verb::Reprocess { processor, reset: false } if app.config.processors.attempts(processor).is_some() => {
-            done.counted
-        }
-        _ => 0,
-    };
+fn report(which: &WhichArguments, verb: &Verb, done: &Done, out: &mut impl Write) -> Result<(), Failure> {
     if which.format == Format::Json {
         let mut object = json!({"mails": done.mails, "skipped": done.in_hand, "dryRun": which.dry_run});
         if let Verb::Reprocess { .. } = verb {
-            object["counted"] = exhausted.into();
+            object["exhausted"] = done.exhausted.into();
         }
         writeln!(out, "{object}")?;
         return Ok(());
@@ -356,12 +357,16 @@ fn report(app: &App, which: &WhichArguments, verb: &Verb, done: &Done, out: &mut
     if done.in_hand > 0 {
         writeln!(out, "{} in hand now and left alone", table::count(done.in_hand, "mail"))?;
     }
-    if exhausted > 0 {
-        writeln!(
+    match done.exhausted {
+        0 => {}
+        1 => writeln!(
             out,
-            "{exhausted} of them keep the passes they have used, and go where AtMost sends them once those are \
-             used up; --reset makes them start again"
-        )?;
+            "1 of them has used up its passes and goes where AtMost sends it; --reset makes it start again"
+        )?,
+        more => writeln!(
+            out,
+            "{more} of them have used up their passes and go where AtMost sends them; --reset makes them start again"
+        )?,
     }
     Ok(())
 }

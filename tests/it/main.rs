@@ -21,6 +21,7 @@ mod mail_programs;
 mod not_smtp;
 mod outcomes;
 mod pipelining;
+mod repository;
 mod run;
 mod serve;
 mod sessions;
