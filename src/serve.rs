@@ -31,6 +31,7 @@ use crate::health::Health;
 use crate::ingest::{
     self, Door, Listener, ListenerContext, ListenerControl, ListenerError, ListenerStop, SubmitSocket,
 };
+use crate::jobs::Gate;
 use crate::logging::LostLines;
 use crate::parts::{self, Parts, users};
 use crate::store::{self, Store};
@@ -86,6 +87,8 @@ struct Service {
     health: Arc<Health>,
     /// Told after each mail that comes in.
     accepted: Arc<Notify>,
+    /// Where suspects are kept apart.
+    gate: Gate,
     /// Told once the mails of the spool that a death left as suspects have been taken: no
     /// job runs beside them.
     suspects_taken: CancellationToken,
@@ -115,6 +118,7 @@ impl Service {
             stop,
             health: Arc::new(Health::new(clock.instant())),
             accepted: Arc::default(),
+            gate: Gate::default(),
             suspects_taken: CancellationToken::new(),
             current: RwLock::new(Arc::new(Current { config, parts })),
             clock,

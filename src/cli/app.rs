@@ -6,7 +6,7 @@ use super::exit::{Exit, Failure};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::delivery::Stop;
-use crate::jobs::{self, Progress, Runner};
+use crate::jobs::{self, Gate, Progress, Runner};
 use crate::parts::{self, Parts};
 use crate::pipeline::Pipeline;
 use crate::spool::Spool;
@@ -17,6 +17,7 @@ pub(super) struct App {
     pub(super) config: Config,
     pub(super) clock: Clock,
     pub(super) stop: Stop,
+    gate: Gate,
     pub(super) store: Arc<dyn Store>,
     pub(super) pipeline: Arc<Pipeline>,
     pub(super) spool: Arc<Spool>,
@@ -29,7 +30,7 @@ impl App {
         let stop = Stop::default();
         // What is found down is remembered for the life of the process: one sweep.
         let Parts { pipeline, spool } = Parts::build(&config, &store, &clock, &stop, None)?;
-        Ok(Self { config, clock, stop, store, pipeline, spool })
+        Ok(Self { config, clock, stop, gate: Gate::default(), store, pipeline, spool })
     }
 
     /// Ends in order: nothing of this process is to be reaped.
@@ -55,6 +56,7 @@ impl App {
 
     /// What carries out jobs.
     pub(super) fn runner<'a>(&'a self, progress: &'a Progress) -> Runner<'a> {
-        Runner { store: &*self.store, spool: &self.spool, clock: &self.clock, stop: &self.stop, progress }
+        let Self { spool, clock, gate, stop, .. } = self;
+        Runner { store: &*self.store, spool, clock, gate, stop, progress }
     }
 }

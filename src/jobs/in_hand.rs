@@ -4,9 +4,12 @@
 //! dead peer do not stand before those for a living one.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::task::{JoinError, JoinSet};
+use tokio::time::timeout;
 
+use super::alone::Beside;
 use crate::spool::{Passed, Spool};
 use crate::store::Claimed;
 
@@ -15,6 +18,9 @@ const MOST: usize = 20_000;
 
 /// Mails taken in one transaction at most.
 const BATCH: usize = 500;
+
+/// How long others wait for one suspect: what kills a process does so sooner.
+const EXAMINATION: Duration = Duration::from_secs(5);
 
 /// Mails in hand.
 #[derive(Default)]
@@ -33,15 +39,26 @@ impl InHand {
         self.passes.is_empty()
     }
 
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.passes.len()
+    /// Sets a claimed mail on its way.
+    pub fn take(&mut self, spool: &Arc<Spool>, claimed: Claimed, beside: &Beside) {
+        let (spool, beside) = (Arc::clone(spool), Arc::clone(beside));
+        self.passes.spawn(async move {
+            let passed = spool.process(claimed).await;
+            drop(beside);
+            passed
+        });
     }
 
-    /// Sets a claimed mail on its way.
-    pub fn take(&mut self, spool: &Arc<Spool>, claimed: Claimed) {
+    /// Sets a suspect on its way, and waits for its pass to end, not for ever: what takes
+    /// longer is in hand like any other.
+    pub async fn examine(&mut self, spool: &Arc<Spool>, claimed: Claimed) -> Option<Passed> {
         let spool = Arc::clone(spool);
-        self.passes.spawn(async move { spool.process(claimed).await });
+        let mut pass = tokio::spawn(async move { spool.process(claimed).await });
+        let ended = timeout(EXAMINATION, &mut pass).await.ok();
+        if ended.is_none() {
+            self.passes.spawn(async move { passed(pass.await) });
+        }
+        ended.map(passed)
     }
 
     /// Waits for the next pass to end; `None` where nothing is in hand.

@@ -1,5 +1,6 @@
 //! Batch jobs: what they are, and how one run of each goes.
 
+mod alone;
 mod backup;
 mod config;
 mod directory;
@@ -11,6 +12,7 @@ mod report;
 mod runner;
 mod sweep;
 
+pub use alone::{Alone, Gate};
 pub use config::{Config, Known, Mailing, Reprocess};
 pub use housekeeping::housekeep;
 pub use in_hand::InHand;

@@ -10,6 +10,7 @@ use std::task::Poll;
 
 use tracing::info;
 
+use super::alone::Gate;
 use super::config::{Config, Reprocess};
 use super::sweep::{Progress, Sweep, Swept};
 use super::{backup, export, purge, report};
@@ -26,6 +27,8 @@ pub struct Runner<'a> {
     pub spool: &'a Arc<Spool>,
     /// The time.
     pub clock: &'a Clock,
+    /// Where suspects are kept apart.
+    pub gate: &'a Gate,
     /// Ends a run early.
     pub stop: &'a Stop,
     /// Is kept up to date.
@@ -70,7 +73,7 @@ impl Runner<'_> {
         swept: &mut Swept,
     ) -> Result<(), Error> {
         match config {
-            Config::Spool => self.sweep(&spool(order), run, upto, swept).await,
+            Config::Spool => self.sweep(&spool(), run, upto, swept).await,
             Config::Reprocess(reprocess) => self.sweep(&reprocessing(order, reprocess), run, upto, swept).await,
             Config::Purge { repository, older_than, .. } => {
                 purge::run(self, repository, *older_than, upto, swept).await
@@ -133,13 +136,12 @@ fn words_of(panic: &(dyn Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
 }
 
-fn spool(order: Order<'_>) -> Sweep {
-    Sweep { job: order.job.to_owned(), from: Place::Spool, processor: None, limit: None, spacing: Vec::new() }
+fn spool() -> Sweep {
+    Sweep { from: Place::Spool, processor: None, limit: None, spacing: Vec::new() }
 }
 
 fn reprocessing(order: Order<'_>, config: &Reprocess) -> Sweep {
     Sweep {
-        job: order.job.to_owned(),
         from: Place::Repository(config.repository.clone()),
         processor: Some(config.processor.clone()),
         limit: config.limit.and_then(|limit| usize::try_from(limit).ok()),

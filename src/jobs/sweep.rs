@@ -3,8 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tracing::error;
-
+use super::alone::Alone;
 use super::in_hand::InHand;
 use super::runner::Runner;
 use crate::mail::attribute;
@@ -15,8 +14,6 @@ use crate::store::{Claimed, Counts, Error, Place, RunId, Seq, Wanted};
 /// What a sweep takes, and where to.
 #[derive(Debug, Clone)]
 pub(super) struct Sweep {
-    /// The job's name, for the record.
-    pub(super) job: String,
     /// From where.
     pub(super) from: Place,
     /// The processor for mails taken out of a repository; those of the spool have theirs.
@@ -55,10 +52,29 @@ impl Runner<'_> {
     pub(super) async fn sweep(&self, sweep: &Sweep, run: RunId, upto: Seq, swept: &mut Swept) -> Result<(), Error> {
         let spacing = sweep.spacing.clone();
         let mut wanted = Wanted { from: sweep.from.clone(), run: Some(run), upto, spacing, limit: 1, suspects: true };
-        self.suspects(sweep, &wanted, swept).await?;
-        wanted.suspects = false;
-        self.others(sweep, &mut wanted, swept).await?;
+        let mut in_hand = InHand::default();
+        let outcome = self.take_all(sweep, &mut wanted, swept, &mut in_hand).await;
+        while let Some(passed) = in_hand.next().await {
+            self.ended(&passed, swept);
+        }
+        outcome?;
         self.left_untaken(sweep, wanted, swept).await
+    }
+
+    /// First the suspects, as long as they may be alone; then the others, and the rest of them.
+    async fn take_all(
+        &self,
+        sweep: &Sweep,
+        wanted: &mut Wanted,
+        swept: &mut Swept,
+        in_hand: &mut InHand,
+    ) -> Result<(), Error> {
+        self.suspects(sweep, wanted, swept, in_hand).await?;
+        for suspects in [false, true] {
+            wanted.suspects = suspects;
+            self.others(sweep, wanted, swept, in_hand).await?;
+        }
+        Ok(())
     }
 
     /// Whether a stop or a deadline left mails that were never taken: one is enough for
@@ -78,42 +94,51 @@ impl Runner<'_> {
         Ok(())
     }
 
-    /// Mails that were in hand when a process died go first, one at a time and alone: the
-    /// one that kills processes is to be found.
-    async fn suspects(&self, sweep: &Sweep, wanted: &Wanted, swept: &mut Swept) -> Result<(), Error> {
-        while self.goes_on(sweep, swept) {
+    /// Mails that were in hand when a process died go first, one at a time and, as long as
+    /// that lasts, with nothing beside: the one that kills processes is to be found.
+    async fn suspects(
+        &self,
+        sweep: &Sweep,
+        wanted: &Wanted,
+        swept: &mut Swept,
+        in_hand: &mut InHand,
+    ) -> Result<(), Error> {
+        let mut alone = None;
+        while self.goes_on(sweep, swept) && !alone.as_ref().is_some_and(Alone::is_over) {
             let Some(claimed) = self.store.claim(wanted, self.clock.now()).await?.pop() else { break };
             self.took(1, swept);
-            let passed = self.spool.process(taken(claimed, sweep)).await;
-            self.ended(&passed, swept);
+            if alone.is_none() {
+                alone = Some(self.gate.alone().await);
+            }
+            if let Some(passed) = in_hand.examine(self.spool, taken(claimed, sweep)).await {
+                self.ended(&passed, swept);
+            }
         }
         Ok(())
     }
 
-    async fn others(&self, sweep: &Sweep, wanted: &mut Wanted, swept: &mut Swept) -> Result<(), Error> {
-        let mut in_hand = InHand::default();
-        let mut outcome = Ok(());
-        let mut more = true;
-        while more || !in_hand.is_empty() {
-            while more && in_hand.room() > 0 {
-                wanted.limit = room(sweep, swept).min(in_hand.room());
-                more = match self.take(sweep, wanted, swept, &mut in_hand).await {
-                    Ok(more) => more,
-                    Err(error) => {
-                        error!(job = sweep.job, %error, "no more mails can be taken");
-                        outcome = Err(error);
-                        false
-                    }
-                };
-                while let Some(passed) = in_hand.try_next() {
-                    self.ended(&passed, swept);
-                }
+    async fn others(
+        &self,
+        sweep: &Sweep,
+        wanted: &mut Wanted,
+        swept: &mut Swept,
+        in_hand: &mut InHand,
+    ) -> Result<(), Error> {
+        while self.goes_on(sweep, swept) {
+            wanted.limit = room(sweep, swept).min(in_hand.room());
+            if wanted.limit > 0 && !self.take(sweep, wanted, swept, in_hand).await? {
+                break;
             }
-            if let Some(passed) = in_hand.next().await {
+            while let Some(passed) = in_hand.try_next() {
+                self.ended(&passed, swept);
+            }
+            if in_hand.room() == 0
+                && let Some(passed) = in_hand.next().await
+            {
                 self.ended(&passed, swept);
             }
         }
-        outcome
+        Ok(())
     }
 
     /// Takes a batch and sets it to work; whether there may be more.
@@ -124,14 +149,12 @@ impl Runner<'_> {
         swept: &mut Swept,
         in_hand: &mut InHand,
     ) -> Result<bool, Error> {
-        if !self.goes_on(sweep, swept) {
-            return Ok(false);
-        }
+        let beside = self.gate.beside().await;
         let claimed = self.store.claim(wanted, self.clock.now()).await?;
         let more = claimed.len() == wanted.limit;
         self.took(claimed.len() as u64, swept);
         for claimed in claimed {
-            in_hand.take(self.spool, taken(claimed, sweep));
+            in_hand.take(self.spool, taken(claimed, sweep), &beside);
         }
         Ok(more)
     }

@@ -12,19 +12,12 @@ use tracing::{info, warn};
 
 use super::Service;
 use crate::health::Status;
-use crate::jobs::InHand;
+use crate::jobs::{Alone, InHand};
 use crate::spool::Passed;
 use crate::store::{Claimed, Error, Place, Seq, Wanted};
 
 /// How often is looked without being told.
 const POLL: Duration = Duration::from_secs(2);
-
-/// How long a suspect is in hand alone. One that takes longer does not kill processes, or
-/// not at once, and no peer is so slow that all others are to wait for it.
-const ALONE: Duration = Duration::from_mins(1);
-
-/// How long is waited for other mails to leave the suspects alone.
-const QUIET: Duration = Duration::from_secs(10);
 
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
@@ -101,79 +94,72 @@ impl SpoolLoop {
         if !self.more || self.in_hand.room() == 0 || self.trouble.is_pausing(now) {
             return;
         }
-        let outcome = match self.take_suspects().await {
-            Ok(()) => self.take_others().await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = outcome {
+        if let Err(error) = self.take_all().await {
             self.in_trouble(&error.to_string());
         }
     }
 
-    async fn take_others(&mut self) -> Result<(), Error> {
-        // After trouble one mail is tried, not all.
-        let limit = if self.trouble.is_probing() { 1 } else { self.in_hand.room() };
-        let claimed = self.claim(limit, false).await?;
-        self.more = claimed.len() == limit;
-        if claimed.is_empty() && self.in_hand.is_empty() {
-            self.is_well();
-        }
-        for claimed in claimed {
-            self.begin(claimed);
-        }
-        Ok(())
-    }
-
-    /// One at a time and nothing beside, since the one that kills processes is to be found.
-    /// Where others do not come to an end, or the suspect itself does not, the rest is
-    /// taken as any mail is.
-    async fn take_suspects(&mut self) -> Result<(), Error> {
-        let mut alone = true;
-        while self.suspects && !self.service.is_stopping() && !self.trouble.is_probing() {
-            let limit = if alone { 1 } else { self.in_hand.room() };
-            let claimed = self.claim(limit, true).await?;
-            self.suspects = claimed.len() == limit;
-            if claimed.is_empty() {
-                break;
-            }
-            if alone {
-                alone = self.until_empty(QUIET).await;
-            }
-            for claimed in claimed {
-                self.begin(claimed);
-            }
-            if alone {
-                alone = self.until_empty(ALONE).await;
-            }
+    /// First the suspects, as long as they may be alone; then the others, and what is left
+    /// of the suspects as any mail is.
+    async fn take_all(&mut self) -> Result<(), Error> {
+        self.examine_suspects().await?;
+        self.take_others().await?;
+        while self.may_take_suspects() {
+            self.suspects = self.take_batch(true).await?;
         }
         self.service.suspects_taken.cancel();
         Ok(())
     }
 
-    /// Waits until nothing is in hand; `false` where that takes too long.
-    async fn until_empty(&mut self, patience: Duration) -> bool {
-        let deadline = tokio::time::sleep(patience);
-        tokio::pin!(deadline);
-        loop {
-            tokio::select! {
-                passed = self.in_hand.next() => match passed {
-                    Some(passed) => self.ended(&passed),
-                    None => return true,
-                },
-                () = &mut deadline => return false,
+    async fn take_others(&mut self) -> Result<(), Error> {
+        self.more = self.take_batch(false).await?;
+        if self.in_hand.is_empty() {
+            self.is_well();
+        }
+        Ok(())
+    }
+
+    /// Whether there may be more.
+    async fn take_batch(&mut self, suspects: bool) -> Result<bool, Error> {
+        let beside = self.service.gate.beside().await;
+        // After trouble one mail is tried, not all.
+        let limit = if self.trouble.is_probing() { 1 } else { self.in_hand.room() };
+        let claimed = self.claim(limit, suspects).await?;
+        let more = claimed.len() == limit;
+        for claimed in claimed {
+            self.in_hand.take(&self.service.current().parts.spool, claimed, &beside);
+        }
+        Ok(more)
+    }
+
+    fn may_take_suspects(&self) -> bool {
+        self.suspects && self.in_hand.room() > 0 && !self.service.is_stopping() && !self.trouble.is_probing()
+    }
+
+    /// One at a time and nothing beside, since the one that kills processes is to be found.
+    async fn examine_suspects(&mut self) -> Result<(), Error> {
+        let mut alone = None;
+        while self.may_take_suspects() && !alone.as_ref().is_some_and(Alone::is_over) {
+            let Some(claimed) = self.claim(1, true).await?.pop() else {
+                self.suspects = false;
+                break;
+            };
+            if alone.is_none() {
+                alone = Some(self.service.gate.alone().await);
+            }
+            let spool = Arc::clone(&self.service.current().parts.spool);
+            if let Some(passed) = self.in_hand.examine(&spool, claimed).await {
+                self.ended(&passed);
             }
             self.service.health.spool.beat(self.service.clock.instant());
         }
+        Ok(())
     }
 
     async fn claim(&self, limit: usize, suspects: bool) -> Result<Vec<Claimed>, Error> {
         let wanted =
             Wanted { from: Place::Spool, run: None, upto: Seq(i64::MAX), spacing: Vec::new(), limit, suspects };
         self.service.store.claim(&wanted, self.service.clock.now()).await
-    }
-
-    fn begin(&mut self, claimed: Claimed) {
-        self.in_hand.take(&self.service.current().parts.spool, claimed);
     }
 
     fn ended(&mut self, passed: &Passed) {

@@ -33,6 +33,7 @@ macro_rules! store_contract {
             a_lost_claim_is_refused
             a_mail_alone_in_hand_at_a_death_is_counted
             a_mail_given_up_by_a_living_process_is_counted_too
+            who_only_waited_at_a_death_is_no_suspect
             of_two_of_a_kind_only_the_later_is_told
             an_uncounted_pass_leaves_the_counters
             a_mail_in_hand_is_neither_moved_nor_removed
@@ -344,6 +345,22 @@ pub(super) async fn a_mail_given_up_by_a_living_process_is_counted_too(open: Ope
     let suspects = Wanted { suspects: true, ..wanted(Place::Spool, None) };
     let again = store.claim(&suspects, at(3)).await.expect("claimed").remove(0);
     assert_eq!(again.deaths_alone, 1);
+}
+
+pub(super) async fn who_only_waited_at_a_death_is_no_suspect(open: Open, directory: &Path) {
+    let store = open(directory);
+    insert(&*store, "K1", &["b@x.example"]).await;
+    insert(&*store, "K2", &["b@x.example"]).await;
+    let dying = open(directory);
+    let held = dying.claim(&wanted(Place::Spool, None), at(1)).await.expect("claimed");
+    dying.begin_attempt(&held[1].claim, &held[1].mail.attributes, at(2)).await.expect("begun");
+    drop(dying);
+    for (suspects, name) in [(true, "K2"), (false, "K1")] {
+        let wanted = Wanted { suspects, ..wanted(Place::Spool, None) };
+        let keys: Vec<_> =
+            store.claim(&wanted, at(3)).await.expect("claimed").into_iter().map(|c| c.mail.key).collect();
+        assert_eq!(keys.iter().map(MailKey::as_str).collect::<Vec<_>>(), [name]);
+    }
 }
 
 pub(super) async fn of_two_of_a_kind_only_the_later_is_told(open: Open, directory: &Path) {

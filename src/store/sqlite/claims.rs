@@ -146,7 +146,7 @@ pub(super) fn release(connection: &Connection, claim: &Claim) -> Result<()> {
 /// with nothing else in hand does.
 pub(super) fn abandon(connection: &Connection, claim: &Claim, now: Time) -> Result<()> {
     verify(connection, claim)?;
-    free(connection, claim.mail, true, now, &mut Reaped::default())
+    free(connection, claim.mail, Blame { suspect: true, alone: true }, now, &mut Reaped::default())
 }
 
 /// Ends a pass: the record, then what is left of the mail.
@@ -242,19 +242,32 @@ pub(super) fn reap(connection: &Connection, liveness: &Liveness, own: Option<i64
     Ok(reaped)
 }
 
+/// What a death says of a mail that was in hand.
+#[derive(Clone, Copy)]
+struct Blame {
+    suspect: bool,
+    alone: bool,
+}
+
+/// Of many mails in hand most only wait: where some were in an attempt, those are the suspects.
 fn free_mails(connection: &Connection, dead: i64, now: Time, reaped: &mut Reaped) -> Result<()> {
-    let mut statement = connection.prepare_cached("SELECT id FROM mail WHERE held = 1 AND instance = ?1")?;
-    let held = statement.query_map([dead], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()?;
+    let mut statement = connection.prepare_cached(
+        "SELECT id, EXISTS (SELECT 1 FROM attempt WHERE attempt.mail = mail.key AND attempt.state = 0) \
+         FROM mail WHERE held = 1 AND instance = ?1",
+    )?;
+    let held = statement.query_map([dead], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let held = held.collect::<rusqlite::Result<Vec<(i64, bool)>>>()?;
     let alone = held.len() == 1;
-    for id in held {
+    let none_begun = !held.iter().any(|&(_, begun)| begun);
+    for (id, begun) in held {
         reaped.mails += 1;
-        free(connection, id, alone, now, reaped)?;
+        free(connection, id, Blame { suspect: begun || none_begun, alone }, now, reaped)?;
     }
     Ok(())
 }
 
 /// One mail back where it was, due at once, without the recipients that have it.
-fn free(connection: &Connection, id: i64, alone: bool, now: Time, reaped: &mut Reaped) -> Result<()> {
+fn free(connection: &Connection, id: i64, blame: Blame, now: Time, reaped: &mut Reaped) -> Result<()> {
     let mut mail = by_id(connection, id)?.listed.mail;
     if let Some(attempt) = open_attempt(connection, &mail)? {
         let recorded = records::outcomes(connection, attempt)?;
@@ -270,13 +283,18 @@ fn free(connection: &Connection, id: i64, alone: bool, now: Time, reaped: &mut R
     if mail.envelope.recipients.is_empty() {
         return filing::take_out(connection, id, now);
     }
-    let suspect = "CASE WHEN ?2 THEN max(suspect, 1) + 1 ELSE max(suspect, 1) END";
     connection
-        .prepare_cached(&format!(
-            "UPDATE mail SET held = 0, instance = NULL, claim = NULL, last_attempt = 0, suspect = {suspect}, \
-             recipients = ?3, recorded = ?4 WHERE id = ?1"
-        ))?
-        .execute(params![id, alone, rows::to_json(&mail.envelope.recipients)?, rows::to_json(&mail.recorded)?])?;
+        .prepare_cached(
+            "UPDATE mail SET held = 0, instance = NULL, claim = NULL, last_attempt = 0, \
+             suspect = max(suspect, ?2) + ?3, recipients = ?4, recorded = ?5 WHERE id = ?1",
+        )?
+        .execute(params![
+            id,
+            blame.suspect,
+            blame.alone,
+            rows::to_json(&mail.envelope.recipients)?,
+            rows::to_json(&mail.recorded)?,
+        ])?;
     Ok(())
 }
 

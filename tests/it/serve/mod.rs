@@ -9,6 +9,7 @@ mod reload;
 mod scheduled;
 mod spool;
 mod survival;
+mod suspects;
 mod trace;
 mod trouble;
 

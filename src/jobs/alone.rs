@@ -1,0 +1,83 @@
+//! Nothing beside a suspect, whoever takes mails in hand in this process: the spool of a
+//! service and the runs of its jobs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
+use tokio::time::{Instant, timeout};
+
+/// How long is waited for mails in hand to leave the suspects alone.
+const QUIET: Duration = Duration::from_secs(5);
+
+/// How long suspects are alone, all together: no peer is so slow, and they are never so
+/// many, that all mail is to wait for them.
+const ALONE: Duration = Duration::from_secs(20);
+
+/// What all who take mails in hand pass.
+#[derive(Debug, Clone, Default)]
+pub struct Gate(Arc<RwLock<()>>);
+
+/// Keeps suspects from being alone, as long as a clone of it lives.
+pub(super) type Beside = Arc<OwnedRwLockReadGuard<()>>;
+
+impl Gate {
+    /// Waits until no suspect is, or waits to be, alone.
+    pub async fn beside(&self) -> Beside {
+        Arc::new(Arc::clone(&self.0).read_owned().await)
+    }
+
+    /// Waits, not for long, until nothing is in hand, and keeps everybody else out.
+    pub async fn alone(&self) -> Alone {
+        let nobody_beside = timeout(QUIET, Arc::clone(&self.0).write_owned()).await.ok();
+        Alone { until: Instant::now() + ALONE, _nobody_beside: nobody_beside }
+    }
+}
+
+/// The time in which suspects have the process to themselves; dropping it lets others in.
+#[derive(Debug)]
+pub struct Alone {
+    until: Instant,
+    _nobody_beside: Option<OwnedRwLockWriteGuard<()>>,
+}
+
+impl Alone {
+    /// Whether others are to wait no longer.
+    pub fn is_over(&self) -> bool {
+        self.until <= Instant::now()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::pin::Pin;
+    use std::task::Poll;
+
+    use super::*;
+
+    async fn waits<F: Future>(future: &mut Pin<Box<F>>) -> bool {
+        poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx).is_pending())).await
+    }
+
+    #[tokio::test]
+    async fn others_wait_while_a_suspect_is_alone_and_it_waits_for_them() {
+        let gate = Gate::default();
+        let alone = gate.alone().await;
+        assert!(!alone.is_over());
+        let mut other = Box::pin(gate.beside());
+        assert!(waits(&mut other).await);
+        drop(alone);
+        let beside = other.await;
+        let another = Arc::clone(&beside);
+        drop(beside);
+
+        let mut suspect = Box::pin(gate.alone());
+        assert!(waits(&mut suspect).await, "as long as any mail of the batch is in hand");
+        let mut late = Box::pin(gate.beside());
+        assert!(waits(&mut late).await, "who comes later does not overtake it");
+        drop(another);
+        suspect.await;
+        late.await;
+    }
+}
