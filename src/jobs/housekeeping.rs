@@ -8,7 +8,7 @@ use tracing::debug;
 use crate::clock::Clock;
 use crate::store::{Error, Store};
 
-/// Mails whose attempts are deleted in one transaction.
+/// Records of each kind that are deleted in one transaction.
 const BATCH: usize = 200;
 
 /// Steps of tidying after one run at most; the next run goes on.
@@ -22,15 +22,15 @@ pub async fn housekeep(store: &dyn Store, clock: &Clock, retention: Duration) ->
     let retention = TimeDelta::from_std(retention).unwrap_or(TimeDelta::MAX);
     let now = clock.now();
     if let Some(before) = now.checked_sub_signed(retention) {
-        let mut mails = 0;
+        let mut records = 0;
         loop {
-            let purged = store.purge_attempts(before, BATCH, now).await?;
-            mails += purged;
-            if purged < BATCH {
+            let purged = store.purge_records(before, BATCH, now).await?;
+            if purged == 0 {
                 break;
             }
+            records += purged;
         }
-        debug!(mails, "expired audit records deleted");
+        debug!(records, "expired audit records deleted");
     }
     for _ in 0..STEPS {
         if !store.tidy().await? {

@@ -34,6 +34,7 @@ macro_rules! store_contract {
             a_mail_alone_in_hand_at_a_death_is_counted
             a_mail_given_up_by_a_living_process_is_counted_too
             who_only_waited_at_a_death_is_no_suspect
+            runs_that_are_over_go_after_their_time
             of_two_of_a_kind_only_the_later_is_told
             an_uncounted_pass_leaves_the_counters
             a_mail_in_hand_is_neither_moved_nor_removed
@@ -363,6 +364,23 @@ pub(super) async fn who_only_waited_at_a_death_is_no_suspect(open: Open, directo
     }
 }
 
+pub(super) async fn runs_that_are_over_go_after_their_time(open: Open, directory: &Path) {
+    let store = open(directory);
+    let (going, _) = store.start_run("long", "command", at(1)).await.expect("started");
+    for time in [2, 3, 4] {
+        let (run, _) = store.start_run("short", "command", at(time)).await.expect("started");
+        store.finish_run(run, Counts::default(), None, at(time)).await.expect("finished");
+    }
+    let mut purged = Vec::new();
+    while purged.last() != Some(&0) {
+        purged.push(store.purge_records(at(4), 2, at(9)).await.expect("purged"));
+    }
+    assert_eq!(purged, [1, 1, 0], "two are looked at in one step");
+    let left = store.runs(None, 9).await.expect("listed");
+    assert_eq!(left.iter().map(|run| run.job.as_str()).collect::<Vec<_>>(), ["short", "long"]);
+    assert!(left.iter().any(|run| run.id == going));
+}
+
 pub(super) async fn of_two_of_a_kind_only_the_later_is_told(open: Open, directory: &Path) {
     let (first, second) = (open(directory), open(directory));
     assert_eq!(first.earlier_instance("test", at(1)).await.expect("asked"), None);
@@ -430,11 +448,11 @@ pub(super) async fn attempts_outlive_their_mail_for_the_retention_time(open: Ope
         .expect("recorded");
     let settlement = Settlement { attempt: Some(attempt), counted: true, ..Settlement::default() };
     store.settle(&claimed.claim, &settlement, at(10)).await.expect("settled");
-    assert_eq!(store.purge_attempts(at(10), 100, at(20)).await.expect("purged"), 0);
+    assert_eq!(store.purge_records(at(10), 100, at(20)).await.expect("purged"), 0);
     let filter =
         AttemptFilter { recipient: Some("B@x.example".into()), outcome: Some(Outcome::Delivered), since: Some(at(2)) };
     assert_eq!(store.attempts(&filter, None, 10).await.expect("attempts").len(), 1);
-    assert_eq!(store.purge_attempts(at(11), 100, at(20)).await.expect("purged"), 1);
+    assert_eq!(store.purge_records(at(11), 100, at(20)).await.expect("purged"), 1);
     assert!(store.attempts(&AttemptFilter::default(), None, 10).await.expect("attempts").is_empty());
 }
 
@@ -564,7 +582,7 @@ pub(super) async fn old_mails_are_purged_in_steps_unless_in_hand(open: Open, dir
     assert_eq!(left.iter().map(|l| l.mail.key.as_str()).collect::<Vec<_>>(), ["K1", "K5"]);
     assert!(store.content(left[0].mail.message).read(0).is_ok_and(|octets| !octets.is_empty()));
     store.release(&held.claim).await.expect("still ours");
-    assert_eq!(store.purge_attempts(at(10), 10, at(10)).await.expect("purged"), 4, "records of what is gone");
+    assert_eq!(store.purge_records(at(10), 10, at(10)).await.expect("purged"), 8, "a record and an action each");
 }
 
 pub(super) async fn a_report_goes_on_where_the_last_one_ended(open: Open, directory: &Path) {

@@ -399,9 +399,9 @@ pub trait Store: Send + Sync {
     /// Notes that a service saw a schedule.
     async fn see_schedule(&self, schedule: &str, now: Time) -> Result<()>;
 
-    /// Deletes attempt records of mails gone before `before` and actions before it, at most
-    /// `batch` of each; the larger number of the two.
-    async fn purge_attempts(&self, before: Time, batch: usize, now: Time) -> Result<usize>;
+    /// Deletes attempt records of mails gone before `before`, and actions, runs and instances
+    /// that were over before it, at most `batch` of each; how many, 0 where nothing is left.
+    async fn purge_records(&self, before: Time, batch: usize, now: Time) -> Result<usize>;
 
     /// Gives back room of what was deleted, in one short step; whether there is more to do.
     async fn tidy(&self) -> Result<bool>;

@@ -48,25 +48,39 @@ pub(super) fn purge(connection: &Connection, old: &Old, ids: &[i64], now: Time) 
     Ok(purged)
 }
 
-/// Whether any mail was gone, or any action done, before `before`.
-pub(super) fn any_expired(connection: &Connection, before: Time) -> Result<bool> {
+/// Tables whose rows came in the order of their times, and the column that says since when
+/// a row is over.
+const IN_ORDER: [(&str, &str); 3] = [("action", "at"), ("run", "finished"), ("instance", "ended")];
+
+/// Whether there is anything that [`purge_records`] would delete.
+pub(super) fn any_expired(connection: &Connection, before: Time, batch: usize) -> Result<bool> {
     let before = before.timestamp_millis();
-    let released = connection.prepare_cached("SELECT 1 FROM released WHERE at < ?1 LIMIT 1")?.exists([before])?;
-    // The first action is the oldest: none behind it is looked at.
-    let acted = connection
-        .prepare_cached("SELECT 1 FROM (SELECT at FROM action ORDER BY id LIMIT 1) WHERE at < ?1")?
-        .exists([before])?;
-    Ok(released || acted)
+    if connection.prepare_cached("SELECT 1 FROM released WHERE at < ?1 LIMIT 1")?.exists([before])? {
+        return Ok(true);
+    }
+    let batch = i64::try_from(batch).unwrap_or(i64::MAX);
+    for (table, over) in IN_ORDER {
+        let sql = format!("SELECT 1 FROM (SELECT {over} FROM {table} ORDER BY id LIMIT ?2) WHERE {over} < ?1");
+        if connection.prepare_cached(&sql)?.exists([before, batch])? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
-/// Deletes the attempts of mails gone before `before`, and the actions before it, at most
-/// `batch` of each; the larger number of the two.
+/// Deletes the attempts of mails gone before `before`, and what else was over before it;
+/// how many rows. Only the `batch` oldest rows are looked at, so that what goes on for
+/// long holds up nothing and what is young is not read.
 pub(super) fn purge_records(connection: &Connection, before: Time, batch: usize, now: Time) -> Result<usize> {
-    let attempts = purge_attempts(connection, before, batch, now)?;
-    let actions = connection
-        .prepare_cached("DELETE FROM action WHERE at < ?1 AND id IN (SELECT id FROM action ORDER BY id LIMIT ?2)")?
-        .execute(params![before.timestamp_millis(), i64::try_from(batch).unwrap_or(i64::MAX)])?;
-    Ok(attempts.max(actions))
+    let mut purged = purge_attempts(connection, before, batch, now)?;
+    let batch = i64::try_from(batch).unwrap_or(i64::MAX);
+    for (table, over) in IN_ORDER {
+        let oldest = format!("SELECT id FROM {table} ORDER BY id LIMIT ?2");
+        purged += connection
+            .prepare_cached(&format!("DELETE FROM {table} WHERE {over} < ?1 AND id IN ({oldest})"))?
+            .execute([before.timestamp_millis(), batch])?;
+    }
+    Ok(purged)
 }
 
 /// Where a mail split off from a gone one is still there, the attempts wait for it.

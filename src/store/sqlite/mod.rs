@@ -319,8 +319,8 @@ impl Store for SqliteStore {
         self.write(move |connection| runs::see_schedule(connection, &schedule, now)).await
     }
 
-    async fn purge_attempts(&self, before: Time, batch: usize, now: Time) -> Result<usize> {
-        let due = self.read(move |connection| housekeeping::any_expired(connection, before)).await?;
+    async fn purge_records(&self, before: Time, batch: usize, now: Time) -> Result<usize> {
+        let due = self.read(move |connection| housekeeping::any_expired(connection, before, batch)).await?;
         if !due {
             return Ok(0);
         }

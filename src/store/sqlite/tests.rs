@@ -236,3 +236,20 @@ async fn what_tries_the_store_is_written_as_a_mail_would_be() {
         assert!(written() > before);
     }
 }
+
+#[tokio::test]
+async fn processes_that_ended_are_forgotten_after_their_time() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = open_at(directory.path());
+    let at = |seconds| DateTime::from_timestamp(seconds, 0).expect("a time");
+    store.earlier_instance("serve", at(1)).await.expect("registered");
+    for time in [2, 3] {
+        let short = open_at(directory.path());
+        short.earlier_instance("run", at(time)).await.expect("registered");
+        short.close(at(time)).await.expect("closed");
+    }
+    assert_eq!(store.purge_records(at(3), 10, at(9)).await.expect("purged"), 1);
+    let connection = Connection::open(directory.path().join("t.db")).expect("opens");
+    let left: i64 = connection.query_row("SELECT count(*) FROM instance", [], |row| row.get(0)).expect("counted");
+    assert_eq!(left, 2, "the one that goes on, and the young one");
+}
