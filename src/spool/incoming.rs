@@ -1,12 +1,17 @@
 //! The door: a message comes in piece by piece and becomes a mail by one commit.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use tracing::debug;
 
 use super::Spool;
 use crate::mail::{Attributes, CHUNK_BYTES, Envelope, HeaderScan, MailKey, MessageId, MessageProblem};
 use crate::store::{Error, NewMail, NewMessage, Trouble};
+
+/// Between two tries to discard what was written ahead.
+const PAUSE: Duration = Duration::from_secs(5);
 
 /// What is asked for beside the message.
 #[derive(Debug, Clone)]
@@ -184,11 +189,17 @@ impl Incoming {
     }
 
     async fn forget(&self) {
-        if let Some(message) = self.message
-            && let Err(error) = self.spool.store.discard(message).await
-        {
-            tracing::debug!(%error, "what was written ahead is reaped later");
-        }
+        let Some(message) = self.message else { return };
+        let store = Arc::clone(&self.spool.store);
+        let Err(error) = store.discard(message).await else { return };
+        debug!(%error, "what was written ahead is discarded later");
+        // Where the disk is full it is to go as soon as that can be written, not only with
+        // this process.
+        tokio::spawn(async move {
+            while store.discard(message).await.is_err_and(|error| error.is_passing()) {
+                tokio::time::sleep(PAUSE).await;
+            }
+        });
     }
 }
 
