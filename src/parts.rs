@@ -54,7 +54,9 @@ impl Parts {
         stop: &Stop,
         down_for: Option<Duration>,
     ) -> Result<Self, Error> {
-        let network = network(config, clock, stop, down_for)?;
+        // A reload retires these parts and no others.
+        let stop = Stop { gentle: stop.gentle.child_token(), hard: stop.hard.clone() };
+        let network = network(config, clock, &stop, down_for)?;
         let pipeline = Arc::new(pipeline(config, &network)?);
         let settings = Settings {
             processor: config.smtp.processor.clone(),
@@ -62,7 +64,7 @@ impl Parts {
             keep_all_dialogues: config.audit.dialogue == Dialogue::All,
             max_dialogue: usize::try_from(config.audit.max_dialogue).unwrap_or(usize::MAX),
         };
-        let spool = Spool::new(Arc::clone(store), Arc::clone(&pipeline), clock.clone(), settings);
+        let spool = Spool::new(Arc::clone(store), Arc::clone(&pipeline), clock.clone(), settings, stop);
         Ok(Self { pipeline, spool })
     }
 }

@@ -80,7 +80,7 @@ impl Runner<'_> {
     /// Whether a stop or a deadline left mails that were never taken: one is enough for
     /// the run not to look complete, so one is looked for and given back.
     async fn left_untaken(&self, sweep: &Sweep, mut wanted: Wanted, swept: &mut Swept) -> Result<(), Error> {
-        if !self.stop.gentle.is_cancelled() || room(sweep, swept) == 0 {
+        if !self.spool.is_retired() || room(sweep, swept) == 0 {
             return Ok(());
         }
         wanted.limit = 1;
@@ -161,7 +161,7 @@ impl Runner<'_> {
 
     /// Trouble of our own would meet the next mails too, so no more are taken then.
     fn goes_on(&self, sweep: &Sweep, swept: &Swept) -> bool {
-        room(sweep, swept) > 0 && swept.trouble.is_none() && !self.stop.gentle.is_cancelled()
+        room(sweep, swept) > 0 && swept.trouble.is_none() && !self.spool.is_retired()
     }
 
     fn took(&self, mails: u64, swept: &mut Swept) {

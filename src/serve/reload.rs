@@ -16,7 +16,7 @@ pub(super) struct Controls {
     pub(super) admin: admin::Control,
 }
 
-/// Puts what the files say now in force for new mail; what is in hand goes on as it began.
+/// Puts what the files say now in force; only attempts that have begun go on as they began.
 /// Where anything is wrong, each error is logged, and what was in force stays.
 pub(super) async fn reload(service: &Arc<Service>, controls: &Controls) {
     let Some(config) = read(service).await else {
@@ -50,6 +50,8 @@ async fn put_in_force(service: &Arc<Service>, controls: &Controls, config: Confi
     controls.admin.set(admin_settings(&config));
     let new = Arc::new(Current { config, parts });
     *service.current.write().unwrap_or_else(PoisonError::into_inner) = new;
+    // What only waits comes back, and goes by the new settings.
+    old.parts.spool.retire();
     // Sessions that come idle later end by themselves.
     tokio::spawn(async move { old.parts.pipeline.close().await });
     Ok(())

@@ -13,6 +13,7 @@ use tracing::{info, warn};
 use super::Service;
 use crate::health::Status;
 use crate::jobs::{Alone, InHand};
+use crate::pipeline::Verdict;
 use crate::spool::Passed;
 use crate::store::{Claimed, Error, Place, Seq, Wanted};
 
@@ -169,7 +170,7 @@ impl SpoolLoop {
             None => self.is_well(),
         }
         // It may be in the spool again.
-        self.more |= passed.trouble.is_some();
+        self.more |= passed.trouble.is_some() || passed.tallies.iter().any(|tally| tally.verdict == Verdict::Left);
     }
 
     fn in_trouble(&mut self, cause: &str) {

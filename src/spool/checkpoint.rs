@@ -70,20 +70,26 @@ impl<'a> Pass<'a> {
     }
 
     /// Writes until it is written; a store in trouble is waited for, since the peer's
-    /// answer is not to be had again. `false` where it was given up.
+    /// answer is not to be had again. `false` where it was given up: after long, or with
+    /// the last try after a hard stop.
     async fn written<F>(&self, write: impl Fn() -> F) -> bool
     where
         F: Future<Output = Result<(), Error>>,
     {
         let begun = self.spool.clock.instant();
+        let hard = &self.spool.stop.hard;
         let mut pause = FIRST_PAUSE;
         loop {
+            let is_last = hard.is_cancelled();
             match write().await {
                 Ok(()) => return true,
-                Err(error) if error.is_passing() && begun.elapsed() < PATIENCE => {
+                Err(error) if error.is_passing() && !is_last && begun.elapsed() < PATIENCE => {
                     warn!(mail.id = %self.claim.key, %error, "a result cannot be written yet");
                     self.spool.unwritten.fetch_add(1, Ordering::Relaxed);
-                    tokio::time::sleep(pause).await;
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => {}
+                        () = hard.cancelled() => {}
+                    }
                     self.spool.unwritten.fetch_sub(1, Ordering::Relaxed);
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }

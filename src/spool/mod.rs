@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tracing::{error, warn};
 
 use crate::clock::Clock;
-use crate::delivery::Explanation;
+use crate::delivery::{Explanation, Stop};
 use crate::mail::{Address, Mail, MailKey};
 use crate::pipeline::{Disposition, ERROR_PROCESSOR, End, Pipeline, Verdict};
 use crate::store::{Claimed, Resting, Settlement, Store};
@@ -62,14 +62,31 @@ pub struct Spool {
     pipeline: Arc<Pipeline>,
     clock: Clock,
     settings: Settings,
+    stop: Stop,
     /// Results that could not be written yet: no attempt is begun while there are any.
     unwritten: AtomicUsize,
 }
 
 impl Spool {
-    /// Stands between `store` and `pipeline`.
-    pub fn new(store: Arc<dyn Store>, pipeline: Arc<Pipeline>, clock: Clock, settings: Settings) -> Arc<Self> {
-        Arc::new(Self { store, pipeline, clock, settings, unwritten: AtomicUsize::new(0) })
+    /// Stands between `store` and `pipeline`, which end by `stop` as well.
+    pub fn new(
+        store: Arc<dyn Store>,
+        pipeline: Arc<Pipeline>,
+        clock: Clock,
+        settings: Settings,
+        stop: Stop,
+    ) -> Arc<Self> {
+        Arc::new(Self { store, pipeline, clock, settings, stop, unwritten: AtomicUsize::new(0) })
+    }
+
+    /// Begins no more attempts: mails in hand that only wait go back to where they were.
+    pub fn retire(&self) {
+        self.stop.gentle.cancel();
+    }
+
+    /// Whether no more attempts are begun.
+    pub fn is_retired(&self) -> bool {
+        self.stop.gentle.is_cancelled()
     }
 
     /// Begins to take a message in.

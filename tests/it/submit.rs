@@ -4,6 +4,7 @@ use std::fs;
 use std::sync::Arc;
 
 use redeliver::clock::Clock;
+use redeliver::delivery::Stop;
 use redeliver::ingest::{Caller, Door, Here, Listener, ListenerConfig, ListenerContext, ListenerStop, SubmitSocket};
 use redeliver::mail::{Address, Domain};
 use redeliver::pipeline::{self, Pipeline};
@@ -56,7 +57,7 @@ fn door(store: Arc<dyn Store>) -> Arc<Door> {
         keep_all_dialogues: true,
         max_dialogue: 1000,
     };
-    let spool = Spool::new(store, Arc::new(pipeline.expect("a pipeline")), Clock::system(), settings);
+    let spool = Spool::new(store, Arc::new(pipeline.expect("a pipeline")), Clock::system(), settings, Stop::default());
     let here = Here { domain: Domain::parse("relay.test").expect("a domain"), is_user: |_| false };
     let caller = |uid| {
         let address = Address::parse(&format!("uid{uid}@relay.test")).expect("an address");

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use redeliver::clock::Clock;
-use redeliver::delivery::{Attempted, Request, Sink};
+use redeliver::delivery::{Attempted, Request, Sink, Stop};
 use redeliver::ingest::{Listener, ListenerConfig, ListenerContext, ListenerControl, ListenerStop};
 use redeliver::mail::{Content, Domain, MemoryContent};
 use redeliver::pipeline::{self, Deliver, Pipeline};
@@ -90,7 +90,7 @@ fn spool(store: &Arc<SqliteStore>) -> Arc<Spool> {
         keep_all_dialogues: true,
         max_dialogue: 65536,
     };
-    Spool::new(Arc::<SqliteStore>::clone(store), Arc::new(pipeline), Clock::system(), settings)
+    Spool::new(Arc::<SqliteStore>::clone(store), Arc::new(pipeline), Clock::system(), settings, Stop::default())
 }
 
 fn context(store: &Arc<SqliteStore>, accepted: &Arc<Notify>, free_space: &Arc<AtomicU64>) -> ListenerContext {

@@ -76,3 +76,25 @@ fn schedules_and_passwords_are_taken_over() {
     assert!(runs() <= before + 1, "one may have been under way");
     service.stop();
 }
+
+#[test]
+fn a_backlog_goes_by_the_new_settings_and_an_attempt_by_those_it_began_with() {
+    let old = SmtpSink::start(script!["DATA" => wait(Duration::from_secs(4)).then("354 go on")]);
+    let new = SmtpSink::start(Script::new());
+    let relay = served(Setup::gateway(old.address()).delivery("deliveryThreads: 1"));
+    let service = Service::start(&relay);
+    service.submit(&["you@example.net"], "first");
+    old.wait_until("DATA", |seen| seen.connections.iter().any(|c| c.commands.iter().any(|(_, l)| l == "DATA")));
+    for number in 0..5 {
+        service.submit(&["you@example.net"], &format!("n{number}"));
+    }
+    replace(&relay, &old.address().to_string(), &new.address().to_string());
+    reload(&service, "the configuration is reloaded");
+    new.wait_for_transactions(5);
+    old.wait_for_transactions(1);
+    service.wait_until_settled();
+    service.stop();
+    assert_eq!((old.transactions().len(), new.transactions().len()), (1, 5));
+    assert_eq!(old.copies_of("you@example.net", "<first@"), 1);
+    assert!(relay.attempts().iter().all(|attempt| attempt["number"] == 1), "waiting was no attempt");
+}
