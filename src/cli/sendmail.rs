@@ -302,7 +302,7 @@ fn swept(app: &App) -> Vec<(RepositoryPath, String)> {
 async fn sweep_one(app: &App, key: &MailKey, out: &mut impl Write) -> Result<Exit, Failure> {
     for (repository, processor) in swept(app) {
         match app.store.respool(&Place::Repository(repository), key, &processor, false, app.clock.now()).await {
-            Ok(_) => return sweep_job(app, SPOOL_JOB, out).await,
+            Ok(()) => return sweep_job(app, SPOOL_JOB, out).await,
             Err(Error::NoSuchMail(_)) => {}
             Err(error) => return Err(error.into()),
         }
@@ -320,7 +320,7 @@ async fn sweep_some(app: &App, filter: &MailFilter, out: &mut impl Write) -> Res
             for listed in page {
                 let key = &listed.mail.key;
                 match app.store.respool(&place, key, &processor, false, app.clock.now()).await {
-                    Ok(_) | Err(Error::InHand(_) | Error::NoSuchMail(_)) => {}
+                    Ok(()) | Err(Error::InHand(_) | Error::NoSuchMail(_)) => {}
                     Err(error) => return Err(error.into()),
                 }
             }

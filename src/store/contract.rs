@@ -416,7 +416,7 @@ pub(super) async fn a_mail_in_hand_is_neither_moved_nor_removed(open: Open, dire
     let in_hand = |result: Result<()>| matches!(result, Err(Error::InHand(_)));
     assert!(in_hand(store.remove(&Place::Spool, &key("K1"), at(2)).await));
     assert!(in_hand(store.move_to(&Place::Spool, &key("K1"), &temporary(), at(2)).await));
-    assert!(in_hand(store.respool(&Place::Spool, &key("K1"), "relay", false, at(2)).await.map(drop)));
+    assert!(in_hand(store.respool(&Place::Spool, &key("K1"), "relay", false, at(2)).await));
     let unknown = store.remove(&Place::Spool, &key("K9"), at(2)).await;
     assert!(matches!(unknown, Err(Error::NoSuchMail(_))));
 }
@@ -429,11 +429,12 @@ pub(super) async fn reprocessing_counts_and_resets(open: Open, directory: &Path)
     let claimed = claim_one(&*store, Place::Spool).await;
     defer(&*store, &claimed, None, at(2)).await;
     let place = Place::Repository(temporary());
-    let kept = store.respool(&place, &key("K1"), "relay", false, at(3)).await.expect("respooled");
-    assert_eq!(kept.passes, 8);
-    let reset = store.respool(&Place::Spool, &key("K1"), "again", true, at(4)).await.expect("respooled");
-    assert_eq!(reset.passes, 0);
+    store.respool(&place, &key("K1"), "relay", false, at(3)).await.expect("respooled");
+    let kept = store.find(&Place::Spool, &key("K1")).await.expect("found").mail;
+    assert_eq!(kept.passes(), 8);
+    store.respool(&Place::Spool, &key("K1"), "again", true, at(4)).await.expect("respooled");
     let found = store.find(&Place::Spool, &key("K1")).await.expect("found").mail;
+    assert_eq!(found.passes(), 0);
     assert_eq!((found.state.as_str(), found.attributes.integer(attribute::REPROCESSING)), ("again", Some(2)));
 }
 

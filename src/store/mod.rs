@@ -272,13 +272,6 @@ pub struct Purged {
     pub last: Option<Seq>,
 }
 
-/// What became of a mail that was to be reprocessed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Respooled {
-    /// The passes it goes into the processor with.
-    pub passes: u32,
-}
-
 /// Where mail rests. See the module for what holds for every call.
 #[async_trait]
 pub trait Store: Send + Sync {
@@ -371,8 +364,7 @@ pub trait Store: Send + Sync {
     ) -> Result<Vec<(AttemptId, Attempt)>>;
 
     /// Puts a mail of a repository into the spool for `processor`; `reset` forgets its counters.
-    async fn respool(&self, place: &Place, key: &MailKey, processor: &str, reset: bool, now: Time)
-    -> Result<Respooled>;
+    async fn respool(&self, place: &Place, key: &MailKey, processor: &str, reset: bool, now: Time) -> Result<()>;
 
     /// Moves a mail to another repository.
     async fn move_to(&self, place: &Place, key: &MailKey, to: &RepositoryPath, now: Time) -> Result<()>;

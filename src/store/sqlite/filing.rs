@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::super::{Error, NewMail, NewMessage, Place, Respooled, Result, Time};
+use super::super::{Error, NewMail, NewMessage, Place, Result, Time};
 use super::instance::next_number;
 use super::{messages, rows};
 use crate::mail::{Mail, MailKey, RepositoryPath, attribute};
@@ -171,7 +171,7 @@ pub(super) fn respool(
     processor: &str,
     reset: bool,
     now: Time,
-) -> Result<Respooled> {
+) -> Result<()> {
     let row = at_rest(connection, place, key)?;
     let mut attributes = row.listed.mail.attributes;
     attributes.increment(attribute::REPROCESSING);
@@ -191,9 +191,7 @@ pub(super) fn respool(
             now.timestamp_millis(),
             reset,
         ])?;
-    note_action(connection, "reprocess", place, key, Some(processor), now)?;
-    let passes = attributes.integer(attribute::AT_MOST_EXECUTIONS).and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
-    Ok(Respooled { passes })
+    note_action(connection, "reprocess", place, key, Some(processor), now)
 }
 
 /// Forgets what limits a mail's passes, so that the peer is tried again.

@@ -32,7 +32,7 @@ use tokio::sync::OnceCell;
 
 use super::{
     AttemptFilter, AttemptId, Claim, Claimed, Counts, Error, Listed, MailFilter, NewMail, Old, Place, Purged, Reaped,
-    RepositorySize, Respooled, Result, Run, RunId, Seq, Settlement, Store, Time, Trouble, Wanted,
+    RepositorySize, Result, Run, RunId, Seq, Settlement, Store, Time, Trouble, Wanted,
 };
 use crate::mail::{Attempt, Attributes, Content, DialogueEntry, Mail, MailKey, MessageId, Recorded, RepositoryPath};
 use instance::{Instance, Liveness};
@@ -259,14 +259,7 @@ impl Store for SqliteStore {
         self.read(move |connection| records::page(connection, &filter, after, limit)).await
     }
 
-    async fn respool(
-        &self,
-        place: &Place,
-        key: &MailKey,
-        processor: &str,
-        reset: bool,
-        now: Time,
-    ) -> Result<Respooled> {
+    async fn respool(&self, place: &Place, key: &MailKey, processor: &str, reset: bool, now: Time) -> Result<()> {
         let (place, key, processor) = (place.clone(), key.clone(), processor.to_owned());
         self.reap_dead(now).await?;
         self.write(move |connection| filing::respool(connection, &place, &key, &processor, reset, now)).await
