@@ -27,24 +27,38 @@ impl Gate {
         Arc::new(Arc::clone(&self.0).read_owned().await)
     }
 
-    /// Waits, not for long, until nothing is in hand, and keeps everybody else out.
-    pub async fn alone(&self) -> Alone {
-        let nobody_beside = timeout(QUIET, Arc::clone(&self.0).write_owned()).await.ok();
-        Alone { until: Instant::now() + ALONE, _nobody_beside: nobody_beside }
+    /// The time for suspects, which has not begun.
+    pub fn alone(&self) -> Alone {
+        Alone { gate: self.clone(), begun: None }
     }
 }
 
 /// The time in which suspects have the process to themselves; dropping it lets others in.
 #[derive(Debug)]
 pub struct Alone {
+    gate: Gate,
+    begun: Option<Begun>,
+}
+
+#[derive(Debug)]
+struct Begun {
     until: Instant,
     _nobody_beside: Option<OwnedRwLockWriteGuard<()>>,
 }
 
 impl Alone {
+    /// Waits for the first suspect, not for long, until nothing is in hand, and keeps
+    /// everybody else out from then on.
+    pub async fn begin(&mut self) {
+        if self.begun.is_none() {
+            let nobody_beside = timeout(QUIET, Arc::clone(&self.gate.0).write_owned()).await.ok();
+            self.begun = Some(Begun { until: Instant::now() + ALONE, _nobody_beside: nobody_beside });
+        }
+    }
+
     /// Whether others are to wait no longer.
     pub fn is_over(&self) -> bool {
-        self.until <= Instant::now()
+        self.begun.as_ref().is_some_and(|begun| begun.until <= Instant::now())
     }
 }
 
@@ -63,7 +77,8 @@ mod tests {
     #[tokio::test]
     async fn others_wait_while_a_suspect_is_alone_and_it_waits_for_them() {
         let gate = Gate::default();
-        let alone = gate.alone().await;
+        let mut alone = gate.alone();
+        alone.begin().await;
         assert!(!alone.is_over());
         let mut other = Box::pin(gate.beside());
         assert!(waits(&mut other).await);
@@ -72,12 +87,14 @@ mod tests {
         let another = Arc::clone(&beside);
         drop(beside);
 
-        let mut suspect = Box::pin(gate.alone());
+        let mut alone = gate.alone();
+        let mut suspect = Box::pin(alone.begin());
         assert!(waits(&mut suspect).await, "as long as any mail of the batch is in hand");
         let mut late = Box::pin(gate.beside());
         assert!(waits(&mut late).await, "who comes later does not overtake it");
         drop(another);
         suspect.await;
+        drop(alone);
         late.await;
     }
 }

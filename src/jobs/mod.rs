@@ -12,7 +12,7 @@ mod report;
 mod runner;
 mod sweep;
 
-pub use alone::{Alone, Gate};
+pub use alone::Gate;
 pub use config::{Config, Known, Mailing, Reprocess};
 pub use housekeeping::housekeep;
 pub use in_hand::InHand;

@@ -3,7 +3,6 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::alone::Alone;
 use super::in_hand::InHand;
 use super::runner::Runner;
 use crate::mail::attribute;
@@ -51,44 +50,50 @@ impl Runner<'_> {
     /// Where the store cannot claim; what was in hand has been settled all the same.
     pub(super) async fn sweep(&self, sweep: &Sweep, run: RunId, upto: Seq, swept: &mut Swept) -> Result<(), Error> {
         let spacing = sweep.spacing.clone();
-        let mut wanted = Wanted { from: sweep.from.clone(), run: Some(run), upto, spacing, limit: 1, suspects: true };
-        let mut in_hand = InHand::default();
-        let outcome = self.take_all(sweep, &mut wanted, swept, &mut in_hand).await;
-        while let Some(passed) = in_hand.next().await {
-            self.ended(&passed, swept);
+        let wanted = Wanted { from: sweep.from.clone(), run: Some(run), upto, spacing, limit: 1, suspects: true };
+        let mut sweeping = Sweeping { runner: self, sweep, wanted, swept, in_hand: InHand::default() };
+        let outcome = sweeping.take_all().await;
+        while let Some(passed) = sweeping.in_hand.next().await {
+            sweeping.ended(&passed);
         }
         outcome?;
-        self.left_untaken(sweep, wanted, swept).await
+        sweeping.left_untaken().await
     }
+}
 
+/// One sweep under way.
+struct Sweeping<'a> {
+    runner: &'a Runner<'a>,
+    sweep: &'a Sweep,
+    /// What is claimed next.
+    wanted: Wanted,
+    swept: &'a mut Swept,
+    in_hand: InHand,
+}
+
+impl Sweeping<'_> {
     /// First the suspects, as long as they may be alone; then the others, and the rest of them.
-    async fn take_all(
-        &self,
-        sweep: &Sweep,
-        wanted: &mut Wanted,
-        swept: &mut Swept,
-        in_hand: &mut InHand,
-    ) -> Result<(), Error> {
-        self.suspects(sweep, wanted, swept, in_hand).await?;
+    async fn take_all(&mut self) -> Result<(), Error> {
+        self.suspects().await?;
         for suspects in [false, true] {
-            wanted.suspects = suspects;
-            self.others(sweep, wanted, swept, in_hand).await?;
+            self.wanted.suspects = suspects;
+            self.others().await?;
         }
         Ok(())
     }
 
     /// Whether a stop or a deadline left mails that were never taken: one is enough for
     /// the run not to look complete, so one is looked for and given back.
-    async fn left_untaken(&self, sweep: &Sweep, mut wanted: Wanted, swept: &mut Swept) -> Result<(), Error> {
-        if !self.spool.is_retired() || room(sweep, swept) == 0 {
+    async fn left_untaken(&mut self) -> Result<(), Error> {
+        if !self.runner.spool.is_retired() || self.room() == 0 {
             return Ok(());
         }
-        wanted.limit = 1;
+        self.wanted.limit = 1;
         for suspects in [false, true] {
-            wanted.suspects = suspects;
-            for claimed in self.store.claim(&wanted, self.clock.now()).await? {
-                swept.left += claimed.mail.envelope.recipients.len() as u64;
-                self.store.release(&claimed.claim).await?;
+            self.wanted.suspects = suspects;
+            for claimed in self.claim().await? {
+                self.swept.left += claimed.mail.envelope.recipients.len() as u64;
+                self.runner.store.release(&claimed.claim).await?;
             }
         }
         Ok(())
@@ -96,112 +101,97 @@ impl Runner<'_> {
 
     /// Mails that were in hand when a process died go first, one at a time and, as long as
     /// that lasts, with nothing beside: the one that kills processes is to be found.
-    async fn suspects(
-        &self,
-        sweep: &Sweep,
-        wanted: &Wanted,
-        swept: &mut Swept,
-        in_hand: &mut InHand,
-    ) -> Result<(), Error> {
-        let mut alone = None;
-        while self.goes_on(sweep, swept) && !alone.as_ref().is_some_and(Alone::is_over) {
-            let Some(claimed) = self.store.claim(wanted, self.clock.now()).await?.pop() else { break };
-            self.took(1, swept);
-            if alone.is_none() {
-                alone = Some(self.gate.alone().await);
-            }
-            if let Some(passed) = in_hand.examine(self.spool, taken(claimed, sweep)).await {
-                self.ended(&passed, swept);
+    async fn suspects(&mut self) -> Result<(), Error> {
+        let mut alone = self.runner.gate.alone();
+        while self.goes_on() && !alone.is_over() {
+            let Some(claimed) = self.claim().await?.pop() else { break };
+            self.took(1);
+            alone.begin().await;
+            if let Some(passed) = self.in_hand.examine(self.runner.spool, self.sweep.taken(claimed)).await {
+                self.ended(&passed);
             }
         }
         Ok(())
     }
 
-    async fn others(
-        &self,
-        sweep: &Sweep,
-        wanted: &mut Wanted,
-        swept: &mut Swept,
-        in_hand: &mut InHand,
-    ) -> Result<(), Error> {
-        while self.goes_on(sweep, swept) {
-            wanted.limit = room(sweep, swept).min(in_hand.room());
-            if wanted.limit > 0 && !self.take(sweep, wanted, swept, in_hand).await? {
+    async fn others(&mut self) -> Result<(), Error> {
+        while self.goes_on() {
+            self.wanted.limit = self.room().min(self.in_hand.room());
+            if self.wanted.limit > 0 && !self.take().await? {
                 break;
             }
-            while let Some(passed) = in_hand.try_next() {
-                self.ended(&passed, swept);
+            while let Some(passed) = self.in_hand.try_next() {
+                self.ended(&passed);
             }
-            if in_hand.room() == 0
-                && let Some(passed) = in_hand.next().await
+            if self.in_hand.room() == 0
+                && let Some(passed) = self.in_hand.next().await
             {
-                self.ended(&passed, swept);
+                self.ended(&passed);
             }
         }
         Ok(())
     }
 
     /// Takes a batch and sets it to work; whether there may be more.
-    async fn take(
-        &self,
-        sweep: &Sweep,
-        wanted: &Wanted,
-        swept: &mut Swept,
-        in_hand: &mut InHand,
-    ) -> Result<bool, Error> {
-        let beside = self.gate.beside().await;
-        let claimed = self.store.claim(wanted, self.clock.now()).await?;
-        let more = claimed.len() == wanted.limit;
-        self.took(claimed.len() as u64, swept);
+    async fn take(&mut self) -> Result<bool, Error> {
+        let beside = self.runner.gate.beside().await;
+        let claimed = self.claim().await?;
+        let more = claimed.len() == self.wanted.limit;
+        self.took(claimed.len() as u64);
         for claimed in claimed {
-            in_hand.take(self.spool, taken(claimed, sweep), &beside);
+            self.in_hand.take(self.runner.spool, self.sweep.taken(claimed), &beside);
         }
         Ok(more)
     }
 
+    async fn claim(&self) -> Result<Vec<Claimed>, Error> {
+        self.runner.store.claim(&self.wanted, self.runner.clock.now()).await
+    }
+
     /// Trouble of our own would meet the next mails too, so no more are taken then.
-    fn goes_on(&self, sweep: &Sweep, swept: &Swept) -> bool {
-        room(sweep, swept) > 0 && swept.trouble.is_none() && !self.spool.is_retired()
+    fn goes_on(&self) -> bool {
+        self.room() > 0 && self.swept.trouble.is_none() && !self.runner.spool.is_retired()
     }
 
-    fn took(&self, mails: u64, swept: &mut Swept) {
-        swept.counts.selected += mails;
-        self.progress.selected.fetch_add(mails, Ordering::Relaxed);
+    /// Mails that the limit still allows.
+    fn room(&self) -> usize {
+        let taken = usize::try_from(self.swept.counts.selected).unwrap_or(usize::MAX);
+        self.sweep.limit.unwrap_or(usize::MAX).saturating_sub(taken)
     }
 
-    fn ended(&self, passed: &Passed, swept: &mut Swept) {
-        self.progress.done.fetch_add(1, Ordering::Relaxed);
+    fn took(&mut self, mails: u64) {
+        self.swept.counts.selected += mails;
+        self.runner.progress.selected.fetch_add(mails, Ordering::Relaxed);
+    }
+
+    fn ended(&mut self, passed: &Passed) {
+        self.runner.progress.done.fetch_add(1, Ordering::Relaxed);
+        let Swept { counts, left, trouble } = &mut *self.swept;
         for tally in &passed.tallies {
-            let counts = &mut swept.counts;
             let counter = match tally.verdict {
                 Verdict::Copy => continue,
                 Verdict::Delivered => &mut counts.delivered,
                 Verdict::Deferred => &mut counts.deferred,
                 Verdict::Failed | Verdict::Promoted => &mut counts.failed,
                 Verdict::Error => &mut counts.errors,
-                Verdict::Left => &mut swept.left,
+                Verdict::Left => &mut *left,
             };
             *counter += tally.recipients;
         }
-        swept.counts.promoted +=
-            passed.tallies.iter().filter(|tally| tally.verdict == Verdict::Promoted).count() as u64;
-        if swept.trouble.is_none() {
-            swept.trouble.clone_from(&passed.trouble);
+        counts.promoted += passed.tallies.iter().filter(|tally| tally.verdict == Verdict::Promoted).count() as u64;
+        if trouble.is_none() {
+            trouble.clone_from(&passed.trouble);
         }
     }
 }
 
-/// Mails that the limit still allows.
-fn room(sweep: &Sweep, swept: &Swept) -> usize {
-    let taken = usize::try_from(swept.counts.selected).unwrap_or(usize::MAX);
-    sweep.limit.unwrap_or(usize::MAX).saturating_sub(taken)
-}
-
-/// A mail out of a repository enters the job's processor, and is counted as taken.
-fn taken(mut claimed: Claimed, sweep: &Sweep) -> Claimed {
-    if let Some(processor) = &sweep.processor {
-        claimed.mail.state.clone_from(processor);
-        claimed.mail.attributes.increment(attribute::REPROCESSING);
+impl Sweep {
+    /// A mail out of a repository enters the job's processor, and is counted as taken.
+    fn taken(&self, mut claimed: Claimed) -> Claimed {
+        if let Some(processor) = &self.processor {
+            claimed.mail.state.clone_from(processor);
+            claimed.mail.attributes.increment(attribute::REPROCESSING);
+        }
+        claimed
     }
-    claimed
 }

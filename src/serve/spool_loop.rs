@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use super::Service;
 use crate::health::Status;
-use crate::jobs::{Alone, InHand};
+use crate::jobs::InHand;
 use crate::pipeline::Verdict;
 use crate::spool::Passed;
 use crate::store::{Claimed, Error, Place, Seq, Wanted};
@@ -139,15 +139,13 @@ impl SpoolLoop {
 
     /// One at a time and nothing beside, since the one that kills processes is to be found.
     async fn examine_suspects(&mut self) -> Result<(), Error> {
-        let mut alone = None;
-        while self.may_take_suspects() && !alone.as_ref().is_some_and(Alone::is_over) {
+        let mut alone = self.service.gate.alone();
+        while self.may_take_suspects() && !alone.is_over() {
             let Some(claimed) = self.claim(1, true).await?.pop() else {
                 self.suspects = false;
                 break;
             };
-            if alone.is_none() {
-                alone = Some(self.service.gate.alone().await);
-            }
+            alone.begin().await;
             let spool = Arc::clone(&self.service.current().parts.spool);
             if let Some(passed) = self.in_hand.examine(&spool, claimed).await {
                 self.ended(&passed);
