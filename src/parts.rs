@@ -135,7 +135,11 @@ pub fn network(config: &Config, clock: &Clock, stop: &Stop, down_for: Option<Dur
         .map_err(Error::Configuration)
 }
 
-fn pipeline(config: &Config, network: &Arc<Network>) -> Result<Pipeline, Error> {
+/// The processors, with what delivers.
+///
+/// # Errors
+/// [`Error::Configuration`].
+pub fn pipeline(config: &Config, network: &Arc<Network>) -> Result<Pipeline, Error> {
     Pipeline::new(config.processors.clone(), |delivery| {
         Delivery::new(delivery.clone(), Arc::clone(network)).map(|delivery| Arc::new(delivery) as Arc<dyn Deliver>)
     })

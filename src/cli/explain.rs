@@ -2,7 +2,6 @@
 //! store nor a connection to any mail server; a service that runs is asked what it remembers.
 
 use std::io::Write;
-use std::sync::Arc;
 
 use serde_json::json;
 
@@ -11,7 +10,7 @@ use super::exit::{Exit, Failure};
 use super::table;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::delivery::{Delivery, Explanation, RoutedBy, Stop};
+use crate::delivery::{Explanation, RoutedBy, Stop};
 use crate::ingest::{self, Invocation, Mode};
 use crate::mail::Address;
 use crate::parts;
@@ -24,7 +23,17 @@ pub(super) async fn run(
     out: &mut impl Write,
 ) -> Result<Exit, Failure> {
     let recipient = Address::parse(recipient).map_err(|error| Failure::new(Exit::Data, error.to_string()))?;
-    for explanation in explanations(config, clock, recipient).await? {
+    explain(config, clock, &[recipient], format, out).await
+}
+
+pub(super) async fn explain(
+    config: &Config,
+    clock: &Clock,
+    recipients: &[Address],
+    format: Format,
+    out: &mut impl Write,
+) -> Result<Exit, Failure> {
+    for explanation in explanations(config, clock, recipients).await? {
         match format {
             Format::Json => writeln!(out, "{}", json!(explanation))?,
             Format::Text => write!(out, "{}", picture(&explanation))?,
@@ -35,8 +44,8 @@ pub(super) async fn run(
 
 /// What a running service says, which remembers who is down; without one, what the
 /// configuration and the DNS say.
-async fn explanations(config: &Config, clock: &Clock, recipient: Address) -> Result<Vec<Explanation>, Failure> {
-    let question = Invocation { mode: Mode::Verify, recipients: vec![recipient.clone()], ..Invocation::default() };
+async fn explanations(config: &Config, clock: &Clock, recipients: &[Address]) -> Result<Vec<Explanation>, Failure> {
+    let question = Invocation { mode: Mode::Verify, recipients: recipients.to_vec(), ..Invocation::default() };
     let path = config.state_directory.join(ingest::SOCKET);
     match ingest::ask::<Vec<Explanation>>(&path, &question).await {
         Ok(explained) if !explained.is_empty() => return Ok(explained),
@@ -44,13 +53,7 @@ async fn explanations(config: &Config, clock: &Clock, recipient: Address) -> Res
         _ => {}
     }
     let network = parts::network(config, clock, &Stop::default(), None)?;
-    let mut explained = Vec::new();
-    for settings in config.processors.deliveries() {
-        let delivery = Delivery::new(settings.clone(), Arc::clone(&network))
-            .map_err(|message| Failure::new(Exit::Configuration, message))?;
-        explained.push(delivery.explain(&recipient).await);
-    }
-    Ok(explained)
+    Ok(parts::pipeline(config, &network)?.explain(recipients).await)
 }
 
 fn picture(explanation: &Explanation) -> String {

@@ -77,9 +77,9 @@ Usage: redeliver sendmail [OPTIONS] [RECIPIENT]...
   --                  What follows are recipients
 
 -N, -R and -V are stored with the mail, though no DSN is sent yet; -B is checked; -C is
-refused; other options of old are accepted and left out. The exit code is 0 once the mail is committed, 64 for wrong
-usage, 65 for what is no address or no message, 75 where it cannot be stored now, 78 for
-the configuration.
+refused; other options of old are accepted and left out. The exit code is 0 once the mail
+is committed, 64 for wrong usage, 65 for what is no address or no message, 75 where it
+cannot be stored now, 78 for the configuration.
 ";
 
 /// Does what the arguments ask for. `uid` is the user who called.
@@ -283,10 +283,7 @@ async fn show_delivery(app: &App, key: &MailKey, since: Time) -> Result<(), Fail
 
 /// `-bv`: as explain, for each recipient.
 pub(super) async fn verify(config: &Config, invocation: &Invocation, out: &mut impl Write) -> Result<Exit, Failure> {
-    for recipient in &invocation.recipients {
-        explain::run(config, &Clock::system(), &recipient.to_string(), Format::Text, out).await?;
-    }
-    Ok(Exit::Ok)
+    explain::explain(config, &Clock::system(), &invocation.recipients, Format::Text, out).await
 }
 
 /// The repositories that jobs deliver out of, each with its job's processor.

@@ -152,20 +152,17 @@ async fn serve_one(stream: UnixStream, door: &Door) {
 }
 
 /// An error is the connection's.
-async fn serve_request(mut stream: UnixStream, door: &Door) -> io::Result<()> {
+async fn serve_request(stream: UnixStream, door: &Door) -> io::Result<()> {
     let uid = stream.peer_cred()?.uid();
-    let request = serde_json::from_slice::<Invocation>(&read_frame(&mut stream).await?);
-    if request.as_ref().is_ok_and(|invocation| invocation.mode == Mode::Smtp) {
-        door.smtp.speak(stream, uid, door.stop.clone()).await;
-        return Ok(());
-    }
-    if let Ok(invocation) = &request
-        && invocation.mode == Mode::Verify
-    {
-        return verify(&invocation.recipients, uid, &mut stream, door).await;
-    }
     let mut frames = Frames { stream, ended: false };
-    let answer = match request {
+    let answer = match serde_json::from_slice::<Invocation>(&read_frame(&mut frames.stream).await?) {
+        Ok(invocation) if invocation.mode == Mode::Smtp => {
+            door.smtp.speak(frames.stream, uid, door.stop.clone()).await;
+            return Ok(());
+        }
+        Ok(invocation) if invocation.mode == Mode::Verify => {
+            return verify(&invocation.recipients, uid, &mut frames.stream, door).await;
+        }
         Ok(invocation) => take(&invocation, uid, &mut frames, door).await,
         Err(error) => Answer::refused(64, format!("the request cannot be read: {error}")),
     };
@@ -178,12 +175,8 @@ async fn serve_request(mut stream: UnixStream, door: &Door) -> io::Result<()> {
 /// What would be done for each recipient, as the service knows it. Whoever may not read its
 /// configuration is told nothing.
 async fn verify(recipients: &[Address], uid: u32, stream: &mut UnixStream, door: &Door) -> io::Result<()> {
-    let mut explained = Vec::new();
-    if uid == 0 || uid == Uid::effective().as_raw() {
-        for recipient in recipients {
-            explained.extend((door.spool)().explain(recipient).await);
-        }
-    }
+    let may_know = uid == 0 || uid == Uid::effective().as_raw();
+    let explained = if may_know { (door.spool)().explain(recipients).await } else { Vec::new() };
     write_json(stream, &explained).await
 }
 

@@ -131,11 +131,13 @@ impl Pipeline {
         Ok(Self { config, deliveries })
     }
 
-    /// What each `RemoteDelivery` would do for `recipient`.
-    pub async fn explain(&self, recipient: &Address) -> Vec<Explanation> {
+    /// What each `RemoteDelivery` would do for each of `recipients`.
+    pub async fn explain(&self, recipients: &[Address]) -> Vec<Explanation> {
         let mut explained = Vec::new();
-        for delivery in &self.deliveries {
-            explained.extend(delivery.explain(recipient).await);
+        for recipient in recipients {
+            for delivery in &self.deliveries {
+                explained.extend(delivery.explain(recipient).await);
+            }
         }
         explained
     }

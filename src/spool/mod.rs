@@ -104,9 +104,9 @@ impl Spool {
         self.unwritten.load(Ordering::Relaxed) > 0
     }
 
-    /// What would be done now for `recipient`, and why.
-    pub async fn explain(&self, recipient: &Address) -> Vec<Explanation> {
-        self.pipeline.explain(recipient).await
+    /// What would be done now for each of `recipients`, and why.
+    pub async fn explain(&self, recipients: &[Address]) -> Vec<Explanation> {
+        self.pipeline.explain(recipients).await
     }
 
     /// One pass of one mail in hand: through the pipeline, then to where its parts rest.
