@@ -27,7 +27,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 
 /// How often the service is killed; more with `REDELIVER_KILL_ROUNDS`.
 fn rounds() -> u32 {
-    std::env::var("REDELIVER_KILL_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(25)
+    std::env::var("REDELIVER_KILL_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(50)
 }
 
 /// Clients that hand in mails for as long as a service takes them.
