@@ -271,7 +271,7 @@ fn read_tls(fields: &mut Fields<'_>, config: &mut delivery::Config) {
     ] {
         *flag = fields.optional(name, boolean).unwrap_or(*flag);
     }
-    config.ca_file = fields.file("caFile");
+    config.ca_file = fields.certificates("caFile");
     let (certificate, key) = fields.certificate();
     config.certificate = certificate;
     config.key = key;

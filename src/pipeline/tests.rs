@@ -383,6 +383,8 @@ fn every_mistake_has_its_line_and_says_what_would_be_right() {
         (delivery("startTLS: maybe"), "false, true, required or verify is expected here"),
         (delivery("outgoing: a, outgoingQueue: b"), "'outgoing' says the same"),
         (delivery("caFile: no-such.pem"), "no-such.pem cannot be read"),
+        (delivery("caFile: Cargo.toml"), "there is no certificate in Cargo.toml"),
+        (delivery("certificate: Cargo.toml, key: Cargo.toml"), "there is no private key in Cargo.toml"),
         (delivery("heloName: 'a b'"), "the domain \"a b\" is not valid"),
         (delivery("bind: here"), "an IP address of this machine"),
         ("p: [{match: AtMost=3, mailet: 'Null'}]".into(), "f:1:1: processor 'p' has an open end"),

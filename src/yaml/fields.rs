@@ -3,6 +3,9 @@
 use std::cell::RefCell;
 use std::path::{Component, Path, PathBuf};
 
+use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
 use super::{Entry, Node, Place, Value, secret_text, text};
 
 /// One file while it is read: where its relative paths begin, and what is wrong so far.
@@ -152,6 +155,31 @@ impl<'a> Fields<'a> {
         None
     }
 
+    /// A PEM file of at least one certificate.
+    pub fn certificates(&mut self, name: &'static str) -> Option<PathBuf> {
+        self.pem(name, "certificate", |path| match CertificateDer::pem_file_iter(path)?.next() {
+            Some(first) => first.map(drop),
+            None => Err(pem::Error::NoItemsFound),
+        })
+    }
+
+    fn pem(
+        &mut self,
+        name: &'static str,
+        what: &str,
+        read: impl Fn(&Path) -> Result<(), pem::Error>,
+    ) -> Option<PathBuf> {
+        let place = self.node(name)?.place;
+        let path = self.file(name)?;
+        let wrong = match read(&path) {
+            Ok(()) => return Some(path),
+            Err(pem::Error::NoItemsFound) => format!("there is no {what} in {}", path.display()),
+            Err(error) => format!("{}: {error}", path.display()),
+        };
+        self.reading.problem(place, wrong);
+        None
+    }
+
     /// The lines of the file that a key names, without empty ones; for secrets that are
     /// kept out of the configuration.
     pub fn lines_of_file(&mut self, name: &'static str) -> Option<Vec<String>> {
@@ -194,7 +222,8 @@ impl<'a> Fields<'a> {
 
     /// The files of a certificate chain and its key, which belong together.
     pub fn certificate(&mut self) -> (Option<PathBuf>, Option<PathBuf>) {
-        let pair = (self.file("certificate"), self.file("key"));
+        let key = |path: &Path| PrivateKeyDer::from_pem_file(path).map(drop);
+        let pair = (self.certificates("certificate"), self.pem("key", "private key", key));
         let written = |name| self.entries.iter().any(|entry| entry.key == name);
         if written("certificate") != written("key") {
             self.reading.problem(self.place, "'certificate' and 'key' belong together");
