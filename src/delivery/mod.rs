@@ -10,6 +10,7 @@ mod connection;
 mod dns;
 mod explain;
 mod limits;
+mod masking;
 mod memory;
 mod network;
 mod outcome;

@@ -173,13 +173,15 @@ pub(super) struct Contact {
     pub(super) target: Target,
     pub(super) local_address: Option<String>,
     pub(super) tls: Option<TlsFacts>,
+    /// Why it is to go on without TLS, where it is.
+    pub(super) in_clear: Option<String>,
     pub(super) notes: Vec<String>,
 }
 
 impl Contact {
     /// With a target that was not reached yet.
     pub(super) fn to(target: &Target) -> Self {
-        Self { target: target.clone(), local_address: None, tls: None, notes: Vec::new() }
+        Self { target: target.clone(), local_address: None, tls: None, in_clear: None, notes: Vec::new() }
     }
 
     /// One recipient's record, but for when it was made and how long it took.

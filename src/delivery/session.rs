@@ -203,7 +203,7 @@ impl Opening<'_> {
     /// more (RFC 3207 section 4.2).
     async fn start_tls(&mut self, session: &mut Session, in_clear: Option<&str>) -> Result<(), Hindrance> {
         if let Some(reason) = self.reason_for_clear_text(session, in_clear) {
-            self.contact.notes.push(format!("sent in clear: {reason}"));
+            self.contact.in_clear = Some(reason);
             return self.check_policy();
         }
         match session.say(&Command::starttls()).await {
@@ -255,6 +255,7 @@ impl Opening<'_> {
         if self.contact.tls.is_none() && !self.dialer.config.auth_in_clear {
             return Err(no("the credentials would go in clear (authInClear: false)"));
         }
+        self.wire.hide(credentials.password.reveal());
         let offered = |name: &str| session.offers.auth.iter().any(|mechanism| mechanism == name);
         let reply = if offered("PLAIN") {
             let [initial, ..] =

@@ -114,7 +114,7 @@ impl Transaction<'_> {
     /// What is known of those who are not sent to while others are: their part is over.
     pub(super) fn take_refused(&mut self) -> Transacted {
         let findings = if self.wanted { std::mem::take(&mut self.done.findings) } else { Vec::new() };
-        Transacted { findings, ..Transacted::default() }
+        Transacted { findings, notes: self.done.notes.clone(), ..Transacted::default() }
     }
 
     /// Sends the content where it is wanted, and returns what became of all but
@@ -141,6 +141,7 @@ impl Transaction<'_> {
             self.done.left = recipients;
             return;
         }
+        self.note_clear_text("envelope sent in clear");
         self.session.wire.start_transaction();
         if let Err(finding) = self.say_ahead(&recipients, send_partial).await {
             self.accepted = recipients;
@@ -155,6 +156,12 @@ impl Transaction<'_> {
             return self.drop_transaction().await;
         }
         self.data().await;
+    }
+
+    /// Notes how much of the mail went without TLS, and why.
+    fn note_clear_text(&mut self, what: &str) {
+        let note = self.session.contact.in_clear.as_ref().map(|reason| format!("{what}: {reason}"));
+        self.done.notes = note.into_iter().collect();
     }
 
     /// Those whom the peer's limits do not exclude beforehand.
@@ -327,6 +334,7 @@ impl Transaction<'_> {
 
     /// Sends the content up to the final dot and waits for what the peer says to it.
     async fn content(&mut self) -> Finding {
+        self.note_clear_text("sent in clear");
         if self.message.is_eight_bit() && !self.session.offers.eight_bit_mime {
             self.done.notes.push("8-bit content was sent without 8BITMIME".to_owned());
         }

@@ -27,6 +27,7 @@ use crate::mail::{DialogueEntry, Side};
 use crate::smtp::{Command, NotSmtp, Reply, ReplyReader};
 
 use super::limits::{Deadlines, Limits};
+use super::masking::Masking;
 use super::outcome;
 use super::step::{Broken, Step};
 
@@ -95,6 +96,7 @@ struct State {
     saying: Saying,
     /// The last reply was a challenge: the next line is a secret.
     challenged: bool,
+    masking: Masking,
     /// The reply that refused EHLO, where HELO was said instead.
     ehlo_refused: Option<Reply>,
     dialogue: Vec<DialogueEntry>,
@@ -124,6 +126,7 @@ impl Wire {
             broken: None,
             saying: Saying::Anything,
             challenged: false,
+            masking: Masking::default(),
             ehlo_refused: None,
             dialogue: Vec::new(),
         };
@@ -156,6 +159,11 @@ impl Wire {
     /// Adds an event, in brackets, to the dialogue.
     pub(super) fn note(&self, event: &str) {
         self.state().log(Side::Client, format!("[{event}]"));
+    }
+
+    /// Keeps `secret` out of all records of what is said from now on, by whomever.
+    pub(super) fn hide(&self, secret: &str) {
+        self.state().masking.hide(secret);
     }
 
     /// Starts the time that the transaction may take up to its final dot.
@@ -265,7 +273,7 @@ impl State {
 
     /// Records what was read and is no reply, up to a limit.
     fn show_unread(&mut self) {
-        let text = self.reader.take_unread(&self.incoming.split());
+        let text = self.reader.take_unread(&self.masking.line(&self.incoming.split()));
         if text.is_empty() {
             return;
         }
@@ -336,7 +344,7 @@ impl State {
     /// Takes a line out of what was read; false where there is no whole one.
     fn understand(&mut self) -> bool {
         let line = match ReplyReader::line_length(&self.incoming) {
-            Ok(Some(length)) => self.incoming.split_to(length),
+            Ok(Some(length)) => self.masking.line(&self.incoming.split_to(length)),
             Ok(None) => return false,
             Err(problem) => {
                 self.refuse(problem.into());
@@ -458,7 +466,11 @@ impl State {
 
     fn said(&mut self, command: &str) {
         let step = if self.challenged { Step::Auth } else { Step::of(command) };
-        self.log(Side::Client, if step == Step::Auth { masked(command, self.challenged) } else { command.to_owned() });
+        let shown = match step {
+            Step::Auth => self.masking.auth(command, self.challenged),
+            _ => command.to_owned(),
+        };
+        self.log(Side::Client, shown);
         self.awaiting.push_back(step);
         if let Some(&first) = self.awaiting.front() {
             self.deadlines.start(first);
@@ -504,16 +516,6 @@ impl State {
                 Err(_) => return Poll::Ready(false),
             }
         }
-    }
-}
-
-/// AUTH without what is secret in it.
-fn masked(command: &str, is_response: bool) -> String {
-    let mut words = command.split(' ');
-    match (is_response, words.next(), words.next(), words.next()) {
-        (false, Some(verb), Some(mechanism), Some(_)) => format!("{verb} {mechanism} ****"),
-        (false, ..) => command.to_owned(),
-        (true, ..) => "****".to_owned(),
     }
 }
 
@@ -582,17 +584,6 @@ impl fmt::Debug for Wire {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_is_secret_in_auth_is_masked() {
-        for (command, is_response, shown) in [
-            ("AUTH PLAIN AHUAcA==", false, "AUTH PLAIN ****"),
-            ("AUTH LOGIN", false, "AUTH LOGIN"),
-            ("dXNlcg==", true, "****"),
-        ] {
-            assert_eq!(masked(command, is_response), shown);
-        }
-    }
 
     #[test]
     fn lettre_is_given_one_plain_line_of_each_reply() {

@@ -188,6 +188,22 @@ fn a_secret_stands_in_no_record_no_log_and_no_file() {
     }
 }
 
+#[test]
+fn a_peer_that_repeats_a_secret_does_not_bring_it_into_the_record() {
+    let refusal = format!("535 5.7.8 {PASSWORD} is wrong ({})", SECRETS[1]);
+    let peer = SmtpSink::start(secure().on("AUTH", reply(&refusal)));
+    let relay = with_password(&peer).build();
+    one_mail(&relay);
+    let run = relay.run_spool().expect(75);
+    let record = record(&relay);
+    assert_eq!(record["reply"], "535 5.7.8 **** is wrong (****)");
+    let mut seen = files(&relay);
+    seen.extend([("the log", run.stderr), ("attempts", relay.attempts()[0].to_string())]);
+    for (place, text) in seen {
+        assert!(SECRETS.iter().all(|secret| !text.contains(secret)), "in {place}");
+    }
+}
+
 /// Everything below the state directory.
 fn files(relay: &Relay) -> Vec<(&'static str, String)> {
     let entries = std::fs::read_dir(relay.path().join("var")).expect("the state directory");

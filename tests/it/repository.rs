@@ -96,7 +96,7 @@ fn show_names_a_host_once_for_all_its_recipients() {
     let record = text.stdout.split_once("\nattempt 1 of ").expect("an attempt").1;
     let lines: Vec<_> = record.lines().skip(1).take(3).collect();
     let address = peer.address();
-    let host = format!("  {} ({address}); sent in clear: STARTTLS is not offered", address.ip());
+    let host = format!("  {} ({address}); envelope sent in clear: STARTTLS is not offered", address.ip());
     assert_eq!(lines[0], host);
     let said = "failed at rcpt: 550 5.1.1 no such user";
     assert_eq!(lines[1..], [format!("    d@z.example {said}"), format!("    e@x.example {said}")]);

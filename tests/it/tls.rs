@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 
 use crate::support::message;
@@ -153,6 +153,7 @@ fn where_tls_is_required_nothing_goes_in_clear_and_the_mail_waits() {
         let peer = SmtpSink::start(script);
         let record = Case::new(&peer, "required", &authority).record();
         assert_eq!(ending(&record), "deferred starttls", "{what}: {record}");
+        assert_eq!(record["notes"], json!([]), "{what}: nothing was sent");
         assert_eq!(peer.transactions().len(), 0);
         assert!(!peer.commands().iter().any(|line| line.starts_with("MAIL")), "{what}");
     }
