@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::super::{Error, Result, Trouble};
@@ -85,9 +86,17 @@ impl Identity {
 pub(super) fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
     let connection =
         Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-    connection.busy_timeout(BUSY_TIMEOUT)?;
-    connection.set_prepared_statement_cache_capacity(64);
+    prepare(&connection, 64)?;
     Ok(connection)
+}
+
+/// What holds for every connection.
+fn prepare(connection: &Connection, statements: usize) -> rusqlite::Result<()> {
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(statements);
+    // Else a cached statement is prepared anew each time it is given other values.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+    Ok(())
 }
 
 enum Failure {
@@ -102,8 +111,7 @@ impl From<rusqlite::Error> for Failure {
 }
 
 fn set_up(path: &Path, connection: &mut Connection) -> std::result::Result<(), Failure> {
-    connection.busy_timeout(BUSY_TIMEOUT)?;
-    connection.set_prepared_statement_cache_capacity(128);
+    prepare(connection, 128)?;
     check_ours(path, connection)?;
     // Must come before the first table; later it changes nothing.
     connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
@@ -116,6 +124,8 @@ fn set_up(path: &Path, connection: &mut Connection) -> std::result::Result<(), F
     }
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", "ON")?;
+    // The journal of the savepoint around each operation: never more than a few pages.
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024)?;
     migrate(path, connection)
 }
