@@ -132,7 +132,8 @@ async fn rows(app: &App, page: &[Listed], table: &mut Table) -> Result<(), Failu
 fn row(listed: &Listed, last: Option<&Recorded>, now: Time) -> Vec<String> {
     let mail = &listed.mail;
     let mark = if listed.in_hand { "*" } else { "" };
-    let reply = last.map(said).or_else(|| mail.error.clone()).unwrap_or_default();
+    // What was decided here about the mail stands above what a peer said before.
+    let reply = mail.error.clone().or_else(|| last.map(said)).unwrap_or_default();
     let others = mail.envelope.recipients.len().saturating_sub(1);
     let first = mail.envelope.recipients.first().map(ToString::to_string).unwrap_or_default();
     vec![

@@ -291,6 +291,8 @@ fn a_mail_alone_in_hand_at_three_deaths_is_set_aside_and_can_be_sent_round_again
     assert_eq!(peer.connections(), 3);
     let mail = relay.show_only("var/mail/error");
     assert!(mail["error"].as_str().is_some_and(|error| error.contains("set aside")), "{mail}");
+    let listed = relay.command(&["repository", "mails", "var/mail/error"]).expect(0);
+    assert!(listed.stdout.contains("it was set aside"), "{listed:?}");
     let key = mail["key"].as_str().expect("a key");
     relay.command(&["repository", "reprocess", "var/mail/error", key, "--processor", "relay"]).expect(0);
     assert_eq!(relay.run_spool().expect(0).counts(), [1, 1, 0, 0, 0, 0]);

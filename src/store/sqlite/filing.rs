@@ -180,8 +180,8 @@ pub(super) fn respool(
     }
     connection
         .prepare_cached(
-            "UPDATE mail SET repository = 0, seq = ?2, state = ?3, attributes = ?4, last_updated = ?5, run = NULL, \
-             suspect = 0, attempts = CASE WHEN ?6 THEN 0 ELSE attempts END WHERE id = ?1",
+            "UPDATE mail SET repository = 0, seq = ?2, state = ?3, error = NULL, attributes = ?4, last_updated = ?5, \
+             run = NULL, suspect = 0, attempts = CASE WHEN ?6 THEN 0 ELSE attempts END WHERE id = ?1",
         )?
         .execute(params![
             row.id,
