@@ -36,7 +36,7 @@ pub(super) async fn run(app: &App, arguments: AttemptsArguments, out: &mut impl 
             number += 1;
             match arguments.format {
                 Format::Json => writeln!(out, "{}", json!(attempt))?,
-                Format::Text => rows(attempt, &mut table),
+                Format::Text => rows(attempt, &filter, &mut table),
             }
         }
         if arguments.format == Format::Text {
@@ -49,8 +49,14 @@ pub(super) async fn run(app: &App, arguments: AttemptsArguments, out: &mut impl 
     Ok(Exit::Ok)
 }
 
-fn rows(attempt: &Attempt, table: &mut Table) {
-    for recorded in &attempt.recipients {
+/// The recipients of an attempt that are asked for.
+fn rows(attempt: &Attempt, filter: &AttemptFilter, table: &mut Table) {
+    let is_meant = |recorded: &&Recorded| {
+        let mailbox = recorded.recipient.mailbox();
+        filter.recipient.as_ref().is_none_or(|wanted| wanted.eq_ignore_ascii_case(&mailbox))
+            && filter.outcome.is_none_or(|wanted| wanted == recorded.outcome)
+    };
+    for recorded in attempt.recipients.iter().filter(is_meant) {
         table.row(&[
             rfc3339(recorded.time),
             attempt.key.to_string(),

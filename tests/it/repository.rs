@@ -101,3 +101,16 @@ fn show_names_a_host_once_for_all_its_recipients() {
     let said = "failed at rcpt: 550 5.1.1 no such user";
     assert_eq!(lines[1..], [format!("    d@z.example {said}"), format!("    e@x.example {said}")]);
 }
+
+#[test]
+fn the_table_of_attempts_has_only_whom_it_is_asked_for() {
+    let (_peer, relay) = four();
+    let lines = |arguments: &[&str]| {
+        let text = relay.command(&[&["attempts"], arguments].concat()).expect(0).stdout;
+        text.lines().filter(|line| line.contains(".example")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(lines(&[]).len(), 5);
+    let one = lines(&["--recipient", "e@x.example", "--outcome", "failed"]);
+    assert!(one.len() == 1 && one[0].contains("e@x.example"), "{one:?}");
+    assert_eq!(lines(&["--recipient", "e@x.example", "--outcome", "delivered"]), Vec::<String>::new());
+}
