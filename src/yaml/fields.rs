@@ -145,11 +145,16 @@ impl<'a> Fields<'a> {
 
     /// The path of a file that can be opened for reading.
     pub fn file(&mut self, name: &'static str) -> Option<PathBuf> {
+        self.placed_file(name).map(|(_, path)| path)
+    }
+
+    /// A file, and where it is named.
+    fn placed_file(&mut self, name: &'static str) -> Option<(Place, PathBuf)> {
         let node = self.node(name)?;
         let path = self.reading.path(&self.reading.value(node, text)?);
         match std::fs::File::open(&path).and_then(|file| file.metadata()) {
             Ok(facts) if facts.is_dir() => self.reading.problem(node.place, format!("{} is a folder", path.display())),
-            Ok(_) => return Some(path),
+            Ok(_) => return Some((node.place, path)),
             Err(error) => self.reading.problem(node.place, format!("{} cannot be read: {error}", path.display())),
         }
         None
@@ -169,8 +174,7 @@ impl<'a> Fields<'a> {
         what: &str,
         read: impl Fn(&Path) -> Result<(), pem::Error>,
     ) -> Option<PathBuf> {
-        let place = self.node(name)?.place;
-        let path = self.file(name)?;
+        let (place, path) = self.placed_file(name)?;
         let wrong = match read(&path) {
             Ok(()) => return Some(path),
             Err(pem::Error::NoItemsFound) => format!("there is no {what} in {}", path.display()),
@@ -183,9 +187,7 @@ impl<'a> Fields<'a> {
     /// The lines of the file that a key names, without empty ones; for secrets that are
     /// kept out of the configuration.
     pub fn lines_of_file(&mut self, name: &'static str) -> Option<Vec<String>> {
-        let node = self.entries.iter().find(|entry| entry.key == name).map(|entry| &entry.value);
-        let path = self.file(name)?;
-        let place = node?.place;
+        let (place, path) = self.placed_file(name)?;
         let content = match std::fs::read_to_string(&path) {
             Ok(content) => content,
             Err(error) => {
