@@ -51,12 +51,7 @@ pub(super) async fn run(app: &App, arguments: AttemptsArguments, out: &mut impl 
 
 /// The recipients of an attempt that are asked for.
 fn rows(attempt: &Attempt, filter: &AttemptFilter, table: &mut Table) {
-    let is_meant = |recorded: &&Recorded| {
-        let mailbox = recorded.recipient.mailbox();
-        filter.recipient.as_ref().is_none_or(|wanted| wanted.eq_ignore_ascii_case(&mailbox))
-            && filter.outcome.is_none_or(|wanted| wanted == recorded.outcome)
-    };
-    for recorded in attempt.recipients.iter().filter(is_meant) {
+    for recorded in attempt.recipients.iter().filter(|recorded| filter.means(recorded)) {
         table.row(&[
             rfc3339(recorded.time),
             attempt.key.to_string(),

@@ -250,6 +250,15 @@ pub struct AttemptFilter {
     pub since: Option<Time>,
 }
 
+impl AttemptFilter {
+    /// Whether it is for this recipient of an attempt that the attempt is meant.
+    pub fn means(&self, recorded: &Recorded) -> bool {
+        let mailbox = recorded.recipient.mailbox();
+        self.recipient.as_ref().is_none_or(|wanted| wanted.eq_ignore_ascii_case(&mailbox))
+            && self.outcome.is_none_or(|wanted| wanted == recorded.outcome)
+    }
+}
+
 /// Mails that have been at rest for long.
 #[derive(Debug, Clone)]
 pub struct Old {
