@@ -344,14 +344,14 @@ impl State {
     /// Takes a line out of what was read; false where there is no whole one.
     fn understand(&mut self) -> bool {
         let line = match ReplyReader::line_length(&self.incoming) {
-            Ok(Some(length)) => self.masking.line(&self.incoming.split_to(length)),
+            Ok(Some(length)) => self.incoming.split_to(length),
             Ok(None) => return false,
             Err(problem) => {
                 self.refuse(problem.into());
                 return false;
             }
         };
-        match self.reader.push(&line) {
+        match self.reader.push(&self.masking.line(&line)) {
             Ok(None) => {}
             Ok(Some(reply)) => self.accept(reply),
             Err(problem) => self.refuse(problem.into()),
