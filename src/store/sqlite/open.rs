@@ -124,10 +124,12 @@ fn set_up(path: &Path, connection: &mut Connection) -> std::result::Result<(), F
     }
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", "ON")?;
-    // The journal of the savepoint around each operation: never more than a few pages.
-    connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024)?;
-    migrate(path, connection)
+    migrate(path, connection)?;
+    // For the journal of the savepoint around each operation. Migrations, which may sort whole
+    // tables, have a temporary file.
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    Ok(())
 }
 
 /// Refuses a database of another program or of a newer version before anything is written.
