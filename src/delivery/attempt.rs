@@ -2,6 +2,7 @@
 //! it takes.
 
 use std::collections::{HashMap, VecDeque};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -208,7 +209,7 @@ impl<'a> Attempt<'a> {
             if let Some(trouble) = self.delivery.memory.down(name, &route.targets) {
                 return self.answer_for_down_hop(open, &trouble).await;
             }
-            let (slot, session) = match self.wait_for_slot(name).await {
+            let (slot, session) = match self.wait_for_slot(name, route).await {
                 Ok(Turn::Slot(slot, session)) => (slot, session),
                 Ok(Turn::TurnedAway) => continue,
                 Err(not_begun) => return HopEnd::NotBegun(not_begun),
@@ -227,16 +228,19 @@ impl<'a> Attempt<'a> {
 
     /// A slot, or word that there is nothing to wait for; an error where a stop comes
     /// before the attempt was begun for any next hop.
-    async fn wait_for_slot(&self, hop: &str) -> Result<Turn<Session>, NotBegun> {
+    async fn wait_for_slot(&self, hop: &str, route: &Route) -> Result<Turn<Session>, NotBegun> {
+        let first = route.targets.iter().find(|target| self.delivery.memory.trouble(hop, target).is_none()).cloned();
+        let fits = Box::new(move |session: &Session| first.as_ref().is_some_and(|first| session.is_with(first)));
         let gentle = &self.delivery.dialer.network.stop.gentle;
+        let mut turn = pin!(self.delivery.slots.acquire(hop, fits));
         tokio::select! {
             biased;
             () = gentle.cancelled(), if !self.begun.initialized() => {
                 // Another next hop may just be about to begin: that decides for all.
                 self.begun.get_or_init(|| async { Err(NotBegun::Stopped) }).await.clone()?;
-                Ok(self.delivery.slots.acquire(hop).await)
+                Ok(turn.await)
             }
-            turn = self.delivery.slots.acquire(hop) => Ok(turn),
+            turn = &mut turn => Ok(turn),
         }
     }
 
@@ -450,11 +454,11 @@ impl Opened {
     }
 }
 
-/// The addresses in the order to be tried: a session that is open is as good as the host it
-/// is with.
+/// The addresses in the order to be tried. A session that is open comes first: it is with the
+/// first that is not in trouble, or the only one to be had.
 fn targets(route: &Route, idle: Option<&Session>) -> VecDeque<Target> {
     let open = idle.map(|session| &session.contact.target);
-    let others = route.targets.iter().filter(|target| Some(*target) != open);
+    let others = route.targets.iter().filter(|target| idle.is_none_or(|session| !session.is_with(target)));
     open.into_iter().chain(others).cloned().collect()
 }
 

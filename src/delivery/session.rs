@@ -105,6 +105,12 @@ impl Session {
         self.wire.take_reply()
     }
 
+    /// Whether it is with this host, at this address.
+    pub(super) fn is_with(&self, target: &Target) -> bool {
+        let ours = &self.contact.target;
+        ours.address == target.address && ours.host == target.host
+    }
+
     /// Whether a transaction may be begun in it although it was idle for a while.
     pub(super) fn is_usable(&self) -> bool {
         !self.over && self.wire.is_quiet()

@@ -3,6 +3,10 @@
 //!
 //! A hop that is not known to answer has one connection at a time, so that a dead peer
 //! takes one slot and not all. While mail for another hop waits, a hop has at most half.
+//!
+//! An idle session is for a mail that would otherwise connect to just that host: a session
+//! with the second gateway must not draw the mail away from the first for as long as mail
+//! comes, nor undo the random order of equal hosts.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,6 +17,13 @@ use tokio::time::Instant;
 
 /// Hops that are remembered before those with nothing open are looked for.
 const PRUNE_ABOVE: usize = 10_000;
+
+/// Among so many who wait for a hop, one is looked for whom an idle session fits. More would
+/// keep the first waiting, and all others while that is done.
+const LOOK_AHEAD: usize = 64;
+
+/// Whether a session will do.
+pub(super) type Fits<S> = Box<dyn Fn(&S) -> bool + Send>;
 
 /// What ends a session.
 pub(super) type Retire<S> = Box<dyn Fn(S, Slot<S>) + Send + Sync>;
@@ -40,7 +51,7 @@ struct Hop<S: Send + 'static> {
     /// How many of those have a session with the peer.
     serving: usize,
     idle: Vec<Idle<S>>,
-    waiting: VecDeque<oneshot::Sender<Turn<S>>>,
+    waiting: VecDeque<Waiting<S>>,
     known: bool,
     delivered: bool,
     limit: Option<(usize, Option<Instant>)>,
@@ -49,6 +60,21 @@ struct Hop<S: Send + 'static> {
 struct Idle<S> {
     number: u64,
     session: S,
+}
+
+struct Waiting<S: Send + 'static> {
+    turn: oneshot::Sender<Turn<S>>,
+    fits: Fits<S>,
+}
+
+/// What can be done for those who wait.
+enum Next {
+    /// The hop's idle session is for the one who waits there, by their places.
+    Session(String, usize, usize),
+    /// The first who waits for the hop may connect.
+    Connection(String),
+    /// An idle session of the hop stands in the way of somebody's connection.
+    Retire(String),
 }
 
 /// What somebody who waited gets.
@@ -92,6 +118,22 @@ impl<S: Send + 'static> Hop<S> {
     fn is_forgettable(&self) -> bool {
         self.open() == 0 && self.waiting.is_empty()
     }
+
+    /// The peer's limit of connections, while it holds.
+    fn limit(&self) -> Option<usize> {
+        self.limit.filter(|(_, until)| until.is_none_or(|until| Instant::now() < until)).map(|(limit, _)| limit)
+    }
+
+    /// Somebody who waits and an idle session that is for him, by their places. Where the
+    /// peer takes no more connections any session is for anybody.
+    fn pair(&self) -> Option<(usize, usize)> {
+        let any = self.limit().is_some();
+        let waiting = self.waiting.iter().take(if self.idle.is_empty() { 0 } else { LOOK_AHEAD });
+        waiting.enumerate().find_map(|(place, waiting)| {
+            let idle = self.idle.iter().rposition(|idle| any || (waiting.fits)(&idle.session))?;
+            Some((place, idle))
+        })
+    }
 }
 
 impl<S: Send + 'static> Slots<S> {
@@ -105,13 +147,13 @@ impl<S: Send + 'static> Slots<S> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for a connection to `hop`.
-    pub(super) async fn acquire(self: &Arc<Self>, hop: &str) -> Turn<S> {
+    /// Waits for a connection to `hop`: an idle session where one `fits`.
+    pub(super) async fn acquire(self: &Arc<Self>, hop: &str, fits: Fits<S>) -> Turn<S> {
         let receiver = {
             let mut state = self.state();
             state.prune();
-            let (sender, receiver) = oneshot::channel();
-            state.hop(hop).waiting.push_back(sender);
+            let (turn, receiver) = oneshot::channel();
+            state.hop(hop).waiting.push_back(Waiting { turn, fits });
             if !state.turns.iter().any(|waiting| waiting == hop) {
                 state.turns.push_back(hop.to_owned());
             }
@@ -149,7 +191,7 @@ impl<S: Send + 'static> Slots<S> {
         let mut state = self.state();
         state.turns.retain(|waiting| waiting != hop);
         for waiting in state.hop(hop).waiting.drain(..) {
-            let _ = waiting.send(Turn::TurnedAway);
+            let _ = waiting.turn.send(Turn::TurnedAway);
         }
     }
 
@@ -185,33 +227,34 @@ impl<S: Send + 'static> Slots<S> {
     fn serve(self: &Arc<Self>) {
         loop {
             let mut state = self.state();
-            let Some(name) = state.next(self.capacity) else {
-                let evicted = state.evictable(self.capacity);
-                drop(state);
-                match evicted.and_then(|hop| self.take_idle(&hop, |_| true)) {
-                    Some((session, slot)) => (self.retire)(session, slot),
-                    None => return,
+            let (name, waiting, idle) = match state.next(self.capacity) {
+                Some(Next::Session(name, waiting, idle)) => (name, waiting, Some(idle)),
+                Some(Next::Connection(name)) => (name, 0, None),
+                Some(Next::Retire(name)) => {
+                    drop(state);
+                    // Its slot serves whoever waits when it is given back.
+                    if let Some((session, slot)) = self.take_idle(&name, |_| true) {
+                        (self.retire)(session, slot);
+                    }
+                    return;
                 }
-                // Its slot serves whoever waits when it is given back.
-                return;
+                None => return,
             };
             let hop = state.hop(&name);
+            let Some(waiting) = hop.waiting.remove(waiting) else { return };
             // Whoever gave up waiting is passed over.
-            while hop.waiting.front().is_some_and(oneshot::Sender::is_closed) {
-                hop.waiting.pop_front();
-            }
-            let Some(waiting) = hop.waiting.pop_front() else {
+            if waiting.turn.is_closed() {
                 state.turn_taken(&name);
                 continue;
-            };
-            let session = hop.idle.pop().map(|idle| idle.session);
+            }
+            let session = idle.map(|idle| hop.idle.remove(idle).session);
             hop.held += 1;
             hop.serving += usize::from(session.is_some());
             state.turn_taken(&name);
             drop(state);
             // Whoever waited may be gone just now: the slot is dropped, outside of the lock.
             let slot = Slot { slots: Arc::clone(self), hop: name, serves: session.is_some() };
-            if let Err(Turn::Slot(slot, Some(session))) = waiting.send(Turn::Slot(slot, session)) {
+            if let Err(Turn::Slot(slot, Some(session))) = waiting.turn.send(Turn::Slot(slot, session)) {
                 slot.keep(session);
             }
         }
@@ -247,35 +290,36 @@ impl<S: Send + 'static> State<S> {
         }
     }
 
-    /// Whether `name` may have one more connection, by its share and its own limit.
-    fn may_connect(&self, name: &str, capacity: usize) -> bool {
-        let Some(hop) = self.hops.get(name) else { return false };
-        let limit = hop.limit.filter(|(_, until)| until.is_none_or(|until| Instant::now() < until));
-        hop.open() < self.share(name, capacity).min(limit.map_or(capacity, |(limit, _)| limit))
+    /// How many slots `name` may have now, by its share and its peer's limit.
+    fn allowed(&self, name: &str, capacity: usize) -> usize {
+        let limit = self.hops.get(name).and_then(Hop::limit).unwrap_or(capacity);
+        self.share(name, capacity).min(limit)
     }
 
-    /// The next hop in turn that can be served: with an idle session of its own, or with a
-    /// new connection.
-    fn next(&mut self, capacity: usize) -> Option<String> {
+    /// The next in turn that can be served: with an idle session of the hop's own, with a
+    /// new connection, or once an idle session has made room for that.
+    fn next(&self, capacity: usize) -> Option<Next> {
         let free = self.open() < capacity;
-        let can_be_served = |name: &&String| match self.hops.get(*name) {
-            Some(hop) if !hop.idle.is_empty() => hop.held < self.share(name, capacity),
-            _ => free && self.may_connect(name, capacity),
-        };
-        self.turns.iter().find(can_be_served).cloned()
+        let served = self.turns.iter().find_map(|name| {
+            let hop = self.hops.get(name)?;
+            if hop.held < self.share(name, capacity)
+                && let Some((waiting, idle)) = hop.pair()
+            {
+                return Some(Next::Session(name.clone(), waiting, idle));
+            }
+            let may_connect = free && hop.open() < self.allowed(name, capacity);
+            may_connect.then(|| Next::Connection(name.clone()))
+        });
+        served.or_else(|| self.evictable(capacity).map(Next::Retire))
     }
 
-    /// A hop that keeps an idle session while another one waits for a slot.
+    /// A hop that keeps an idle session in the way of somebody who waits.
     fn evictable(&self, capacity: usize) -> Option<String> {
-        let full = self.open() >= capacity;
-        let wanted = self
-            .turns
-            .iter()
-            .any(|name| self.hops.get(name).is_some_and(|hop| hop.idle.is_empty()) && self.may_connect(name, capacity));
-        if !full || !wanted {
-            return None;
-        }
-        self.hops.iter().find(|(_, hop)| !hop.idle.is_empty()).map(|(name, _)| name.clone())
+        let has_idle = |name: &&String| self.hops.get(*name).is_some_and(|hop| !hop.idle.is_empty());
+        let may_have_one =
+            |name: &&String| self.hops.get(*name).is_some_and(|hop| hop.held < self.allowed(name, capacity));
+        let waits = self.turns.iter().find(may_have_one)?;
+        Some(waits).filter(has_idle).or_else(|| self.hops.keys().find(has_idle)).cloned()
     }
 
     /// `name` goes to the end of the line, or out of it.
@@ -355,6 +399,10 @@ mod tests {
         Slots::new(capacity, None, Box::new(|_, slot| drop(slot)))
     }
 
+    fn any() -> Fits<Session> {
+        Box::new(|_| true)
+    }
+
     /// Who has got a slot among those who asked, without waiting.
     async fn ready(waiting: &mut Vec<tokio::task::JoinHandle<Turn<Session>>>) -> Vec<Slot<Session>> {
         for _ in 0..50 {
@@ -379,14 +427,14 @@ mod tests {
     ) -> Vec<tokio::task::JoinHandle<Turn<Session>>> {
         let ask = |_| {
             let slots = Arc::clone(slots);
-            tokio::spawn(async move { slots.acquire(hop).await })
+            tokio::spawn(async move { slots.acquire(hop, any()).await })
         };
         (0..times).map(ask).collect()
     }
 
     /// Lets `hop` have answered.
     async fn know(slots: &Arc<Slots<Session>>, hop: &str) {
-        let Turn::Slot(mut slot, None) = slots.acquire(hop).await else { panic!("no slot") };
+        let Turn::Slot(mut slot, None) = slots.acquire(hop, any()).await else { panic!("no slot") };
         slot.begin_serving();
     }
 
@@ -418,12 +466,41 @@ mod tests {
     #[tokio::test]
     async fn an_idle_session_is_handed_on_or_makes_room() {
         let slots = slots(1);
-        let Turn::Slot(slot, None) = slots.acquire("a.example").await else { panic!("no slot") };
+        let Turn::Slot(slot, None) = slots.acquire("a.example", any()).await else { panic!("no slot") };
         slot.keep_for(7, Duration::from_hours(1));
-        let Turn::Slot(slot, Some(7)) = slots.acquire("a.example").await else { panic!("no session") };
+        let Turn::Slot(slot, Some(7)) = slots.acquire("a.example", any()).await else { panic!("no session") };
         slot.keep_for(8, Duration::from_hours(1));
-        let Turn::Slot(_slot, None) = slots.acquire("b.example").await else { panic!("no room was made") };
+        let Turn::Slot(_slot, None) = slots.acquire("b.example", any()).await else { panic!("no room was made") };
         assert_eq!(slots.sessions("a.example"), 0);
+    }
+
+    #[tokio::test]
+    async fn an_idle_session_is_for_whom_it_fits_and_makes_room_for_others() {
+        let slots = slots(2);
+        know(&slots, "a.example").await;
+        let mut held = ready(&mut ask(&slots, "a.example", 2)).await;
+        let wants = |wanted: Session| {
+            let slots = Arc::clone(&slots);
+            tokio::spawn(async move { slots.acquire("a.example", Box::new(move |session| *session == wanted)).await })
+        };
+        let (other, fitting) = (wants(8), wants(7));
+        assert_eq!(ready(&mut Vec::new()).await.len(), 0, "both wait");
+        held.pop().expect("a slot").keep_for(7, Duration::from_hours(1));
+        let Ok(Turn::Slot(slot, Some(7))) = fitting.await else { panic!("it was not passed on") };
+        slot.keep_for(7, Duration::from_hours(1));
+        let Ok(Turn::Slot(_slot, None)) = other.await else { panic!("no room was made") };
+        assert_eq!(slots.sessions("a.example"), 0);
+    }
+
+    #[tokio::test]
+    async fn where_the_peer_takes_no_more_connections_any_session_fits() {
+        let slots = slots(4);
+        let Turn::Slot(mut slot, _) = slots.acquire("a.example", any()).await else { panic!("no slot") };
+        slot.begin_serving();
+        slots.limit_to_sessions("a.example");
+        slot.keep_for(7, Duration::from_hours(1));
+        let turn = slots.acquire("a.example", Box::new(|_| false)).await;
+        assert!(matches!(turn, Turn::Slot(_, Some(7))));
     }
 
     #[tokio::test]
@@ -473,7 +550,7 @@ mod tests {
     #[tokio::test]
     async fn a_slot_for_somebody_who_is_gone_goes_to_the_next() {
         let slots = slots(1);
-        let Turn::Slot(slot, _) = slots.acquire("a.example").await else { panic!("no slot") };
+        let Turn::Slot(slot, _) = slots.acquire("a.example", any()).await else { panic!("no slot") };
         let gone = ask(&slots, "a.example", 1).pop().expect("one");
         tokio::task::yield_now().await;
         gone.abort();

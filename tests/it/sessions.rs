@@ -122,6 +122,24 @@ fn a_peer_that_says_421_at_the_sixth_mail_takes_a_hundred_each_once() {
 }
 
 #[test]
+fn open_sessions_do_not_undo_load_balancing() {
+    let first = SmtpSink::start(Script::new());
+    let second = SmtpSink::beside(&first, Script::new());
+    let relay = Setup::gateway(format!("{}, {}", first.address(), second.address()))
+        .delivery("loadBalancing: true")
+        .delivery("deliveryThreads: 1")
+        .build();
+    fill(&relay, 60);
+
+    assert_eq!(relay.run_spool().expect(0).counts(), [60, 60, 0, 0, 0, 0]);
+    for peer in [&first, &second] {
+        // Of 60 in random order one gets less than 10 once in ten million runs.
+        assert!(peer.transactions().len() >= 10, "{} mails", peer.transactions().len());
+        assert!(peer.connections() <= 10, "{} connections", peer.connections());
+    }
+}
+
+#[test]
 fn whatever_ends_a_reused_session_before_a_recipient_was_accepted_costs_nothing() {
     let ends = [
         ("EOF", close()),

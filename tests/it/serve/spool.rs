@@ -1,15 +1,16 @@
 //! What waits in the spool of a running service.
 
-use std::time::Duration;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::{Client, Service, message, served, until, write_schedule};
-use crate::support::refusing;
 use crate::support::relay::Setup;
 use crate::support::sink::{Script, SmtpSink, script, stall};
 use crate::support::zones::Zones;
+use crate::support::{fresh_loopback, refusing};
 
 #[test]
 fn mail_for_a_dead_peer_holds_up_no_other() {
@@ -132,4 +133,28 @@ fn a_mail_alone_in_hand_at_three_deaths_is_set_aside_and_holds_up_nobody() {
     assert_eq!(attempts(), 3, "nobody is contacted for it a fourth time");
     let key = set_aside[0]["key"].as_str().expect("a key");
     relay.command(&["repository", "reprocess", "var/mail/error", key, "--processor", "relay"]).expect(0);
+}
+
+#[test]
+fn a_session_with_the_second_gateway_does_not_draw_mail_away_from_the_first() {
+    let second = SmtpSink::start(Script::new());
+    let away = SocketAddr::from((fresh_loopback(), second.port()));
+    let relay = served(Setup::gateway(format!("{away}, {}", second.address())).top("downFor: 1s"));
+    let service = Service::start(&relay);
+    service.submit(&["a@example.net"], "a");
+    second.wait_for_transactions(1);
+
+    let first = SmtpSink::start_at(away, Script::new());
+    // The session with the second one stays open for 5 s behind each mail; the first is
+    // remembered as down for 1 s.
+    let begun = Instant::now();
+    while first.transactions().is_empty() {
+        assert!(begun.elapsed() < Duration::from_mins(1), "all mail goes to the second");
+        let mails = second.transactions().len() + first.transactions().len();
+        service.submit(&["b@example.net"], "b");
+        while second.transactions().len() + first.transactions().len() == mails {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    service.stop();
 }
