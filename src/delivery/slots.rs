@@ -241,12 +241,11 @@ impl<S: Send + 'static> Slots<S> {
                 None => return,
             };
             let hop = state.hop(&name);
-            let Some(waiting) = hop.waiting.remove(waiting) else { return };
             // Whoever gave up waiting is passed over.
-            if waiting.turn.is_closed() {
+            let Some(waiting) = hop.waiting.remove(waiting).filter(|waiting| !waiting.turn.is_closed()) else {
                 state.turn_taken(&name);
                 continue;
-            }
+            };
             let session = idle.map(|idle| hop.idle.remove(idle).session);
             hop.held += 1;
             hop.serving += usize::from(session.is_some());
