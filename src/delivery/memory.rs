@@ -33,8 +33,8 @@ enum Reach {
 /// Trouble with a peer that mails after the first are not to meet again.
 #[derive(Debug, Clone)]
 pub(super) struct Trouble {
-    /// Where it was found.
-    contact: Contact,
+    /// Whom those who are not tried would have been connected to.
+    target: Target,
     /// At which stage.
     stage: Stage,
     /// In a sentence.
@@ -43,9 +43,18 @@ pub(super) struct Trouble {
 }
 
 impl Trouble {
+    /// The same trouble for mail that would go to `target`, which is at the same address.
+    fn met_at(&self, target: &Target) -> Self {
+        let mut met = Self { target: target.clone(), ..self.clone() };
+        if target.host != self.target.host {
+            met.cause = format!("{target} has the address of a host in trouble: {}", self.cause);
+        }
+        met
+    }
+
     /// The deferral of a recipient who is not tried because of it.
     pub(super) fn defer(&self, recipient: &Address, because: &str, time: DateTime<Utc>) -> Recorded {
-        let (target, cause) = (&self.contact.target, format!("{because}: {}", self.cause));
+        let (target, cause) = (&self.target, format!("{because}: {}", self.cause));
         Recorded {
             enhanced: Some("4.4.1".to_owned()),
             next_hop: Some(target.next_hop.clone()),
@@ -97,7 +106,7 @@ impl Memory {
         };
         let cause = outcome::cause(&contact.target, finding)
             .unwrap_or_else(|| format!("{}: {}", contact.target, finding.reply().map(Reply::text).unwrap_or_default()));
-        let trouble = Trouble { contact: contact.clone(), stage: finding.stage, cause, found: Instant::now() };
+        let trouble = Trouble { target: contact.target.clone(), stage: finding.stage, cause, found: Instant::now() };
         let mut troubles = self.troubles();
         if troubles.len() > PRUNE_ABOVE {
             troubles.retain(|_, trouble| self.is_fresh(trouble.found));
@@ -109,8 +118,9 @@ impl Memory {
     pub(super) fn trouble(&self, hop: &str, target: &Target) -> Option<Trouble> {
         let keys = [Key::Hop(hop.to_owned()), Key::Address(target.address), Key::Host(hop.to_owned(), target.address)];
         let troubles = self.troubles();
-        let found = keys.iter().filter_map(|key| troubles.get(key)).find(|trouble| self.is_fresh(trouble.found));
-        found.cloned()
+        let is_fresh = |(_, trouble): &(_, &Trouble)| self.is_fresh(trouble.found);
+        let (key, found) = keys.iter().filter_map(|key| Some((key, troubles.get(key)?))).find(is_fresh)?;
+        Some(if matches!(key, Key::Address(_)) { found.met_at(target) } else { found.clone() })
     }
 
     /// The first trouble, where there is some with every address of `hop`: it is down.
@@ -182,7 +192,18 @@ mod tests {
         memory.learn("x.example", &Contact::to(&targets[0]), &broken(Stage::Banner, Broken::Closed));
         let first = memory.down("x.example", &targets).expect("down");
         assert_eq!(first.cause, "connecting to mx2 (192.0.2.2:25): connection refused", "the first failure is named");
-        assert!(memory.down("other.example", &targets[..1]).is_some(), "an address is dead for all hops");
+        let other = Target { next_hop: "other.example".into(), host: "mail".into(), ..target(1) };
+        let shared = memory.down("other.example", &[other]).expect("an address is dead for all hops");
+        assert_eq!((shared.target.next_hop.as_str(), shared.target.host.as_str()), ("other.example", "mail"));
+        assert!(
+            shared.cause.starts_with("mail (192.0.2.1:25) has the address of a host in trouble: "),
+            "{}",
+            shared.cause
+        );
+        let same = Target { next_hop: "other.example".into(), ..target(1) };
+        let same = memory.down("other.example", &[same]).expect("down");
+        assert_eq!(same.target.next_hop, "other.example");
+        assert!(!same.cause.contains("has the address"), "{}", same.cause);
     }
 
     #[test]

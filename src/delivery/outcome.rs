@@ -23,6 +23,8 @@ pub(super) enum Event {
     Reply(Reply),
     /// There was no answer, or none that is SMTP.
     Broken(Broken),
+    /// The same while the content was on its way.
+    ContentCutOff(Broken),
     /// The connection broke, or the peer made no sense, behind the final dot.
     NoReplyToFinalDot(Broken),
     /// We decided, before the peer could.
@@ -70,6 +72,7 @@ impl Finding {
         let event = match result {
             Ok(reply) => Event::Reply(reply),
             Err(broken) if step == Step::EndOfData => Event::NoReplyToFinalDot(broken),
+            Err(broken) if step == Step::Content => Event::ContentCutOff(broken),
             Err(broken) => Event::Broken(broken),
         };
         Self { stage: step.stage(), event }
@@ -91,7 +94,7 @@ impl Finding {
     pub(super) fn ruling(&self) -> Ruling {
         match &self.event {
             Event::Reply(reply) => answer(self.stage, reply),
-            Event::Broken(_) => Ruling::NEXT_HOST,
+            Event::Broken(_) | Event::ContentCutOff(_) => Ruling::NEXT_HOST,
             // RFC 1047: the peer may have the mail, and so may not get it from elsewhere.
             Event::NoReplyToFinalDot(_) => Ruling::DEFERRED,
             Event::Decision(decision) => decided(decision),
@@ -107,7 +110,7 @@ impl Finding {
     pub(super) fn ends_session(&self) -> bool {
         match &self.event {
             Event::Reply(reply) => reply.code() == 421 || self.stage == Stage::Banner,
-            Event::Broken(_) | Event::NoReplyToFinalDot(_) => true,
+            Event::Broken(_) | Event::ContentCutOff(_) | Event::NoReplyToFinalDot(_) => true,
             Event::Decision(decision) => matches!(decision, Decision::Content(_)),
         }
     }
@@ -238,7 +241,7 @@ fn enhanced(finding: &Finding) -> Option<String> {
     match &finding.event {
         Event::Reply(reply) => reply.enhanced().map(|status| status.to_string()),
         Event::Broken(_) | Event::NoReplyToFinalDot(_) if finding.stage == Stage::Connect => own("4.4.1"),
-        Event::Broken(_) | Event::NoReplyToFinalDot(_) => own("4.4.2"),
+        Event::Broken(_) | Event::ContentCutOff(_) | Event::NoReplyToFinalDot(_) => own("4.4.2"),
         Event::Decision(Decision::TlsPolicy(_) | Decision::NoAuth(_)) => own("4.7.0"),
         Event::Decision(Decision::TooLarge(_)) => own("5.3.4"),
         Event::Decision(Decision::NoSmtpUtf8) => own("5.6.7"),
@@ -254,6 +257,7 @@ pub(super) fn cause(target: &Target, finding: &Finding) -> Option<String> {
         Event::Reply(_) => return None,
         Event::Broken(broken) if finding.stage == Stage::Connect => format!("connecting to {target}: {broken}"),
         Event::Broken(broken) => format!("{target}: {broken} ({what})"),
+        Event::ContentCutOff(broken) => format!("{target}: {broken} (sending the content)"),
         Event::NoReplyToFinalDot(broken) => {
             format!("{IN_DOUBT}{target}: {broken} ({what}); the peer may have the mail")
         }
@@ -281,7 +285,7 @@ fn awaited(stage: Stage) -> &'static str {
         Stage::Auth => "waiting for its reply to AUTH",
         Stage::Mail => "waiting for its reply to MAIL",
         Stage::Rcpt => "waiting for its reply to RCPT",
-        Stage::Data => "sending the content",
+        Stage::Data => "waiting for its reply to DATA",
         Stage::EndOfData => "waiting for its reply to the final dot",
     }
 }
@@ -349,6 +353,12 @@ mod tests {
                 Broken::Closed,
                 "deferred, next host",
                 "mx.example (192.0.2.1:25): the connection was closed (waiting for its greeting)",
+            ),
+            (
+                Step::Data,
+                Broken::TimedOut(Duration::from_mins(2)),
+                "deferred, next host",
+                "mx.example (192.0.2.1:25): timed out after 120 s (waiting for its reply to DATA)",
             ),
             (
                 Step::Content,

@@ -139,6 +139,32 @@ fn a_refused_connection_answers_for_the_other_mails() {
 }
 
 #[test]
+fn a_dead_address_that_two_domains_share_is_recorded_with_each_mails_own_host() {
+    let dead = SmtpSink::start(script!["CONNECT" => close()]);
+    let zones = Zones::start(&format!(
+        "one.example MX 10 mx.one.example
+         two.example MX 10 mx.two.example
+         mx.one.example A {0}
+         mx.two.example A {0}",
+        dead.ip()
+    ));
+    let relay = Setup::mx(&zones, dead.port()).delivery("deliveryThreads: 1").build();
+    relay.fill(mails("one.example", 2).chain(mails("two.example", 2)));
+    assert_eq!(relay.run_spool().expect(75).counts(), [4, 0, 4, 0, 0, 0]);
+
+    assert_eq!(dead.connections(), 1);
+    let attempts = relay.attempts();
+    assert_eq!(recipients(&attempts).count(), 4);
+    for record in recipients(&attempts) {
+        let domain = record["recipient"].as_str().and_then(|r| r.split_once('@')).expect("an address").1;
+        let named =
+            [&record["nextHop"], &record["host"], &record["address"]].map(|name| name.as_str().expect("a name"));
+        assert_eq!(named, [domain, &format!("mx.{domain}"), &dead.ip().to_string()], "{record}");
+        assert!(record["cause"].as_str().is_some_and(|cause| cause.contains(&format!("mx.{domain} ("))), "{record}");
+    }
+}
+
+#[test]
 fn of_a_hop_with_several_addresses_only_the_dead_are_left_out() {
     let good = SmtpSink::start(Script::new());
     let dead = SmtpSink::beside(&good, script!["CONNECT" => close()]);
