@@ -3,12 +3,21 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::in_hand::InHand;
+use tokio::time::timeout;
+
+use super::in_hand::{BATCH, InHand};
 use super::runner::Runner;
 use crate::mail::attribute;
 use crate::pipeline::Verdict;
 use crate::spool::Passed;
 use crate::store::{Claimed, Counts, Error, Place, RunId, Seq, Wanted};
+
+/// Mails of a sweep's first step; each further one is of twice as many. Trouble of our own
+/// that meets every mail is mostly known at once, and is to meet few.
+const FIRST_STEP: usize = 8;
+
+/// How long a step waits for a first pass to end: a dead peer is not to hold up the others.
+const STEP: Duration = Duration::from_millis(50);
 
 /// What a sweep takes, and where to.
 #[derive(Debug, Clone)]
@@ -51,7 +60,8 @@ impl Runner<'_> {
     pub(super) async fn sweep(&self, sweep: &Sweep, run: RunId, upto: Seq, swept: &mut Swept) -> Result<(), Error> {
         let spacing = sweep.spacing.clone();
         let wanted = Wanted { from: sweep.from.clone(), run: Some(run), upto, spacing, limit: 1, suspects: true };
-        let mut sweeping = Sweeping { runner: self, sweep, wanted, swept, in_hand: InHand::default() };
+        let mut sweeping =
+            Sweeping { runner: self, sweep, wanted, swept, step: FIRST_STEP, in_hand: InHand::default() };
         let outcome = sweeping.take_all().await;
         while let Some(passed) = sweeping.in_hand.next().await {
             sweeping.ended(&passed);
@@ -68,6 +78,8 @@ struct Sweeping<'a> {
     /// What is claimed next.
     wanted: Wanted,
     swept: &'a mut Swept,
+    /// How many are claimed at once, as yet.
+    step: usize,
     in_hand: InHand,
 }
 
@@ -116,9 +128,15 @@ impl Sweeping<'_> {
 
     async fn others(&mut self) -> Result<(), Error> {
         while self.goes_on() {
-            self.wanted.limit = self.room().min(self.in_hand.room());
+            self.wanted.limit = self.room().min(self.in_hand.room()).min(self.step);
             if self.wanted.limit > 0 && !self.take().await? {
                 break;
+            }
+            if self.step < BATCH {
+                self.step *= 2;
+                if let Ok(Some(passed)) = timeout(STEP, self.in_hand.next()).await {
+                    self.ended(&passed);
+                }
             }
             while let Some(passed) = self.in_hand.try_next() {
                 self.ended(&passed);

@@ -126,6 +126,18 @@ fn an_address_that_cannot_be_bound_counts_for_nobody() {
     waiting.are_delivered_at_last();
 }
 
+#[test]
+fn trouble_that_the_first_mail_meets_does_not_meet_all_others() {
+    let relay = Setup::gateway(refusing()).delivery("bind: 192.0.2.1").build();
+    relay.fill((0..1000).map(|n| vec![format!("r{n}@example.net")]));
+    for _ in 0..3 {
+        let finished = relay.run_spool().expect(70);
+        is_trouble_of_our_own(&finished, "192.0.2.1");
+        assert!(finished.counts()[0] < 500, "{finished:?}");
+    }
+    assert!(relay.attempts().len() < 1000, "the record does not grow with what waits");
+}
+
 /// Runs a command through another program, such as one that takes something away from it.
 fn through(prefix: &[&str], relay: &Relay, arguments: &[&str]) -> (Option<i32>, Value, String) {
     let output = Command::new(prefix[0])
