@@ -337,7 +337,8 @@ impl<'a> Attempt<'a> {
         let Refused { finding, contact, mut dialogue, .. } = refused;
         if dialogue.is_empty() {
             let text = format!("[connecting to {}: {}]", contact.target, event(&finding));
-            dialogue.push(DialogueEntry { time: self.now(), from: Side::Client, text });
+            let peer = Some(contact.target.address);
+            dialogue.push(DialogueEntry { time: self.now(), from: Side::Client, text, peer });
         }
         open.dialogue.append(&mut dialogue);
         if open.note_own_trouble(&finding) {

@@ -153,7 +153,11 @@ impl Wire {
 
     /// What was said since the last call.
     pub(super) fn take_dialogue(&self) -> Vec<DialogueEntry> {
-        std::mem::take(&mut self.state().dialogue)
+        let mut dialogue = std::mem::take(&mut self.state().dialogue);
+        for entry in &mut dialogue {
+            entry.peer = Some(self.peer);
+        }
+        dialogue
     }
 
     /// Adds an event, in brackets, to the dialogue.
@@ -251,7 +255,7 @@ impl Wire {
 
 impl State {
     fn log(&mut self, from: Side, text: String) {
-        self.dialogue.push(DialogueEntry { time: self.clock.now(), from, text });
+        self.dialogue.push(DialogueEntry { time: self.clock.now(), from, text, peer: None });
     }
 
     fn break_off(&mut self, broken: Broken) {

@@ -2,6 +2,8 @@
 //!
 //! The JSON of these types is fixed: scripts read it.
 
+use std::net::SocketAddr;
+
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -184,9 +186,13 @@ pub struct DialogueEntry {
     /// The line or lines without line ends (joined by `\n`); credentials are `****`,
     /// content is `[message content, N octets]`, events stand in brackets too.
     pub text: String,
+    /// Over which connection, while it is under way to the store; what is read has an event
+    /// instead wherever another connection goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<SocketAddr>,
 }
 
-/// The commands and replies of an attempt, in order.
+/// The commands and replies of an attempt, in order of time.
 pub type Dialogue = Vec<DialogueEntry>;
 
 /// Where an attempt's record stands.
@@ -260,7 +266,7 @@ mod tests {
                 "why".into(),
                 time,
             )],
-            dialogue: vec![DialogueEntry { time, from: Side::Client, text: "QUIT".into() }],
+            dialogue: vec![DialogueEntry { time, from: Side::Client, text: "QUIT".into(), peer: None }],
             key: MailKey::parse("K").expect("a key"),
             sender: ReversePath::Null,
         };

@@ -462,7 +462,7 @@ pub(super) async fn a_long_dialogue_is_cut_with_a_mark(open: Open, directory: &P
     insert(&*store, "K1", &["b@x.example"]).await;
     let claimed = claim_one(&*store, Place::Spool).await;
     let attempt = store.begin_attempt(&claimed.claim, &claimed.mail.attributes, at(2)).await.expect("begun");
-    let line = DialogueEntry { time: at(3), from: Side::Server, text: "x".repeat(300) };
+    let line = DialogueEntry { time: at(3), from: Side::Server, text: "x".repeat(300), peer: None };
     for _ in 0..3 {
         store.record(&claimed.claim, attempt, &[], &[line.clone(), line.clone()], 1000).await.expect("recorded");
     }

@@ -518,6 +518,31 @@ fn what_is_recorded_of_a_recipient_is_everything_an_auditor_asks_for() {
     said(&attempt, &["220 sink", "EHLO relay.test", "RCPT TO:<you@example.net>", "550-5.1.1 no such\n550 5.1.1 user"]);
 }
 
+#[test]
+fn what_was_said_with_several_next_hops_at_once_stands_in_order_of_time() {
+    let slow =
+        SmtpSink::start(script![on(".") => wait(Duration::from_millis(600)).then("250 2.0.0 from the slow one")]);
+    let late = SmtpSink::beside(
+        &slow,
+        script![on("EHLO") => wait(Duration::from_millis(200)).then("250 late"), on(".") => "250 2.0.0 from the late one"],
+    );
+    let peers = [slow, late];
+    let (_zones, relay) = to_each(&peers, "10s");
+    relay.submit("me@example.org", &["a@d0.example", "b@d1.example"], &message("m"));
+    assert_eq!(relay.run_spool().expect(0).counts(), [1, 2, 0, 0, 0, 0]);
+
+    let attempt = relay.attempts().remove(0);
+    let members: Vec<_> = attempt["dialogue"][0].as_object().expect("an entry").keys().collect();
+    assert_eq!(members, ["time", "from", "text"]);
+    let times: Vec<_> = attempt["dialogue"].as_array().expect("entries").iter().map(|e| e["time"].as_str()).collect();
+    assert!(times.is_sorted(), "{attempt:#}");
+    let address = |n: usize| format!("{}:{}", attempt["recipients"][n]["address"], attempt["recipients"][n]["port"]);
+    let again = |n: usize| format!("[with {} again]", address(n).replace('"', ""));
+    // The record has the late one's first, since it was over first.
+    assert_eq!(attempt["recipients"][1]["recipient"], "a@d0.example");
+    said(&attempt, &[&again(0), "from the late one", &again(1), "from the slow one"]);
+}
+
 /// These stand in the dialogue, in this order.
 fn said(attempt: &Value, texts: &[&str]) {
     let dialogue = attempt["dialogue"].as_array().expect("a dialogue");

@@ -1,5 +1,8 @@
 //! The record of attempts: begun, added to, read.
 
+use std::collections::HashSet;
+
+use chrono::{DateTime, Utc};
 use rusqlite::{Connection, Row, params};
 
 use super::super::{AttemptFilter, AttemptId, Claim, Result, Time};
@@ -112,7 +115,7 @@ fn lines_within(dialogue: &[DialogueEntry], room: usize) -> Result<(String, bool
     for entry in dialogue {
         let line = rows::to_json(entry)?;
         if lines.len() + line.len() >= room {
-            let mark = DialogueEntry { time: entry.time, from: Side::Client, text: CUT.to_owned() };
+            let mark = event(entry.time, CUT.to_owned());
             return Ok((lines + &rows::to_json(&mark)? + "\n", true));
         }
         lines.push_str(&line);
@@ -133,7 +136,31 @@ fn dialogue(connection: &Connection, attempt: AttemptId) -> Result<Dialogue> {
     let mut statement = connection.prepare_cached("SELECT entries FROM dialogue WHERE attempt = ?1")?;
     let mut found = statement.query([attempt.0])?;
     let Some(row) = found.next()? else { return Ok(Vec::new()) };
-    row.get::<_, String>(0)?.lines().map(rows::from_json).collect()
+    let entries: Result<_> = row.get::<_, String>(0)?.lines().map(rows::from_json).collect();
+    Ok(in_order(entries?))
+}
+
+/// The entries as they followed each other: next hops that were tried at the same time came
+/// to the record one after the other. Each connection begins with an event that names the
+/// host; where one goes on behind another, an event says so.
+fn in_order(mut entries: Dialogue) -> Dialogue {
+    entries.sort_by_key(|entry| (entry.text == CUT, entry.time));
+    let (mut met, mut last) = (HashSet::new(), None);
+    let mut ordered = Vec::with_capacity(entries.len());
+    for mut entry in entries {
+        if let Some(peer) = entry.peer.take() {
+            if !met.insert(peer) && last != Some(peer) {
+                ordered.push(event(entry.time, format!("[with {peer} again]")));
+            }
+            last = Some(peer);
+        }
+        ordered.push(entry);
+    }
+    ordered
+}
+
+fn event(time: DateTime<Utc>, text: String) -> DialogueEntry {
+    DialogueEntry { time, from: Side::Client, text, peer: None }
 }
 
 const ATTEMPT_COLUMNS: &str = "attempt.id, attempt.mail, attempt.sender, attempt.number, attempt.started, attempt.finished, attempt.state, attempt.counted";
