@@ -70,7 +70,10 @@ fn picture(explanation: &Explanation) -> String {
     for host in &explanation.hosts {
         let down = host.down.as_ref().map_or(String::new(), |why| format!(", down: {why}"));
         let preference = host.preference.map_or(String::new(), |preference| format!(", preference {preference}"));
-        lines.push(("host", format!("{} ({}:{}){preference}{down}", host.host, host.address, host.port)));
+        lines.push(("host", format!("{} ({}){preference}{down}", host.host, host.socket_address())));
+    }
+    if explanation.shuffled {
+        lines.push(("order", "hosts of equal rank are drawn anew for each attempt".to_owned()));
     }
     lines.extend(explanation.left_out.iter().map(|reason| ("left out", reason.clone())));
     if let Some(outcome) = explanation.outcome {

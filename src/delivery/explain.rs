@@ -26,6 +26,8 @@ pub struct Explanation {
     pub cause: Option<String>,
     /// In the order in which they would be tried.
     pub hosts: Vec<ExplainedHost>,
+    /// Hosts of equal rank are drawn anew for each attempt: this is one order of several.
+    pub shuffled: bool,
     /// Hosts that would not be tried, each with its reason.
     pub left_out: Vec<String>,
     /// The TLS policy in words.
@@ -68,6 +70,14 @@ pub struct ExplainedHost {
     pub down: Option<String>,
 }
 
+impl ExplainedHost {
+    /// `192.0.2.1:25` or `[2001:db8::1]:25`.
+    pub fn socket_address(&self) -> String {
+        let (address, port) = (&self.address, self.port);
+        if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
+    }
+}
+
 impl Delivery {
     /// What an attempt for `recipient` would do now.
     pub async fn explain(&self, recipient: &Address) -> Explanation {
@@ -81,6 +91,7 @@ impl Delivery {
             enhanced: None,
             cause: None,
             hosts: Vec::new(),
+            shuffled: false,
             left_out: Vec::new(),
             tls: tls(config),
             auth: auth(config),
@@ -90,6 +101,7 @@ impl Delivery {
         };
         if let Some(hop) = plan.into_iter().next() {
             explanation.take(hop, &self.memory);
+            explanation.shuffled = is_shuffled(config, &explanation);
         }
         explanation
     }
@@ -122,6 +134,17 @@ fn host(target: &Target, hop: &str, memory: &memory::Memory) -> ExplainedHost {
         address: target.address.ip().to_string(),
         port: target.address.port(),
         down: memory.trouble(hop, target).map(|trouble| trouble.cause),
+    }
+}
+
+fn is_shuffled(config: &Config, explanation: &Explanation) -> bool {
+    match explanation.routed_by {
+        RoutedBy::Gateway => config.load_balancing && config.gateways.len() > 1,
+        RoutedBy::Literal => false,
+        RoutedBy::Mx => explanation
+            .hosts
+            .windows(2)
+            .any(|pair| pair[0].preference == pair[1].preference && pair[0].host != pair[1].host),
     }
 }
 

@@ -212,13 +212,13 @@ async fn domain(config: &Config, network: &Network, domain: &Domain) -> Result<R
     }))
     .await;
     let best = hosts.len();
-    let hosts = without_ourselves(network, config.mx_port(), hosts);
+    let (hosts, left_out) = without_ourselves(network, config.mx_port(), hosts);
     if hosts.is_empty() && best > 0 {
         return Err(NoRoute::loops(format!(
             "mail for {name} would come back to this relay, which is its best MX host"
         )));
     }
-    targets(&name, config.mx_port(), &hosts).ok_or_else(|| no_address(&name, implicit, &hosts))
+    targets(&name, config.mx_port(), &hosts, left_out).ok_or_else(|| no_address(&name, implicit, &hosts))
 }
 
 fn address_literal(network: &Network, name: &str, address: SocketAddr) -> Result<Route, NoRoute> {
@@ -259,21 +259,27 @@ fn in_order(mut records: Vec<Mx>) -> Option<Vec<Mx>> {
 }
 
 /// Drops ourselves and every host that is no better (RFC 5321 section 5.1): handing the
-/// mail to those would bring it back.
-fn without_ourselves(network: &Network, port: u16, mut hosts: Vec<Resolved>) -> Vec<Resolved> {
+/// mail to those would bring it back. With a reason for each.
+fn without_ourselves(network: &Network, port: u16, hosts: Vec<Resolved>) -> (Vec<Resolved>, Vec<String>) {
     let ours = |host: &Resolved| {
         network.is_own_name(&host.host)
             || matches!(&host.addresses, Answer::Found(found)
                 if found.iter().any(|&ip| network.is_own_address((ip, port).into())))
     };
-    if let Some(own) = hosts.iter().filter(|host| ours(host)).map(|host| host.preference).min() {
-        hosts.retain(|host| host.preference < own);
-    }
-    hosts
+    let Some(own) = hosts.iter().filter(|host| ours(host)).map(|host| host.preference).min() else {
+        return (hosts, Vec::new());
+    };
+    let reason = |host: &Resolved| {
+        let why = if ours(host) { "is this relay itself" } else { "is no better than this relay" };
+        format!("{} (preference {}) {why}", host.host, host.preference)
+    };
+    let (better, others): (Vec<_>, Vec<_>) = hosts.into_iter().partition(|host| host.preference < own);
+    let reasons = others.iter().map(reason).collect();
+    (better, reasons)
 }
 
-fn targets(name: &str, port: u16, hosts: &[Resolved]) -> Option<Route> {
-    let (mut targets, mut left_out) = (Vec::new(), Vec::new());
+fn targets(name: &str, port: u16, hosts: &[Resolved], mut left_out: Vec<String>) -> Option<Route> {
+    let mut targets = Vec::new();
     for host in hosts {
         match usable(host.addresses.clone()) {
             Ok(found) => targets.extend(found.into_iter().map(|ip| Target {

@@ -193,18 +193,18 @@ fn read_gateways(fields: &mut Fields<'_>, config: &mut delivery::Config) {
     config.gateways = gateways.unwrap_or_default();
     let needs = move |name: &str| if without { Err(format!("{name} needs a 'gateway'")) } else { Ok(()) };
     config.gateway_port = fields.optional("gatewayPort", |node| needs("gatewayPort").and(port(node)));
+    let has_password = fields.has("gatewayPassword") || fields.has("gatewayPasswordFile");
+    let is_half = fields.has("gatewayUsername") != has_password;
     let username = fields.optional("gatewayUsername", |node| needs("gatewayUsername").and(text(node)));
     let place = fields.place();
     let password = fields.secret("gatewayPassword", "gatewayPasswordFile");
-    config.credentials = match (username, password) {
-        (Some(username), Some(password)) => Some(Credentials { username, password: Secret::new(password) }),
-        (None, None) => None,
-        _ => {
-            let message = "gatewayUsername and gatewayPassword (or gatewayPasswordFile) belong together";
-            fields.reading().problem(place, message);
-            None
-        }
-    };
+    config.credentials =
+        username.zip(password).map(|(username, password)| Credentials { username, password: Secret::new(password) });
+    // What cannot be read has a complaint of its own.
+    if is_half {
+        let message = "gatewayUsername and gatewayPassword (or gatewayPasswordFile) belong together";
+        fields.reading().problem(place, message);
+    }
     if let Some(shuffled) = fields.optional("loadBalancing", boolean) {
         config.load_balancing = shuffled;
     }

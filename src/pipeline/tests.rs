@@ -380,6 +380,7 @@ fn every_mistake_has_its_line_and_says_what_would_be_right() {
         (delivery("gateway: 'gw:0'"), "a gateway such as gw.example.net:25"),
         (delivery("gatewayPort: 25"), "gatewayPort needs a 'gateway'"),
         (delivery("gateway: gw, gatewayUsername: u"), "belong together"),
+        (delivery("gateway: gw, gatewayPassword: p"), "belong together"),
         (delivery("startTLS: maybe"), "false, true, required or verify is expected here"),
         (delivery("outgoing: a, outgoingQueue: b"), "'outgoing' says the same"),
         (delivery("caFile: no-such.pem"), "no-such.pem cannot be read"),
@@ -406,6 +407,13 @@ fn every_mistake_has_its_line_and_says_what_would_be_right() {
         let told = read(&text).expect_err(&text);
         assert!(told.iter().any(|line| line.contains(expected)), "{text}\n{expected}\n{told:#?}");
     }
+}
+
+#[test]
+fn a_password_file_that_cannot_be_read_is_one_mistake() {
+    let parameters = "gateway: gw, gatewayUsername: u, gatewayPasswordFile: no-such-file";
+    let told = read(&format!("p: [{{mailet: RemoteDelivery, bounceProcessor: error, {parameters}}}]")).expect_err("no");
+    assert!(matches!(&told[..], [only] if only.contains("no-such-file cannot be read")), "{told:#?}");
 }
 
 #[test]

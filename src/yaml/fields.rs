@@ -105,6 +105,11 @@ impl<'a> Fields<'a> {
         self.entry(name).map(|entry| &entry.value)
     }
 
+    /// Whether a key is there, whatever its value is worth.
+    pub fn has(&self, name: &str) -> bool {
+        self.entries.iter().any(|entry| entry.key == name)
+    }
+
     /// The node of a key, where it is there and somebody asked for it.
     pub fn node_if_known(&self, name: &str) -> Option<&'a Node> {
         let entry = self.entries.iter().find(|entry| entry.key == name)?;
@@ -226,8 +231,7 @@ impl<'a> Fields<'a> {
     pub fn certificate(&mut self) -> (Option<PathBuf>, Option<PathBuf>) {
         let key = |path: &Path| PrivateKeyDer::from_pem_file(path).map(drop);
         let pair = (self.certificates("certificate"), self.pem("key", "private key", key));
-        let written = |name| self.entries.iter().any(|entry| entry.key == name);
-        if written("certificate") != written("key") {
+        if self.has("certificate") != self.has("key") {
             self.reading.problem(self.place, "'certificate' and 'key' belong together");
         }
         pair

@@ -63,6 +63,36 @@ fn the_hosts_are_told_in_their_order_and_what_is_left_out_with_its_reason() {
 }
 
 #[test]
+fn in_a_list_with_ourselves_the_hosts_that_are_no_better_are_told_and_that_the_order_is_drawn() {
+    let first = SmtpSink::start(Script::new());
+    let zones = Zones::start(&format!(
+        "example.net MX 10 a.example.net
+         example.net MX 10 b.example.net
+         example.net MX 20 relay.test
+         example.net MX 30 c.example.net
+         a.example.net A {}
+         b.example.net AAAA ::1
+         c.example.net A 127.0.0.9
+         relay.test A 127.0.0.8",
+        first.ip()
+    ));
+    let relay = Setup::mx(&zones, first.port()).build();
+    let explanation = explained(&relay, "you@example.net");
+    assert_eq!((hosts(&explanation).len(), &explanation["shuffled"]), (2, &json!(true)));
+    assert_eq!(
+        explanation["leftOut"],
+        json!([
+            "relay.test (preference 20) is this relay itself",
+            "c.example.net (preference 30) is no better than this relay"
+        ])
+    );
+    let text = relay.command(&["explain", "you@example.net"]).expect(0).stdout;
+    assert!(text.contains(&format!("b.example.net ([::1]:{}), preference 10", first.port())), "{text}");
+    assert!(text.contains("order      hosts of equal rank are drawn anew for each attempt"), "{text}");
+    assert_eq!(explained(&relay, "you@c.example.net")["shuffled"], false);
+}
+
+#[test]
 fn what_needs_no_contact_is_told_with_its_outcome() {
     let (first, _second, zones) = world();
     let relay = Setup::mx(&zones, first.port()).build();
