@@ -106,12 +106,10 @@ pub(super) fn picture(attempt: &Attempt) -> String {
 
 /// Whom a recipient was tried with, and how: the same for many, as a rule.
 fn peer_picture(recorded: &Recorded) -> String {
-    let mut text = match &recorded.host {
-        None => "  no host".to_owned(),
-        Some(host) => {
-            let port = recorded.port.map(|port| format!(":{port}")).unwrap_or_default();
-            format!("  {host} ({}{port})", recorded.address.as_deref().unwrap_or("-"))
-        }
+    let mut text = match (&recorded.host, recorded.peer()) {
+        (None, _) => "  no host".to_owned(),
+        (Some(host), None) => format!("  {host}"),
+        (Some(host), Some(peer)) => format!("  {host} ({peer})"),
     };
     if let Some(tls) = &recorded.tls {
         let reason = tls.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();

@@ -19,6 +19,7 @@ use super::recipients::Open;
 use super::routing::{Hop, NoRoute, Route, Target};
 use super::session::{Refused, Session};
 use super::slots::{Slot, Turn};
+use super::step::Step;
 use super::transaction::{Message, Transacted};
 use super::{Attempted, Delivery, NotBegun, Request, Sink, concurrently, log};
 
@@ -362,7 +363,7 @@ impl<'a> Attempt<'a> {
     /// for, so that only time can help.
     async fn limit(&self, hop: &str, finding: &Finding) -> Option<bool> {
         let slots = &self.delivery.slots;
-        if finding.stage != Stage::Banner || finding.reply().is_none_or(|reply| reply.class() != 4) {
+        if finding.step != Step::Banner || finding.reply().is_none_or(|reply| reply.class() != 4) {
             return None;
         }
         let alone = slots.sessions(hop) == 0;
@@ -379,7 +380,7 @@ impl<'a> Attempt<'a> {
     /// Remembers what a refusal says of the peer, unless it serves us over another session.
     fn learn(&self, hop: &str, contact: &Contact, finding: &Finding) {
         let (memory, slots) = (&self.delivery.memory, &self.delivery.slots);
-        if slots.sessions(hop) > 0 && matches!(finding.stage, Stage::Connect | Stage::Banner) {
+        if slots.sessions(hop) > 0 && matches!(finding.step, Step::Connect | Step::Banner) {
             return;
         }
         memory.learn(hop, contact, finding);

@@ -8,14 +8,14 @@ use std::time::Duration;
 use nix::errno::Errno;
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::mail::{Stage, TlsFacts};
+use crate::mail::TlsFacts;
 
 use super::config::Config;
 use super::limits::Limits;
 use super::network::Network;
-use super::outcome::{Decision, Event, Finding};
+use super::outcome::{Decision, Finding};
 use super::routing::Target;
-use super::step::Broken;
+use super::step::{Broken, Step};
 use super::tls::Tls;
 use super::wire::Wire;
 
@@ -110,9 +110,9 @@ fn in_words(error: &io::Error) -> String {
 }
 
 fn own(cause: String) -> Finding {
-    Finding::decided(Stage::Connect, Decision::Own(cause))
+    Finding::decided(Step::Connect, Decision::Own(cause))
 }
 
 fn broken(broken: Broken) -> Finding {
-    Finding { stage: Stage::Connect, event: Event::Broken(broken) }
+    Finding::at(Step::Connect, Err(broken))
 }

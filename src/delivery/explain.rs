@@ -1,5 +1,7 @@
 //! What an attempt for one recipient would do, and why, without doing it.
 
+use std::net::{IpAddr, SocketAddr};
+
 use serde::{Deserialize, Serialize};
 
 use crate::mail::{Address, Outcome};
@@ -63,7 +65,7 @@ pub struct ExplainedHost {
     /// Of the MX record, 0 of the implicit one; none of a gateway or a literal.
     pub preference: Option<u16>,
     /// Its IP address.
-    pub address: String,
+    pub address: IpAddr,
     /// Its port.
     pub port: u16,
     /// What is remembered of it, so that it would not be tried.
@@ -71,10 +73,9 @@ pub struct ExplainedHost {
 }
 
 impl ExplainedHost {
-    /// `192.0.2.1:25` or `[2001:db8::1]:25`.
-    pub fn socket_address(&self) -> String {
-        let (address, port) = (&self.address, self.port);
-        if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
+    /// Its address with the port.
+    pub fn socket_address(&self) -> SocketAddr {
+        (self.address, self.port).into()
     }
 }
 
@@ -131,7 +132,7 @@ fn host(target: &Target, hop: &str, memory: &memory::Memory) -> ExplainedHost {
     ExplainedHost {
         host: target.host.clone(),
         preference: target.preference,
-        address: target.address.ip().to_string(),
+        address: target.address.ip(),
         port: target.address.port(),
         down: memory.trouble(hop, target).map(|trouble| trouble.cause),
     }

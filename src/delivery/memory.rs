@@ -14,7 +14,7 @@ use crate::smtp::Reply;
 
 use super::outcome::{self, Contact, Decision, Event, Finding};
 use super::routing::Target;
-use super::step::Broken;
+use super::step::{Broken, Step};
 
 /// Entries kept before expired ones are looked for.
 const PRUNE_ABOVE: usize = 10_000;
@@ -59,7 +59,7 @@ impl Trouble {
             enhanced: Some("4.4.1".to_owned()),
             next_hop: Some(target.next_hop.clone()),
             host: Some(target.host.clone()),
-            address: Some(target.address.ip().to_string()),
+            address: Some(target.address.ip()),
             port: Some(target.address.port()),
             ..Recorded::without_contact(recipient.clone(), Outcome::Deferred, self.stage, cause, time)
         }
@@ -106,7 +106,7 @@ impl Memory {
         };
         let cause = outcome::cause(&contact.target, finding)
             .unwrap_or_else(|| format!("{}: {}", contact.target, finding.reply().map(Reply::text).unwrap_or_default()));
-        let trouble = Trouble { target: contact.target.clone(), stage: finding.stage, cause, found: Instant::now() };
+        let trouble = Trouble { target: contact.target.clone(), stage: finding.stage(), cause, found: Instant::now() };
         let mut troubles = self.troubles();
         if troubles.len() > PRUNE_ABOVE {
             troubles.retain(|_, trouble| self.is_fresh(trouble.found));
@@ -144,7 +144,7 @@ impl Memory {
 }
 
 fn reach(finding: &Finding) -> Option<Reach> {
-    match (finding.stage, &finding.event) {
+    match (finding.step, &finding.event) {
         // Trouble of our own says nothing about the peer, and garbage not that it is dead.
         (
             _,
@@ -152,18 +152,17 @@ fn reach(finding: &Finding) -> Option<Reach> {
         ) => None,
         // Where policy lets us go on without TLS, this is not what ends a session.
         (_, Event::Broken(Broken::Handshake(_)) | Event::Decision(Decision::TlsPolicy(_)))
-        | (Stage::Starttls, Event::Reply(_)) => Some(Reach::Host),
-        (Stage::Connect | Stage::Banner, Event::Broken(_)) => Some(Reach::Address),
-        (Stage::Banner | Stage::Ehlo, Event::Reply(reply)) if reply.class() == 5 => Some(Reach::Host),
+        | (Step::Starttls, Event::Reply(_)) => Some(Reach::Host),
+        (Step::Connect | Step::Banner, Event::Broken(_)) => Some(Reach::Address),
+        (Step::Banner | Step::Ehlo | Step::Helo, Event::Reply(reply)) if reply.class() == 5 => Some(Reach::Host),
         // Once is enough: no account is to be locked by a sweep.
-        (Stage::Auth, Event::Reply(_) | Event::Decision(_)) => Some(Reach::Hop),
+        (Step::Auth, Event::Reply(_) | Event::Decision(_)) => Some(Reach::Hop),
         _ => None,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::step::Step;
     use super::*;
 
     fn target(last: u8) -> Target {
@@ -175,8 +174,8 @@ mod tests {
         }
     }
 
-    fn broken(stage: Stage, broken: Broken) -> Finding {
-        Finding { stage, event: Event::Broken(broken) }
+    fn broken(step: Step, broken: Broken) -> Finding {
+        Finding::at(step, Err(broken))
     }
 
     #[test]
@@ -186,10 +185,10 @@ mod tests {
         memory.learn(
             "x.example",
             &Contact::to(&targets[1]),
-            &broken(Stage::Connect, Broken::Io("connection refused".into())),
+            &broken(Step::Connect, Broken::Io("connection refused".into())),
         );
         assert!(memory.down("x.example", &targets).is_none());
-        memory.learn("x.example", &Contact::to(&targets[0]), &broken(Stage::Banner, Broken::Closed));
+        memory.learn("x.example", &Contact::to(&targets[0]), &broken(Step::Banner, Broken::Closed));
         let first = memory.down("x.example", &targets).expect("down");
         assert_eq!(first.cause, "connecting to mx2 (192.0.2.2:25): connection refused", "the first failure is named");
         let other = Target { next_hop: "other.example".into(), host: "mail".into(), ..target(1) };
@@ -211,16 +210,16 @@ mod tests {
         let memory = Memory::new(None);
         let targets = [target(1), target(2)];
         for finding in [
-            broken(Stage::Connect, Broken::Stopped),
-            broken(Stage::Connect, Broken::NoRoute),
-            Finding::decided(Stage::Connect, Decision::Own("out of descriptors".into())),
-            broken(Stage::Rcpt, Broken::Closed),
+            broken(Step::Connect, Broken::Stopped),
+            broken(Step::Connect, Broken::NoRoute),
+            Finding::decided(Step::Connect, Decision::Own("out of descriptors".into())),
+            broken(Step::Rcpt, Broken::Closed),
             Finding::at(Step::Banner, Err(Broken::NotSmtp(crate::smtp::NotSmtp::LongLine))),
         ] {
             memory.learn("x.example", &Contact::to(&targets[0]), &finding);
         }
         assert!(memory.trouble("x.example", &targets[0]).is_none());
-        let refused = Finding::decided(Stage::Auth, Decision::NoAuth("not offered".into()));
+        let refused = Finding::decided(Step::Auth, Decision::NoAuth("not offered".into()));
         memory.learn("x.example", &Contact::to(&targets[0]), &refused);
         assert!(memory.down("x.example", &targets).is_some());
         assert!(memory.down("y.example", &targets).is_none());
@@ -230,7 +229,7 @@ mod tests {
     fn what_is_old_is_forgotten() {
         let memory = Memory::new(Some(Duration::ZERO));
         let target = target(1);
-        memory.learn("x.example", &Contact::to(&target), &broken(Stage::Connect, Broken::Closed));
+        memory.learn("x.example", &Contact::to(&target), &broken(Step::Connect, Broken::Closed));
         memory.learn_clear_text(target.address, "it hangs");
         assert!(memory.trouble("x.example", &target).is_none());
         assert_eq!(memory.clear_text(target.address), None);

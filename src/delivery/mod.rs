@@ -179,13 +179,12 @@ fn retire(leaving: TaskTracker) -> slots::Retire<Session> {
 /// One line per recipient and outcome, to be understood without its neighbours.
 fn log(key: &MailKey, recorded: &Recorded) {
     let said = recorded.reply.as_deref().or(recorded.cause.as_deref()).unwrap_or_default();
-    let peer = recorded.address.as_ref().zip(recorded.port).map(|(address, port)| format!("{address}:{port}"));
     tracing::info!(
         mail.id = %key,
         recipient = %recorded.recipient,
         next_hop = recorded.next_hop,
         host = recorded.host,
-        peer,
+        peer = recorded.peer().map(|peer| peer.to_string()),
         status = %recorded.outcome,
         stage = %recorded.stage,
         code = recorded.code,

@@ -9,10 +9,10 @@ use crate::smtp::Reply;
 use super::routing::{NoRoute, Target};
 use super::step::{Broken, Step};
 
-/// What happened to a recipient, at which stage.
+/// What happened to a recipient, at which step.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Finding {
-    pub(super) stage: Stage,
+    pub(super) step: Step,
     pub(super) event: Event,
 }
 
@@ -23,10 +23,6 @@ pub(super) enum Event {
     Reply(Reply),
     /// There was no answer, or none that is SMTP.
     Broken(Broken),
-    /// The same while the content was on its way.
-    ContentCutOff(Broken),
-    /// The connection broke, or the peer made no sense, behind the final dot.
-    NoReplyToFinalDot(Broken),
     /// We decided, before the peer could.
     Decision(Decision),
 }
@@ -69,17 +65,22 @@ impl Ruling {
 impl Finding {
     /// A reply or its absence, at the step that wanted it.
     pub(super) fn at(step: Step, result: Result<Reply, Broken>) -> Self {
-        let event = match result {
-            Ok(reply) => Event::Reply(reply),
-            Err(broken) if step == Step::EndOfData => Event::NoReplyToFinalDot(broken),
-            Err(broken) if step == Step::Content => Event::ContentCutOff(broken),
-            Err(broken) => Event::Broken(broken),
-        };
-        Self { stage: step.stage(), event }
+        Self { step, event: result.map_or_else(Event::Broken, Event::Reply) }
     }
 
-    pub(super) fn decided(stage: Stage, decision: Decision) -> Self {
-        Self { stage, event: Event::Decision(decision) }
+    pub(super) fn decided(step: Step, decision: Decision) -> Self {
+        Self { step, event: Event::Decision(decision) }
+    }
+
+    /// The stage that the record names.
+    pub(super) fn stage(&self) -> Stage {
+        self.step.stage()
+    }
+
+    /// Whether the peer may have the mail: the connection broke, or it made no sense, behind
+    /// the final dot.
+    fn is_in_doubt(&self) -> bool {
+        self.step == Step::EndOfData && matches!(self.event, Event::Broken(_))
     }
 
     /// The reply, where there was one.
@@ -93,10 +94,10 @@ impl Finding {
     /// What it means for the recipient.
     pub(super) fn ruling(&self) -> Ruling {
         match &self.event {
-            Event::Reply(reply) => answer(self.stage, reply),
-            Event::Broken(_) | Event::ContentCutOff(_) => Ruling::NEXT_HOST,
-            // RFC 1047: the peer may have the mail, and so may not get it from elsewhere.
-            Event::NoReplyToFinalDot(_) => Ruling::DEFERRED,
+            Event::Reply(reply) => answer(self.stage(), reply),
+            // RFC 1047: it may not get the mail from elsewhere.
+            Event::Broken(_) if self.is_in_doubt() => Ruling::DEFERRED,
+            Event::Broken(_) => Ruling::NEXT_HOST,
             Event::Decision(decision) => decided(decision),
         }
     }
@@ -109,8 +110,8 @@ impl Finding {
     /// Whether nothing more is to be said on the connection.
     pub(super) fn ends_session(&self) -> bool {
         match &self.event {
-            Event::Reply(reply) => reply.code() == 421 || self.stage == Stage::Banner,
-            Event::Broken(_) | Event::ContentCutOff(_) | Event::NoReplyToFinalDot(_) => true,
+            Event::Reply(reply) => reply.code() == 421 || self.step == Step::Banner,
+            Event::Broken(_) => true,
             Event::Decision(decision) => matches!(decision, Decision::Content(_)),
         }
     }
@@ -165,7 +166,7 @@ pub(super) fn is_too_many_recipients(reply: &Reply) -> bool {
 pub(super) fn is_stale_session(finding: &Finding) -> bool {
     match &finding.event {
         Event::Reply(reply) => reply.code() == 421,
-        Event::Broken(Broken::Closed | Broken::Io(_)) => true,
+        Event::Broken(Broken::Closed | Broken::Io(_)) => !finding.is_in_doubt(),
         _ => false,
     }
 }
@@ -196,10 +197,10 @@ impl Contact {
             code: reply.map(Reply::code),
             enhanced: enhanced(finding),
             reply: reply.map(Reply::text),
-            stage: finding.stage,
+            stage: finding.stage(),
             next_hop: Some(self.target.next_hop.clone()),
             host: Some(self.target.host.clone()),
-            address: Some(self.target.address.ip().to_string()),
+            address: Some(self.target.address.ip()),
             port: Some(self.target.address.port()),
             local_address: self.local_address.clone(),
             tls: self.tls.clone(),
@@ -240,8 +241,8 @@ fn enhanced(finding: &Finding) -> Option<String> {
     let own = |status: &str| Some(status.to_owned());
     match &finding.event {
         Event::Reply(reply) => reply.enhanced().map(|status| status.to_string()),
-        Event::Broken(_) | Event::NoReplyToFinalDot(_) if finding.stage == Stage::Connect => own("4.4.1"),
-        Event::Broken(_) | Event::ContentCutOff(_) | Event::NoReplyToFinalDot(_) => own("4.4.2"),
+        Event::Broken(_) if finding.step == Step::Connect => own("4.4.1"),
+        Event::Broken(_) => own("4.4.2"),
         Event::Decision(Decision::TlsPolicy(_) | Decision::NoAuth(_)) => own("4.7.0"),
         Event::Decision(Decision::TooLarge(_)) => own("5.3.4"),
         Event::Decision(Decision::NoSmtpUtf8) => own("5.6.7"),
@@ -252,15 +253,14 @@ fn enhanced(finding: &Finding) -> Option<String> {
 
 /// Why, in a sentence that names host, address and port; none where the reply says it.
 pub(super) fn cause(target: &Target, finding: &Finding) -> Option<String> {
-    let what = awaited(finding.stage);
+    let what = awaited(finding.step);
     Some(match &finding.event {
         Event::Reply(_) => return None,
-        Event::Broken(broken) if finding.stage == Stage::Connect => format!("connecting to {target}: {broken}"),
-        Event::Broken(broken) => format!("{target}: {broken} ({what})"),
-        Event::ContentCutOff(broken) => format!("{target}: {broken} (sending the content)"),
-        Event::NoReplyToFinalDot(broken) => {
+        Event::Broken(broken) if finding.step == Step::Connect => format!("{what} {target}: {broken}"),
+        Event::Broken(broken) if finding.is_in_doubt() => {
             format!("{IN_DOUBT}{target}: {broken} ({what}); the peer may have the mail")
         }
+        Event::Broken(broken) => format!("{target}: {broken} ({what})"),
         Event::Decision(decision) => format!("{target}: {}", sentence(decision)),
     })
 }
@@ -275,18 +275,18 @@ fn sentence(decision: &Decision) -> String {
     }
 }
 
-fn awaited(stage: Stage) -> &'static str {
-    match stage {
-        Stage::Dns => "looking up its name",
-        Stage::Connect => "connecting",
-        Stage::Banner => "waiting for its greeting",
-        Stage::Ehlo => "waiting for its reply to EHLO",
-        Stage::Starttls => "at STARTTLS",
-        Stage::Auth => "waiting for its reply to AUTH",
-        Stage::Mail => "waiting for its reply to MAIL",
-        Stage::Rcpt => "waiting for its reply to RCPT",
-        Stage::Data => "waiting for its reply to DATA",
-        Stage::EndOfData => "waiting for its reply to the final dot",
+fn awaited(step: Step) -> &'static str {
+    match step {
+        Step::Connect => "connecting to",
+        Step::Banner => "waiting for its greeting",
+        Step::Ehlo | Step::Helo => "waiting for its reply to EHLO",
+        Step::Starttls => "at STARTTLS",
+        Step::Auth => "waiting for its reply to AUTH",
+        Step::Mail | Step::Rset => "waiting for its reply to MAIL",
+        Step::Rcpt => "waiting for its reply to RCPT",
+        Step::Data => "waiting for its reply to DATA",
+        Step::Content => "sending the content",
+        Step::EndOfData | Step::Quit => "waiting for its reply to the final dot",
     }
 }
 
@@ -456,7 +456,7 @@ mod tests {
             (Decision::NotPartially, "deferred", "4.5.0"),
             (Decision::Content("x".into()), "deferred", "4.3.0"),
         ] {
-            let finding = Finding::decided(Stage::Mail, decision);
+            let finding = Finding::decided(Step::Mail, decision);
             assert_eq!((name(finding.ruling()).as_str(), enhanced(&finding).as_deref()), (means, Some(status)));
         }
     }

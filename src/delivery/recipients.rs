@@ -11,7 +11,7 @@ use crate::mail::{Address, DialogueEntry, Outcome, Recorded, Stage};
 use super::memory::Trouble;
 use super::network;
 use super::outcome::{Contact, Decision, Event, Finding};
-use super::step::Broken;
+use super::step::{Broken, Step};
 use super::transaction::Transacted;
 use super::wire::Wire;
 
@@ -109,11 +109,8 @@ impl<'h> Open<'h> {
     /// The session ended before these could be asked.
     pub(super) fn unasked(&mut self, contact: &Contact, last: &Finding, time: DateTime<Utc>) {
         // Nothing of theirs was sent: what is in doubt for others is not for them.
-        let event = match &last.event {
-            Event::NoReplyToFinalDot(broken) => Event::Broken(broken.clone()),
-            other => other.clone(),
-        };
-        let finding = Finding { stage: last.stage.min(Stage::Data), event };
+        let step = if last.step == Step::EndOfData { Step::Content } else { last.step };
+        let finding = Finding { step, event: last.event.clone() };
         self.not_taken(contact, &finding, time);
     }
 

@@ -13,7 +13,7 @@ use lettre::transport::smtp::commands::Auth;
 use lettre::transport::smtp::extension::ClientId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::mail::{DialogueEntry, Stage};
+use crate::mail::DialogueEntry;
 use crate::smtp::{Capabilities, Command, Reply};
 
 use super::config::{Credentials, StartTls};
@@ -136,7 +136,7 @@ type Hindrance = (Finding, Option<String>);
 impl Opening<'_> {
     async fn come_to_mail(&mut self, in_clear: Option<&str>) -> Result<Session, Hindrance> {
         if self.dialer.config.ssl_enable {
-            self.secure(Stage::Connect).await?;
+            self.secure(Step::Connect).await?;
         }
         let mut session = self.greet().await?;
         if self.dialer.config.ssl_enable {
@@ -189,8 +189,8 @@ impl Opening<'_> {
         }
     }
 
-    async fn secure(&mut self, stage: Stage) -> Result<(), Hindrance> {
-        let broken = |broken| (Finding { stage, event: Event::Broken(broken) }, None);
+    async fn secure(&mut self, step: Step) -> Result<(), Hindrance> {
+        let broken = |broken| (Finding::at(step, Err(broken)), None);
         let secure = self.dialer.secure(&self.wire, &self.contact.target).await.map_err(broken)?;
         if let Some(reason) = &secure.facts.reason {
             self.contact.notes.push(format!("certificate not verified: {reason}"));
@@ -200,7 +200,7 @@ impl Opening<'_> {
             None => Ok(()),
             Some(reason) => {
                 let decision = Decision::TlsPolicy(format!("its certificate does not verify: {reason}"));
-                Err((Finding::decided(stage, decision), None))
+                Err((Finding::decided(step, decision), None))
             }
         }
     }
@@ -220,10 +220,10 @@ impl Opening<'_> {
             }
             Err(broken) => return Err((Finding::at(Step::Starttls, Err(broken)), None)),
         }
-        match self.secure(Stage::Starttls).await {
-            Err((Finding { event: Event::Broken(Broken::Handshake(reason)), stage }, _)) => {
-                let finding = Finding { stage, event: Event::Broken(Broken::Handshake(reason.clone())) };
-                return Err(self.without_tls(finding, format!("the TLS handshake failed: {reason}")));
+        match self.secure(Step::Starttls).await {
+            Err((Finding { event: Event::Broken(Broken::Handshake(reason)), step }, _)) => {
+                let told = format!("the TLS handshake failed: {reason}");
+                return Err(self.without_tls(Finding::at(step, Err(Broken::Handshake(reason))), told));
             }
             other => other?,
         }
@@ -248,7 +248,7 @@ impl Opening<'_> {
             return Ok(());
         }
         let decision = Decision::TlsPolicy(format!("it does not offer STARTTLS (startTLS: {})", policy.name()));
-        Err((Finding::decided(Stage::Starttls, decision), None))
+        Err((Finding::decided(Step::Starttls, decision), None))
     }
 
     /// TLS does not work: another connection may do without, if the policy lets it.
@@ -257,7 +257,7 @@ impl Opening<'_> {
     }
 
     async fn authenticate(&self, session: &mut Session, credentials: &Credentials) -> Result<(), Hindrance> {
-        let no = |reason: &str| (Finding::decided(Stage::Auth, Decision::NoAuth(reason.to_owned())), None);
+        let no = |reason: &str| (Finding::decided(Step::Auth, Decision::NoAuth(reason.to_owned())), None);
         if self.contact.tls.is_none() && !self.dialer.config.auth_in_clear {
             return Err(no("the credentials would go in clear (authInClear: false)"));
         }

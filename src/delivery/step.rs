@@ -6,9 +6,10 @@ use std::time::Duration;
 use crate::mail::Stage;
 use crate::smtp::NotSmtp;
 
-/// What a reply answers.
+/// What is under way with a peer; mostly what its next reply answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
+    Connect,
     Banner,
     Ehlo,
     Helo,
@@ -45,6 +46,7 @@ impl Step {
     /// The stage that a recipient's record names.
     pub(super) fn stage(self) -> Stage {
         match self {
+            Self::Connect => Stage::Connect,
             Self::Banner => Stage::Banner,
             Self::Ehlo | Self::Helo => Stage::Ehlo,
             Self::Starttls => Stage::Starttls,

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::mail::{Address, Content, MessageFacts, ReversePath, Stage};
+use crate::mail::{Address, Content, MessageFacts, ReversePath};
 use crate::smtp::{Body, Command, MailParameters, NotSmtp, Reply, Stuffer};
 
 use super::outcome::{Decision, Finding, is_stale_session, is_too_many_recipients};
@@ -152,7 +152,7 @@ impl Transaction<'_> {
         }
         let refused = !self.done.findings.is_empty();
         if refused && !send_partial {
-            self.conclude(&Finding::decided(Stage::Rcpt, Decision::NotPartially));
+            self.conclude(&Finding::decided(Step::Rcpt, Decision::NotPartially));
             return self.drop_transaction().await;
         }
         self.data().await;
@@ -173,7 +173,7 @@ impl Transaction<'_> {
         for recipient in recipients {
             let no_utf8 = !offers.smtputf8 && (all_utf8 || recipient.needs_smtputf8());
             match too_large.clone().or(no_utf8.then_some(Decision::NoSmtpUtf8)) {
-                Some(decision) => excluded.push((recipient.clone(), Finding::decided(Stage::Mail, decision))),
+                Some(decision) => excluded.push((recipient.clone(), Finding::decided(Step::Mail, decision))),
                 None => admitted.push(recipient.clone()),
             }
         }
@@ -349,7 +349,7 @@ impl Transaction<'_> {
                 }
                 Err(reason) => {
                     self.session.wire.log_content(outgoing.offset, false);
-                    return Finding::decided(Stage::Data, Decision::Content(reason));
+                    return Finding::decided(Step::Content, Decision::Content(reason));
                 }
             }
         }

@@ -17,7 +17,7 @@ use crate::store::Claimed;
 const MOST: usize = 20_000;
 
 /// Mails taken in one transaction at most.
-pub(super) const BATCH: usize = 500;
+const BATCH: usize = 500;
 
 /// How long others wait for one suspect: what kills a process does so sooner.
 const EXAMINATION: Duration = Duration::from_secs(5);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::in_hand::{BATCH, InHand};
+use super::in_hand::InHand;
 use super::runner::Runner;
 use crate::mail::attribute;
 use crate::pipeline::Verdict;
@@ -132,7 +132,7 @@ impl Sweeping<'_> {
             if self.wanted.limit > 0 && !self.take().await? {
                 break;
             }
-            if self.step < BATCH {
+            if self.step < self.in_hand.room() {
                 self.step *= 2;
                 if let Ok(Some(passed)) = timeout(STEP, self.in_hand.next()).await {
                     self.ended(&passed);

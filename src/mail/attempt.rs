@@ -2,7 +2,7 @@
 //!
 //! The JSON of these types is fixed: scripts read it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize, Serializer};
@@ -108,7 +108,7 @@ pub struct Recorded {
     /// The MX host or gateway by name.
     pub host: Option<String>,
     /// The peer's IP address.
-    pub address: Option<String>,
+    pub address: Option<IpAddr>,
     /// The peer's port.
     pub port: Option<u16>,
     /// Our end of the connection, as `ip:port`.
@@ -128,6 +128,11 @@ pub struct Recorded {
 }
 
 impl Recorded {
+    /// The peer's address with the port, where one was connected to or would have been.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        Some((self.address?, self.port?).into())
+    }
+
     /// An outcome that was decided without a peer: only who, what, where and why.
     pub fn without_contact(
         recipient: Address,
