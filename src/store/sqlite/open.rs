@@ -214,7 +214,12 @@ impl From<rusqlite::Error> for Error {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Trouble::Busy,
             Some(ErrorCode::DiskFull) => Trouble::Full,
             Some(ErrorCode::ReadOnly) => Trouble::ReadOnly,
-            Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen | ErrorCode::OutOfMemory) => Trouble::Io,
+            // SQLite keeps the system's error to itself: EROFS is an I/O error too.
+            Some(ErrorCode::SystemIoFailure) => {
+                let next = "did its file system become read-only? The kernel's log (dmesg) tells";
+                return Self::trouble(Trouble::Io, format!("{error}; {next}"));
+            }
+            Some(ErrorCode::CannotOpen | ErrorCode::OutOfMemory) => Trouble::Io,
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Trouble::Corrupt,
             _ => Trouble::Internal,
         };

@@ -1,16 +1,18 @@
 //! A store that cannot be written for a while: nothing that was acknowledged is lost,
 //! nobody is tried more often for it, and everything goes on by itself.
 
+use std::ffi::OsStr;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
 use super::{Client, Service, message, served, until, write_schedule};
-use crate::support::relay::Setup;
+use crate::support::relay::{Relay, Setup};
 use crate::support::sink::{Script, SmtpSink, on, script, wait};
 
 /// Takes the write lock of the store until it is dropped.
-fn lock(relay: &crate::support::relay::Relay) -> rusqlite::Connection {
+fn lock(relay: &Relay) -> rusqlite::Connection {
     let database = rusqlite::Connection::open(relay.path().join("var/redeliver.db")).expect("the store");
     database.busy_timeout(Duration::from_secs(10)).expect("set");
     database.execute_batch("BEGIN IMMEDIATE").expect("the write lock");
@@ -81,10 +83,10 @@ pub(super) struct SmallDisk(std::path::PathBuf);
 impl SmallDisk {
     pub(super) fn mount(path: std::path::PathBuf, size: &str) -> Option<Self> {
         std::fs::create_dir(&path).expect("a directory");
-        let mounted = std::process::Command::new("mount")
+        let mounted = Command::new("mount")
             .args(["-t", "tmpfs", "-o", &format!("size={size}"), "redeliver-test"])
             .arg(&path)
-            .stderr(std::process::Stdio::null())
+            .stderr(Stdio::null())
             .status()
             .is_ok_and(|status| status.success());
         mounted.then_some(Self(path))
@@ -100,19 +102,12 @@ impl SmallDisk {
         }
         filler
     }
-
-    /// Makes it read-only, or back.
-    fn remount(&self, option: &str) -> bool {
-        let mut command = std::process::Command::new("mount");
-        let status = command.args(["-o", &format!("remount,{option}")]).arg(&self.0).status();
-        status.is_ok_and(|status| status.success())
-    }
 }
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
         // A test that fails is not to fail twice.
-        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }
 
@@ -157,27 +152,80 @@ fn a_full_disk_puts_mail_off_and_what_was_taken_is_delivered_once() {
     assert_eq!(peer.transactions().len(), taken.len(), "and nobody else has anything");
 }
 
+/// An ext4 file system in a file, under the relay's state. `None` where this user may not
+/// mount one.
+struct FailingDisk {
+    image: std::path::PathBuf,
+    at: std::path::PathBuf,
+}
+
+impl FailingDisk {
+    fn mount(relay: &Relay) -> Option<Self> {
+        let disk = Self { image: relay.path().join("disk.img"), at: relay.path().join("var") };
+        std::fs::create_dir(&disk.at).expect("a directory");
+        std::fs::File::create(&disk.image).and_then(|file| file.set_len(256 << 20)).expect("an image");
+        let made = run("mkfs.ext4", &["-q".as_ref(), "-F".as_ref(), disk.image.as_ref()]);
+        (made && disk.mount_again()).then_some(disk)
+    }
+
+    fn mount_again(&self) -> bool {
+        let options = ["-o".as_ref(), "loop,errors=remount-ro".as_ref(), self.image.as_ref(), self.at.as_ref()];
+        run("mount", &options)
+    }
+
+    /// What the kernel does at an I/O error: from now on nothing can be written.
+    fn fail(&self) {
+        let found = Command::new("findmnt").args(["-n", "-o", "SOURCE"]).arg(&self.at).output().expect("findmnt");
+        let device = String::from_utf8(found.stdout).expect("a path");
+        let device = device.trim().strip_prefix("/dev/").expect("a loop device");
+        std::fs::write(format!("/sys/fs/ext4/{device}/trigger_fs_error"), "1").expect("an error");
+    }
+
+    /// What the operator does then.
+    fn repair(&self) {
+        assert!(run("umount", &[self.at.as_ref()]), "nobody has a file open");
+        // Its status says that errors were corrected.
+        let _ = run("fsck.ext4", &["-y".as_ref(), self.image.as_ref()]);
+        assert!(self.mount_again(), "it can be mounted again");
+    }
+}
+
+impl Drop for FailingDisk {
+    fn drop(&mut self) {
+        let _ = run("umount", &["-l".as_ref(), self.at.as_ref()]);
+    }
+}
+
+fn run(program: &str, arguments: &[&OsStr]) -> bool {
+    let mut command = Command::new(program);
+    command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
 #[test]
-fn a_file_system_that_becomes_read_only_is_survived() {
-    let peer = SmtpSink::start(Script::new());
+fn a_file_system_that_becomes_read_only_is_told_and_nothing_is_lost() {
+    let peer = SmtpSink::start(script!["RCPT TO:<kept" => "451 4.2.0 later"]);
     let relay = served(Setup::gateway(peer.address()));
-    let Some(disk) = SmallDisk::mount(relay.path().join("var"), "80m") else {
-        eprintln!("not run: this user may not mount a file system");
+    let Some(disk) = FailingDisk::mount(&relay) else {
+        eprintln!("not run: this user may not mount a file system in a file");
         return;
     };
     let service = Service::start(&relay);
-    service.submit(&["first@example.net"], "first");
+    service.submit(&["kept@example.net"], "kept");
     service.wait_until_settled();
-    if !disk.remount("ro") {
-        eprintln!("not run: the file system is in use and cannot be made read-only");
-        return;
-    }
+    disk.fail();
     let mut client = Client::connect(service.smtp).expect("it listens");
     assert!(!client.submit(&["second@example.net"], &message("second")).expect("an answer"));
     until("health is red", || service.health("Store").0 == "unhealthy");
-    assert!(disk.remount("rw"));
-    until("mail is taken again", || client.submit(&["third@example.net"], &message("third")).expect("an answer"));
-    peer.wait_for_transactions(2);
+    let cause = service.health("Store").1;
+    assert!(cause.as_str().is_some_and(|cause| cause.contains("read-only")), "{cause}");
+    service.stop();
+    disk.repair();
+    let service = Service::start(&relay);
+    service.submit(&["third@example.net"], "third");
+    peer.wait_for_transactions(1);
+    service.wait_until_settled();
+    assert_eq!(relay.mails("temporary").len(), 1);
     service.stop();
 }
 
