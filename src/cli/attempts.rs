@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::app::App;
 use super::args::{AttemptsArguments, Format, OutcomeArgument};
 use super::exit::{Exit, Failure};
+use super::json_lines;
 use super::repository::{rfc3339, said};
 use super::table::{self, Table};
 use crate::mail::{Attempt, AttemptState, Outcome, Recorded, Side};
@@ -35,7 +36,7 @@ pub(super) async fn run(app: &App, arguments: AttemptsArguments, out: &mut impl 
         for (_, attempt) in &page {
             number += 1;
             match arguments.format {
-                Format::Json => writeln!(out, "{}", json!(attempt))?,
+                Format::Json => json_lines::write(out, &json!(attempt))?,
                 Format::Text => rows(attempt, &filter, &mut table),
             }
         }

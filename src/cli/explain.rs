@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::args::Format;
 use super::exit::{Exit, Failure};
+use super::json_lines;
 use super::table;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -35,7 +36,7 @@ pub(super) async fn explain(
 ) -> Result<Exit, Failure> {
     for explanation in explanations(config, clock, recipients).await? {
         match format {
-            Format::Json => writeln!(out, "{}", json!(explanation))?,
+            Format::Json => json_lines::write(out, &json!(explanation))?,
             Format::Text => write!(out, "{}", picture(&explanation))?,
         }
     }

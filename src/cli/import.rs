@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use super::app::App;
 use super::args::{Format, ImportArguments};
 use super::exit::{Exit, Failure};
+use super::json_lines;
 use super::note;
 use super::table::count;
 use crate::ingest::{Fingerprint, Found, Opened, Origin, Sources, Told, Transcript, received_field};
@@ -201,7 +202,7 @@ impl Import<'_> {
         self.clear();
         let Done { taken, before, refused } = self.done;
         match format {
-            Format::Json => writeln!(out, "{}", json!({"taken": taken, "before": before, "refused": refused}))?,
+            Format::Json => json_lines::write(out, &json!({"taken": taken, "before": before, "refused": refused}))?,
             Format::Text => {
                 let taken = count(taken, "message");
                 writeln!(out, "{taken} taken, {before} imported before, {refused} refused")?;

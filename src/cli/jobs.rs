@@ -7,6 +7,7 @@ use serde_json::json;
 use super::app::App;
 use super::args::{Format, JobCommand, ScheduleCommand};
 use super::exit::{Exit, Failure};
+use super::json_lines;
 use super::repository::rfc3339;
 use super::table::{self, Table};
 use crate::config::Config;
@@ -35,10 +36,9 @@ fn list(config: &Config, format: Format, out: &mut impl Write) -> Result<Exit, F
             _ => (None, None),
         };
         match format {
-            Format::Json => writeln!(
+            Format::Json => json_lines::write(
                 out,
-                "{}",
-                json!({"job": name, "kind": job.kind(), "repository": repository, "processor": processor, "limit": limit})
+                &json!({"job": name, "kind": job.kind(), "repository": repository, "processor": processor, "limit": limit}),
             )?,
             Format::Text => table.row(&[
                 name.clone(),
@@ -72,15 +72,14 @@ fn runs(runs: &[Run], format: Format, out: &mut impl Write) -> Result<Exit, Fail
     for run in runs {
         let counts = &run.counts;
         match format {
-            Format::Json => writeln!(
+            Format::Json => json_lines::write(
                 out,
-                "{}",
-                json!({
+                &json!({
                     "run": run.id, "job": run.job, "trigger": run.trigger, "started": rfc3339(run.started),
                     "finished": run.finished.map(rfc3339), "selected": counts.selected, "delivered": counts.delivered,
                     "deferred": counts.deferred, "failed": counts.failed, "promoted": counts.promoted,
                     "errors": counts.errors, "failure": run.failure,
-                })
+                }),
             )?,
             Format::Text => table.row(&[
                 rfc3339(run.started),
@@ -127,14 +126,13 @@ pub(super) fn schedules(
             Missed::Skip => "skip",
         };
         match format {
-            Format::Json => writeln!(
+            Format::Json => json_lines::write(
                 out,
-                "{}",
-                json!({
+                &json!({
                     "schedule": name, "job": schedule.job, "cron": schedule.cron.as_str(), "timezone": schedule.timezone.name(),
                     "enabled": schedule.enabled, "overlap": overlap, "missed": missed,
                     "next": next,
-                })
+                }),
             )?,
             Format::Text => table.row(&[
                 name.clone(),

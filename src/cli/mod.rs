@@ -10,6 +10,7 @@ mod exit;
 mod explain;
 mod import;
 mod jobs;
+mod json_lines;
 mod repository;
 mod run;
 mod sendmail;
@@ -157,11 +158,8 @@ fn check(option: Option<PathBuf>, format: Format) -> Result<Exit, Failure> {
     let config = load(option, false)?;
     let mut out = std::io::stdout().lock();
     if format == Format::Json {
-        writeln!(
-            out,
-            "{}",
-            json!({"sweeps": config.sweeps().iter().map(sweep_json).collect::<Vec<_>>(), "warnings": config.warnings()})
-        )?;
+        let sweeps: Vec<_> = config.sweeps().iter().map(sweep_json).collect();
+        json_lines::write(&mut out, &json!({"sweeps": sweeps, "warnings": config.warnings()}))?;
         return Ok(Exit::Ok);
     }
     for sweep in config.sweeps() {

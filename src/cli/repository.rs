@@ -10,6 +10,7 @@ use super::app::App;
 use super::args::{FilterArguments, Format, RepositoryCommand, WhichArguments};
 use super::attempts;
 use super::exit::{Exit, Failure};
+use super::json_lines;
 use super::table::{self, Table};
 use crate::config;
 use crate::mail::{AttributeValue, Mail, MailKey, Recorded, RepositoryPath, attribute};
@@ -68,7 +69,7 @@ async fn list(app: &App, format: Format, out: &mut impl Write) -> Result<Exit, F
         match format {
             Format::Json => {
                 let url = format!("{}://{path}/", config::Store::SCHEME);
-                writeln!(out, "{}", json!({"repository": path, "url": url, "size": repository.size}))?;
+                json_lines::write(out, &json!({"repository": path, "url": url, "size": repository.size}))?;
             }
             Format::Text => table.row(&[repository.size.to_string(), path.to_owned()]),
         }
@@ -107,7 +108,7 @@ pub(super) async fn list_place(
     while let Some(page) = pages.next().await? {
         number += page.len();
         match format {
-            Format::Json => page.iter().try_for_each(|listed| writeln!(out, "{}", mail_json(&listed.mail)))?,
+            Format::Json => page.iter().try_for_each(|listed| json_lines::write(out, &mail_json(&listed.mail)))?,
             Format::Text => {
                 rows(app, &page, &mut table).await?;
                 write!(out, "{}", table.block(table::width()))?;
@@ -183,7 +184,7 @@ async fn show(app: &App, repository: &str, key: &str, format: Format, out: &mut 
         object["messageSize"] = listed.mail.facts.size.into();
         object["origin"] = json!(listed.mail.origin);
         object["attempts"] = attempts.iter().map(attempts::of_mail_json).collect();
-        writeln!(out, "{object}")?;
+        json_lines::write(out, &object)?;
     } else {
         write!(out, "{}", picture(&listed, app.clock.now()))?;
         for attempt in &attempts {
@@ -345,7 +346,7 @@ fn report(which: &WhichArguments, verb: &Verb, done: &Done, out: &mut impl Write
         if let Verb::Reprocess { .. } = verb {
             object["exhausted"] = done.exhausted.into();
         }
-        writeln!(out, "{object}")?;
+        json_lines::write(out, &object)?;
         return Ok(());
     }
     let what = match verb {

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::warn;
 
 use super::app::App;
 use super::args::{Format, RunArguments};
 use super::exit::{self, Exit, Failure};
+use super::json_lines;
 use super::repository::rfc3339;
 use super::table::count;
 use crate::delivery::Stop;
@@ -38,11 +39,10 @@ pub(super) async fn run(app: &App, arguments: RunArguments, out: &mut impl Write
     clear_line();
     let swept = swept?;
     let finished = app.clock.now();
-    let text = match arguments.format {
-        Format::Json => as_json(&arguments.job, started, finished, &swept),
-        Format::Text => as_text(&arguments.job, started, finished, &swept),
-    };
-    writeln!(out, "{text}")?;
+    match arguments.format {
+        Format::Json => json_lines::write(out, &as_json(&arguments.job, started, finished, &swept))?,
+        Format::Text => writeln!(out, "{}", as_text(&arguments.job, started, finished, &swept))?,
+    }
     out.flush()?;
     if let Some(trouble) = &swept.trouble {
         return Err(Failure::new(Exit::Internal, trouble.clone()));
@@ -53,7 +53,7 @@ pub(super) async fn run(app: &App, arguments: RunArguments, out: &mut impl Write
     Ok(exit::of_run(&swept))
 }
 
-fn as_json(job: &str, started: Time, finished: Time, swept: &Swept) -> String {
+fn as_json(job: &str, started: Time, finished: Time, swept: &Swept) -> Value {
     let counts = &swept.counts;
     json!({
         "job": job,
@@ -66,7 +66,6 @@ fn as_json(job: &str, started: Time, finished: Time, swept: &Swept) -> String {
         "promoted": counts.promoted,
         "errors": counts.errors,
     })
-    .to_string()
 }
 
 fn as_text(job: &str, started: Time, finished: Time, swept: &Swept) -> String {

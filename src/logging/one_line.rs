@@ -35,8 +35,9 @@ impl<W: Write> Write for OneLine<W> {
     }
 }
 
-/// Escapes as JSON knows them, so that they may stand in both formats.
-fn escaped(text: &str, colour: bool) -> String {
+/// A text on one line that steers nothing. The escapes are JSON's, so that they may stand
+/// in both formats; with `colour` escape characters stay.
+pub fn escaped(text: &str, colour: bool) -> String {
     text.chars().fold(String::with_capacity(text.len() + 1), |mut line, c| {
         match c {
             '\x1b' if colour => line.push(c),

@@ -35,6 +35,10 @@ fn hostile() -> String {
     format!("550-no\u{1b}[2J\u{9b}1m\n550-2026-01-01T00:00:00Z  INFO forged\n{many}550 \u{202e}gnp.exe")
 }
 
+fn steers(text: &str) -> bool {
+    text.contains(|c: char| c != '\n' && c.is_control() || c == '\u{202e}')
+}
+
 #[test]
 fn whatever_a_peer_says_is_one_line_of_moderate_length() {
     for format in ["text", "json"] {
@@ -46,7 +50,7 @@ fn whatever_a_peer_says_is_one_line_of_moderate_length() {
         let console = Arc::clone(&service.log);
         service.stop();
         for text in [console.text(), written(&relay.path().join("var/log"))] {
-            assert!(!text.contains(|c: char| c != '\n' && c.is_control() || c == '\u{202e}'), "{text}");
+            assert!(!steers(&text), "{text}");
             let lines: Vec<_> = text.lines().filter(|line| line.contains("failed to you@example.net")).collect();
             assert!(lines.len() == 1 && lines[0].contains("forged") && lines[0].len() < 2000, "{lines:?}");
             if format == "json" {
@@ -57,9 +61,19 @@ fn whatever_a_peer_says_is_one_line_of_moderate_length() {
                 );
             }
         }
-        // The record has it whole.
+        // The record has it whole, and steers the terminal of its reader as little.
         let attempts = relay.attempts();
-        assert!(attempts[0]["recipients"][0]["reply"].as_str().is_some_and(|said| said.len() > 40_000));
+        let reply = attempts[0]["recipients"][0]["reply"].as_str().expect("a reply").to_owned();
+        assert!(reply.len() > 40_000 && reply.contains("\u{9b}1m") && reply.contains("\u{202e}gnp"), "{reply}");
+        let key = relay.mails("permanent")[0]["key"].as_str().expect("a key").to_owned();
+        for command in
+            [&["attempts"][..], &["repository", "mails", "permanent"], &["repository", "show", "permanent", &key]]
+        {
+            for format in ["text", "json"] {
+                let shown = relay.command(&[command, &["--format", format]].concat()).expect(0).stdout;
+                assert!(shown.contains("you@example.net") && !steers(&shown), "{shown}");
+            }
+        }
     }
 }
 
