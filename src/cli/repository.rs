@@ -26,7 +26,7 @@ pub(super) async fn run(app: &App, command: RepositoryCommand, out: &mut impl Wr
         RepositoryCommand::Export { repository, key } => export(app, &repository, &key, out).await,
         RepositoryCommand::Reprocess { repository, which, processor, reset } => {
             app.known_processor(&processor)?;
-            let limit = if reset { None } else { app.config.processors.attempts(&processor) };
+            let limit = if reset { None } else { app.config.processors.at_most(&processor) };
             act(app, &repository, &which, &Verb::Reprocess { processor, reset, limit }, out).await
         }
         RepositoryCommand::Move { repository, which, to } => {
@@ -252,7 +252,7 @@ enum Verb {
     Reprocess {
         processor: String,
         reset: bool,
-        /// Passes that the processor allows, where they count.
+        /// From which count of passes on AtMost lets nobody through, where they count.
         limit: Option<u32>,
     },
     Move {

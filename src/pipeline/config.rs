@@ -204,6 +204,14 @@ impl Config {
     /// How many attempts a mail gets that is sent through `processor` again and again;
     /// `None` without limit.
     pub fn attempts(&self, processor: &str) -> Option<u32> {
+        let behind = |mailet: &RemoteDelivery| self.exhaustion(&mailet.bounce_processor).unwrap_or(u32::MAX);
+        let deliveries = self.deliveries_from(processor, None).into_iter();
+        deliveries.filter_map(|(mailet, limit)| Some(limit?.min(behind(mailet)))).max()
+    }
+
+    /// The passes from which on AtMost lets a mail through to no delivery any more that is
+    /// sent through `processor`; `None` without limit.
+    pub fn at_most(&self, processor: &str) -> Option<u32> {
         self.deliveries_from(processor, None).into_iter().filter_map(|(_, limit)| limit).max()
     }
 
@@ -215,17 +223,13 @@ impl Config {
     }
 
     /// Every `RemoteDelivery` that is reached from `processor`, with the least limit of
-    /// passes on the way there and behind it.
+    /// passes on the way there.
     fn deliveries_from(&self, processor: &str, limit: Option<u32>) -> Vec<(&RemoteDelivery, Option<u32>)> {
-        let least = |a: Option<u32>, b: Option<u32>| a.into_iter().chain(b).min();
         let mut found = Vec::new();
         for rule in self.rules_of(processor) {
-            let limit = least(limit, rule.limit());
+            let limit = limit.into_iter().chain(rule.limit()).min();
             match &rule.mailet {
-                Mailet::RemoteDelivery(mailet) => {
-                    let behind = limit.and(self.exhaustion(&mailet.bounce_processor));
-                    found.push((mailet.as_ref(), least(limit, behind)));
-                }
+                Mailet::RemoteDelivery(mailet) => found.push((mailet.as_ref(), limit)),
                 Mailet::ToProcessor(mailet) => found.extend(self.deliveries_from(&mailet.processor, limit)),
                 _ => {}
             }

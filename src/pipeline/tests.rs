@@ -443,7 +443,7 @@ fn the_limit_of_passes_is_found_where_a_processor_leads() {
     let elsewhere = read(&elsewhere.replace("AtMost=2", "All")).expect("valid");
     assert_eq!((elsewhere.attempts("first"), elsewhere.attempts("relay")), (Some(5), None));
     let exhausted = read(&EXHAUSTED.replace("AtMost=2", "AtMost=9")).expect("valid");
-    assert_eq!(exhausted.attempts("relay"), Some(2));
+    assert_eq!((exhausted.attempts("relay"), exhausted.at_most("relay")), (Some(2), Some(9)));
     let temporary = RepositoryPath::parse("var/mail/error/remote-delivery/temporary").expect("a path");
     assert!(!config.circles_without_limit(&temporary, "relay"));
     let unlimited = read(&SEED.replace("AtMost=2", "All")).expect("valid");
