@@ -48,15 +48,15 @@ pub(super) async fn resolve(app: &App, text: &str) -> Result<RepositoryPath, Fai
         return Err(Failure::new(Exit::NotFound, format!("no store is configured for scheme {scheme:?} of {text:?}")));
     }
     let known = app.store.repositories().await?;
-    if known.iter().any(|repository| repository.path == path) {
+    if known.contains(&path) {
         return Ok(path);
     }
-    let named: Vec<_> = known.iter().filter(|repository| repository.path.last_segment() == path.as_str()).collect();
+    let named: Vec<_> = known.iter().filter(|known| known.last_segment() == path.as_str()).collect();
     match named[..] {
-        [one] => Ok(one.path.clone()),
+        [one] => Ok(one.clone()),
         [] => Err(Error::NoSuchRepository(path).into()),
         _ => {
-            let paths: Vec<_> = named.iter().map(|repository| repository.path.to_string()).collect();
+            let paths: Vec<_> = named.iter().map(ToString::to_string).collect();
             Err(Failure::new(Exit::NotFound, format!("{text:?} could be {}: write the path", paths.join(" or "))))
         }
     }
@@ -64,14 +64,14 @@ pub(super) async fn resolve(app: &App, text: &str) -> Result<RepositoryPath, Fai
 
 async fn list(app: &App, format: Format, out: &mut impl Write) -> Result<Exit, Failure> {
     let mut table = Table::new(&["MAILS", "REPOSITORY"]);
-    for repository in app.store.repositories().await? {
-        let path = repository.path.as_str();
+    for path in app.store.repositories().await? {
+        let size = app.store.size(&Place::Repository(path.clone())).await?;
         match format {
             Format::Json => {
                 let url = format!("{}://{path}/", config::Store::SCHEME);
-                json_lines::write(out, &json!({"repository": path, "url": url, "size": repository.size}))?;
+                json_lines::write(out, &json!({"repository": path.as_str(), "url": url, "size": size}))?;
             }
-            Format::Text => table.row(&[repository.size.to_string(), path.to_owned()]),
+            Format::Text => table.row(&[size.to_string(), path.to_string()]),
         }
     }
     if format == Format::Text {

@@ -198,15 +198,6 @@ pub struct Run {
     pub failure: Option<String>,
 }
 
-/// A repository and how many mails it has, those in hand included.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RepositorySize {
-    /// Its path.
-    pub path: RepositoryPath,
-    /// Mails.
-    pub size: u64,
-}
-
 /// A mail in a listing.
 #[derive(Debug, Clone)]
 pub struct Listed {
@@ -341,8 +332,8 @@ pub trait Store: Send + Sync {
     /// Makes repositories known; nothing happens to those that are.
     async fn ensure_repositories(&self, paths: &[RepositoryPath], now: Time) -> Result<()>;
 
-    /// All repositories, by path.
-    async fn repositories(&self) -> Result<Vec<RepositorySize>>;
+    /// All repositories, by path. Their mails are not counted: that is [`Store::size`].
+    async fn repositories(&self) -> Result<Vec<RepositoryPath>>;
 
     /// Mails in a place, those in hand included.
     async fn size(&self, place: &Place) -> Result<u64>;

@@ -3,26 +3,16 @@
 
 use rusqlite::{Connection, ToSql};
 
-use super::super::{Listed, MailFilter, Place, RepositorySize, Result, Seq};
+use super::super::{Listed, MailFilter, Place, Result, Seq};
 use super::{filing, rows};
 use crate::mail::{MailKey, RepositoryPath};
 
 /// All repositories, by path.
-pub(super) fn repositories(connection: &Connection) -> Result<Vec<RepositorySize>> {
-    let mut statement = connection.prepare_cached(
-        "SELECT path, (SELECT count(*) FROM mail WHERE mail.repository = repository.id) FROM repository \
-         WHERE id > 0 ORDER BY path",
-    )?;
-    let rows = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get(1)?)))?;
-    let mut repositories = Vec::new();
-    for row in rows {
-        let (path, size) = row?;
-        // A name that was valid when it was stored stays so; what is not is not listed.
-        if let Ok(path) = RepositoryPath::parse(&path) {
-            repositories.push(RepositorySize { path, size });
-        }
-    }
-    Ok(repositories)
+pub(super) fn repositories(connection: &Connection) -> Result<Vec<RepositoryPath>> {
+    let mut statement = connection.prepare_cached("SELECT path FROM repository WHERE id > 0 ORDER BY path")?;
+    let paths = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?;
+    // A name that was valid when it was stored stays so; what is not is not listed.
+    Ok(paths.iter().filter_map(|path| RepositoryPath::parse(path).ok()).collect())
 }
 
 /// Mails in a place.

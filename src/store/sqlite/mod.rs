@@ -32,7 +32,7 @@ use tokio::sync::OnceCell;
 
 use super::{
     AttemptFilter, AttemptId, Claim, Claimed, Counts, Error, Listed, MailFilter, NewMail, Old, Place, Purged, Reaped,
-    RepositorySize, Result, Run, RunId, Seq, Settlement, Store, Time, Trouble, Wanted,
+    Result, Run, RunId, Seq, Settlement, Store, Time, Trouble, Wanted,
 };
 use crate::mail::{Attempt, Attributes, Content, DialogueEntry, Mail, MailKey, MessageId, Recorded, RepositoryPath};
 use instance::{Instance, Liveness};
@@ -216,7 +216,7 @@ impl Store for SqliteStore {
         self.write(move |connection| filing::ensure_all(connection, &missing, now)).await
     }
 
-    async fn repositories(&self) -> Result<Vec<RepositorySize>> {
+    async fn repositories(&self) -> Result<Vec<RepositoryPath>> {
         self.read(listing::repositories).await
     }
 
