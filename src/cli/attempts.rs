@@ -113,9 +113,9 @@ fn peer_picture(recorded: &Recorded) -> String {
         (Some(host), Some(peer)) => format!("  {host} ({peer})"),
     };
     if let Some(tls) = &recorded.tls {
-        let reason = tls.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+        // Why not is among the notes.
         let verified = if tls.verified { "verified" } else { "not verified" };
-        text.push_str(&format!(", {} {}, {verified}{reason}", tls.version, tls.cipher));
+        text.push_str(&format!(", {} {}, {verified}", tls.version, tls.cipher));
     }
     for note in &recorded.notes {
         text.push_str(&format!("; {note}"));

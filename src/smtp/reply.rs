@@ -26,7 +26,7 @@ pub enum NotSmtp {
     #[error("a line without reply code: {0:?}")]
     NoCode(String),
     /// A code that no command has as an answer.
-    #[error("reply code {0}, which is outside 200 to 599")]
+    #[error("reply code {0:03}, which is outside 200 to 599")]
     CodeOutOfRange(u16),
     /// The lines of one reply have different codes.
     #[error("one reply with the codes {0} and {1}")]
@@ -234,7 +234,7 @@ mod tests {
             (b"\r\n", "a line without reply code: \"\""),
             (b"25 0\r\n", "a line without reply code: \"25 0\""),
             (b"2500 ok\r\n", "a line without reply code: \"2500 ok\""),
-            (b"000 x\r\n", "reply code 0, which is outside 200 to 599"),
+            (b"000 x\r\n", "reply code 000, which is outside 200 to 599"),
             (b"199 x\r\n", "reply code 199, which is outside 200 to 599"),
             (b"999 x\r\n", "reply code 999, which is outside 200 to 599"),
             (b"250-a\r\n550 b\r\n", "one reply with the codes 250 and 550"),
