@@ -254,6 +254,31 @@ fn the_second_signal_gives_sessions_up_in_doubt_behind_the_final_dot() {
 }
 
 #[test]
+fn a_run_told_twice_to_stop_ends_though_the_store_is_locked_and_its_mail_is_in_doubt() {
+    let peer = SmtpSink::start(script![on(".").times(1) => wait(Duration::from_secs(1)).then(reply("250 2.0.0 ok"))]);
+    let relay = Setup::gateway(peer.address()).build();
+    submit_many(&relay, 1);
+    let running = relay.spawn(&["run", "spool", "--format", "json"], b"");
+    peer.wait_for_transactions(1);
+    let other = rusqlite::Connection::open(relay.path().join("var/redeliver.db")).expect("the store");
+    other.execute_batch("BEGIN IMMEDIATE").expect("locked");
+
+    signal(&running, Signal::SIGTERM);
+    signal(&running, Signal::SIGINT);
+
+    let finished = running.wait();
+    other.execute_batch("ROLLBACK").expect("unlocked");
+    // Each thing that it had yet to write waited for the lock, and none of them for ever.
+    assert!(finished.elapsed < Duration::from_secs(90), "{finished:?}");
+    assert_eq!((finished.code, finished.stdout.as_str()), (Some(74), ""), "{finished:?}");
+    assert!(finished.stderr.contains("the end of the pass is not on record"), "{finished:?}");
+    assert!(finished.stderr.ends_with("redeliver: the store is locked by another process: database is locked\n"));
+    assert_eq!(relay.run_spool().counts(), [1, 1, 0, 0, 0, 0]);
+    let states: Vec<_> = relay.attempts().iter().map(|attempt| attempt["state"].clone()).collect();
+    assert_eq!(states, ["inDoubt", "settled"]);
+}
+
+#[test]
 fn sessions_get_the_shutdown_timeout_and_no_more() {
     let peer = SmtpSink::start(script!["RCPT" => stall()]);
     let relay = Setup::gateway(peer.address()).top("shutdownTimeout: 300ms").build();

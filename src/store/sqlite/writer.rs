@@ -9,6 +9,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
@@ -116,7 +117,9 @@ fn write(database: Database, mut operations: mpsc::Receiver<Box<dyn Operation>>)
         }
         commit_group(&database, group);
     }
-    // The last connection to close checkpoints the WAL; what fails here is done at the next start.
+    // The last connection to close checkpoints the WAL; what fails here is done at the next
+    // start, so that nobody's lock is waited for.
+    drop(database.connection.busy_timeout(Duration::ZERO));
     drop(database.connection.close());
 }
 
