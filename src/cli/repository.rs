@@ -280,6 +280,9 @@ async fn act(
     let place = Place::Repository(resolve(app, repository).await?);
     let mut done = Done::default();
     if let Some(key) = &which.key {
+        if !which.filter.is_empty() {
+            return Err(Failure::new(Exit::Usage, "a key names one mail: name either a key or a filter"));
+        }
         let listed = find(app, repository, key).await?;
         act_on(app, &place, &listed, verb, which.dry_run, &mut done).await?;
     } else {

@@ -213,7 +213,7 @@ fn read_report(fields: &mut Fields<'_>, known: Known<'_>) -> Option<Config> {
         return Some(Config::Report { repository: repository?, mailing: None });
     }
     if fields.node("from").is_none() {
-        fields.reading().problem(fields.place(), "key 'from' is missing");
+        fields.reading().problem(fields.place(), "key 'from' is missing: the address in From: of the report");
     }
     Some(Config::Report { repository: repository?, mailing: Some(Mailing { to: to?, from: from? }) })
 }

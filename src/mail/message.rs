@@ -88,9 +88,11 @@ impl HeaderScan {
 
     /// Takes the trace field that the way in puts in front of the message.
     pub fn push_trace(&mut self, field: &[u8]) {
-        let before = self.facts.received;
+        let (received, line) = (self.facts.received, self.line);
         self.push(field);
-        self.own_received += self.facts.received - before;
+        self.own_received += self.facts.received - received;
+        // Whoever sent the message does not see our lines.
+        self.line = line;
     }
 
     fn octet(&mut self, octet: u8) {
@@ -200,5 +202,13 @@ mod tests {
             scan.push("Received: x\r\n".repeat(fields).as_bytes());
             assert_eq!(scan.finish().map(|facts| facts.received), facts);
         }
+    }
+
+    #[test]
+    fn a_line_is_counted_as_its_sender_counts_it() {
+        let mut scan = HeaderScan::default();
+        scan.push_trace(b"Received: by us;\r\n\tnow\r\n");
+        scan.push(b"Subject: x\r\n\r\nbare\nhere\r\n");
+        assert_eq!(scan.finish(), Err(MessageProblem::BareLf(3)));
     }
 }

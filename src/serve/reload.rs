@@ -61,7 +61,7 @@ async fn put_in_force(service: &Arc<Service>, controls: &Controls, config: Confi
 fn with_what_needs_a_restart(old: &Config, mut new: Config) -> Config {
     for (changed, what) in [
         (old.smtp.listen != new.smtp.listen, "smtp.listen"),
-        (old.admin.listen != new.admin.listen, "admin.listen"),
+        (old.admin.listen != new.admin.listen, "admin.listen, and with it the passwords,"),
         (old.store.path != new.store.path, "the store's path"),
         (old.log != new.log, "log"),
     ] {
@@ -70,7 +70,10 @@ fn with_what_needs_a_restart(old: &Config, mut new: Config) -> Config {
         }
     }
     new.smtp.listen.clone_from(&old.smtp.listen);
-    new.admin.listen = old.admin.listen;
+    // What was allowed to go without a password is another address than the one that is served.
+    if old.admin.listen != new.admin.listen {
+        new.admin = old.admin.clone();
+    }
     new.store.path.clone_from(&old.store.path);
     new.log = old.log.clone();
     new

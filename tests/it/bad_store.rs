@@ -80,6 +80,26 @@ fn a_state_directory_that_is_a_file_is_named() {
 }
 
 #[test]
+fn mail_that_only_the_log_beside_a_missing_database_holds_is_kept() {
+    let relay = Setup::gateway(refusing()).build();
+    relay.submit("me@example.org", &["you@example.net"], &message("m"));
+    let (wal, aside) = (relay.path().join("var/redeliver.db-wal"), relay.path().join("aside.db"));
+    // As a process that is killed leaves it: with a reader nobody empties the log.
+    let reader = rusqlite::Connection::open(database(&relay)).expect("the store");
+    reader.query_row("SELECT count(*) FROM mail", [], |row| row.get::<_, i64>(0)).expect("read");
+    relay.submit("me@example.org", &["she@example.net"], &message("n"));
+    let log = std::fs::read(&wal).expect("a log");
+    assert!(!log.is_empty());
+    std::fs::rename(database(&relay), &aside).expect("moved");
+
+    is_refused(&relay, "put the database back");
+    assert_eq!(std::fs::read(&wal).expect("still there"), log);
+    std::fs::rename(&aside, database(&relay)).expect("put back");
+    assert_eq!(relay.run_spool().code, Some(75));
+    drop(reader);
+}
+
+#[test]
 fn a_damaged_database_is_never_taken_for_an_empty_one() {
     let relay = Setup::gateway(refusing()).build();
     for n in 0..40 {

@@ -73,6 +73,9 @@ fn filters_are_joined_by_and_and_mean_the_same_to_every_verb() {
 fn each_verb_acts_on_what_is_meant_and_on_nothing_else() {
     let (peer, relay) = four();
     let act = |arguments: &[&str]| relay.command(&[&["repository"], arguments].concat()).expect(0).stdout;
+    let key = relay.mails("permanent")[0]["key"].as_str().expect("a key").to_owned();
+    let both = relay.command(&["repository", "remove", "permanent", &key, "--code", "999"]).expect(64);
+    assert!(both.stderr.contains("either a key or a filter") && relay.size("permanent") == 4, "{both:?}");
     let text = act(&["move", "permanent", "--sender", "<>", "--to", "temporary"]);
     assert_eq!(text, "1 mail moved to var/mail/error/remote-delivery/temporary\n");
     assert_eq!((listed(&relay, &[]), relay.size("temporary")), ("abd".to_owned(), 1));

@@ -35,6 +35,7 @@ pub(super) fn open(path: &Path) -> Result<Connection> {
         return Err(cannot_open(path, format!("SQLite {} is too old: 3.51.3 is needed", rusqlite::version())));
     }
     make_directory(path)?;
+    refuse_orphaned_wal(path)?;
     let mut connection = Connection::open_with_flags(
         path,
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
@@ -54,6 +55,22 @@ fn make_directory(path: &Path) -> Result<()> {
         .mode(0o750)
         .create(directory)
         .map_err(|error| cannot_open(path, format!("cannot make its directory: {error}")))
+}
+
+/// SQLite empties the write-ahead log that it finds beside a new database, and the mail in it.
+fn refuse_orphaned_wal(path: &Path) -> Result<()> {
+    let mut wal = path.as_os_str().to_owned();
+    wal.push("-wal");
+    let size = |path: &Path| path.metadata().map_or(0, |metadata| metadata.len());
+    if size(path) > 0 || size(Path::new(&wal)) == 0 {
+        return Ok(());
+    }
+    let why = format!(
+        "it is missing or empty, but {0} beside it still holds mail of it: put the database back; \
+         only where it is lost for good, move {0} away, and begin anew",
+        Path::new(&wal).display()
+    );
+    Err(cannot_open(path, why))
 }
 
 /// Which file a path led to when it was opened.

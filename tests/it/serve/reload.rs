@@ -74,6 +74,12 @@ fn schedules_and_passwords_are_taken_over() {
     let before = runs();
     std::thread::sleep(Duration::from_millis(2500));
     assert!(runs() <= before + 1, "one may have been under way");
+
+    // Without a password another address was meant than the one that is open.
+    replace(&relay, "listen: \"127.0.0.1:0\", password: [secret]", "listen: \"127.0.0.2:0\"");
+    reload(&service, "admin.listen, and with it the passwords, has changed");
+    let answer = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| service.get("/mailQueues")));
+    assert!(answer.is_err(), "the password still stands");
     service.stop();
 }
 
