@@ -44,6 +44,9 @@ const PATIENCE: Duration = Duration::from_mins(5);
 /// How long the rest of a refused message is read, so that the client sees the answer.
 const DRAIN: Duration = Duration::from_secs(30);
 
+/// How long a question is waited for that needs no mail and no peer.
+const ANSWER: Duration = Duration::from_secs(10);
+
 /// The socket's name in the state directory.
 pub const SOCKET: &str = "submit.sock";
 
@@ -247,8 +250,12 @@ pub async fn open_session(path: &Path, invocation: &Invocation) -> io::Result<Un
 /// # Errors
 /// Where nobody listens there, or the answer is none.
 pub async fn ask<T: DeserializeOwned>(path: &Path, invocation: &Invocation) -> io::Result<T> {
-    let mut stream = open_session(path, invocation).await?;
-    serde_json::from_slice(&read_frame(&mut stream).await?).map_err(io::Error::other)
+    let asked = async {
+        let mut stream = open_session(path, invocation).await?;
+        read_frame(&mut stream).await
+    };
+    let answer = tokio::time::timeout(ANSWER, asked).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    serde_json::from_slice(&answer).map_err(io::Error::other)
 }
 
 async fn read_frame(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {

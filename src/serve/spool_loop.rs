@@ -72,14 +72,8 @@ impl SpoolLoop {
     /// Frees what dead processes held, and has everything looked at anew.
     async fn look_around(&mut self) {
         let (service, now) = (Arc::clone(&self.service), self.service.clock.instant());
-        match service.store.reap(service.clock.now()).await {
-            Ok(reaped) if reaped.instances > 0 => info!(
-                mails = reaped.mails,
-                in_doubt = reaped.in_doubt,
-                "a process had died: the mails it had in hand are free again"
-            ),
-            Ok(_) => {}
-            Err(error) => self.in_trouble(&error.to_string()),
+        if let Err(error) = service.store.reap(service.clock.now()).await {
+            self.in_trouble(&error.to_string());
         }
         if service.current().parts.spool.is_behind() {
             service.health.spool.unwell(Status::Unhealthy, "results of attempts cannot be written");

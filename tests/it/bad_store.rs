@@ -209,3 +209,16 @@ fn a_read_only_file_system_is_said_to_be_one() {
     assert!(disk.run("mount", &["-o", "remount,rw"]), "remounted");
     assert_eq!(relay.run_spool().expect(75).counts(), [1, 0, 1, 0, 0, 0]);
 }
+
+#[test]
+fn everybody_may_pass_to_the_socket_and_nobody_else_read_the_mail() {
+    use std::os::unix::fs::PermissionsExt;
+    let relay = Setup::gateway(refusing()).build();
+    relay.submit("me@example.org", &["you@example.net"], &message("m"));
+    let mode = |path: &Path| path.metadata().expect("there").permissions().mode() & 0o777;
+    assert_eq!(mode(&relay.path().join("var")), 0o751);
+    for file in std::fs::read_dir(relay.path().join("var")).expect("listed") {
+        let file = file.expect("a file").path();
+        assert_eq!(mode(&file) & 0o007, 0, "{}", file.display());
+    }
+}

@@ -226,3 +226,29 @@ fn what_is_no_container_is_refused_with_its_line() {
     }
     Setup::gateway("127.0.0.2:25").build().command(&["convert", "absent.xml"]).expect(66);
 }
+
+#[test]
+fn a_null_behind_a_bounce_that_is_dropped_keeps_the_mail_and_long_texts_are_one_line() {
+    let xml = r#"<mailetcontainer><processors>
+        <processor state="root">
+            <mailet match="SenderIs=a@x.example" class="ToProcessor">
+                <processor>bounces</processor>
+                <notice>a notice
+                    over two lines</notice>
+            </mailet>
+            <mailet match="All" class="Null"/>
+        </processor>
+        <processor state="error"><mailet match="All" class="Null"/></processor>
+        <processor state="bounces">
+            <mailet match="All" class="DSNBounce"><passThrough>true</passThrough></mailet>
+            <mailet match="All" class="Null"/>
+        </processor>
+    </processors></mailetcontainer>"#;
+    let (relay, ended) = convert(xml, 65);
+    assert!(ended.stderr.contains("Null behind a dropped bounce would lose the mail"), "{ended:?}");
+    assert!(ended.stdout.contains("a notice over two lines"), "{ended:?}");
+    relay.command(&["check"]).expect(0);
+    let bounces = ended.stdout.split_once("bounces:\n").expect("the processor").1;
+    assert!(bounces.contains("remote-delivery/permanent/") && !bounces.contains("Null"), "{ended:?}");
+    assert_eq!(ended.stdout.matches("mailet: \"Null\"").count(), 2, "elsewhere Null is Null: {ended:?}");
+}

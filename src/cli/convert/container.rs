@@ -220,6 +220,14 @@ impl Conversion {
                 ("ToRepository", self.parameters(element, &["repositoryPath", "passThrough"]))
             }
             "ToProcessor" => ("ToProcessor", self.parameters(element, &["processor", "notice"])),
+            // In James the sender was told before the mail was dropped.
+            "Null" if within.lost_a_bounce => {
+                self.note(
+                    element,
+                    format!("Null behind a dropped bounce would lose the mail: it is kept in {PERMANENT}"),
+                );
+                ("ToRepository", vec![pair("repositoryPath", PERMANENT)])
+            }
             "Null" => ("Null", self.parameters(element, &[])),
             "SetMailAttribute" => ("SetMailAttribute", texts(element)),
             "RemoveMailAttribute" => {
@@ -262,7 +270,8 @@ impl Conversion {
             if !known.contains(&name) {
                 self.note(child, format!("parameter {name} has no counterpart: left out"));
             } else if !text.is_empty() {
-                found.push((name.to_owned(), Value::of(text)));
+                // XML wraps long texts; ours are one line.
+                found.push((name.to_owned(), Value::of(&text.split_whitespace().collect::<Vec<_>>().join(" "))));
             }
         }
         found

@@ -5,6 +5,7 @@
 
 use super::super::config::Mailing;
 use super::digest::{Cause, Digest, Example, Group};
+use crate::logging::steers;
 use crate::mail::RepositoryPath;
 use crate::store::Time;
 
@@ -128,9 +129,9 @@ fn count(number: u64, one: &str) -> String {
     if number == 1 { format!("1 {one}") } else { format!("{number} {one}s") }
 }
 
-/// On one line, without control characters.
+/// On one line, without control characters and marks of direction.
 fn plain(text: &str) -> String {
-    text.split(|c: char| c.is_control()).filter(|piece| !piece.is_empty()).collect::<Vec<_>>().join(" ")
+    text.split(steers).filter(|piece| !piece.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 fn escaped(text: &str) -> String {
@@ -193,6 +194,13 @@ mod tests {
 
     fn decoded(text: &str) -> String {
         text.replace("=\r\n", "").replace("=3D", "=").replace("\r\n", "\n")
+    }
+
+    #[test]
+    fn what_a_peer_says_turns_no_direction() {
+        let report = decoded(&report("550 5.7.1 bad \u{202e}live\u{2066} \x1b[31mred"));
+        assert!(["=E2=80=AE", "=E2=81=A6", "\u{202e}", "\u{2066}", "\x1b"].iter().all(|mark| !report.contains(mark)));
+        assert!(report.contains("bad") && report.contains("live"), "{report}");
     }
 
     #[test]

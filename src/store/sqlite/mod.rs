@@ -29,6 +29,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use rusqlite::Connection;
 use tokio::sync::OnceCell;
+use tracing::warn;
 
 use super::{
     AttemptFilter, AttemptId, Claim, Claimed, Counts, Error, Listed, MailFilter, NewMail, Old, Place, Purged, Reaped,
@@ -113,7 +114,13 @@ impl SqliteStore {
             return Ok(Reaped::default());
         }
         let liveness = Arc::clone(&self.liveness);
-        self.write(move |connection| claims::reap(connection, &liveness, own, now)).await
+        let reaped = self.write(move |connection| claims::reap(connection, &liveness, own, now)).await?;
+        // Whoever comes first does it: a command, a run, or the service as it starts.
+        if reaped.mails > 0 {
+            let Reaped { mails, in_doubt, .. } = reaped;
+            warn!(mails, in_doubt, "a process had died: the mails it had in hand are free again");
+        }
+        Ok(reaped)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Opening a database: what it is, which version it has, how it is set up.
 
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -50,10 +50,15 @@ pub(super) fn open(path: &Path) -> Result<Connection> {
 
 fn make_directory(path: &Path) -> Result<()> {
     let Some(directory) = path.parent().filter(|p| !p.as_os_str().is_empty()) else { return Ok(()) };
+    if directory.is_dir() {
+        return Ok(());
+    }
+    // Everybody may pass through, to `submit.sock`; the umask keeps the files from them.
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o750)
         .create(directory)
+        .and_then(|()| std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o751)))
         .map_err(|error| cannot_open(path, format!("cannot make its directory: {error}")))
 }
 
