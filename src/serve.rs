@@ -140,6 +140,15 @@ impl Service {
     }
 }
 
+/// Reads what only a start would read: that certificate and key of the listener belong together,
+/// and its users.
+///
+/// # Errors
+/// What a start would be refused for; the file and what is wrong with it.
+pub fn check(config: &Config) -> Result<(), Error> {
+    Ok(Listener::check(&parts::listener_config(config)?)?)
+}
+
 /// Serves until a SIGTERM or SIGINT, and returns when everything has ended in order.
 ///
 /// # Errors

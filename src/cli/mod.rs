@@ -156,6 +156,7 @@ fn start_logging(config: &Config, console: LevelFilter) -> Result<logging::Loggi
 
 fn check(option: Option<PathBuf>, format: Format) -> Result<Exit, Failure> {
     let config = load(option, false)?;
+    serve::check(&config).map_err(|error| Failure::new(Exit::Configuration, error.to_string()))?;
     let mut out = std::io::stdout().lock();
     if format == Format::Json {
         let sweeps: Vec<_> = config.sweeps().iter().map(sweep_json).collect();

@@ -139,6 +139,26 @@ fn configuration_files_that_are_too_much_are_refused_in_bounded_time_and_memory(
 }
 
 #[test]
+fn check_refuses_what_a_start_would_refuse_of_the_listener_s_files() {
+    let made = || rcgen::generate_simple_self_signed(["relay.test".to_owned()]).expect("a certificate");
+    let (ours, other) = (made(), made());
+    let hash = "$argon2id$v=19$m=64,t=1,p=1$c29tZXNhbHQ$p4NJNfCQ4bbNnhXjHZdJNr8Iqx4rJnO4K1xkLJ8rHhY";
+    let told = |users: &str, key: &str, code: i32| {
+        let text = format!("{RELAY}\nsmtp: {{ users: users, tls: {{ certificate: c.pem, key: k.pem }} }}\n");
+        let (certificate, users) = (ours.cert.pem(), users.to_owned());
+        let relay =
+            Relay::written(&[("redeliver.yaml", &text), ("users", &users), ("c.pem", &certificate), ("k.pem", key)]);
+        relay.command(&["check"]).expect(code).stderr
+    };
+    let key = ours.signing_key.serialize_pem();
+    assert_eq!(told(&format!("# who\ncat:{hash}\n"), &key, 0), "");
+    let users = told("# who\ncat:plain\n", &key, 78);
+    assert!(users.contains("users:2:1: the hash of user \"cat\""), "{users}");
+    let pair = told(&format!("cat:{hash}\n"), &other.signing_key.serialize_pem(), 78);
+    assert!(pair.contains("c.pem: ") && pair.lines().count() == 1, "{pair}");
+}
+
+#[test]
 fn a_broken_file_does_not_hide_the_mistakes_of_the_others() {
     let told = complaints(&[
         ("redeliver.yaml", &format!("hostnam: x\n{}", RELAY.replace("AtMost=5", "AtMost=0"))),

@@ -186,7 +186,7 @@ pub enum Error {
         why: String,
     },
     /// A line of the file of users.
-    #[error("{}:{line}: {why}", file.display())]
+    #[error("{}:{line}:1: {why}", file.display())]
     Users {
         /// The file.
         file: PathBuf,
@@ -244,6 +244,14 @@ impl Control {
 }
 
 impl Listener {
+    /// Reads the files that [`Listener::bind`] would read, and opens no socket.
+    ///
+    /// # Errors
+    /// [`Error::File`] or [`Error::Users`].
+    pub fn check(config: &Config) -> Result<(), Error> {
+        Settings::load(config).map(drop)
+    }
+
     /// Opens all sockets; connections wait in them until [`Listener::run`]. Must be called
     /// within a runtime.
     ///

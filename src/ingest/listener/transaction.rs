@@ -111,6 +111,8 @@ impl Transaction {
             reverse_path = self.state.reverse_path.as_ref().map(tracing::field::display),
             recipients = self.state.recipients.len(),
             refused = self.state.refused,
+            // The first of them: the mail went on without it.
+            reply = self.state.refusal.as_ref().map(|refusal| refusal.escape_debug().to_string()),
             size = self.state.size,
             "mail accepted"
         );
