@@ -19,7 +19,7 @@ pub use dsn::Dsn;
 pub use import::{Dialect, Fingerprint, Found, Opened, SourceError, Sources, Told, Transcript, TranscriptError};
 pub use listener::{
     Config as ListenerConfig, Context as ListenerContext, Control as ListenerControl, Error as ListenerError, Limits,
-    Listener, Stop as ListenerStop, TlsFiles, free_space,
+    Listener, MIN_FREE, Stop as ListenerStop, TlsFiles, free_space,
 };
 pub use message::IntakeError;
 pub use sendmail::{Invocation, Mode, UsageError, Waiting, parse};

@@ -1,5 +1,6 @@
 //! What systemd is told (sd_notify(3)), and the watchdog.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use tracing::{error, warn};
 
 use super::Service;
 use crate::health::Status;
+use crate::ingest::{MIN_FREE, free_space};
 
 /// How often the store is tried, at least.
 const PULSE: Duration = Duration::from_secs(5);
@@ -66,7 +68,14 @@ pub(super) async fn watch(service: Arc<Service>) {
 async fn try_store(service: &Service) {
     let health = &service.health.store;
     match service.store.ping().await {
-        Ok(()) => health.well(),
+        Ok(()) => match little_room(service) {
+            None => health.well(),
+            Some(why) => {
+                if health.unwell(Status::Degraded, why.clone()) {
+                    warn!("{why}");
+                }
+            }
+        },
         Err(error) => {
             if health.unwell(Status::Unhealthy, error.to_string()) {
                 error!(%error, "the store is in trouble");
@@ -74,4 +83,15 @@ async fn try_store(service: &Service) {
         }
     }
     health.beat(service.clock.instant());
+}
+
+/// Why the listener puts mail off, while the store itself still writes.
+fn little_room(service: &Service) -> Option<String> {
+    let current = service.current();
+    let path = &current.config.store.path;
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let free = free_space(directory).ok().filter(|&free| free < MIN_FREE)?;
+    let mib = |octets: u64| octets / (1024 * 1024);
+    let (free, needed) = (mib(free), mib(MIN_FREE));
+    Some(format!("{} has {free} MiB left: new mail gets 452 until there are {needed} MiB", directory.display()))
 }

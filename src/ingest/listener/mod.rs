@@ -79,7 +79,7 @@ impl Config {
             max_recipients: 1000,
             tls: None,
             users: None,
-            min_free: 64 * 1024 * 1024,
+            min_free: MIN_FREE,
             limits: Limits::default(),
         }
     }
@@ -161,6 +161,9 @@ pub fn free_space(path: &Path) -> io::Result<u64> {
     let system = nix::sys::statvfs::statvfs(path)?;
     Ok(system.blocks_available().saturating_mul(system.fragment_size()))
 }
+
+/// Octets that are to stay free where the store is: with fewer, mail is put off (452).
+pub const MIN_FREE: u64 = 64 * 1024 * 1024;
 
 /// Asks the listener to end.
 #[derive(Debug, Clone, Default)]

@@ -152,6 +152,29 @@ fn a_full_disk_puts_mail_off_and_what_was_taken_is_delivered_once() {
     assert_eq!(peer.transactions().len(), taken.len(), "and nobody else has anything");
 }
 
+#[test]
+fn little_room_is_told_while_mail_is_put_off() {
+    let relay = served(Setup::gateway(crate::support::refusing()));
+    let Some(_disk) = SmallDisk::mount(relay.path().join("var"), "40m") else {
+        eprintln!("not run: this user may not mount a file system that is small");
+        return;
+    };
+    let service = Service::start(&relay);
+    let mut client = Client::connect(service.smtp).expect("it listens");
+    assert!(!client.submit(&["you@example.net"], &message("m")).expect("an answer"), "there is no room");
+    until("health tells", || {
+        let checks = service.get("/healthcheck").1["checks"].clone();
+        let store =
+            checks.as_array().and_then(|all| all.iter().find(|check| check["componentName"] == "Store").cloned());
+        store.is_some_and(|store| {
+            store["status"] == "degraded" && store["cause"].as_str().is_some_and(|cause| cause.contains("gets 452"))
+        })
+    });
+    let log = service.log.text();
+    assert_eq!(log.matches("MiB left: new mail gets 452").count(), 1, "{log}");
+    service.stop();
+}
+
 /// An ext4 file system in a file, under the relay's state. `None` where this user may not
 /// mount one.
 struct FailingDisk {
