@@ -166,7 +166,7 @@ mod tests {
             ("ann:$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ\n".to_owned(), 1, "none of argon2"),
         ] {
             let error = load(&text).err().expect("refused").to_string();
-            assert!(error.contains(&format!(":{line}: ")) && error.contains(reason), "{text:?}: {error}");
+            assert!(error.contains(&format!(":{line}:1: ")) && error.contains(reason), "{text:?}: {error}");
             assert!(!error.contains("secret"), "{error}");
         }
     }
