@@ -29,30 +29,28 @@ pub enum Origin<'a> {
     },
 }
 
-/// What stands behind `with` (RFC 3848).
+/// How a peer spoke: what stands behind `with` (RFC 3848, RFC 6531 section 4.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
     /// HELO.
     Smtp,
     /// EHLO.
-    Esmtp,
-    /// EHLO within TLS.
-    Esmtps,
-    /// EHLO and AUTH.
-    Esmtpa,
-    /// EHLO and AUTH within TLS.
-    Esmtpsa,
+    Extended {
+        /// The mail was submitted with SMTPUTF8.
+        utf8: bool,
+        /// Within TLS.
+        tls: bool,
+        /// After AUTH.
+        auth: bool,
+    },
 }
 
 impl Protocol {
-    fn keyword(self) -> &'static str {
-        match self {
-            Self::Smtp => "SMTP",
-            Self::Esmtp => "ESMTP",
-            Self::Esmtps => "ESMTPS",
-            Self::Esmtpa => "ESMTPA",
-            Self::Esmtpsa => "ESMTPSA",
-        }
+    fn keyword(self) -> String {
+        let Self::Extended { utf8, tls, auth } = self else { return "SMTP".to_owned() };
+        let [base, tls, auth] = [(utf8, "UTF8SMTP", "ESMTP"), (tls, "S", ""), (auth, "A", "")]
+            .map(|(is, then, otherwise)| if is { then } else { otherwise });
+        format!("{base}{tls}{auth}")
     }
 }
 
@@ -104,7 +102,7 @@ mod tests {
         let address = address.parse().expect("an IP address");
         let recipient = recipient.map(|recipient| Address::parse(recipient).expect("an address"));
         received_field(
-            Origin::Peer { name, address, protocol: Protocol::Esmtps },
+            Origin::Peer { name, address, protocol: Protocol::Extended { utf8: false, tls: true, auth: false } },
             &Domain::parse("Relay.test").expect("a domain"),
             &MailKey::parse("K1").expect("a key"),
             recipient.as_ref(),
@@ -130,6 +128,22 @@ mod tests {
             local,
             "Received: by relay.test (redeliver, from userid 1000)\r\n\tid K1;\r\n\tTue, 14 Nov 2023 22:13:20 +0000\r\n"
         );
+    }
+
+    #[test]
+    fn the_protocol_has_its_registered_name() {
+        assert_eq!(Protocol::Smtp.keyword(), "SMTP");
+        for (flags, keyword) in [
+            ([false, false, false], "ESMTP"),
+            ([false, true, false], "ESMTPS"),
+            ([false, false, true], "ESMTPA"),
+            ([false, true, true], "ESMTPSA"),
+            ([true, false, false], "UTF8SMTP"),
+            ([true, true, true], "UTF8SMTPSA"),
+        ] {
+            let [utf8, tls, auth] = flags;
+            assert_eq!(Protocol::Extended { utf8, tls, auth }.keyword(), keyword);
+        }
     }
 
     #[test]

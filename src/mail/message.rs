@@ -111,7 +111,9 @@ impl HeaderScan {
             b'\n' => self.end_of_line(),
             b'\r' => {}
             _ => {
-                if !self.in_body && self.name.len() < b"received:".len() {
+                // Blanks before the colon are obsolete, and still read (RFC 5322 section 4.5).
+                let obsolete = matches!(octet, b' ' | b'\t') && self.name == b"received";
+                if !self.in_body && !obsolete && self.name.len() < b"received:".len() {
                     self.name.push(octet.to_ascii_lowercase());
                 }
                 self.line_length += 1;
@@ -192,6 +194,8 @@ mod tests {
         let loops = "Received: x\r\n".repeat(101);
         assert_eq!(scan(loops.as_bytes()), Err(MessageProblem::Loop));
         assert!(scan("Received: x\r\n".repeat(100).as_bytes()).is_ok());
+        assert_eq!(scan("Received \t: x\r\n".repeat(101).as_bytes()), Err(MessageProblem::Loop));
+        assert!(scan("X: y\r\n received: x\r\nreceived x\r\n".repeat(101).as_bytes()).is_ok());
     }
 
     #[test]

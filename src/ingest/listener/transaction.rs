@@ -94,6 +94,11 @@ impl Transaction {
         answer
     }
 
+    /// Whether MAIL said SMTPUTF8.
+    pub(super) fn is_smtputf8(&self) -> bool {
+        self.state.smtputf8
+    }
+
     /// What is submitted. `None` where MAIL was not said.
     pub(super) fn envelope(&self) -> Option<Envelope> {
         let reverse_path = self.state.reverse_path.clone()?;

@@ -86,7 +86,10 @@ impl Digest {
         group.oldest = group.oldest.min(listed.accepted);
         let key = &listed.mail.key;
         if group.examples.len() < EXAMPLES && !group.examples.iter().any(|example| example.key == *key) {
-            let reply = said.chars().take(TEXT).collect();
+            let mut reply: String = said.chars().take(TEXT).collect();
+            if reply.len() < said.len() {
+                reply.push('…');
+            }
             group.examples.push(Example { key: key.clone(), recipient: recipient.to_owned(), reply });
         }
     }

@@ -100,13 +100,8 @@ impl Session {
 
     fn trace(&self, key: &MailKey) -> String {
         let (name, extended) = self.greeting.as_ref().map_or(("", false), |said| (said.name.as_str(), said.extended));
-        let protocol = match (extended, self.wire.is_tls(), self.user.is_some()) {
-            (false, ..) => Protocol::Smtp,
-            (true, false, false) => Protocol::Esmtp,
-            (true, true, false) => Protocol::Esmtps,
-            (true, false, true) => Protocol::Esmtpa,
-            (true, true, true) => Protocol::Esmtpsa,
-        };
+        let (utf8, tls, auth) = (self.transaction.is_smtputf8(), self.wire.is_tls(), self.user.is_some());
+        let protocol = if extended { Protocol::Extended { utf8, tls, auth } } else { Protocol::Smtp };
         let origin = match self.client {
             Client::Peer(address) => Origin::Peer { name, address: address.ip(), protocol },
             Client::User(uid) => Origin::UserSession { uid, protocol },
