@@ -3,7 +3,7 @@
 
 pub mod users;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -116,7 +116,7 @@ pub fn listener_context(
     accepted: &Arc<Notify>,
     spool: impl Fn() -> Arc<Spool> + Send + Sync + 'static,
 ) -> ListenerContext {
-    let directory = config.store.path.parent().map_or_else(|| PathBuf::from("."), PathBuf::from);
+    let directory = config.store.directory().to_owned();
     ListenerContext {
         spool: Arc::new(spool),
         clock: clock.clone(),

@@ -28,6 +28,11 @@ impl Store {
     /// The scheme of the store itself, in which URLs are shown.
     pub const SCHEME: &'static str = "sqlite";
 
+    /// Where the database file is: what counts is the room left there.
+    pub fn directory(&self) -> &Path {
+        self.path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+    }
+
     pub(super) fn read(node: Option<&Node>, state_directory: &Path, reading: &Reading) -> Self {
         let mut store = Self { path: state_directory.join("redeliver.db"), schemes: BTreeSet::new() };
         let Some(node) = node else {

@@ -1,6 +1,5 @@
 //! What systemd is told (sd_notify(3)), and the watchdog.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -88,8 +87,7 @@ async fn try_store(service: &Service) {
 /// Why the listener puts mail off, while the store itself still writes.
 fn little_room(service: &Service) -> Option<String> {
     let current = service.current();
-    let path = &current.config.store.path;
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let directory = current.config.store.directory();
     let free = free_space(directory).ok().filter(|&free| free < MIN_FREE)?;
     let mib = |octets: u64| octets / (1024 * 1024);
     let (free, needed) = (mib(free), mib(MIN_FREE));

@@ -270,8 +270,7 @@ impl Conversion {
             if !known.contains(&name) {
                 self.note(child, format!("parameter {name} has no counterpart: left out"));
             } else if !text.is_empty() {
-                // XML wraps long texts; ours are one line.
-                found.push((name.to_owned(), Value::of(&text.split_whitespace().collect::<Vec<_>>().join(" "))));
+                found.push((name.to_owned(), Value::of(text)));
             }
         }
         found

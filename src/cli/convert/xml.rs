@@ -48,9 +48,9 @@ impl Element {
         self.attributes.iter().find(|(own, _)| own == name).map(|(_, value)| value.trim())
     }
 
-    /// Its own text, without blanks around it.
+    /// Its own text, on one line and without blanks around it.
     pub(super) fn text(&self) -> &str {
-        self.text.trim()
+        &self.text
     }
 
     /// The children of that name.
@@ -136,7 +136,10 @@ impl Reading<'_> {
         Ok(element)
     }
 
-    fn close(&mut self, element: Element) {
+    fn close(&mut self, mut element: Element) {
+        // Long texts are wrapped in XML.
+        let lines = element.text.lines().map(str::trim).filter(|line| !line.is_empty());
+        element.text = lines.collect::<Vec<_>>().join(" ");
         self.open.last_mut().unwrap_or(&mut self.top).children.push(element);
     }
 
@@ -175,7 +178,7 @@ mod tests {
     #[test]
     fn elements_are_read_with_their_lines() {
         let root = Element::parse(
-            "<?xml version=\"1.0\"?>\n<a x=' 1 &amp; 2 '>\n <!-- c -->\n <b>t&lt;&#65;</b>\n <b/>\n</a>",
+            "<?xml version=\"1.0\"?>\n<a x=' 1 &amp; 2 '>\n <!-- c -->\n <b>t&lt;&#65;</b>\n <b/>\n <c> a  b\n\n\tc </c>\n</a>",
         )
         .expect("well-formed")
         .children
@@ -183,6 +186,7 @@ mod tests {
         assert_eq!((root.name.as_str(), root.line, root.attribute("x")), ("a", 2, Some("1 & 2")));
         let told: Vec<_> = root.children_named("b").map(|b| (b.line, b.text().to_owned())).collect();
         assert_eq!(told, [(4, "t<A".to_owned()), (5, String::new())]);
+        assert_eq!(root.text_of("c"), Some("a  b c"));
     }
 
     #[test]
