@@ -299,6 +299,7 @@ impl Running {
             () = tokio::time::sleep(patience) => warn!("sessions under way are given up"),
         }
         service.stop.hard.cancel();
+        service.store.hurry();
         if tokio::time::timeout(LAST_WORDS, self.tasks.wait()).await.is_err() {
             error!("not everything could be written down: the next start finds out what is in doubt");
         }

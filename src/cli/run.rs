@@ -17,7 +17,7 @@ use super::repository::rfc3339;
 use super::table::count;
 use crate::delivery::Stop;
 use crate::jobs::{self, Order, Progress, Swept};
-use crate::store::Time;
+use crate::store::{Store, Time};
 
 /// How often the progress line is drawn anew.
 const REDRAW: Duration = Duration::from_millis(200);
@@ -27,7 +27,7 @@ pub(super) async fn run(app: &App, arguments: RunArguments, out: &mut impl Write
     let started = app.clock.now();
     let progress = Arc::new(Progress::default());
     let watchers = [
-        tokio::spawn(on_signals(app.stop.clone(), app.config.shutdown_timeout)),
+        tokio::spawn(on_signals(app.stop.clone(), app.config.shutdown_timeout, Arc::clone(&app.store))),
         tokio::spawn(at_deadline(app.stop.clone(), arguments.deadline)),
         tokio::spawn(draw(arguments.job.clone(), Arc::clone(&progress))),
     ];
@@ -111,7 +111,7 @@ pub(super) async fn sweep_job(app: &App, name: &str, out: &mut impl Write) -> Re
 
 /// The first SIGINT or SIGTERM begins nothing new and gives sessions `patience`; the
 /// second gives them up.
-async fn on_signals(stop: Stop, patience: Duration) {
+async fn on_signals(stop: Stop, patience: Duration, store: Arc<dyn Store>) {
     let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
     else {
         warn!("signals cannot be waited for: a run ends with its last mail");
@@ -123,6 +123,7 @@ async fn on_signals(stop: Stop, patience: Duration) {
     stop.gentle.cancel();
     tokio::select! { () = next() => {}, () = tokio::time::sleep(patience) => {} }
     stop.hard.cancel();
+    store.hurry();
 }
 
 async fn at_deadline(stop: Stop, deadline: Option<Duration>) {

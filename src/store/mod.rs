@@ -406,6 +406,10 @@ pub trait Store: Send + Sync {
     /// fails as an accepted mail would.
     async fn ping(&self) -> Result<()>;
 
+    /// The process is to end: a lock of another process is waited for 5 seconds more, for
+    /// all writes together; a write that meets it after that fails at once.
+    fn hurry(&self);
+
     /// Ends this instance in order. Later calls fail.
     async fn close(&self, now: Time) -> Result<()>;
 }

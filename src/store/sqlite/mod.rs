@@ -346,6 +346,10 @@ impl Store for SqliteStore {
         self.write(|connection| instance::next_number(connection).map(drop)).await
     }
 
+    fn hurry(&self) {
+        self.writer.hurry();
+    }
+
     async fn close(&self, now: Time) -> Result<()> {
         if let Some(instance) = self.instance.get().map(|i| i.id) {
             self.write(move |connection| instance::end(connection, instance, now)).await?;

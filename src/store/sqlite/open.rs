@@ -21,7 +21,7 @@ const MIGRATIONS: &[&str] = &[
 ];
 
 /// How long a writer waits for another process's commit.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The oldest SQLite that is used: 3.51.3 mends the WAL-reset bug, which can damage a
 /// database that two processes write.

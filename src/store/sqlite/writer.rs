@@ -7,7 +7,8 @@
 //! one transaction each.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -15,16 +16,24 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use super::super::{Error, Result, Trouble};
-use super::open::Identity;
+use super::open::{BUSY_TIMEOUT, Identity};
 
 /// Operations in one transaction at most: keeps the wait for the lock short.
 const GROUP: usize = 256;
 /// Operations that may wait before callers do.
 const BACKLOG: usize = 1024;
 
+/// A lock of another process is waited for in turns of this length.
+const TURN: Duration = Duration::from_millis(250);
+/// As many turns as there are in [`BUSY_TIMEOUT`], for each transaction.
+const TURNS: u32 = 40;
+/// Once in a hurry, for all that follow together: 5 seconds.
+const LAST_TURNS: u32 = 20;
+
 /// The way to the writing thread.
 pub(super) struct Writer {
     queue: Mutex<Option<mpsc::Sender<Box<dyn Operation>>>>,
+    hurried: Arc<AtomicBool>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -68,11 +77,13 @@ impl Writer {
     /// Starts the thread on a connection that is set up.
     pub(super) fn start(connection: Connection, identity: Identity) -> Self {
         let (queue, operations) = mpsc::channel(BACKLOG);
+        let hurried = Arc::<AtomicBool>::default();
+        let database = Database { connection, identity, hurried: Arc::clone(&hurried), last_turns: LAST_TURNS };
         let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
-            .spawn(move || write(Database { connection, identity }, operations))
+            .spawn(move || write(database, operations))
             .expect("a thread can be started when the program starts");
-        Self { queue: Mutex::new(Some(queue)), thread: Mutex::new(Some(thread)) }
+        Self { queue: Mutex::new(Some(queue)), hurried, thread: Mutex::new(Some(thread)) }
     }
 
     /// Has `operation` done and answers once it is durable.
@@ -85,6 +96,11 @@ impl Writer {
         queue.send(Box::new(Call { operation, value: None, reply })).await.map_err(|_| closed())?;
         drop(queue);
         answer.await.unwrap_or_else(|_| Err(closed()))
+    }
+
+    /// From now on all transactions together wait [`LAST_TURNS`] for a lock.
+    pub(super) fn hurry(&self) {
+        self.hurried.store(true, Ordering::Relaxed);
     }
 
     /// Waits for what was asked for, then closes the connection.
@@ -104,9 +120,36 @@ impl Writer {
 struct Database {
     connection: Connection,
     identity: Identity,
+    hurried: Arc<AtomicBool>,
+    /// What is left of [`LAST_TURNS`].
+    last_turns: u32,
 }
 
-fn write(database: Database, mut operations: mpsc::Receiver<Box<dyn Operation>>) {
+impl Database {
+    /// Begins a transaction that may write. SQLite would wait for the lock in one go, and
+    /// nobody could tell it to hurry.
+    fn begin(&mut self) -> Result<()> {
+        self.connection.busy_timeout(TURN)?;
+        let begun = self.begin_in_turns();
+        self.connection.busy_timeout(BUSY_TIMEOUT)?;
+        begun
+    }
+
+    fn begin_in_turns(&mut self) -> Result<()> {
+        let mut turns = TURNS;
+        loop {
+            let left = if self.hurried.load(Ordering::Relaxed) { &mut self.last_turns } else { &mut turns };
+            *left = left.saturating_sub(1);
+            let is_last = *left == 0;
+            match self.connection.execute_batch("BEGIN IMMEDIATE").map_err(Error::from) {
+                Err(Error::Trouble { kind: Trouble::Busy, .. }) if !is_last => {}
+                begun => return begun,
+            }
+        }
+    }
+}
+
+fn write(mut database: Database, mut operations: mpsc::Receiver<Box<dyn Operation>>) {
     while let Some(first) = operations.blocking_recv() {
         let mut group = vec![first];
         while group.len() < GROUP {
@@ -115,7 +158,7 @@ fn write(database: Database, mut operations: mpsc::Receiver<Box<dyn Operation>>)
                 Err(_) => break,
             }
         }
-        commit_group(&database, group);
+        commit_group(&mut database, group);
     }
     // The last connection to close checkpoints the WAL; what fails here is done at the next
     // start, so that nobody's lock is waited for.
@@ -123,7 +166,7 @@ fn write(database: Database, mut operations: mpsc::Receiver<Box<dyn Operation>>)
     drop(database.connection.close());
 }
 
-fn commit_group(database: &Database, mut group: Vec<Box<dyn Operation>>) {
+fn commit_group(database: &mut Database, mut group: Vec<Box<dyn Operation>>) {
     match run_group(database, &mut group) {
         Ok(outcomes) => answer(group, outcomes),
         // Every one of them would wait as long again for the same lock.
@@ -148,10 +191,10 @@ fn answer(group: Vec<Box<dyn Operation>>, outcomes: Vec<Result<()>>) {
 }
 
 /// One transaction for all; `Err` where nothing of it is stored.
-fn run_group(database: &Database, group: &mut [Box<dyn Operation>]) -> Result<Vec<Result<()>>> {
-    let connection = &database.connection;
+fn run_group(database: &mut Database, group: &mut [Box<dyn Operation>]) -> Result<Vec<Result<()>>> {
     database.identity.check()?;
-    connection.execute_batch("BEGIN IMMEDIATE")?;
+    database.begin()?;
+    let connection = &database.connection;
     let outcomes = run_all(connection, group);
     let committed = outcomes.and_then(|outcomes| {
         connection.execute_batch("COMMIT")?;

@@ -284,3 +284,26 @@ fn files_beside_the_database_may_be_gone_or_garbage_after_a_kill() {
         assert_eq!(sound, "ok", "{file}");
     }
 }
+
+#[test]
+fn a_locked_store_does_not_keep_a_service_that_is_told_twice_to_stop() {
+    let peer = SmtpSink::start(script![on(".").times(1) => wait(Duration::from_secs(1)).then("250 2.0.0 ok")]);
+    let relay = served(Setup::gateway(peer.address()));
+    let mut service = Service::start(&relay);
+    service.submit(&["you@example.net"], "m");
+    peer.wait_for_transactions(1);
+    let locked = lock(&relay);
+    let begun = std::time::Instant::now();
+    service.signal(Signal::SIGTERM);
+    service.log.wait_for("the first", |text| text.contains("sessions under way may end").then_some(()));
+    service.signal(Signal::SIGTERM);
+    assert_eq!(service.wait(), Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    drop(locked);
+    // What could not be written is in doubt, and sent again.
+    let service = Service::start(&relay);
+    service.wait_until_settled();
+    service.stop();
+    let states: Vec<_> = relay.attempts().iter().map(|attempt| attempt["state"].clone()).collect();
+    assert_eq!(states, ["inDoubt", "settled"]);
+}
