@@ -13,10 +13,10 @@ use tokio::sync::Notify;
 use crate::clock::Clock;
 use crate::config::{Config, Dialogue};
 use crate::delivery::{Delivery, Network, Stop};
-use crate::ingest::{self, ListenerConfig, ListenerContext, TlsFiles};
+use crate::ingest::{ListenerConfig, ListenerContext, TlsFiles};
 use crate::mail::Domain;
 use crate::pipeline::{Deliver, Pipeline};
-use crate::spool::{Settings, Spool};
+use crate::spool::{Room, Settings, Spool};
 use crate::store::{self, SqliteStore, Store};
 
 /// Why the parts cannot be built.
@@ -63,6 +63,7 @@ impl Parts {
             max_message_size: config.smtp.max_message_size,
             keep_all_dialogues: config.audit.dialogue == Dialogue::All,
             max_dialogue: usize::try_from(config.audit.max_dialogue).unwrap_or(usize::MAX),
+            room: Room::of(config.store.directory().to_owned()),
         };
         let spool = Spool::new(Arc::clone(store), Arc::clone(&pipeline), clock.clone(), settings, stop);
         Ok(Self { pipeline, spool })
@@ -111,18 +112,11 @@ pub fn listener_config(config: &Config) -> Result<ListenerConfig, Error> {
 
 /// What stands behind the listener. `accepted` is told after each mail.
 pub fn listener_context(
-    config: &Config,
     clock: &Clock,
     accepted: &Arc<Notify>,
     spool: impl Fn() -> Arc<Spool> + Send + Sync + 'static,
 ) -> ListenerContext {
-    let directory = config.store.directory().to_owned();
-    ListenerContext {
-        spool: Arc::new(spool),
-        clock: clock.clone(),
-        accepted: Arc::clone(accepted),
-        free_space: Arc::new(move || ingest::free_space(&directory)),
-    }
+    ListenerContext { spool: Arc::new(spool), clock: clock.clone(), accepted: Arc::clone(accepted) }
 }
 
 /// What all deliveries share.

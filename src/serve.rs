@@ -207,7 +207,7 @@ async fn refuse_second_service(store: &dyn Store, config: &Config, clock: &Clock
 fn listener_context(service: &Arc<Service>) -> ListenerContext {
     let of_spool = Arc::clone(service);
     let spool = move || Arc::clone(&of_spool.current().parts.spool);
-    parts::listener_context(&service.current().config, &service.clock, &service.accepted, spool)
+    parts::listener_context(&service.clock, &service.accepted, spool)
 }
 
 fn bind_submit_socket(config: &Config) -> Result<SubmitSocket, Error> {

@@ -129,6 +129,7 @@ impl Import<'_> {
 
     /// Reads one message and sends it on its way into the store.
     async fn message(&mut self, file: &mut Opened) -> Result<(), Refusal> {
+        self.app.spool.admits(0).map_err(told)?;
         let mut incoming = self.app.spool.incoming();
         let only = if let [only] = &self.asked.recipients[..] { Some(only) } else { None };
         let uid = nix::unistd::Uid::current().as_raw();
@@ -238,6 +239,7 @@ fn told(error: AcceptError) -> Refusal {
     match error {
         AcceptError::Store(Error::ImportedBefore(_)) => Refusal::Before,
         AcceptError::Store(error) => Refusal::Store(error.into()),
+        AcceptError::Behind | AcceptError::NoRoom => Refusal::Store(error.into()),
         other => Refusal::Message(other.to_string()),
     }
 }

@@ -17,7 +17,7 @@ use crate::clock::Clock;
 use crate::config::{Config, SPOOL_JOB};
 use crate::ingest::{
     Here, Input, Invocation, Listener, ListenerConfig, ListenerStop, Mode, SOCKET, SubmitError, Waiting, hand_over,
-    open_session, parse, submit,
+    hung_up, open_session, parse, submit,
 };
 use crate::jobs::{self, Order, Progress};
 use crate::mail::{MailKey, RepositoryPath};
@@ -121,7 +121,7 @@ async fn speak(app: &App, uid: u32, out: &mut impl Write) -> Result<Exit, Failur
     // Nobody can listen in between, and the key may be out of this user's reach.
     let config = ListenerConfig { listen: Vec::new(), tls: None, users: None, ..parts::listener_config(&app.config)? };
     let spool = Arc::clone(&app.spool);
-    let context = parts::listener_context(&app.config, &app.clock, &Arc::default(), move || Arc::clone(&spool));
+    let context = parts::listener_context(&app.clock, &Arc::default(), move || Arc::clone(&spool));
     let unusable = |error: &dyn std::fmt::Display| Failure::new(Exit::Deferred, error.to_string());
     let listener = Listener::bind(&config, context).map_err(|error| unusable(&error))?;
     let (ours, theirs) = UnixStream::pair().map_err(|error| unusable(&error))?;
@@ -132,8 +132,8 @@ async fn speak(app: &App, uid: u32, out: &mut impl Write) -> Result<Exit, Failur
 }
 
 /// Copies standard input into `stream`, and what comes back to standard output, until
-/// there is no more of that.
-fn join_standard_streams(stream: UnixStream, out: &mut impl Write) -> io::Result<()> {
+/// there is no more of that; whether anything came back.
+fn join_standard_streams(stream: UnixStream, out: &mut impl Write) -> io::Result<bool> {
     let mut from = stream.into_std()?;
     from.set_nonblocking(false)?;
     let mut to = from.try_clone()?;
@@ -152,13 +152,19 @@ fn join_standard_streams(stream: UnixStream, out: &mut impl Write) -> io::Result
 }
 
 /// As `io::copy`, without its splice(2): that holds a pipe's lock while it waits for the
-/// socket, and whoever reads the pipe waits with it.
-fn pass_on(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
+/// socket, and whoever reads the pipe waits with it. Whether there was anything.
+fn pass_on(from: &mut impl Read, to: &mut impl Write) -> io::Result<bool> {
+    let mut any = false;
     loop {
-        let piece = read_piece(from)?;
+        // Who ends a connection without reading all that was said resets it.
+        let piece = match read_piece(from) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Vec::new(),
+            read => read?,
+        };
         if piece.is_empty() {
-            return Ok(());
+            return Ok(any);
         }
+        any = true;
         to.write_all(&piece)?;
         to.flush()?;
     }
@@ -196,8 +202,10 @@ async fn hand_over_session(
     out: &mut impl Write,
 ) -> Result<Exit, Failure> {
     let stream = open_session(socket, invocation).await.map_err(|error| neither(why, socket, &error))?;
-    join_standard_streams(stream, out)?;
-    Ok(Exit::Ok)
+    if join_standard_streams(stream, out)? {
+        return Ok(Exit::Ok);
+    }
+    Err(neither(why, socket, &hung_up(io::ErrorKind::UnexpectedEof.into())))
 }
 
 /// Neither the store nor the service takes it.

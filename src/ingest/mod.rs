@@ -19,10 +19,10 @@ pub use dsn::Dsn;
 pub use import::{Dialect, Fingerprint, Found, Opened, SourceError, Sources, Told, Transcript, TranscriptError};
 pub use listener::{
     Config as ListenerConfig, Context as ListenerContext, Control as ListenerControl, Error as ListenerError, Limits,
-    Listener, MIN_FREE, Stop as ListenerStop, TlsFiles, free_space,
+    Listener, Stop as ListenerStop, TlsFiles,
 };
 pub use message::IntakeError;
 pub use sendmail::{Invocation, Mode, UsageError, Waiting, parse};
 pub use submission::{Caller, Input, SubmitError, submit};
-pub use submit::{Answer, Door, SOCKET, SubmitSocket, ask, hand_over, open_session};
+pub use submit::{Answer, Door, SOCKET, SubmitSocket, ask, hand_over, hung_up, open_session};
 pub use trace::{Origin, Protocol, received_field};

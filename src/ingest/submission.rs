@@ -54,7 +54,7 @@ impl SubmitError {
             Self::Message(_) | Self::Accept(AcceptError::TooLarge(_) | AcceptError::Message(_)) => 65,
             Self::Accept(AcceptError::NoRecipient) => 64,
             // The caller may try again.
-            Self::Accept(AcceptError::Store(_)) | Self::Input(_) => 75,
+            Self::Accept(AcceptError::Behind | AcceptError::NoRoom | AcceptError::Store(_)) | Self::Input(_) => 75,
         }
     }
 }
@@ -71,6 +71,7 @@ pub async fn submit(
     now: DateTime<Utc>,
     input: &mut dyn Input,
 ) -> Result<MailKey, SubmitError> {
+    spool.admits(0).map_err(SubmitError::Accept)?;
     let own = || ReversePath::Address(caller.address.clone());
     let reverse_path = invocation.reverse_path.clone().unwrap_or_else(own);
     let missing = Missing {

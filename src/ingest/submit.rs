@@ -7,6 +7,7 @@
 //! octets, the most significant first) and so many octets. Who the client is the kernel says.
 //! Where `sendmail -bs` was asked for, both speak SMTP behind the first frame.
 
+use std::collections::HashMap;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -19,7 +20,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -35,10 +36,20 @@ use crate::spool::Spool;
 /// Octets of one frame at most: a request with a thousand recipients fits.
 const MAX_FRAME: usize = 1 << 20;
 
-/// Clients that are served at once; others wait.
+/// Clients of one user that are served at once; others of his wait, in the order they came.
 const AT_ONCE: usize = 50;
 
-/// How long a client may take for one frame.
+/// Connections of one user, those that wait included; more are closed, and their clients
+/// say 75. A user who holds all that he may holds up nobody else.
+const PER_USER: usize = 200;
+
+/// Connections of all users.
+const IN_ALL: usize = 600;
+
+/// How long a client may take to say what it wants: the program knows that when it connects.
+const REQUEST: Duration = Duration::from_secs(10);
+
+/// How long it may take for one frame of the message, which somebody may be typing.
 const PATIENCE: Duration = Duration::from_mins(5);
 
 /// How long the rest of a refused message is read, so that the client sees the answer.
@@ -113,19 +124,24 @@ impl SubmitSocket {
 
     /// Serves clients until `stop`; those that have begun may end.
     pub async fn serve(self, door: Arc<Door>, stop: CancellationToken) {
-        let room = Arc::new(Semaphore::new(AT_ONCE));
+        let mut users = Users::default();
         let mut clients = JoinSet::new();
         loop {
             let accepted = tokio::select! {
                 () = stop.cancelled() => break,
-                accepted = self.accept(&room) => accepted,
+                accepted = self.accept() => accepted,
             };
             match accepted {
-                Ok((stream, permit)) => {
+                Ok((stream, uid)) => {
+                    let Some(turn) = users.admit(uid) else {
+                        warn!(uid, "a submission is turned away: this user, or all together, have too many under way");
+                        continue;
+                    };
                     let door = Arc::clone(&door);
                     clients.spawn(async move {
-                        serve_one(stream, &door).await;
-                        drop(permit);
+                        // Whoever has gone when his turn comes is found to be gone.
+                        let _turn = turn.wait().await;
+                        serve_one(stream, uid, &door).await;
                     });
                 }
                 Err(error) => {
@@ -141,24 +157,56 @@ impl SubmitSocket {
         while clients.join_next().await.is_some() {}
     }
 
-    async fn accept(&self, room: &Arc<Semaphore>) -> io::Result<(UnixStream, tokio::sync::OwnedSemaphorePermit)> {
-        let permit = Arc::clone(room).acquire_owned().await.map_err(io::Error::other)?;
+    /// The next connection, and the number of its user.
+    async fn accept(&self) -> io::Result<(UnixStream, u32)> {
         let (stream, _) = self.listener.accept().await?;
-        Ok((stream, permit))
+        let uid = stream.peer_cred()?.uid();
+        Ok((stream, uid))
     }
 }
 
-async fn serve_one(stream: UnixStream, door: &Door) {
-    if let Err(error) = serve_request(stream, door).await {
-        info!(%error, "the client of a submission went away");
+/// The users with connections, each with the turns that his clients take.
+#[derive(Default)]
+struct Users(HashMap<u32, Arc<Semaphore>>);
+
+/// One client's place among those of its user.
+struct Turn {
+    turns: Arc<Semaphore>,
+}
+
+impl Users {
+    /// A place for one more client of `uid`; `None` where there is none. A place is counted
+    /// by its share in the user's turns.
+    fn admit(&mut self, uid: u32) -> Option<Turn> {
+        let open = |turns: &Arc<Semaphore>| Arc::strong_count(turns) - 1;
+        self.0.retain(|_, turns| open(turns) > 0);
+        if self.0.values().map(open).sum::<usize>() >= IN_ALL {
+            return None;
+        }
+        let turns = self.0.entry(uid).or_insert_with(|| Arc::new(Semaphore::new(AT_ONCE)));
+        (open(turns) < PER_USER).then(|| Turn { turns: Arc::clone(turns) })
+    }
+}
+
+impl Turn {
+    /// Waits until fewer than [`AT_ONCE`] are served; the place is given back with what is
+    /// returned.
+    async fn wait(self) -> OwnedSemaphorePermit {
+        self.turns.acquire_owned().await.expect("it is never closed")
+    }
+}
+
+async fn serve_one(stream: UnixStream, uid: u32, door: &Door) {
+    if let Err(error) = serve_request(stream, uid, door).await {
+        info!(%error, uid, "the client of a submission went away");
     }
 }
 
 /// An error is the connection's.
-async fn serve_request(stream: UnixStream, door: &Door) -> io::Result<()> {
-    let uid = stream.peer_cred()?.uid();
+async fn serve_request(stream: UnixStream, uid: u32, door: &Door) -> io::Result<()> {
     let mut frames = Frames { stream, ended: false };
-    let answer = match serde_json::from_slice::<Invocation>(&read_frame(&mut frames.stream).await?) {
+    let request = within(REQUEST, read_frame(&mut frames.stream)).await?;
+    let answer = match serde_json::from_slice::<Invocation>(&request) {
         Ok(invocation) if invocation.mode == Mode::Smtp => {
             door.smtp.speak(frames.stream, uid, door.stop.clone()).await;
             return Ok(());
@@ -208,7 +256,7 @@ struct Frames {
 #[async_trait]
 impl Input for Frames {
     async fn next(&mut self) -> io::Result<Vec<u8>> {
-        let frame = read_frame(&mut self.stream).await?;
+        let frame = within(PATIENCE, read_frame(&mut self.stream)).await?;
         self.ended = frame.is_empty();
         Ok(frame)
     }
@@ -220,18 +268,18 @@ impl Input for Frames {
 /// Where nobody listens there, or the connection breaks: the mail is then not known to be taken.
 pub async fn hand_over(path: &Path, invocation: &Invocation, input: &mut dyn Input) -> io::Result<Answer> {
     let mut stream = UnixStream::connect(path).await?;
-    write_json(&mut stream, invocation).await?;
+    write_json(&mut stream, invocation).await.map_err(hung_up)?;
     loop {
         let piece = input.next().await?;
         if piece.is_empty() {
-            write_frame(&mut stream, &[]).await?;
+            write_frame(&mut stream, &[]).await.map_err(hung_up)?;
             break;
         }
         for piece in piece.chunks(MAX_FRAME) {
-            write_frame(&mut stream, piece).await?;
+            write_frame(&mut stream, piece).await.map_err(hung_up)?;
         }
     }
-    let answer = read_frame(&mut stream).await?;
+    let answer = within(PATIENCE, read_frame(&mut stream)).await.map_err(hung_up)?;
     serde_json::from_slice(&answer).map_err(io::Error::other)
 }
 
@@ -241,7 +289,7 @@ pub async fn hand_over(path: &Path, invocation: &Invocation, input: &mut dyn Inp
 /// Where nobody listens there.
 pub async fn open_session(path: &Path, invocation: &Invocation) -> io::Result<UnixStream> {
     let mut stream = UnixStream::connect(path).await?;
-    write_json(&mut stream, invocation).await?;
+    write_json(&mut stream, invocation).await.map_err(hung_up)?;
     Ok(stream)
 }
 
@@ -254,21 +302,33 @@ pub async fn ask<T: DeserializeOwned>(path: &Path, invocation: &Invocation) -> i
         let mut stream = open_session(path, invocation).await?;
         read_frame(&mut stream).await
     };
-    let answer = tokio::time::timeout(ANSWER, asked).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    let answer = within(ANSWER, asked).await?;
     serde_json::from_slice(&answer).map_err(io::Error::other)
 }
 
+/// Says what it means where the service ends a connection without an answer.
+pub fn hung_up(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof => io::Error::new(
+            error.kind(),
+            "the service hung up: it is stopping, or too many of your mails are on their way in",
+        ),
+        _ => error,
+    }
+}
+
 async fn read_frame(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
-    let read = async {
-        let length = usize::try_from(stream.read_u32().await?).map_err(io::Error::other)?;
-        if length > MAX_FRAME {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a frame of {length} octets is too long")));
-        }
-        let mut frame = vec![0; length];
-        stream.read_exact(&mut frame).await?;
-        Ok(frame)
-    };
-    tokio::time::timeout(PATIENCE, read).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+    let length = usize::try_from(stream.read_u32().await?).map_err(io::Error::other)?;
+    if length > MAX_FRAME {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a frame of {length} octets is too long")));
+    }
+    let mut frame = vec![0; length];
+    stream.read_exact(&mut frame).await?;
+    Ok(frame)
+}
+
+async fn within<T>(limit: Duration, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    tokio::time::timeout(limit, work).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
 }
 
 async fn write_frame(stream: &mut (impl AsyncWrite + Unpin), octets: &[u8]) -> io::Result<()> {
@@ -278,4 +338,46 @@ async fn write_frame(stream: &mut (impl AsyncWrite + Unpin), octets: &[u8]) -> i
 
 async fn write_json(stream: &mut (impl AsyncWrite + Unpin), value: &impl Serialize) -> io::Result<()> {
     write_frame(stream, &serde_json::to_vec(value).map_err(io::Error::other)?).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_user_who_holds_all_that_he_may_holds_up_nobody_else() {
+        let mut users = Users::default();
+        let mut waiting = Vec::new();
+        for _ in 0..PER_USER {
+            waiting.push(users.admit(1000).expect("a place"));
+        }
+        assert!(users.admit(1000).is_none(), "he has no more");
+        let busy = served(waiting.drain(..AT_ONCE)).await;
+        let next = waiting.pop().expect("one that waits").wait();
+        let mut next = std::pin::pin!(next);
+        assert!(tokio::time::timeout(Duration::from_millis(10), next.as_mut()).await.is_err(), "it waits for its turn");
+        let _other = users.admit(1001).expect("a place of another's").wait().await;
+        drop(busy);
+        drop(next.await);
+        assert!(users.admit(1000).is_some(), "there is room again");
+    }
+
+    async fn served(turns: impl Iterator<Item = Turn>) -> Vec<OwnedSemaphorePermit> {
+        let mut held = Vec::new();
+        for turn in turns {
+            held.push(turn.wait().await);
+        }
+        held
+    }
+
+    #[test]
+    fn all_together_have_a_limit_too_and_who_has_gone_is_forgotten() {
+        let mut users = Users::default();
+        let held: Vec<_> = (0..IN_ALL).map(|number| users.admit(u32::try_from(number / 100).expect("few"))).collect();
+        assert!(held.iter().all(Option::is_some));
+        assert!(users.admit(7777).is_none());
+        drop(held);
+        assert!(users.admit(7777).is_some());
+        assert_eq!(users.0.len(), 1);
+    }
 }

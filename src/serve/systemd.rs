@@ -8,7 +8,7 @@ use tracing::{error, warn};
 
 use super::Service;
 use crate::health::Status;
-use crate::ingest::{MIN_FREE, free_space};
+use crate::spool::{MIN_FREE, free_space};
 
 /// How often the store is tried, at least.
 const PULSE: Duration = Duration::from_secs(5);

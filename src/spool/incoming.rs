@@ -41,6 +41,12 @@ pub enum AcceptError {
     /// Over the limit, in octets.
     #[error("the message is larger than {0} octets")]
     TooLarge(u64),
+    /// For the time being: results of earlier attempts wait to be written.
+    #[error("the store is in trouble, try again later")]
+    Behind,
+    /// For the time being: less than [`super::MIN_FREE`] would be left.
+    #[error("little room left where the store is, try again later")]
+    NoRoom,
     /// What is in it.
     #[error(transparent)]
     Message(#[from] MessageProblem),
@@ -52,7 +58,7 @@ pub enum AcceptError {
 impl AcceptError {
     /// Whether it is for want of room on the disk.
     pub fn is_full(&self) -> bool {
-        matches!(self, Self::Store(Error::Trouble { kind: Trouble::Full, .. }))
+        matches!(self, Self::NoRoom | Self::Store(Error::Trouble { kind: Trouble::Full, .. }))
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod checkpoint;
 mod incoming;
+mod room;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,6 +21,7 @@ use crate::store::{Claimed, Resting, Settlement, Store};
 use checkpoint::Pass;
 
 pub use incoming::{AcceptError, Incoming, Submission};
+pub use room::{MIN_FREE, Room, free_space};
 
 /// Deaths of a process with only this mail in hand, or panics over it, in a row, before it
 /// is set aside.
@@ -36,6 +38,8 @@ pub struct Settings {
     pub keep_all_dialogues: bool,
     /// Octets of dialogue kept per attempt.
     pub max_dialogue: usize,
+    /// How much room there is for more mail.
+    pub room: Room,
 }
 
 /// How a pass ended for one part of a mail.
@@ -97,6 +101,24 @@ impl Spool {
     /// The largest message that is taken, in octets.
     pub fn max_message_size(&self) -> u64 {
         self.settings.max_message_size
+    }
+
+    /// Whether a message of so many octets may come in now.
+    ///
+    /// # Errors
+    /// [`AcceptError::TooLarge`] for good, [`AcceptError::Behind`] and [`AcceptError::NoRoom`]
+    /// for the time being.
+    pub fn admits(&self, octets: u64) -> Result<(), AcceptError> {
+        if octets > self.settings.max_message_size {
+            return Err(AcceptError::TooLarge(self.settings.max_message_size));
+        }
+        if self.is_behind() {
+            return Err(AcceptError::Behind);
+        }
+        if !self.settings.room.takes(octets) {
+            return Err(AcceptError::NoRoom);
+        }
+        Ok(())
     }
 
     /// Whether results wait to be written because the store is in trouble.

@@ -179,10 +179,11 @@ impl Drop for Disk {
 #[test]
 fn on_a_full_disk_nothing_is_taken_and_what_was_taken_is_kept() {
     let peer = SmtpSink::start(Script::new());
-    let relay = Setup::gateway(peer.address()).build();
-    let Some(disk) = Disk::mount(&relay.path().join("var"), "4m") else { return };
+    let relay = Setup::gateway(peer.address()).top("smtp: { maxMessageSize: 200MiB }").build();
+    // Room enough for more mail to be let in, and not for this message.
+    let Some(disk) = Disk::mount(&relay.path().join("var"), "68m") else { return };
     relay.submit("me@example.org", &["kept@example.net"], &message("kept"));
-    let large = format!("{}{}", message("large"), "line after line\n".repeat(400_000));
+    let large = format!("{}{}", message("large"), "line after line\n".repeat(5 << 20));
 
     let finished = relay
         .command_with_input(&["sendmail", "-i", "-f", "me@example.org", "lost@example.net"], large.as_bytes())
@@ -190,7 +191,7 @@ fn on_a_full_disk_nothing_is_taken_and_what_was_taken_is_kept() {
 
     assert!(finished.stderr.contains("no room"), "{finished:?}");
     // Once there is room all goes on, without anybody's help.
-    assert!(disk.run("mount", &["-o", "remount,size=32m"]), "remounted");
+    assert!(disk.run("mount", &["-o", "remount,size=200m"]), "remounted");
     relay.submit("me@example.org", &["later@example.net"], &message("later"));
     assert_eq!(relay.run_spool().expect(0).counts(), [2, 2, 0, 0, 0, 0]);
     let mut seen: Vec<_> = peer.transactions().into_iter().flat_map(|transaction| transaction.recipients).collect();
@@ -200,9 +201,28 @@ fn on_a_full_disk_nothing_is_taken_and_what_was_taken_is_kept() {
 }
 
 #[test]
+fn with_little_room_new_mail_is_put_off_and_what_was_taken_is_delivered() {
+    let peer = SmtpSink::start(Script::new());
+    let relay = Setup::gateway(peer.address()).build();
+    let Some(disk) = Disk::mount(&relay.path().join("var"), "80m") else { return };
+    relay.submit("me@example.org", &["kept@example.net"], &message("kept"));
+    assert!(disk.run("mount", &["-o", "remount,size=40m"]), "remounted");
+    let file = relay.path().join("m.eml");
+    std::fs::write(&file, message("import")).expect("written");
+    let file = file.to_str().expect("UTF-8");
+    for arguments in [&["sendmail", "lost@example.net"][..], &["import", file, "--to", "lost@example.net"]] {
+        let put_off = relay.command_with_input(arguments, message("lost").as_bytes()).expect(75);
+        assert!(put_off.stderr.contains("little room left"), "{put_off:?}");
+    }
+    let bs = relay.command_with_input(&["sendmail", "-bs"], b"EHLO c\r\nMAIL FROM:<a@x.example>\r\nQUIT\r\n");
+    assert!(bs.stdout.contains("\r\n452 4.3.1 little room left"), "{bs:?}");
+    assert_eq!(relay.run_spool().expect(0).counts(), [1, 1, 0, 0, 0, 0]);
+}
+
+#[test]
 fn a_read_only_file_system_is_said_to_be_one() {
     let relay = Setup::gateway(refusing()).build();
-    let Some(disk) = Disk::mount(&relay.path().join("var"), "4m") else { return };
+    let Some(disk) = Disk::mount(&relay.path().join("var"), "80m") else { return };
     relay.submit("me@example.org", &["kept@example.net"], &message("kept"));
     assert!(disk.run("mount", &["-o", "remount,ro"]), "remounted");
     is_refused(&relay, "read-only");

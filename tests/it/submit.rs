@@ -8,7 +8,7 @@ use redeliver::delivery::Stop;
 use redeliver::ingest::{Caller, Door, Here, Listener, ListenerConfig, ListenerContext, ListenerStop, SubmitSocket};
 use redeliver::mail::{Address, Domain};
 use redeliver::pipeline::{self, Pipeline};
-use redeliver::spool::{Settings, Spool};
+use redeliver::spool::{Room, Settings, Spool};
 use redeliver::store::{Listed, MailFilter, Place, SqliteStore, Store};
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
@@ -56,6 +56,7 @@ fn door(store: Arc<dyn Store>) -> Arc<Door> {
         max_message_size: 100_000,
         keep_all_dialogues: true,
         max_dialogue: 1000,
+        room: Room::told_by(|| Ok(u64::MAX)),
     };
     let spool = Spool::new(store, Arc::new(pipeline.expect("a pipeline")), Clock::system(), settings, Stop::default());
     let here = Here { domain: Domain::parse("relay.test").expect("a domain"), is_user: |_| false };
@@ -66,12 +67,7 @@ fn door(store: Arc<dyn Store>) -> Arc<Door> {
     let spool: Arc<dyn Fn() -> Arc<Spool> + Send + Sync> = Arc::new(move || Arc::clone(&spool));
     let (clock, accepted) = (Clock::system(), Arc::default());
     let config = ListenerConfig { listen: Vec::new(), ..ListenerConfig::new(here.domain.clone()) };
-    let context = ListenerContext {
-        spool: Arc::clone(&spool),
-        clock: clock.clone(),
-        accepted: Arc::clone(&accepted),
-        free_space: Arc::new(|| Ok(u64::MAX)),
-    };
+    let context = ListenerContext { spool: Arc::clone(&spool), clock: clock.clone(), accepted: Arc::clone(&accepted) };
     let smtp = Listener::bind(&config, context).expect("nothing to bind").control();
     Arc::new(Door { spool, accepted, clock, smtp, stop: ListenerStop::default(), here, caller: Box::new(caller) })
 }
@@ -148,4 +144,20 @@ fn without_a_service_the_message_is_to_be_tried_again() {
     let socket = SubmitSocket::bind(&served.relay.path().join("var/submit.sock")).expect("in its place");
     assert!(SubmitSocket::bind(&served.relay.path().join("var/submit.sock")).is_err(), "and a second is refused");
     drop(socket);
+}
+
+#[test]
+fn silent_clients_of_one_user_are_let_go_and_he_is_told_when_he_has_too_many() {
+    let served = Served::start();
+    let path = served.relay.path().join("var/submit.sock");
+    let connect = || std::os::unix::net::UnixStream::connect(&path).expect("it listens");
+    let silent: Vec<_> = (0..200).map(|_| connect()).collect();
+    // The same user's mail: turned away while he holds so many, and taken once they are let go.
+    let refused = served.relay.command_with_input(&["sendmail", "b@x.example"], b"X: y\n\n").expect(75);
+    assert!(refused.stderr.contains("too many of your mails are on their way in"), "{refused:?}");
+    let session = served.relay.command_with_input(&["sendmail", "-bs"], b"QUIT\r\n").expect(75);
+    assert!(session.stdout.starts_with("421 4.3.0 "), "{session:?}");
+    drop(silent);
+    served.relay.command_with_input(&["sendmail", "b@x.example"], b"X: y\n\n").expect(0);
+    assert_eq!(served.mails().len(), 1);
 }

@@ -135,7 +135,6 @@ mod tests {
             spool: Arc::new(|| unreachable!("nobody says EHLO")),
             clock: Clock::system(),
             accepted: Arc::default(),
-            free_space: Arc::new(|| Ok(0)),
         };
         let settings = std::sync::RwLock::new(Arc::new(Settings::load(&config).expect("valid")));
         let shared = Arc::new(Shared { settings, context, slots: Arc::default() });

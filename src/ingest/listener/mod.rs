@@ -20,7 +20,7 @@ mod wire;
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -60,9 +60,6 @@ pub struct Config {
     /// A file of lines `name:hash`, the hash in the PHC format of argon2. AUTH PLAIN is
     /// offered with it, within TLS.
     pub users: Option<PathBuf>,
-    /// Octets that must stay free on the store's file system: MAIL is refused for the time
-    /// being where the announced message would not leave them.
-    pub min_free: u64,
     /// What one client may take of us.
     pub limits: Limits,
 }
@@ -79,7 +76,6 @@ impl Config {
             max_recipients: 1000,
             tls: None,
             users: None,
-            min_free: MIN_FREE,
             limits: Limits::default(),
         }
     }
@@ -152,18 +148,7 @@ pub struct Context {
     pub clock: Clock,
     /// Told after each accepted mail, so that it is attempted at once.
     pub accepted: Arc<Notify>,
-    /// Octets free where the store is: see [`free_space`].
-    pub free_space: Arc<dyn Fn() -> io::Result<u64> + Send + Sync>,
 }
-
-/// Octets that this user may still write on the file system of `path`.
-pub fn free_space(path: &Path) -> io::Result<u64> {
-    let system = nix::sys::statvfs::statvfs(path)?;
-    Ok(system.blocks_available().saturating_mul(system.fragment_size()))
-}
-
-/// Octets that are to stay free where the store is: with fewer, mail is put off (452).
-pub const MIN_FREE: u64 = 64 * 1024 * 1024;
 
 /// Asks the listener to end.
 #[derive(Debug, Clone, Default)]

@@ -353,14 +353,15 @@ async fn beyond_the_limit_recipients_are_deferred_and_the_session_goes_on() {
 async fn little_room_and_a_store_in_trouble_defer_and_pass_by_themselves() {
     use std::sync::atomic::Ordering;
 
+    use redeliver::spool::MIN_FREE;
     use redeliver::store::Store;
 
-    let relay = Relay::with(|config, _| config.min_free = 1000);
+    let relay = Relay::start();
     let mut client = relay.connect().await;
     client.talk("S: 220 *\nC: HELO client.example\nS: 250 *").await;
-    relay.free_space.store(999, Ordering::Relaxed);
+    relay.free_space.store(MIN_FREE - 1, Ordering::Relaxed);
     client.talk("C: MAIL FROM:<a@x.example>\nS: 452 4.3.1 *").await;
-    relay.free_space.store(1050, Ordering::Relaxed);
+    relay.free_space.store(MIN_FREE + 50, Ordering::Relaxed);
     client.talk("C: MAIL FROM:<a@x.example> SIZE=51\nS: 452 4.3.1 *").await;
     client.talk("C: MAIL FROM:<a@x.example> SIZE=50\nS: 250 2.1.0 *").await;
     relay.store.close(chrono::DateTime::UNIX_EPOCH).await.expect("closes");

@@ -21,7 +21,7 @@ use redeliver::delivery::{Attempted, Request, Sink, Stop};
 use redeliver::ingest::{Listener, ListenerConfig, ListenerContext, ListenerControl, ListenerStop};
 use redeliver::mail::{Content, Domain, MemoryContent};
 use redeliver::pipeline::{self, Deliver, Pipeline};
-use redeliver::spool::{Settings, Spool};
+use redeliver::spool::{Room, Settings, Spool};
 use redeliver::store::{MailFilter, Place, SqliteStore, Store};
 use redeliver::yaml::{Document, Reading};
 use rusqlite::{Connection, OpenFlags};
@@ -79,7 +79,8 @@ impl Deliver for NoDelivery {
     }
 }
 
-fn spool(store: &Arc<SqliteStore>) -> Arc<Spool> {
+fn spool(store: &Arc<SqliteStore>, free_space: &Arc<AtomicU64>) -> Arc<Spool> {
+    let free_space = Arc::clone(free_space);
     let document = Document::parse(Path::new("f"), b"relay: [{match: All, mailet: 'Null'}]").expect("YAML");
     let reading = Reading::new(Path::new("f"));
     let config = pipeline::Config::read(document.root(), &["sqlite".to_owned()].into(), &reading);
@@ -89,17 +90,17 @@ fn spool(store: &Arc<SqliteStore>) -> Arc<Spool> {
         max_message_size: LIMIT as u64,
         keep_all_dialogues: true,
         max_dialogue: 65536,
+        room: Room::told_by(move || Ok(free_space.load(Ordering::Relaxed))),
     };
     Spool::new(Arc::<SqliteStore>::clone(store), Arc::new(pipeline), Clock::system(), settings, Stop::default())
 }
 
 fn context(store: &Arc<SqliteStore>, accepted: &Arc<Notify>, free_space: &Arc<AtomicU64>) -> ListenerContext {
-    let (spool, free_space) = (spool(store), Arc::clone(free_space));
+    let spool = spool(store, free_space);
     ListenerContext {
         spool: Arc::new(move || Arc::clone(&spool)),
         clock: Clock::system(),
         accepted: Arc::clone(accepted),
-        free_space: Arc::new(move || Ok(free_space.load(Ordering::Relaxed))),
     }
 }
 

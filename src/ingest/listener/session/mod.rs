@@ -212,28 +212,13 @@ impl Session {
             return Answer::out_of_order("a mail is begun already; say RSET to forget it");
         }
         self.transaction.open(from, parameters.smtputf8);
-        let Some(refusal) = self.no_room_for(parameters.size.unwrap_or(0)) else {
+        let admitted = (self.context.spool)().admits(parameters.size.unwrap_or(0));
+        let Err(refusal) = admitted.map_err(|error| Answer::from(&error)) else {
             return Answer::new(250, "2.1.0", "ok");
         };
         self.transaction.refuse(&refusal);
         self.transaction.reset();
         refusal
-    }
-
-    /// Why a message of that size cannot be taken, or not now.
-    fn no_room_for(&self, size: u64) -> Option<Answer> {
-        let spool = (self.context.spool)();
-        if size > spool.max_message_size() {
-            let text = format!("the message is larger than {} octets", spool.max_message_size());
-            return Some(Answer::new(552, "5.3.4", text));
-        }
-        if spool.is_behind() {
-            return Some(Answer::new(451, "4.3.0", "the store is in trouble, try again later"));
-        }
-        // Where free space cannot be told, the store will say whether it has room.
-        let free = (self.context.free_space)().unwrap_or(u64::MAX);
-        let needed = self.settings.min_free.saturating_add(size);
-        (free < needed).then(|| Answer::new(452, "4.3.1", "little room left, try again later"))
     }
 
     fn rcpt(&mut self, to: ForwardPath) -> Answer {

@@ -1,0 +1,65 @@
+//! Room on the disk: new mail is put off before there is none left for what is ours already.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Octets that stay free where the store is: with fewer, new mail is put off.
+pub const MIN_FREE: u64 = 64 * 1024 * 1024;
+
+/// What tells how much room there is.
+#[derive(Clone)]
+pub struct Room(Arc<dyn Fn() -> io::Result<u64> + Send + Sync>);
+
+impl Room {
+    /// The room on the file system of `directory`.
+    pub fn of(directory: PathBuf) -> Self {
+        Self::told_by(move || free_space(&directory))
+    }
+
+    /// As many octets as `free` says.
+    pub fn told_by(free: impl Fn() -> io::Result<u64> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(free))
+    }
+
+    /// Whether [`MIN_FREE`] would be left after `octets` more. Where free space cannot be
+    /// told, the store will say whether it has room.
+    pub(super) fn takes(&self, octets: u64) -> bool {
+        (self.0)().map_or(true, |free| free >= MIN_FREE.saturating_add(octets))
+    }
+}
+
+impl fmt::Debug for Room {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Room").finish_non_exhaustive()
+    }
+}
+
+/// Octets that this user may still write on the file system of `path`.
+///
+/// # Errors
+/// Those of statvfs(3).
+pub fn free_space(path: &Path) -> io::Result<u64> {
+    let system = nix::sys::statvfs::statvfs(path)?;
+    Ok(system.blocks_available().saturating_mul(system.fragment_size()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_to_stay_free_is_counted_beside_what_comes() {
+        for (free, octets, takes) in [
+            (MIN_FREE, 0, true),
+            (MIN_FREE - 1, 0, false),
+            (MIN_FREE + 50, 50, true),
+            (MIN_FREE + 50, 51, false),
+            (u64::MAX, u64::MAX, true),
+        ] {
+            assert_eq!(Room::told_by(move || Ok(free)).takes(octets), takes, "{free} {octets}");
+        }
+        assert!(Room::told_by(|| Err(io::ErrorKind::NotFound.into())).takes(1));
+    }
+}
