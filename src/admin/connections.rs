@@ -6,12 +6,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderValue, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::serve::Listener;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -54,13 +54,14 @@ pub(super) async fn serve(mut socket: TcpListener, router: Router, limits: Limit
         let next = async {
             let slot = Arc::clone(&slots).acquire_owned().await.expect("it is never closed");
             // Waits a second where there is none to be had, out of descriptors for instance.
-            (slot, Listener::accept(&mut socket).await.0)
+            (slot, Listener::accept(&mut socket).await)
         };
-        let (slot, stream) = tokio::select! {
+        let (slot, (stream, peer)) = tokio::select! {
             () = stop.cancelled() => break,
             next = next => next,
         };
-        let connection = converse(stream, router.clone(), limits, stop.clone());
+        let router = router.clone().layer(Extension(ConnectInfo(peer)));
+        let connection = converse(stream, router, limits, stop.clone());
         connections.spawn(async move {
             connection.await;
             drop(slot);

@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::Request;
+use axum::extract::rejection::PathRejection;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -30,9 +31,26 @@ impl Refusal {
         Self { status_code: 408, r#type: "InvalidArgument", message, details: None }
     }
 
+    /// The request cannot be understood, or in more than one way.
+    pub(super) fn bad_request(message: &str) -> Self {
+        Self { status_code: 400, r#type: "InvalidArgument", message: message.to_owned(), details: None }
+    }
+
+    /// No password from there is looked at for now.
+    pub(super) fn too_many_wrong_passwords() -> Self {
+        let message = "Too many wrong passwords came from your address: try again later".to_owned();
+        Self { status_code: 429, r#type: "WrongState", message, details: None }
+    }
+
     /// The request came from where it must not.
     pub(super) fn forbidden(message: &str) -> Self {
         Self { status_code: 403, r#type: "InvalidArgument", message: message.to_owned(), details: None }
+    }
+}
+
+impl From<PathRejection> for Refusal {
+    fn from(rejection: PathRejection) -> Self {
+        Self::bad_request(&rejection.body_text())
     }
 }
 

@@ -4,22 +4,24 @@
 //! shows must not be able to ask either: hence the checks of `Host` (DNS rebinding) and of
 //! `Origin` and `Sec-Fetch-Site` (forged requests).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use subtle::{Choice, ConstantTimeEq};
+use tracing::warn;
 
 use super::error::Refusal;
 use super::{Settings, Shared};
+use crate::clients::FORGOTTEN_AFTER;
 
 /// Answers in place of the route, or lets it.
 pub(super) async fn guard(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
     let settings = shared.settings();
-    let mut response = match check(&request, &settings, shared.address.ip()) {
+    let mut response = match check(&request, &settings, &shared) {
         Ok(()) => next.run(request).await,
         Err(refusal) => *refusal,
     };
@@ -33,16 +35,20 @@ pub(super) async fn guard(State(shared): State<Arc<Shared>>, request: Request, n
     response
 }
 
-fn check(request: &Request, settings: &Settings, listens_on: IpAddr) -> Result<(), Box<Response>> {
+fn check(request: &Request, settings: &Settings, shared: &Shared) -> Result<(), Box<Response>> {
     let refused = |response: Response| Err(Box::new(response));
     let (method, headers) = (request.method(), request.headers());
+    if headers.get_all(header::HOST).iter().count() > 1 {
+        // RFC 9112 section 3.2.
+        return refused(Refusal::bad_request("The request has more than one Host").into_response());
+    }
     let host = host_of(request);
     if !reads(method) && is_foreign(headers, host) {
         return refused(Refusal::forbidden("A request from another site changes nothing here").into_response());
     }
     if !settings.has_password() {
         return match host {
-            Some(host) if is_own(host, listens_on) => Ok(()),
+            Some(host) if is_own(host, shared.address.ip()) => Ok(()),
             _ => refused(Refusal::forbidden("The Host of the request is not this server's own").into_response()),
         };
     }
@@ -52,11 +58,26 @@ fn check(request: &Request, settings: &Settings, listens_on: IpAddr) -> Result<(
     let Some(password) = password(headers) else {
         return refused((StatusCode::UNAUTHORIZED, "No Password in header.").into_response());
     };
+    let (client, now) = (client_of(request), shared.context.clock.instant());
+    if shared.wrong_passwords.are_too_many(client, now) {
+        let wait = [(header::RETRY_AFTER, FORGOTTEN_AFTER.as_secs())];
+        return refused((wait, Refusal::too_many_wrong_passwords()).into_response());
+    }
     match rights(password, settings) {
-        None => refused((StatusCode::UNAUTHORIZED, "Wrong password.").into_response()),
+        None => {
+            shared.wrong_passwords.add(client, now);
+            warn!(%client, "a wrong password for the admin listener");
+            refused((StatusCode::UNAUTHORIZED, "Wrong password.").into_response())
+        }
         Some(rights) if rights.allow(method) => Ok(()),
         Some(_) => refused((StatusCode::FORBIDDEN, "Insufficient permissions for this operation.").into_response()),
     }
+}
+
+/// Where the request came from.
+fn client_of(request: &Request) -> IpAddr {
+    let connection = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    connection.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |connection| connection.0.ip())
 }
 
 fn is_public(path: &str) -> bool {
@@ -85,10 +106,15 @@ fn is_foreign(headers: &HeaderMap, host: Option<&str>) -> bool {
 
 /// Whether `host` means this machine, whatever the port: it may be forwarded.
 fn is_own(host: &str, listens_on: IpAddr) -> bool {
-    let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((literal, _)) => literal,
-        None => host.split_once(':').map_or(host, |(name, _)| name),
+    let (name, port) = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some(both) => both,
+        None => host.split_at(host.find(':').unwrap_or(host.len())),
     };
+    let is_port = port.is_empty() || port.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok());
+    is_port && is_own_name(name, listens_on)
+}
+
+fn is_own_name(name: &str, listens_on: IpAddr) -> bool {
     name.eq_ignore_ascii_case("localhost")
         || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback() || address == listens_on)
 }

@@ -62,12 +62,8 @@ async fn list() -> Json<Value> {
     Json(names.collect())
 }
 
-async fn one(
-    State(shared): super::State,
-    Path(name): Path<String>,
-    RawQuery(query): RawQuery,
-) -> Result<Response, Refusal> {
-    let strict = Wanted::read(&query.unwrap_or_default())?.strict;
+async fn one(State(shared): super::State, name: super::Name, RawQuery(query): RawQuery) -> Result<Response, Refusal> {
+    let (Path(name), strict) = (name?, Wanted::read(&query.unwrap_or_default())?.strict);
     let found = Check::named(&name)?.run(&shared).await;
     Ok((code(found.status, strict), Json(found.body())).into_response())
 }

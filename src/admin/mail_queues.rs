@@ -28,7 +28,8 @@ async fn list(State(shared): super::State) -> Json<BTreeSet<String>> {
 }
 
 /// Waiting or in hand: 0 means that all are settled.
-async fn one(State(shared): super::State, Path(name): Path<String>) -> Result<Json<Value>, Refusal> {
+async fn one(State(shared): super::State, name: super::Name) -> Result<Json<Value>, Refusal> {
+    let Path(name) = name?;
     if !names(&shared).contains(&name) {
         return Err(Refusal::not_found(format!("{name} can not be found")));
     }

@@ -18,6 +18,7 @@ use axum::middleware;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::clients::WrongPasswords;
 use crate::clock::Clock;
 use crate::health::Health;
 use crate::store::Store;
@@ -57,6 +58,7 @@ struct Shared {
     context: Context,
     /// Where it listens: a name by which it may be asked.
     address: SocketAddr,
+    wrong_passwords: WrongPasswords,
 }
 
 impl Shared {
@@ -67,6 +69,9 @@ impl Shared {
 
 /// What every route is given.
 type State = axum::extract::State<Arc<Shared>>;
+
+/// The name in a path, where it is text.
+type Name = Result<axum::extract::Path<String>, axum::extract::rejection::PathRejection>;
 
 /// An open socket, and what answers on it.
 pub struct Admin {
@@ -93,7 +98,8 @@ impl Admin {
     pub async fn bind(listen: SocketAddr, settings: Settings, context: Context) -> io::Result<Self> {
         let listener = TcpListener::bind(listen).await?;
         let address = listener.local_addr()?;
-        let shared = Shared { settings: RwLock::new(Arc::new(settings)), context, address };
+        let wrong_passwords = WrongPasswords::default();
+        let shared = Shared { settings: RwLock::new(Arc::new(settings)), context, address, wrong_passwords };
         Ok(Self { listener, shared: Arc::new(shared) })
     }
 

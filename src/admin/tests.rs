@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use tower::ServiceExt;
 
 use super::{Context, Settings, Shared, router};
+use crate::clients::WrongPasswords;
 use crate::clock::Clock;
 use crate::health::{Health, Status};
 use crate::mail::RepositoryPath;
@@ -30,8 +31,9 @@ impl Bench {
         let health = Arc::new(Health::new(clock.instant()));
         let context = Context { store, health, clock };
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 8000));
-        let shared = Arc::new(Shared { settings: RwLock::new(Arc::new(settings)), context, address });
-        Self { _directory: directory, shared }
+        let wrong_passwords = WrongPasswords::default();
+        let shared = Shared { settings: RwLock::new(Arc::new(settings)), context, address, wrong_passwords };
+        Self { _directory: directory, shared: Arc::new(shared) }
     }
 
     /// A request, its header fields written as `name: value` lines; status and body.
@@ -87,6 +89,9 @@ async fn queues_are_the_spool_and_the_outgoing_names() {
     assert_eq!(bench.json("/mailQueues/spool").await, (200, json!({"name": "spool", "size": 0})));
     let (status, body) = bench.json("/mailQueues/nope").await;
     assert_eq!((status, &body["message"], &body["type"]), (404, &json!("nope can not be found"), &json!("notFound")));
+    for path in ["/mailQueues/%ff", "/healthcheck/checks/%ff"] {
+        assert_eq!(bench.json(path).await.1["statusCode"], 400, "{path}");
+    }
 }
 
 #[tokio::test]
@@ -111,6 +116,10 @@ async fn without_a_password_only_this_machine_by_its_own_name_may_ask() {
         ("host: 127.0.0.1.evil.example", 403),
         ("host: localhost.evil.example:8000", 403),
         ("host: 192.0.2.1", 403),
+        ("host: [::1]evil.example", 403),
+        ("host: localhost:evil.example", 403),
+        ("host: localhost\nhost: evil.example", 400),
+        ("host: localhost\nhost: localhost", 400),
         ("", 403),
     ] {
         assert_eq!(bench.ask("GET", "/healthcheck", header).await.0, status, "{header}");
@@ -168,4 +177,24 @@ async fn passwords_give_what_james_has_them_give() {
     }
     assert_eq!(bench.ask("GET", "/healthcheck/checks", "host: anything.example").await.0, 200);
     assert_eq!(bench.ask("GET", "/healthchecks", "").await.0, 401);
+}
+
+#[tokio::test]
+async fn who_guesses_passwords_is_not_heard_any_more() {
+    let bench = Bench::new(Settings { full: vec!["right".into()], ..Settings::default() }).await;
+    let mut guesses = 0;
+    let refused = loop {
+        let (status, body) = bench.ask("GET", "/mailQueues", &format!("password: {guesses}")).await;
+        if status != StatusCode::UNAUTHORIZED {
+            break (status, body);
+        }
+        guesses += 1;
+        assert!(guesses < 100);
+    };
+    assert_eq!(refused.0, StatusCode::TOO_MANY_REQUESTS);
+    let body: Value = serde_json::from_str(&refused.1).expect("JSON");
+    assert_eq!((&body["statusCode"], &body["type"]), (&json!(429), &json!("WrongState")));
+    assert_eq!(bench.ask("GET", "/mailQueues", "password: right").await.0, 429, "or the right one would be found");
+    assert_eq!(bench.ask("GET", "/mailQueues", "").await.0, 401);
+    assert_eq!(bench.ask("GET", "/healthcheck", "").await.0, 200);
 }

@@ -1,11 +1,12 @@
 //! How many connections are open, in total and from each address.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Limits;
 use super::answer::Answer;
+use crate::clients::network_of;
 
 /// Connections by address; an address that has none is not in it.
 #[derive(Debug, Default)]
@@ -48,14 +49,6 @@ impl Drop for Slot {
                 open.remove(&self.whose);
             }
         }
-    }
-}
-
-/// Whoever has one IPv6 address has the /64 around it.
-fn network_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
-        address @ IpAddr::V4(_) => address,
     }
 }
 

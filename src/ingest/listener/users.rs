@@ -1,6 +1,7 @@
 //! Who may relay after AUTH: a file of names and argon2 hashes.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,6 +11,8 @@ use base64::engine::general_purpose::STANDARD;
 use tokio::sync::Semaphore;
 
 use super::Error;
+use crate::clients::WrongPasswords;
+use crate::clock::Clock;
 
 /// Passwords that are checked at once: each takes the memory that its hash names, 19 MiB
 /// by argon2's recommendation.
@@ -19,6 +22,16 @@ const CHECKED_AT_ONCE: usize = 2;
 pub(super) struct Users {
     by_name: HashMap<String, PasswordHash>,
     gate: Semaphore,
+    wrong: WrongPasswords,
+}
+
+/// What comes of a password.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Right,
+    Wrong,
+    /// It was not looked at: too many from there were wrong.
+    Unheard,
 }
 
 /// What AUTH PLAIN carries (RFC 4616). It has no debug output: it is a password.
@@ -44,13 +57,25 @@ impl Users {
                 return Err(wrong(at + 1, format!("user {name:?} stands there twice")));
             }
         }
-        Ok(Self { by_name, gate: Semaphore::new(CHECKED_AT_ONCE) })
+        Ok(Self { by_name, gate: Semaphore::new(CHECKED_AT_ONCE), wrong: WrongPasswords::default() })
+    }
+
+    /// Whether the password that came from `client` is the user's, and not one of too many.
+    pub(super) async fn verify(&self, credentials: Credentials, client: IpAddr, clock: &Clock) -> Verdict {
+        let Ok(_turn) = self.gate.acquire().await else { return Verdict::Unheard };
+        if self.wrong.are_too_many(client, clock.instant()) {
+            return Verdict::Unheard;
+        }
+        if self.is_right(credentials).await {
+            return Verdict::Right;
+        }
+        self.wrong.add(client, clock.instant());
+        Verdict::Wrong
     }
 
     /// Whether the password is the user's. Nobody learns from the time it takes whether
     /// there is such a user.
-    pub(super) async fn verify(&self, credentials: Credentials) -> bool {
-        let Ok(_turn) = self.gate.acquire().await else { return false };
+    async fn is_right(&self, credentials: Credentials) -> bool {
         let known = self.by_name.get(&credentials.name);
         // Somebody's hash is checked all the same, for what that costs.
         let Some(hash) = known.or_else(|| self.by_name.values().next()).cloned() else { return false };
@@ -97,6 +122,8 @@ pub(super) fn load(file: Option<&Path>) -> Result<Option<Arc<Users>>, Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use argon2::{Params, PasswordHasher};
 
     use super::*;
@@ -128,14 +155,30 @@ mod tests {
             ("\0nobody\0secret", false),
             ("\0nobody\0other", false),
         ] {
-            assert_eq!(users.verify(credentials(plain).expect("credentials")).await, right, "{plain:?}");
+            assert_eq!(users.is_right(credentials(plain).expect("credentials")).await, right, "{plain:?}");
         }
     }
 
     #[tokio::test]
     async fn a_file_without_users_lets_nobody_in() {
         let users = load("# nobody yet\n").expect("valid");
-        assert!(!users.verify(credentials("\0ann\0secret").expect("credentials")).await);
+        assert!(!users.is_right(credentials("\0ann\0secret").expect("credentials")).await);
+    }
+
+    #[tokio::test]
+    async fn who_guesses_is_not_heard_any_more_and_others_are() {
+        let (users, clock) = (load(&format!("ann:{}\n", hash("secret"))).expect("valid"), Clock::system());
+        let verify = async |password: &str, last: u8| {
+            let credentials = credentials(&format!("\0ann\0{password}")).expect("credentials");
+            users.verify(credentials, IpAddr::from(Ipv4Addr::new(192, 0, 2, last)), &clock).await
+        };
+        let mut guesses = 0;
+        while verify("guess", 1).await == Verdict::Wrong {
+            guesses += 1;
+            assert!(guesses < 100);
+        }
+        assert_eq!(verify("secret", 1).await, Verdict::Unheard);
+        assert_eq!(verify("secret", 2).await, Verdict::Right);
     }
 
     #[test]

@@ -260,3 +260,25 @@ async fn what_users_prove_themselves_with_is_in_no_log() {
         assert!(!text.contains(secret), "{secret} is in {text}");
     }
 }
+
+#[tokio::test]
+async fn who_guesses_in_one_session_after_another_is_told_to_come_later() {
+    let relay = Relay::with(configure);
+    let (wrong, right) = (plain("\0ann\0wrong"), plain("\0ann\0secret"));
+    let mut answers = Vec::new();
+    while !answers.iter().any(|answer: &String| answer.starts_with("454 4.7.0 ")) {
+        assert!(answers.len() < 50, "{answers:?}");
+        let mut client = secured(&relay).await;
+        client.talk("C: EHLO client.example\nS: 250-relay.test").await;
+        while !client.line().await.starts_with("250 ") {}
+        for _ in 0..2 {
+            client.send(format!("AUTH PLAIN {wrong}\r\n").as_bytes()).await;
+            answers.push(client.line().await);
+        }
+    }
+    assert_eq!(answers.iter().filter(|answer| answer.starts_with("535 ")).count(), 20);
+    let mut client = secured(&relay).await;
+    client.talk("C: EHLO client.example\nS: 250-relay.test").await;
+    while !client.line().await.starts_with("250 ") {}
+    client.talk(&format!("C: AUTH PLAIN {right}\nS: 454 4.7.0 *")).await;
+}

@@ -3,9 +3,9 @@
 use tracing::info;
 
 use super::super::answer::Answer;
-use super::super::users::Credentials;
+use super::super::users::{Credentials, Verdict};
 use super::super::wire::{Ended, Line};
-use super::Session;
+use super::{Client, Session};
 use crate::smtp::CommandError;
 
 impl Session {
@@ -88,17 +88,23 @@ impl Session {
     async fn check(&mut self, credentials: Credentials) -> Answer {
         let Some(users) = self.settings.users.clone() else { return CommandError::NotImplemented.into() };
         let name = credentials.name.clone();
-        if users.verify(credentials).await {
-            self.log_in(Some(name));
-            return Answer::new(235, "2.7.0", "welcome");
-        }
+        // A user of this machine has no TLS to say AUTH in.
+        let Client::Peer(peer) = self.client else { return CommandError::NotImplemented.into() };
+        let refusal = match users.verify(credentials, peer.ip(), &self.context.clock).await {
+            Verdict::Right => {
+                self.log_in(Some(name));
+                return Answer::new(235, "2.7.0", "welcome");
+            }
+            Verdict::Wrong => Answer::new(535, "5.7.8", "user or password is wrong"),
+            Verdict::Unheard => Answer::new(454, "4.7.0", "too many refused logins from your address, try again later"),
+        };
         tokio::time::sleep(self.settings.limits.auth_pause).await;
-        self.failed_auth(Some(&name), Answer::new(535, "5.7.8", "user or password is wrong"))
+        self.failed_auth(Some(&name), refusal)
     }
 
     fn failed_auth(&mut self, name: Option<&str>, answer: Answer) -> Answer {
         self.auth_failures += 1;
-        info!(client = %self.client, user = name.map(|name| name.escape_debug().to_string()), "AUTH refused");
+        info!(client = %self.client, user = name, reply = %answer.to_string().trim_end(), "AUTH refused");
         if self.auth_failures < self.settings.limits.auth_failures {
             return answer;
         }
