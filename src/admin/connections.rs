@@ -3,7 +3,9 @@
 //! What is not HTTP, has too long a header or says two things about where its body ends,
 //! hyper refuses (400, 414, 431) and closes.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::extract::{ConnectInfo, Request, State};
@@ -17,7 +19,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -26,10 +28,13 @@ use super::error::Refusal;
 /// Octets of a request line with its header; of fields there may be a hundred.
 const MAX_HEADER_OCTETS: usize = 64 * 1024;
 
+/// After this long another connection is asked to give its place up.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
 /// Bounds on what clients cost.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
-    /// Connections open at once; more wait to be accepted.
+    /// Connections open at once; one more takes the place of one that asks nothing, or waits.
     pub(super) connections: usize,
     /// From the first moment, or the last answer, to the end of the next header.
     pub(super) header: Duration,
@@ -50,20 +55,23 @@ impl Default for Limits {
 pub(super) async fn serve(mut socket: TcpListener, router: Router, limits: Limits, stop: CancellationToken) {
     let router = router.layer(middleware::from_fn_with_state(limits, in_time));
     let (slots, connections) = (Arc::new(Semaphore::new(limits.connections)), TaskTracker::new());
+    let mut open = Open::default();
     loop {
         let next = async {
-            let slot = Arc::clone(&slots).acquire_owned().await.expect("it is never closed");
             // Waits a second where there is none to be had, out of descriptors for instance.
-            (slot, Listener::accept(&mut socket).await)
+            let accepted = Listener::accept(&mut socket).await;
+            (open.make_room(&slots).await, accepted)
         };
         let (slot, (stream, peer)) = tokio::select! {
             () = stop.cancelled() => break,
             next = next => next,
         };
+        let connection = open.enter();
         let router = router.clone().layer(Extension(ConnectInfo(peer)));
-        let connection = converse(stream, router, limits, stop.clone());
+        let router = router.layer(middleware::from_fn_with_state(connection.clone(), note_asked));
+        let stop = stop.clone();
         connections.spawn(async move {
-            connection.await;
+            converse(stream, router, limits, stop, connection).await;
             drop(slot);
         });
     }
@@ -72,7 +80,70 @@ pub(super) async fn serve(mut socket: TcpListener, router: Router, limits: Limit
     connections.wait().await;
 }
 
-async fn converse(stream: TcpStream, router: Router, limits: Limits, stop: CancellationToken) {
+/// The open connections, the oldest first.
+#[derive(Default)]
+struct Open(VecDeque<Connection>);
+
+/// What is known of one while it is open.
+#[derive(Clone, Default)]
+struct Connection {
+    /// A whole header has come over it: there may be octets of an answer on their way.
+    asked: Arc<AtomicBool>,
+    /// Another is to have its place.
+    displaced: CancellationToken,
+}
+
+impl Connection {
+    fn has_asked(&self) -> bool {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    /// The connection's own task holds on to it.
+    fn is_open(&self) -> bool {
+        Arc::strong_count(&self.asked) > 1
+    }
+}
+
+impl Open {
+    /// A slot for one more connection. Where none is free another gives up its own, so that
+    /// half-sent headers and idle connections keep nobody out; what is being answered is
+    /// answered first.
+    async fn make_room(&mut self, slots: &Arc<Semaphore>) -> OwnedSemaphorePermit {
+        loop {
+            let mut freed = Arc::clone(slots).try_acquire_owned().map_err(drop);
+            if freed.is_err() {
+                self.displace_one();
+                let next = tokio::time::timeout(LOOK_AGAIN, Arc::clone(slots).acquire_owned());
+                freed = next.await.map_err(drop).and_then(|slot| slot.map_err(drop));
+            }
+            if let Ok(slot) = freed {
+                return slot;
+            }
+        }
+    }
+
+    /// The oldest that has said nothing whole; else the oldest.
+    fn displace_one(&mut self) {
+        let silent = self.0.iter().position(|connection| !connection.has_asked());
+        if let Some(connection) = self.0.remove(silent.unwrap_or(0)) {
+            connection.displaced.cancel();
+        }
+    }
+
+    fn enter(&mut self) -> Connection {
+        self.0.retain(Connection::is_open);
+        let connection = Connection::default();
+        self.0.push_back(connection.clone());
+        connection
+    }
+}
+
+async fn note_asked(State(connection): State<Connection>, request: Request, next: Next) -> Response {
+    connection.asked.store(true, Ordering::Relaxed);
+    next.run(request).await
+}
+
+async fn converse(stream: TcpStream, router: Router, limits: Limits, stop: CancellationToken, one: Connection) {
     let taking = u32::try_from(limits.taking.as_millis()).unwrap_or(u32::MAX);
     if setsockopt(&stream, sockopt::TcpUserTimeout, &taking).is_err() {
         return;
@@ -83,6 +154,13 @@ async fn converse(stream: TcpStream, router: Router, limits: Limits, stop: Cance
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+        () = one.displaced.cancelled() => {
+            if !one.has_asked() {
+                return;
+            }
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -232,15 +310,38 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn connections_beyond_the_limit_wait_until_another_ends() {
+    async fn connections_beyond_the_limit_wait_while_the_others_are_answered() {
         let server = Server::start(Limits { connections: 2, ..Limits::default() }).await;
-        let first = [server.connect().await, server.connect().await];
+        let mut first = [server.connect().await, server.connect().await];
+        for stream in &mut first {
+            // Its body is not yet there, or its answer not yet taken.
+            stream.write_all(b"GET /large HTTP/1.1\r\n\r\n").await.expect("sent");
+            stream.read_exact(&mut [0; 1]).await.expect("it is being answered");
+        }
         let mut third = server.connect().await;
         third.write_all(b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n").await.expect("it waits in the socket");
         let mut octet = [0];
-        assert!(timeout(SHORT, third.read_exact(&mut octet)).await.is_err(), "there is no room for it");
+        assert!(timeout(5 * SHORT, third.read_exact(&mut octet)).await.is_err(), "there is no room for it");
+        let mut rest = vec![0; 32 << 20];
+        timeout(LONG, first[0].read_exact(&mut rest)).await.expect("in time").expect("all of it");
         drop(first);
         timeout(LONG, third.read_exact(&mut octet)).await.expect("now there is").expect("an answer");
+    }
+
+    #[tokio::test]
+    async fn half_sent_headers_and_idle_connections_keep_nobody_out() {
+        let server = Server::start(Limits { connections: 4, ..Limits::default() }).await;
+        let mut open = Vec::new();
+        for sent in [&b""[..], b"GET / HT", b"GET / HTTP/1.1\r\nX: ", b"GET / HTTP/1.1\r\n\r\n"] {
+            let mut stream = server.connect().await;
+            stream.write_all(sent).await.expect("sent");
+            open.push(stream);
+        }
+        for _ in 0..4 {
+            timeout(LONG / 4, server.is_well()).await.expect("it takes a place");
+        }
+        // Each of them began within the time for a header, which has not passed.
+        timeout(LONG / 4, open[0].read_to_end(&mut Vec::new())).await.expect("displaced").expect("closed");
     }
 
     #[tokio::test]
