@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 use tokio::sync::OnceCell;
 
-use crate::mail::{Address, DialogueEntry, Outcome, Recorded, Side, Stage};
+use crate::mail::{Address, DialogueEntry, Outcome, Planned, Recorded, Side, Stage};
 
 use super::dns::Whose;
 use super::memory::Trouble;
@@ -39,6 +39,7 @@ pub(super) struct Attempt<'a> {
     request: &'a Request,
     sink: &'a dyn Sink,
     message: Message,
+    plan: Vec<Planned>,
     started: Instant,
     begun: OnceCell<Result<(), NotBegun>>,
     /// A packet went to a peer, or might have.
@@ -72,6 +73,17 @@ enum Served {
     Stale,
 }
 
+fn planned(name: &str, recipients: &[Address], route: &Route) -> Option<Planned> {
+    let first = route.targets.first()?;
+    Some(Planned {
+        next_hop: name.to_owned(),
+        recipients: recipients.to_vec(),
+        host: first.host.clone(),
+        address: first.address,
+        others: route.targets.len() - 1,
+    })
+}
+
 impl<'a> Attempt<'a> {
     pub(super) fn new(delivery: &'a Delivery, request: &'a Request, sink: &'a dyn Sink) -> Self {
         let message = Message {
@@ -86,6 +98,7 @@ impl<'a> Attempt<'a> {
             request,
             sink,
             message,
+            plan: Vec::new(),
             started: delivery.dialer.network.clock.instant(),
             begun: OnceCell::new(),
             contacted: AtomicBool::new(false),
@@ -94,7 +107,7 @@ impl<'a> Attempt<'a> {
     }
 
     /// Tries every next hop of the plan.
-    pub(super) async fn run(self, plan: Vec<Hop>) -> Attempted {
+    pub(super) async fn run(mut self, plan: Vec<Hop>) -> Attempted {
         let (mut routed, mut unrouted) = (Vec::new(), Vec::new());
         for hop in plan {
             match hop.route {
@@ -105,6 +118,7 @@ impl<'a> Attempt<'a> {
         if let Some(cause) = self.dead_dns(routed.is_empty(), &unrouted) {
             return self.own_trouble(Stage::Dns, cause);
         }
+        self.plan = routed.iter().filter_map(|(name, recipients, route)| planned(name, recipients, route)).collect();
         let ends = concurrently(routed.iter().map(|(name, recipients, route)| self.hop(name, recipients, route))).await;
         self.conclude(ends, unrouted).await
     }
@@ -186,7 +200,7 @@ impl<'a> Attempt<'a> {
 
     /// Has the open attempt committed, once for all next hops.
     async fn begin(&self) -> Result<(), NotBegun> {
-        self.begun.get_or_init(|| self.sink.begin()).await.clone()
+        self.begun.get_or_init(|| self.sink.begin(&self.plan)).await.clone()
     }
 
     /// Hands outcomes on, to the record and to the log.

@@ -47,7 +47,7 @@ use session::Session;
 use slots::{Slot, Slots};
 use tls::Tls;
 
-use crate::mail::{Address, Content, DialogueEntry, MailKey, MessageFacts, Recorded, ReversePath};
+use crate::mail::{Address, Content, DialogueEntry, MailKey, MessageFacts, Planned, Recorded, ReversePath};
 
 /// Characters of a reply that a line of the log has.
 const LOGGED: usize = 1000;
@@ -85,8 +85,9 @@ pub enum NotBegun {
 #[async_trait]
 pub trait Sink: Send + Sync {
     /// Commits the open attempt: called after routing and after a connection slot is
-    /// held, before the first packet; once per attempt (further calls answer alike).
-    async fn begin(&self) -> Result<(), NotBegun>;
+    /// held, before the first packet; once per attempt (further calls answer alike). `plan`
+    /// is whom it is going to be with.
+    async fn begin(&self, plan: &[Planned]) -> Result<(), NotBegun>;
 
     /// Takes the outcomes of one transaction, or of recipients decided without one,
     /// with the dialogue since the last call. Returns once they are on their way to

@@ -161,9 +161,52 @@ impl Recorded {
         }
     }
 
+    /// An outcome whose process died in the attempt, `with` whom it may have been. How far it
+    /// had come nobody knows: `end-of-data` is the farthest.
+    pub fn died(recipient: Address, with: &str, time: DateTime<Utc>) -> Self {
+        let cause = format!("{IN_DOUBT}redeliver died in this attempt{with}; the peer may have the mail (RFC 1047)");
+        Self::without_contact(recipient, Outcome::Deferred, Stage::EndOfData, cause, time)
+    }
+
     /// Whether the peer may have the mail although the outcome is a deferral (RFC 1047).
     pub fn in_doubt(&self) -> bool {
         self.outcome == Outcome::Deferred && self.cause.as_deref().is_some_and(|cause| cause.starts_with(IN_DOUBT))
+    }
+}
+
+/// A next hop that an attempt is going to try: on record before the first packet, since
+/// whoever dies cannot say any more whom it was with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Planned {
+    /// The domain, literal or gateway.
+    pub next_hop: String,
+    /// For whom.
+    pub recipients: Vec<Address>,
+    /// The host that is tried first, and its address.
+    pub host: String,
+    /// With the port.
+    pub address: SocketAddr,
+    /// Further addresses that may be tried.
+    pub others: usize,
+}
+
+impl Planned {
+    /// What is known of `recipient` where the process died: in doubt.
+    pub fn in_doubt(&self, recipient: Address, time: DateTime<Utc>) -> Recorded {
+        let others = match self.others {
+            0 => String::new(),
+            1 => ", or 1 other address".to_owned(),
+            n => format!(", or {n} other addresses"),
+        };
+        let with = format!(" with {} ({}){others}", self.host, self.address);
+        let mut recorded = Recorded::died(recipient, &with, time);
+        recorded.next_hop = Some(self.next_hop.clone());
+        if self.others == 0 {
+            recorded.host = Some(self.host.clone());
+            recorded.address = Some(self.address.ip());
+            recorded.port = Some(self.address.port());
+        }
+        recorded
     }
 }
 
@@ -283,5 +326,23 @@ mod tests {
             r#""text":"QUIT"}],"key":"K","sender":null}"#
         );
         assert_eq!(serde_json::to_string(&attempt).expect("JSON"), expected);
+    }
+
+    #[test]
+    fn a_process_that_died_may_have_been_with_any_address_of_its_next_hop() {
+        let (time, recipient) = (DateTime::UNIX_EPOCH, Address::parse("b@x.example").expect("an address"));
+        let address = "192.0.2.1:25".parse().expect("an address");
+        let host = "mx.x.example".to_owned();
+        let mut planned = Planned { next_hop: "x.example".into(), recipients: Vec::new(), host, address, others: 0 };
+        for (others, with, host) in [
+            (0, "mx.x.example (192.0.2.1:25); ", Some("mx.x.example")),
+            (1, "mx.x.example (192.0.2.1:25), or 1 other address; ", None),
+            (2, "mx.x.example (192.0.2.1:25), or 2 other addresses; ", None),
+        ] {
+            planned.others = others;
+            let died = planned.in_doubt(recipient.clone(), time);
+            assert!(died.in_doubt() && died.cause.as_deref().is_some_and(|cause| cause.contains(with)), "{died:?}");
+            assert_eq!((died.next_hop.as_deref(), died.host.as_deref()), (Some("x.example"), host));
+        }
     }
 }

@@ -13,7 +13,9 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 pub use address::{Address, AddressError, Domain, ReversePath};
-pub use attempt::{Attempt, AttemptState, Dialogue, DialogueEntry, IN_DOUBT, Outcome, Recorded, Side, Stage, TlsFacts};
+pub use attempt::{
+    Attempt, AttemptState, Dialogue, DialogueEntry, IN_DOUBT, Outcome, Planned, Recorded, Side, Stage, TlsFacts,
+};
 pub use attributes::{AttributeValue, Attributes, attribute};
 pub use message::{CHUNK_BYTES, Content, HeaderScan, MemoryContent, MessageFacts, MessageProblem};
 pub use repository::{RepositoryPath, RepositoryPathError};

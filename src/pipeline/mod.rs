@@ -30,7 +30,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
 use crate::delivery::{self, Explanation, NotBegun};
-use crate::mail::{Address, Attributes, Content, DialogueEntry, Mail, MailKey, Recorded, RepositoryPath};
+use crate::mail::{Address, Attributes, Content, DialogueEntry, Mail, MailKey, Planned, Recorded, RepositoryPath};
 
 pub use config::{Config, ERROR_PROCESSOR, ERROR_REPOSITORY, repository};
 pub use matcher::is_matcher;
@@ -39,8 +39,9 @@ pub use remote_delivery::Deliver;
 /// What the pipeline needs of its caller while a mail is in it.
 #[async_trait]
 pub trait Checkpoint: Send + Sync {
-    /// Commits the open attempt with the attributes as the matchers left them.
-    async fn begin(&self, attributes: &Attributes) -> Result<(), NotBegun>;
+    /// Commits the open attempt with the attributes as the matchers left them, and whom it is
+    /// going to be with.
+    async fn begin(&self, attributes: &Attributes, plan: &[Planned]) -> Result<(), NotBegun>;
     /// Hands on what a transaction yielded; see [`crate::delivery::Sink::record`].
     async fn record(&self, outcomes: &[Recorded], dialogue: &[DialogueEntry]);
     /// The mail's stored message.

@@ -13,7 +13,7 @@ use super::mailet::{Ended, Step};
 use super::part::Part;
 use super::{Checkpoint, End, Pass};
 use crate::delivery::{self, Attempted, Credentials, Explanation, Gateway, NotBegun, Request, Secret, Sink, StartTls};
-use crate::mail::{Address, Attributes, DialogueEntry, Domain, Outcome, Recorded, Stage, attribute};
+use crate::mail::{Address, Attributes, DialogueEntry, Domain, Outcome, Planned, Recorded, Stage, attribute};
 use crate::yaml::{Fields, Node, Value, boolean, integer, milliseconds, positive_duration, text};
 
 /// What makes attempts: the room `delivery`, or in tests a script.
@@ -150,8 +150,8 @@ struct Journal<'a> {
 
 #[async_trait]
 impl Sink for Journal<'_> {
-    async fn begin(&self) -> Result<(), NotBegun> {
-        self.checkpoint.begin(&self.attributes).await
+    async fn begin(&self, plan: &[Planned]) -> Result<(), NotBegun> {
+        self.checkpoint.begin(&self.attributes, plan).await
     }
 
     async fn record(&self, outcomes: &[Recorded], dialogue: &[DialogueEntry]) {

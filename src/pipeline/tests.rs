@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use super::part::tests::mail;
 use super::*;
 use crate::delivery::{Attempted, Request, Sink};
-use crate::mail::{AttributeValue, MemoryContent, Outcome, Stage, attribute};
+use crate::mail::{AttributeValue, MemoryContent, Outcome, Planned, Stage, attribute};
 use crate::yaml::{Document, Reading};
 
 const SEED: &str = "
@@ -80,7 +80,7 @@ impl Deliver for Arc<Script> {
             return Attempted::OwnTrouble(outcomes, "no DNS server answered anything".into());
         }
         self.tried.lock().expect("no panic").extend(names);
-        sink.begin().await.expect("the test's checkpoint says yes");
+        sink.begin(&[]).await.expect("the test's checkpoint says yes");
         sink.record(&outcomes, &[]).await;
         Attempted::Done(outcomes)
     }
@@ -92,7 +92,7 @@ struct Notes(Mutex<Vec<Attributes>>);
 
 #[async_trait]
 impl Checkpoint for Notes {
-    async fn begin(&self, attributes: &Attributes) -> Result<(), NotBegun> {
+    async fn begin(&self, attributes: &Attributes, _: &[Planned]) -> Result<(), NotBegun> {
         self.0.lock().expect("no panic").push(attributes.clone());
         Ok(())
     }
@@ -113,7 +113,7 @@ struct Unreadable;
 
 #[async_trait]
 impl Checkpoint for Unreadable {
-    async fn begin(&self, _: &Attributes) -> Result<(), NotBegun> {
+    async fn begin(&self, _: &Attributes, _: &[Planned]) -> Result<(), NotBegun> {
         Ok(())
     }
     async fn record(&self, _: &[Recorded], _: &[DialogueEntry]) {}

@@ -10,7 +10,7 @@ use tracing::{error, warn};
 
 use super::{Spool, settlement};
 use crate::delivery::NotBegun;
-use crate::mail::{AttributeValue, Attributes, Content, DialogueEntry, MessageId, Outcome, Recorded};
+use crate::mail::{AttributeValue, Attributes, Content, DialogueEntry, MessageId, Outcome, Planned, Recorded};
 use crate::pipeline::{Checkpoint, Disposition, End};
 use crate::store::{AttemptId, Claim, Error, Settlement};
 
@@ -101,7 +101,7 @@ impl<'a> Pass<'a> {
         }
     }
 
-    async fn open_attempt(&self, attributes: &Attributes) -> Result<AttemptId, Error> {
+    async fn open_attempt(&self, attributes: &Attributes, plan: &[Planned]) -> Result<AttemptId, Error> {
         let (already, merged) = {
             let mut state = self.state();
             merge(&mut state.attributes, attributes);
@@ -109,8 +109,8 @@ impl<'a> Pass<'a> {
         };
         let (store, now) = (&self.spool.store, self.spool.clock.now());
         match already {
-            Some(attempt) => store.note_attributes(&self.claim, &merged).await.map(|()| attempt),
-            None => store.begin_attempt(&self.claim, &merged, now).await,
+            Some(attempt) => store.extend_attempt(&self.claim, attempt, &merged, plan).await.map(|()| attempt),
+            None => store.begin_attempt(&self.claim, &merged, plan, now).await,
         }
     }
 }
@@ -135,12 +135,12 @@ fn merge(into: &mut Attributes, part: &Attributes) {
 
 #[async_trait]
 impl Checkpoint for Pass<'_> {
-    async fn begin(&self, attributes: &Attributes) -> Result<(), NotBegun> {
+    async fn begin(&self, attributes: &Attributes, plan: &[Planned]) -> Result<(), NotBegun> {
         let _one = self.beginning.lock().await;
         if self.spool.is_behind() {
             return Err(NotBegun::Trouble("results of earlier attempts cannot be written".to_owned()));
         }
-        match self.open_attempt(attributes).await {
+        match self.open_attempt(attributes, plan).await {
             Ok(attempt) => {
                 self.state().attempt = Some(attempt);
                 Ok(())

@@ -26,8 +26,8 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::mail::{
-    Attempt, Attributes, Content, DialogueEntry, Envelope, Mail, MailKey, MessageFacts, MessageId, Outcome, Recorded,
-    RepositoryPath,
+    Attempt, Attributes, Content, DialogueEntry, Envelope, Mail, MailKey, MessageFacts, MessageId, Outcome, Planned,
+    Recorded, RepositoryPath,
 };
 
 pub use error::{Error, Trouble};
@@ -290,8 +290,15 @@ pub trait Store: Send + Sync {
     /// Takes mails in hand, oldest first; first frees what dead processes held.
     async fn claim(&self, wanted: &Wanted, now: Time) -> Result<Vec<Claimed>>;
 
-    /// Opens the attempt record and counts the pass, before the first packet.
-    async fn begin_attempt(&self, claim: &Claim, attributes: &Attributes, now: Time) -> Result<AttemptId>;
+    /// Opens the attempt record and counts the pass, before the first packet. `plan` is whom
+    /// it is going to be with: where this process dies, the record names them.
+    async fn begin_attempt(
+        &self,
+        claim: &Claim,
+        attributes: &Attributes,
+        plan: &[Planned],
+        now: Time,
+    ) -> Result<AttemptId>;
 
     /// Adds what one transaction yielded. `dialogue_limit` is in octets per attempt.
     async fn record(
@@ -306,9 +313,15 @@ pub trait Store: Send + Sync {
     /// Ends the pass: the claimed mail out, what is left of it in.
     async fn settle(&self, claim: &Claim, settlement: &Settlement, now: Time) -> Result<()>;
 
-    /// Writes the attributes of a mail whose attempt is open already: a second part of it
-    /// goes its own way.
-    async fn note_attributes(&self, claim: &Claim, attributes: &Attributes) -> Result<()>;
+    /// As [`Store::begin_attempt`], where the attempt is open already: a second part of the
+    /// mail goes its own way.
+    async fn extend_attempt(
+        &self,
+        claim: &Claim,
+        attempt: AttemptId,
+        attributes: &Attributes,
+        plan: &[Planned],
+    ) -> Result<()>;
 
     /// Gives up a mail as if this process had died with only this mail in hand: for work on
     /// it that panicked.

@@ -10,7 +10,9 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader
 use tokio::net::TcpListener;
 
 use crate::clock::Clock;
-use crate::mail::{Address, DialogueEntry, HeaderScan, MailKey, MemoryContent, Outcome, Recorded, ReversePath, Stage};
+use crate::mail::{
+    Address, DialogueEntry, HeaderScan, MailKey, MemoryContent, Outcome, Planned, Recorded, ReversePath, Stage,
+};
 
 use super::{
     Attempted, Config, Credentials, Delivery, DnsConfig, Gateway, Network, NotBegun, Request, Secret, Sink, StartTls,
@@ -114,7 +116,7 @@ struct Record {
 
 #[async_trait]
 impl Sink for Record {
-    async fn begin(&self) -> Result<(), NotBegun> {
+    async fn begin(&self, _: &[Planned]) -> Result<(), NotBegun> {
         *self.begun.lock().expect("lock") += 1;
         Ok(())
     }
@@ -413,7 +415,7 @@ struct BusyStore {
 
 #[async_trait]
 impl Sink for BusyStore {
-    async fn begin(&self) -> Result<(), NotBegun> {
+    async fn begin(&self, _: &[Planned]) -> Result<(), NotBegun> {
         {
             let mut waiting = self.waiting.lock().expect("lock");
             waiting.0 += 1;

@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::super::{AttemptId, Claim, Claimed, Error, Reaped, Resting, Result, Settlement, Time, Wanted};
 use super::instance::{self, Liveness, next_number};
 use super::{filing, records, rows};
-use crate::mail::{Address, IN_DOUBT, Mail, Outcome, Recorded, Stage};
+use crate::mail::{Address, Mail, Outcome, Recorded};
 
 /// A mail that a run still going took before is left to it.
 const NOT_TAKEN: &str = "(run IS NULL OR run NOT IN (SELECT run.id FROM run WHERE run.finished IS NULL))";
@@ -318,16 +318,19 @@ fn mark_in_doubt(
     recorded: &[Recorded],
     now: Time,
 ) -> Result<()> {
-    let cause = format!("{IN_DOUBT}redeliver died in this attempt; the peer may have the mail (RFC 1047)");
+    let plan = records::planned(connection, attempt)?;
     let doubtful: Vec<Recorded> = unanswered(mail, recorded)
         .filter(|recipient| !mail.recorded.iter().any(|r| r.recipient.mailbox() == recipient.mailbox()))
-        .map(|recipient| {
-            Recorded::without_contact(recipient.clone(), Outcome::Deferred, Stage::EndOfData, cause.clone(), now)
+        .map(|recipient| match plan.iter().find(|hop| hop.recipients.contains(recipient)) {
+            Some(hop) => hop.in_doubt(recipient.clone(), now),
+            None => Recorded::died(recipient.clone(), "", now),
         })
         .collect();
     records::record(connection, attempt, &doubtful, &[], 0)?;
     let state = if doubtful.is_empty() { 1 } else { 2 };
-    connection.prepare_cached("UPDATE attempt SET state = ?2 WHERE id = ?1")?.execute(params![attempt.0, state])?;
+    connection
+        .prepare_cached("UPDATE attempt SET state = ?2, planned = NULL WHERE id = ?1")?
+        .execute(params![attempt.0, state])?;
     Ok(())
 }
 

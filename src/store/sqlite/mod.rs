@@ -35,7 +35,9 @@ use super::{
     AttemptFilter, AttemptId, Claim, Claimed, Counts, Error, Listed, MailFilter, NewMail, Old, Place, Purged, Reaped,
     Result, Run, RunId, Seq, Settlement, Store, Time, Trouble, Wanted,
 };
-use crate::mail::{Attempt, Attributes, Content, DialogueEntry, Mail, MailKey, MessageId, Recorded, RepositoryPath};
+use crate::mail::{
+    Attempt, Attributes, Content, DialogueEntry, Mail, MailKey, MessageId, Planned, Recorded, RepositoryPath,
+};
 use instance::{Instance, Liveness};
 use readers::Readers;
 use writer::Writer;
@@ -152,9 +154,15 @@ impl Store for SqliteStore {
         self.write(move |connection| claims::claim(connection, &wanted, instance, now)).await
     }
 
-    async fn begin_attempt(&self, claim: &Claim, attributes: &Attributes, now: Time) -> Result<AttemptId> {
-        let (claim, attributes) = (claim.clone(), attributes.clone());
-        self.write(move |connection| records::begin(connection, &claim, &attributes, now)).await
+    async fn begin_attempt(
+        &self,
+        claim: &Claim,
+        attributes: &Attributes,
+        plan: &[Planned],
+        now: Time,
+    ) -> Result<AttemptId> {
+        let (claim, attributes, plan) = (claim.clone(), attributes.clone(), plan.to_vec());
+        self.write(move |connection| records::begin(connection, &claim, &attributes, &plan, now)).await
     }
 
     async fn record(
@@ -178,9 +186,15 @@ impl Store for SqliteStore {
         self.write(move |connection| claims::settle(connection, &claim, &settlement, now)).await
     }
 
-    async fn note_attributes(&self, claim: &Claim, attributes: &Attributes) -> Result<()> {
-        let (claim, attributes) = (claim.clone(), attributes.clone());
-        self.write(move |connection| records::note_attributes(connection, &claim, &attributes)).await
+    async fn extend_attempt(
+        &self,
+        claim: &Claim,
+        attempt: AttemptId,
+        attributes: &Attributes,
+        plan: &[Planned],
+    ) -> Result<()> {
+        let (claim, attributes, plan) = (claim.clone(), attributes.clone(), plan.to_vec());
+        self.write(move |connection| records::extend(connection, &claim, attempt, &attributes, &plan)).await
     }
 
     async fn abandon(&self, claim: &Claim, now: Time) -> Result<()> {

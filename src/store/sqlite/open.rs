@@ -18,6 +18,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0001_initial.sql"),
     include_str!("../migrations/0002_reported.sql"),
     include_str!("../migrations/0003_mail_message.sql"),
+    include_str!("../migrations/0004_planned.sql"),
 ];
 
 /// How long a writer waits for another process's commit.

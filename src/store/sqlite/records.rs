@@ -8,25 +8,59 @@ use rusqlite::{Connection, Row, params};
 use super::super::{AttemptFilter, AttemptId, Claim, Result, Time};
 use super::{claims, rows};
 use crate::mail::{
-    Attempt, AttemptState, Attributes, Dialogue, DialogueEntry, Mail, MailKey, Recorded, ReversePath, Side,
+    Attempt, AttemptState, Attributes, Dialogue, DialogueEntry, Mail, MailKey, Planned, Recorded, ReversePath, Side,
 };
 
 /// Opens the attempt and counts it, with the attributes as the matchers left them.
-pub(super) fn begin(connection: &Connection, claim: &Claim, attributes: &Attributes, now: Time) -> Result<AttemptId> {
+pub(super) fn begin(
+    connection: &Connection,
+    claim: &Claim,
+    attributes: &Attributes,
+    plan: &[Planned],
+    now: Time,
+) -> Result<AttemptId> {
     claims::verify(connection, claim)?;
     connection
         .prepare_cached("UPDATE mail SET attributes = ?2, attempts = attempts + 1 WHERE id = ?1")?
         .execute(params![claim.mail, rows::to_json(attributes)?])?;
-    open(connection, claim.mail, now)
+    let attempt = open(connection, claim.mail, now)?;
+    add_planned(connection, attempt, plan)?;
+    Ok(attempt)
 }
 
-/// Writes the attributes of a mail whose attempt is open.
-pub(super) fn note_attributes(connection: &Connection, claim: &Claim, attributes: &Attributes) -> Result<()> {
+/// Writes the attributes of a mail whose attempt is open, and whom else it is with.
+pub(super) fn extend(
+    connection: &Connection,
+    claim: &Claim,
+    attempt: AttemptId,
+    attributes: &Attributes,
+    plan: &[Planned],
+) -> Result<()> {
     claims::verify(connection, claim)?;
     connection
         .prepare_cached("UPDATE mail SET attributes = ?2 WHERE id = ?1")?
         .execute(params![claim.mail, rows::to_json(attributes)?])?;
+    add_planned(connection, attempt, plan)
+}
+
+fn add_planned(connection: &Connection, attempt: AttemptId, plan: &[Planned]) -> Result<()> {
+    let mut lines = String::new();
+    for hop in plan {
+        lines += &rows::to_json(hop)?;
+        lines.push('\n');
+    }
+    connection
+        .prepare_cached("UPDATE attempt SET planned = coalesce(planned, '') || ?2 WHERE id = ?1")?
+        .execute(params![attempt.0, lines])?;
     Ok(())
+}
+
+/// Whom an open attempt is with.
+pub(super) fn planned(connection: &Connection, attempt: AttemptId) -> Result<Vec<Planned>> {
+    let lines: Option<String> = connection
+        .prepare_cached("SELECT planned FROM attempt WHERE id = ?1")?
+        .query_row([attempt.0], |row| row.get(0))?;
+    lines.unwrap_or_default().lines().map(rows::from_json).collect()
 }
 
 /// Adds an open record to the mail's.
@@ -46,7 +80,7 @@ pub(super) fn finish(connection: &Connection, attempt: AttemptId, counted: bool,
     let in_doubt = outcomes(connection, attempt)?.iter().any(Recorded::in_doubt);
     let state = if in_doubt { 2 } else { 1 };
     connection
-        .prepare_cached("UPDATE attempt SET finished = ?2, state = ?3, counted = ?4 WHERE id = ?1")?
+        .prepare_cached("UPDATE attempt SET finished = ?2, state = ?3, counted = ?4, planned = NULL WHERE id = ?1")?
         .execute(params![attempt.0, now.timestamp_millis(), state, counted])?;
     Ok(())
 }
