@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::mail::{Mail, MailKey, Recorded};
+use crate::mail::{Address, Mail, MailKey, Recorded};
 use crate::store::{Listed, Time};
 
 /// Causes told apart at most; what comes after is counted together.
@@ -62,14 +62,14 @@ impl Digest {
                 code: recorded.code,
                 enhanced: recorded.enhanced.clone(),
                 next_hop: recorded.next_hop.clone(),
-                text: normalised(said),
+                text: normalised(said, &recorded.recipient),
             };
             self.count(cause, listed, &recorded.recipient.to_string(), said);
         }
         // Without an attempt on record: what the mail itself says.
         for recipient in listed.mail.envelope.recipients.iter().skip(outcomes.len()) {
             let said = own_words(&listed.mail);
-            let cause = Cause { text: normalised(said), ..Cause::default() };
+            let cause = Cause { text: normalised(said, recipient), ..Cause::default() };
             self.count(cause, listed, &recipient.to_string(), said);
         }
     }
@@ -107,10 +107,11 @@ fn own_words(mail: &Mail) -> &str {
 }
 
 /// A reply without what differs from mail to mail: codes (they are told apart already),
-/// addresses, and words with digits such as queue ids, times and IP addresses.
-fn normalised(reply: &str) -> String {
+/// addresses, the recipient's local part, and words with digits such as queue ids, times and
+/// IP addresses.
+fn normalised(reply: &str, recipient: &Address) -> String {
     let words = reply.lines().flat_map(|line| without_codes(line).split_whitespace());
-    let plain: Vec<_> = words.map(general).collect();
+    let plain: Vec<_> = words.map(|word| general(word, recipient.local_part())).collect();
     plain.join(" ").chars().take(TEXT).collect()
 }
 
@@ -128,12 +129,18 @@ fn without_codes(line: &str) -> &str {
     if enhanced { behind } else { rest }
 }
 
-fn general(word: &str) -> &str {
+fn general<'a>(word: &'a str, local_part: &str) -> &'a str {
     match word {
         _ if word.contains('@') => "<address>",
+        _ if word.trim_matches(is_punctuation).eq_ignore_ascii_case(local_part) => "<user>",
         _ if word.contains(|c: char| c.is_ascii_digit()) => "#",
         _ => word,
     }
+}
+
+/// What a reply may put around a name.
+fn is_punctuation(c: char) -> bool {
+    matches!(c, '<' | '>' | '(' | ')' | '[' | ']' | '"' | '\'' | '`' | ':' | ';' | ',' | '.')
 }
 
 #[cfg(test)]
@@ -141,7 +148,7 @@ pub(super) mod tests {
     use chrono::DateTime;
 
     use super::*;
-    use crate::mail::{Address, Attributes, Envelope, MessageFacts, MessageId, Outcome, ReversePath, Stage};
+    use crate::mail::{Attributes, Envelope, MessageFacts, MessageId, Outcome, ReversePath, Stage};
     use crate::store::Seq;
 
     /// A failed mail with one recipient who was refused in these words.
@@ -176,9 +183,12 @@ pub(super) mod tests {
             ("550-5.7.1 blocked [192.0.2.1]\n550 5.7.1 see 4bXy12", "blocked # see #"),
             ("250", ""),
             ("no route to host", "no route to host"),
+            ("550 5.1.1 user alice unknown", "user <user> unknown"),
+            ("550 5.1.1 Alice: 'alice', <ALICE>. alices", "<user> <user> <user> alices"),
             ("", ""),
         ] {
-            assert_eq!(normalised(reply), text, "{reply}");
+            let alice = Address::parse("alice@x.example").expect("an address");
+            assert_eq!(normalised(reply, &alice), text, "{reply}");
         }
     }
 
