@@ -91,10 +91,20 @@ fn what_is_no_message_is_named_and_the_others_are_taken() {
         ("box", mailbox.as_bytes()),
         ("doubt", format!("{FROM}X: 1\n\n>>From a\n\n").as_bytes()),
         ("empty/x.txt", b"x"),
+        ("folder/1.eml", b"X: 5\n"),
+        ("folder/notes.txt", b"X: 6\n"),
+        ("folder/sub/2.eml", b"X: 7\n"),
+        ("mail/new/1.host", b"X: 8\n"),
+        ("mail/cur/.hidden", b"X: 9\n"),
+        ("mail/.Sent/cur/1.host", b"X: 10\n"),
+        ("mail/.Sent/new/.keep", b""),
+        ("mail/dovecot.index", b"x"),
     ]);
-    let paths = ["nul.eml", "mixed.eml", "text.eml", "absent.eml", "box", "doubt", "empty", "good.eml"];
+    std::os::unix::fs::symlink("/etc/hostname", relay.path().join("mail/cur/2.host")).expect("a link");
+    let paths =
+        ["nul.eml", "mixed.eml", "text.eml", "absent.eml", "box", "doubt", "empty", "folder", "mail", "good.eml"];
     let (told, stderr) = import(&relay, &[&paths[..], &ENVELOPE].concat(), 65);
-    assert_eq!(told, json!({"taken": 3, "before": 0, "refused": 7}));
+    assert_eq!(told, json!({"taken": 5, "before": 0, "refused": 11}));
     for line in [
         "redeliver: nul.eml: the message has a NUL octet in line 3",
         "redeliver: mixed.eml: line 2 does not end as line 1 does",
@@ -103,6 +113,10 @@ fn what_is_no_message_is_named_and_the_others_are_taken() {
         "redeliver: box: message 2: it has no header",
         "redeliver: doubt: it may be mboxo or mboxrd",
         "redeliver: empty: it cannot be read: the folder is no maildir",
+        "redeliver: folder/notes.txt: it is not named .eml",
+        "redeliver: folder/sub: it is a folder within a folder",
+        "redeliver: mail/cur/2.host: it is a symbolic link",
+        "redeliver: mail/.Sent: it is a folder within a folder",
     ] {
         assert!(stderr.lines().any(|one| one.starts_with(line)), "{line}\n{stderr}");
     }

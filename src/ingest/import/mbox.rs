@@ -40,6 +40,15 @@ pub(super) enum MboxError {
     /// Two dialects would make different messages of it.
     #[error("it may be {0} or {1}, which read some of its lines differently: say which with --mbox-dialect")]
     Ambiguous(&'static str, &'static str),
+    /// It was not asked for, or must not be.
+    #[error("{0}")]
+    PassedOver(&'static str),
+    /// A whole `From ` line that may belong to a message, or begin the next.
+    #[error(
+        "a line 'From ... date' stands behind a line that is not empty: say with --mbox-dialect mboxrd that a \
+         message begins there, or put a > before it"
+    )]
+    Tight,
     /// Between two messages stands no `From ` line.
     #[error("no line 'From ... date' stands where the next message should begin")]
     NoSeparator,
@@ -89,6 +98,7 @@ enum State {
 }
 
 /// Lines met so far.
+#[expect(clippy::struct_excessive_bools, reason = "each is one kind of line, met or not")]
 #[derive(Debug, Clone, Copy, Default)]
 struct Quotes {
     /// `From ` within a message.
@@ -97,6 +107,9 @@ struct Quotes {
     once: bool,
     /// `>>From ` and deeper.
     deeper: bool,
+    /// A whole `From ` line without an empty line before it. Who quotes would have quoted
+    /// it within a message, but some look only at what follows an empty line.
+    tight: bool,
 }
 
 impl<R: BufRead> Mbox<R> {
@@ -172,6 +185,12 @@ impl<R: BufRead> Mbox<R> {
 
     fn line(&mut self, line: &[u8], starts: bool, message: &mut Vec<u8>) -> Result<(), MboxError> {
         let after_blank = std::mem::replace(&mut self.after_blank, starts && is_blank(line));
+        if starts && !after_blank && self.is_tight(line) {
+            self.quotes.tight = true;
+            self.state = State::Behind;
+            message.extend(self.blank.take().into_iter().flatten());
+            return Ok(());
+        }
         match self.state {
             State::Header if starts && is_blank(line) => {
                 self.state = if self.dialect.has_length() {
@@ -202,6 +221,12 @@ impl<R: BufRead> Mbox<R> {
         }
         message.extend_from_slice(if starts { self.unquoted(line) } else { line });
         Ok(())
+    }
+
+    /// Whether a message begins here though no empty line stands before it.
+    fn is_tight(&self, line: &[u8]) -> bool {
+        let is_within = matches!(self.state, State::Header | State::Body);
+        is_within && !self.dialect.has_length() && separates(line) && has_whole_date(line)
     }
 
     fn end_of_file(&mut self) -> Result<(), MboxError> {
@@ -248,6 +273,7 @@ pub(super) fn detect<R: BufRead + Seek>(mut input: R) -> Result<Dialect, MboxErr
         };
     }
     match survey(&mut input, Dialect::Mboxrd)? {
+        Some(Quotes { tight: true, .. }) => Err(MboxError::Tight),
         Some(Quotes { deeper: true, .. }) => Err(MboxError::Ambiguous("mboxo", "mboxrd")),
         _ => Ok(Dialect::Mboxrd),
     }
@@ -292,6 +318,17 @@ fn separates(line: &[u8]) -> bool {
     let days: [&[u8]; 7] = [b"Mon", b"Tue", b"Wed", b"Thu", b"Fri", b"Sat", b"Sun"];
     let mut words = line[5..].split(|&octet| octet == b' ').filter(|word| !word.is_empty());
     words.next().is_some() && words.take(3).any(|word| days.contains(&word))
+}
+
+/// Whether a `From ` line has a time and a year behind the day of the week, as asctime(3)
+/// writes them; nobody writes that by chance.
+fn has_whole_date(line: &[u8]) -> bool {
+    let digits = |word: &[u8]| word.iter().all(u8::is_ascii_digit);
+    let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).rev();
+    let is_year = words.next().is_some_and(|word| word.len() == 4 && digits(word));
+    let is_time = |word: &[u8]| word.contains(&b':') && word.split(|&octet| octet == b':').all(digits);
+    // Some write a time zone between them.
+    is_year && words.take(2).any(is_time)
 }
 
 fn is_blank(line: &[u8]) -> bool {
@@ -377,6 +414,22 @@ mod tests {
         let file = format!("{FROM}X: 1\n\nhello\nFrom now on\n\nFrom here, too\n\n{FROM}X: 2\n\n");
         let messages = read_as(&file, Dialect::Mboxrd).expect("read");
         assert_eq!(messages, ["X: 1\n\nhello\nFrom now on\n\nFrom here, too\n", "X: 2\n\n"]);
+    }
+
+    #[test]
+    fn a_message_that_begins_without_an_empty_line_is_asked_about() {
+        let file = format!("{FROM}X: 1\n\na\n{FROM}X: 2\n{FROM}X: 3\n\n\nb\n\n");
+        assert!(detected(&file).expect_err("asked").contains("--mbox-dialect"));
+        let messages = read_as(&file, Dialect::Mboxrd).expect("read");
+        assert_eq!(messages, ["X: 1\n\na\n", "X: 2\n", "X: 3\n\n\nb\n"]);
+        for (line, whole) in [
+            (FROM, true),
+            ("From a@x.example Mon Jan  2 03:04 CET 2026\r\n", true),
+            ("From here on Mon we read\n", false),
+            ("From Mon 10:00 on\n", false),
+        ] {
+            assert_eq!(has_whole_date(line.as_bytes()), whole, "{line}");
+        }
     }
 
     #[test]

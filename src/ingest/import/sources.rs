@@ -3,7 +3,10 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+
+use nix::fcntl::OFlag;
 
 use super::mbox::{Dialect, Mbox, MboxError, begins_mbox, detect};
 
@@ -12,8 +15,18 @@ const PIECE: usize = 64 * 1024;
 
 /// Files still to be read, in order.
 pub struct Sources {
-    waiting: VecDeque<PathBuf>,
+    waiting: VecDeque<Waiting>,
     dialect: Option<Dialect>,
+}
+
+/// Something still to be looked at.
+enum Waiting {
+    /// What was asked for.
+    Named(PathBuf),
+    /// What a folder has: whoever may write there must not have other files read.
+    Met(PathBuf),
+    /// What a folder has and nobody asked for.
+    PassedOver(PathBuf, &'static str),
 }
 
 /// What was found at a path.
@@ -47,24 +60,34 @@ enum Inside {
 
 impl Sources {
     /// Reads `paths` in their order. A folder with `new` and `cur` is a maildir; of any other
-    /// the `.eml` files are read. Without `dialect` that of each mailbox file is found out.
+    /// the `.eml` files are read. What else a folder has is named and passed over. Without `dialect` that of each mailbox file is found out.
     pub fn new(paths: Vec<PathBuf>, dialect: Option<Dialect>) -> Self {
-        Self { waiting: paths.into(), dialect }
+        Self { waiting: paths.into_iter().map(Waiting::Named).collect(), dialect }
     }
 
-    /// Opens a file, or puts a folder's files in front of what waits.
-    fn look(&mut self, path: &Path) -> Result<Option<Opened>, MboxError> {
-        let facts = path.metadata()?;
+    /// Opens a file, or puts what a folder has in front of what waits.
+    fn look(&mut self, waiting: &Waiting) -> Result<Option<Opened>, MboxError> {
+        let (path, facts) = match waiting {
+            Waiting::Named(path) => (path, path.metadata()?),
+            Waiting::Met(path) => (path, path.symlink_metadata()?),
+            Waiting::PassedOver(_, why) => return Err(MboxError::PassedOver(why)),
+        };
         if facts.is_dir() {
-            for file in files_of(path)?.into_iter().rev() {
-                self.waiting.push_front(file);
+            if matches!(waiting, Waiting::Met(_)) {
+                return Err(MboxError::PassedOver(FOLDER));
+            }
+            for inside in inside(path)?.into_iter().rev() {
+                self.waiting.push_front(inside);
             }
             return Ok(None);
+        }
+        if facts.is_symlink() {
+            return Err(MboxError::PassedOver("it is a symbolic link: name what it points to"));
         }
         if !facts.is_file() {
             return Err(io::Error::other("it is neither a file nor a folder").into());
         }
-        let mut file = BufReader::with_capacity(PIECE, File::open(path)?);
+        let mut file = BufReader::with_capacity(PIECE, open(waiting, path)?);
         let is_mailbox = begins_mbox(file.fill_buf()?) || facts.len() == 0 && !named_eml(path);
         let inside = if is_mailbox {
             let dialect = self.dialect.map_or_else(|| detect(&mut file), Ok)?;
@@ -82,37 +105,67 @@ impl Iterator for Sources {
     /// The next file.
     fn next(&mut self) -> Option<Found> {
         loop {
-            let path = self.waiting.pop_front()?;
-            match self.look(&path) {
+            let waiting = self.waiting.pop_front()?;
+            match self.look(&waiting) {
                 Ok(Some(opened)) => return Some(Found::File(Box::new(opened))),
                 Ok(None) => {}
-                Err(why) => return Some(Found::Nothing(SourceError { path, why })),
+                Err(why) => return Some(Found::Nothing(SourceError { path: waiting.into_path(), why })),
             }
         }
     }
 }
 
-/// The messages of a folder, in the order of their names: of a maildir the new ones first.
-fn files_of(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    let (new, cur) = (folder.join("new"), folder.join("cur"));
-    if new.is_dir() && cur.is_dir() {
-        return Ok([visible(&new)?, visible(&cur)?].concat());
+impl Waiting {
+    fn into_path(self) -> PathBuf {
+        match self {
+            Self::Named(path) | Self::Met(path) | Self::PassedOver(path, _) => path,
+        }
     }
-    let messages: Vec<_> = visible(folder)?.into_iter().filter(|path| named_eml(path)).collect();
-    if messages.is_empty() {
+}
+
+/// Why a folder within a folder is not read: it may be another mailbox, for somebody else.
+const FOLDER: &str = "it is a folder within a folder: name it to have it read";
+
+fn open(waiting: &Waiting, path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    if matches!(waiting, Waiting::Met(_)) {
+        options.custom_flags(OFlag::O_NOFOLLOW.bits());
+    }
+    options.read(true).open(path)
+}
+
+/// What a folder has, in the order of names: of a maildir the new messages first.
+fn inside(folder: &Path) -> io::Result<Vec<Waiting>> {
+    let (new, cur) = (folder.join("new"), folder.join("cur"));
+    if is_maildir(folder) {
+        let messages = [visible(&new)?, visible(&cur)?].concat().into_iter().map(Waiting::Met);
+        let others = entries(folder)?.into_iter().filter(|path| is_maildir(path));
+        return Ok(messages.chain(others.map(|path| Waiting::PassedOver(path, FOLDER))).collect());
+    }
+    let found = visible(folder)?;
+    if !found.iter().any(|path| named_eml(path)) {
         return Err(io::Error::other("the folder is no maildir and has no .eml files"));
     }
-    Ok(messages)
+    let one = |path: PathBuf| match () {
+        () if named_eml(&path) => Waiting::Met(path),
+        () if path.is_dir() => Waiting::PassedOver(path, FOLDER),
+        () => Waiting::PassedOver(path, "it is not named .eml: name it to have it read"),
+    };
+    Ok(found.into_iter().map(one).collect())
+}
+
+fn is_maildir(path: &Path) -> bool {
+    path.join("new").is_dir() && path.join("cur").is_dir()
 }
 
 fn visible(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder)? {
-        let entry = entry?;
-        if !entry.file_name().to_string_lossy().starts_with('.') {
-            found.push(entry.path());
-        }
-    }
+    let mut found = entries(folder)?;
+    found.retain(|path| path.file_name().is_some_and(|name| !name.to_string_lossy().starts_with('.')));
+    Ok(found)
+}
+
+fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = std::fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<PathBuf>>>()?;
     found.sort();
     Ok(found)
 }
