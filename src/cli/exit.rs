@@ -154,8 +154,12 @@ mod tests {
     #[test]
     fn the_worst_of_a_run_decides() {
         let run = |deferred, failed, errors, left| {
-            of_run(&Swept { counts: Counts { deferred, failed, errors, ..Counts::default() }, left, trouble: None })
-                .code()
+            of_run(&Swept {
+                counts: Counts { deferred, failed, errors, ..Counts::default() },
+                left,
+                ..Swept::default()
+            })
+            .code()
         };
         assert_eq!(
             [run(0, 0, 0, 0), run(1, 0, 0, 0), run(0, 0, 0, 1), run(1, 1, 0, 0), run(1, 1, 1, 1)],

@@ -93,6 +93,9 @@ async fn mails(
     list_place(app, &Place::Repository(path), &filter, limit, format, out).await
 }
 
+/// Of a listing of mails.
+const COLUMNS: [&str; 8] = ["KEY", "AGE", "PASSES", "CODE", "NEXT HOP", "SENDER", "RECIPIENT", "REPLY"];
+
 /// The mails of a place; an empty one says so to a person.
 pub(super) async fn list_place(
     app: &App,
@@ -103,7 +106,7 @@ pub(super) async fn list_place(
     out: &mut impl Write,
 ) -> Result<Exit, Failure> {
     let mut pages = Pages::new(&*app.store, place.clone(), filter.clone()).limit(limit.unwrap_or(usize::MAX));
-    let mut table = Table::new(&["KEY", "AGE", "PASSES", "CODE", "NEXT HOP", "SENDER", "RECIPIENT", "REPLY"]);
+    let mut table = Table::new(&COLUMNS);
     let mut number = 0;
     while let Some(page) = pages.next().await? {
         number += page.len();
@@ -262,12 +265,23 @@ enum Verb {
 }
 
 /// What was done, in numbers.
-#[derive(Default)]
 struct Done {
+    /// Of a dry run for a person: the mails that are meant.
+    meant: Option<Table>,
     mails: u64,
     in_hand: u64,
     /// Mails whose counter was not reset and is used up.
     exhausted: u64,
+}
+
+impl Done {
+    async fn show_meant(&mut self, app: &App, page: &[Listed], out: &mut impl Write) -> Result<(), Failure> {
+        if let Some(table) = &mut self.meant {
+            rows(app, page, table).await?;
+            write!(out, "{}", table.block(table::width()))?;
+        }
+        Ok(())
+    }
 }
 
 async fn act(
@@ -278,19 +292,21 @@ async fn act(
     out: &mut impl Write,
 ) -> Result<Exit, Failure> {
     let place = Place::Repository(resolve(app, repository).await?);
-    let mut done = Done::default();
+    let meant = (which.dry_run && which.format == Format::Text).then(|| Table::new(&COLUMNS));
+    let mut done = Done { meant, mails: 0, in_hand: 0, exhausted: 0 };
     if let Some(key) = &which.key {
         if !which.filter.is_empty() {
             return Err(Failure::new(Exit::Usage, "a key names one mail: name either a key or a filter"));
         }
         let listed = find(app, repository, key).await?;
         act_on(app, &place, &listed, verb, which.dry_run, &mut done).await?;
+        done.show_meant(app, &[listed], out).await?;
     } else {
         if !which.all && which.filter.is_empty() {
             return Err(Failure::new(Exit::Usage, "name a key, a filter such as --domain, or --all"));
         }
         let filter = filter_of(&which.filter, app.clock.now())?;
-        act_on_all(app, &place, filter, verb, which.dry_run, &mut done).await?;
+        act_on_all(app, &place, filter, verb, which.dry_run, &mut done, out).await?;
     }
     report(which, verb, &done, out)?;
     Ok(if which.key.is_some() && done.in_hand > 0 { Exit::Deferred } else { Exit::Ok })
@@ -305,9 +321,11 @@ async fn act_on_all(
     verb: &Verb,
     dry_run: bool,
     done: &mut Done,
+    out: &mut impl Write,
 ) -> Result<(), Failure> {
     let mut pages = Pages::new(&*app.store, place.clone(), filter);
     while let Some(page) = pages.next().await? {
+        done.show_meant(app, &page, out).await?;
         for listed in page {
             match act_on(app, place, &listed, verb, dry_run, done).await {
                 Err(Error::InHand(_)) => done.in_hand += 1,

@@ -1,6 +1,7 @@
 //! `redeliver run`: one run of a job, in the foreground.
 
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -41,7 +42,7 @@ pub(super) async fn run(app: &App, arguments: RunArguments, out: &mut impl Write
     let finished = app.clock.now();
     match arguments.format {
         Format::Json => json_lines::write(out, &as_json(&arguments.job, started, finished, &swept))?,
-        Format::Text => writeln!(out, "{}", as_text(&arguments.job, started, finished, &swept))?,
+        Format::Text => writeln!(out, "{}", as_text(&arguments.job, job, finished - started, &swept))?,
     }
     out.flush()?;
     if let Some(trouble) = &swept.trouble {
@@ -68,15 +69,28 @@ fn as_json(job: &str, started: Time, finished: Time, swept: &Swept) -> Value {
     })
 }
 
-fn as_text(job: &str, started: Time, finished: Time, swept: &Swept) -> String {
+fn as_text(name: &str, job: &jobs::Config, took: chrono::TimeDelta, swept: &Swept) -> String {
+    let (mails, took) = (count(swept.counts.selected, "mail"), took.as_seconds_f64());
+    let written = swept.written.as_deref().unwrap_or(Path::new("")).display();
+    let done = match job {
+        jobs::Config::Spool | jobs::Config::Reprocess(_) => return delivered_text(name, &mails, took, swept),
+        jobs::Config::Purge { repository, .. } => format!("{mails} removed from {repository}"),
+        jobs::Config::Report { mailing: None, .. } => "off, its list 'to' is empty: no mails reported".to_owned(),
+        jobs::Config::Report { repository, .. } => format!("{mails} new in {repository} reported"),
+        jobs::Config::Export { .. } => format!("{mails} written to {written}"),
+        jobs::Config::Backup { .. } if swept.written.is_none() => "nothing written".to_owned(),
+        jobs::Config::Backup { .. } => format!("written to {written}"),
+    };
+    let left = if swept.left > 0 { format!(", {} left for the next run", swept.left) } else { String::new() };
+    format!("{name}: {done} in {took:.1} s{left}")
+}
+
+/// How a run that delivers went.
+fn delivered_text(name: &str, mails: &str, took: f64, swept: &Swept) -> String {
     let counts = &swept.counts;
     let mut text = format!(
-        "{job}: {} taken in {:.1} s; recipients: {} delivered, {} deferred, {} failed",
-        count(counts.selected, "mail"),
-        (finished - started).as_seconds_f64(),
-        counts.delivered,
-        counts.deferred,
-        counts.failed,
+        "{name}: {mails} taken in {took:.1} s; recipients: {} delivered, {} deferred, {} failed",
+        counts.delivered, counts.deferred, counts.failed,
     );
     for (number, what) in [(counts.errors, "in error"), (swept.left, "left for the next run")] {
         if number > 0 {
@@ -104,8 +118,9 @@ pub(super) async fn sweep_all(app: &App, out: &mut impl Write) -> Result<Exit, F
 pub(super) async fn sweep_job(app: &App, name: &str, out: &mut impl Write) -> Result<Exit, Failure> {
     let order = Order { job: name, all_due: true, trigger: "command" };
     let (started, progress) = (app.clock.now(), Progress::default());
-    let swept = app.runner(&progress).run(order, app.job(name)?).await?;
-    writeln!(out, "{}", as_text(name, started, app.clock.now(), &swept))?;
+    let job = app.job(name)?;
+    let swept = app.runner(&progress).run(order, job).await?;
+    writeln!(out, "{}", as_text(name, job, app.clock.now() - started, &swept))?;
     Ok(exit::of_run(&swept))
 }
 

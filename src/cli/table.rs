@@ -1,14 +1,17 @@
 //! Output for people: columns that line up, text that cannot harm a terminal.
 
-use std::fmt::Write as _;
 use std::io::IsTerminal;
 
 use chrono::TimeDelta;
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use crate::logging::steers;
 
 /// Columns of a terminal that does not say, and of an output that is none.
 const DEFAULT_WIDTH: usize = 160;
+
+/// Columns of a cell between the first and the last: an address may have hundreds.
+const MAX_CELL: usize = 40;
 
 /// Rows under a heading; the last column takes what room is left, and is cut there.
 ///
@@ -28,11 +31,16 @@ impl Table {
         Self { heading: heading.to_vec(), rows: Vec::new(), widths, begun: false }
     }
 
-    /// Adds a row; control characters are made visible, line ends become ` / `.
+    /// Adds a row; control characters are made visible, line ends become ` / `. The first
+    /// cell is what the row is called by, and whole.
     pub(super) fn row(&mut self, cells: &[String]) {
-        let cells: Vec<_> = cells.iter().map(|cell| one_line(cell)).collect();
+        let last = self.heading.len().saturating_sub(1);
+        let bounded = |(at, cell): (usize, &String)| {
+            if at == 0 || at == last { one_line(cell) } else { cut(&one_line(cell), MAX_CELL) }
+        };
+        let cells: Vec<_> = cells.iter().enumerate().map(bounded).collect();
         for (width, cell) in self.widths.iter_mut().zip(&cells) {
-            *width = (*width).max(cell.chars().count());
+            *width = (*width).max(cell.width());
         }
         self.rows.push(cells);
     }
@@ -57,8 +65,8 @@ impl Table {
         let used: usize = widths.iter().map(|width| width + 2).sum();
         let mut line = String::new();
         for (cell, width) in row.iter().zip(widths) {
-            // Writing to a String cannot fail.
-            let _ = write!(line, "{cell:<width$}  ");
+            line.push_str(cell);
+            line.extend(std::iter::repeat_n(' ', width.saturating_sub(cell.width()) + 2));
         }
         line.push_str(&cut(row.get(last).map_or("", String::as_str), width.saturating_sub(used).max(20)));
         text.push_str(line.trim_end());
@@ -66,12 +74,17 @@ impl Table {
     }
 }
 
-/// The first characters, with an ellipsis where there were more.
+/// What fits into so many columns, with an ellipsis where there was more.
 pub(super) fn cut(text: &str, room: usize) -> String {
-    if text.chars().count() <= room {
+    if text.width() <= room {
         return text.to_owned();
     }
-    text.chars().take(room.saturating_sub(1)).chain(['…']).collect()
+    let mut used = 1;
+    let mut fits = |c: &char| {
+        used += c.width().unwrap_or(0);
+        used <= room
+    };
+    text.chars().take_while(|c| fits(c)).chain(['…']).collect()
 }
 
 /// A text on one line.
@@ -121,6 +134,21 @@ mod tests {
         assert_eq!(table.block(33), expected);
         table.row(&["K333".into(), "1d".into(), "later".into()]);
         assert_eq!(table.block(33), "K333    1d   later\n");
+    }
+
+    #[test]
+    fn long_cells_and_wide_letters_leave_the_columns_in_line() {
+        let mut table = Table::new(&["KEY", "SENDER", "REPLY"]);
+        table.row(&["K1".into(), "x".repeat(300), "no".into()]);
+        table.row(&["K2".into(), "\u{90f5}\u{4ef6}@x.example".into(), "\u{90f5}\u{4ef6}\u{90f5}\u{4ef6}".into()]);
+        let text = table.block(60);
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines[1], format!("K1   {}…  no", "x".repeat(39)));
+        assert_eq!(
+            lines[2],
+            format!("K2   \u{90f5}\u{4ef6}@x.example{}\u{90f5}\u{4ef6}\u{90f5}\u{4ef6}", " ".repeat(28))
+        );
+        assert_eq!(cut("\u{90f5}\u{4ef6}", 3), "\u{90f5}…");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Job kind `backup`: one database file a run, which sqlite3 opens as it stands.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::directory::Directory;
 use super::runner::Runner;
@@ -12,17 +12,17 @@ use crate::store::Error;
 pub(super) async fn run(runner: &Runner<'_>, directory: &Path, swept: &mut Swept) -> Result<(), Error> {
     let written = write(runner, directory).await;
     match written {
-        Ok(true) => {}
-        Ok(false) => swept.trouble = Some("the backup was given up: a stop was asked for".to_owned()),
+        Ok(Some(file)) => swept.written = Some(file),
+        Ok(None) => swept.trouble = Some("the backup was given up: a stop was asked for".to_owned()),
         Err(why) => swept.trouble = Some(format!("backup to {}: {why}", directory.display())),
     }
     Ok(())
 }
 
-/// Whether it came to its end before a stop.
-async fn write(runner: &Runner<'_>, directory: &Path) -> Result<bool, String> {
+/// The file that was written; `None` where a stop came first.
+async fn write(runner: &Runner<'_>, path: &Path) -> Result<Option<PathBuf>, String> {
     let told = |error: io::Error| error.to_string();
-    let directory = Directory::open(directory).map_err(told)?;
+    let directory = Directory::open(path).map_err(told)?;
     let part = directory.part().map_err(told)?;
     let copied = tokio::select! {
         copied = runner.store.backup(&part) => Some(copied),
@@ -33,11 +33,11 @@ async fn write(runner: &Runner<'_>, directory: &Path) -> Result<bool, String> {
             // To the millisecond, so that no run takes another's name.
             let name = runner.clock.now().format("redeliver-%Y%m%dT%H%M%S%.3fZ.db").to_string();
             directory.keep(&name).and_then(|()| directory.sync()).map_err(told)?;
-            Ok(true)
+            Ok(Some(path.join(name)))
         }
         other => {
             directory.give_up().map_err(told)?;
-            other.map_or(Ok(false), |copied| copied.map(|()| true).map_err(|error| error.to_string()))
+            other.map_or(Ok(None), |copied| copied.map(|()| None).map_err(|error| error.to_string()))
         }
     }
 }

@@ -41,6 +41,7 @@ async fn write_all(
     swept: &mut Swept,
 ) -> Result<io::Result<()>, Error> {
     let place = Place::Repository(repository.clone());
+    swept.written = Some(directory.to_owned());
     let directory = match Directory::open(directory) {
         Ok(directory) => Arc::new(directory),
         Err(error) => return Ok(Err(error)),

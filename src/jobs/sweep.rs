@@ -1,5 +1,6 @@
 //! One run over the due mails of a place: each once through its processor.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -50,6 +51,8 @@ pub struct Swept {
     pub left: u64,
     /// The first trouble of our own, in a sentence.
     pub trouble: Option<String>,
+    /// Where a backup or an export wrote: a file or a folder.
+    pub written: Option<PathBuf>,
 }
 
 impl Runner<'_> {
@@ -184,7 +187,7 @@ impl Sweeping<'_> {
 
     fn ended(&mut self, passed: &Passed) {
         self.runner.progress.done.fetch_add(1, Ordering::Relaxed);
-        let Swept { counts, left, trouble } = &mut *self.swept;
+        let Swept { counts, left, trouble, .. } = &mut *self.swept;
         for tally in &passed.tallies {
             let counter = match tally.verdict {
                 Verdict::Copy => continue,

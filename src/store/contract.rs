@@ -165,7 +165,7 @@ pub(super) async fn a_message_written_ahead_is_read_back_octet_for_octet(open: O
 
 pub(super) async fn a_split_loses_no_recipient_and_stores_the_message_once(open: Open, directory: &Path) {
     let store = open(directory);
-    insert(&*store, "K1", &["b@x.example", "c@x.example", "d@x.example"]).await;
+    insert(&*store, "K1", &["b@x.example", "c@x.example", "d@x.example", "e@x.example"]).await;
     let claimed = claim_one(&*store, Place::Spool).await;
     let attempt = store.begin_attempt(&claimed.claim, &claimed.mail.attributes, &[], at(2)).await.expect("begun");
     let outcomes = [
@@ -180,7 +180,7 @@ pub(super) async fn a_split_loses_no_recipient_and_stores_the_message_once(open:
         mail.envelope.recipients = vec![address(recipient)];
         Resting { mail, place: Some(RepositoryPath::parse(place).expect("a path")) }
     };
-    let parts = vec![part("K1", "c@x.example", "t"), part("K2", "d@x.example", "p")];
+    let parts = vec![part("K1", "c@x.example", "t"), part("K2", "d@x.example", "p"), part("K3", "e@x.example", "p")];
     let settlement = Settlement { parts, attempt: Some(attempt), counted: true, outcomes: Vec::new() };
     store.settle(&claimed.claim, &settlement, at(3)).await.expect("settled");
 
@@ -196,6 +196,8 @@ pub(super) async fn a_split_loses_no_recipient_and_stores_the_message_once(open:
         let seen: Vec<_> = attempts.iter().flat_map(|a| &a.recipients).map(|r| r.recipient.to_string()).collect();
         assert_eq!(seen, [recipient], "an attempt is stored once and shown for the recipients that the mail has");
     }
+    let untried = find("p", "K3").await;
+    assert!(store.attempts_of(&untried).await.expect("attempts").is_empty(), "nobody was tried for e@x.example");
     store
         .remove(&Place::Repository(RepositoryPath::parse("t").expect("a path")), &key("K1"), at(4))
         .await
@@ -505,7 +507,16 @@ pub(super) async fn pages_are_filtered_and_in_order(open: Open, directory: &Path
     assert_eq!(count(MailFilter { domain: with("%"), ..all.clone() }).await, 0, "% is no wildcard");
     assert_eq!(count(MailFilter { sender: with("A@sender.example"), passes: Some(0), ..all.clone() }).await, 7);
     assert_eq!(count(MailFilter { code: Some(550), ..all.clone() }).await, 0);
-    assert_eq!(count(MailFilter { before: Some(at(0) + TimeDelta::seconds(1)), after: Some(at(-1)), ..all }).await, 7);
+    assert_eq!(
+        count(MailFilter { before: Some(at(0) + TimeDelta::seconds(1)), after: Some(at(-1)), ..all.clone() }).await,
+        7
+    );
+    insert(&*store, "U1", &["\u{e9}va@B\u{fc}cher.example"]).await;
+    for domain in ["b\u{fc}cher.example", "XN--BCHER-KVA.example", "B\u{dc}CHER.EXAMPLE"] {
+        assert_eq!(count(MailFilter { domain: with(domain), ..all.clone() }).await, 1, "{domain}");
+        let recipient = with(&format!("\u{c9}VA@{domain}"));
+        assert_eq!(count(MailFilter { recipient, ..all.clone() }).await, 1, "{domain}");
+    }
 }
 
 pub(super) async fn an_import_is_taken_once(open: Open, directory: &Path) {

@@ -143,3 +143,23 @@ fn a_report_without_an_address_is_off_and_said_to_be() {
     assert_eq!(told["sweeps"][0]["job"], "retry-temporary", "{told}");
     assert!(told["warnings"].to_string().contains("job it: the report is off"), "{told}");
 }
+
+#[test]
+fn a_person_is_told_what_a_run_did_and_where() {
+    let sink = refusing();
+    let report = "kind: report\nrepository: permanent\nto: ops@x.example\nfrom: relay@x.example\n";
+    let relay = with_failures(&sink, &["a@x.example"], report);
+    let permanent = "var/mail/error/remote-delivery/permanent";
+    let path = relay.path().display().to_string();
+    for (job, told) in [
+        (report, format!("it: 1 mail new in {permanent} reported in ")),
+        ("kind: report\nrepository: permanent\nto: []\n", "it: off, its list 'to' is empty".to_owned()),
+        ("kind: export\nrepository: permanent\ndirectory: ../out\n", format!("it: 1 mail written to {path}/")),
+        ("kind: backup\ndirectory: ../backups\n", format!("it: written to {path}/")),
+        ("kind: purge\nrepository: permanent\nolderThan: 1ms\n", format!("it: 1 mail removed from {permanent} in ")),
+    ] {
+        fs::write(relay.path().join("jobs/it.yaml"), job).expect("written");
+        let ended = relay.command(&["run", "it"]).expect(0);
+        assert!(ended.stdout.starts_with(&told) && !ended.stdout.contains("delivered"), "{told}: {ended:?}");
+    }
+}

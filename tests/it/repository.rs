@@ -66,6 +66,11 @@ fn filters_are_joined_by_and_and_mean_the_same_to_every_verb() {
             assert_eq!(answer["mails"], letters.len(), "{arguments:?}: {answer}");
         }
     }
+    let meant = relay.command(&["repository", "remove", "permanent", "--domain", "z.example", "--dry-run"]).expect(0);
+    let mut lines = meant.stdout.lines();
+    assert!(lines.next().is_some_and(|heading| heading.starts_with("KEY ")), "{meant:?}");
+    assert_eq!(lines.clone().filter(|line| line.contains("@z.example")).count(), 2, "{meant:?}");
+    assert_eq!(lines.last(), Some("2 mails would be removed"));
     assert_eq!(relay.size("permanent"), 4, "a dry run does nothing");
 }
 

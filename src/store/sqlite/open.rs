@@ -9,6 +9,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::super::{Error, Result, Trouble};
+use super::listing;
 
 /// "redl": tells our databases from others (the SQLite header's application id).
 const APPLICATION_ID: i32 = 0x7265_646c;
@@ -110,6 +111,7 @@ pub(super) fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
     let connection =
         Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     prepare(&connection, 64)?;
+    listing::add_functions(&connection)?;
     Ok(connection)
 }
 

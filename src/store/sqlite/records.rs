@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use rusqlite::{Connection, Row, params};
 
 use super::super::{AttemptFilter, AttemptId, Claim, Result, Time};
+use super::listing::folded;
 use super::{claims, rows};
 use crate::mail::{
     Attempt, AttemptState, Attributes, Dialogue, DialogueEntry, Mail, MailKey, Planned, Recorded, ReversePath, Side,
@@ -239,7 +240,10 @@ pub(super) fn of_mail(connection: &Connection, mail: &Mail) -> Result<Vec<Attemp
     while let Some(row) = found.next()? {
         let (_, mut attempt) = attempt(connection, row)?;
         attempt.recipients.retain(|recorded| owed.contains(&recorded.recipient.mailbox()));
-        attempts.push(attempt);
+        // One that was for others alone, before this mail was split off.
+        if attempt.key == mail.key || !attempt.recipients.is_empty() {
+            attempts.push(attempt);
+        }
     }
     Ok(attempts)
 }
@@ -278,14 +282,14 @@ pub(super) fn page(
     let sql = format!(
         "SELECT {ATTEMPT_COLUMNS} FROM attempt WHERE id > ?1 AND (?2 IS NULL OR started >= ?2) \
          AND ((?3 IS NULL AND ?4 IS NULL) OR EXISTS (SELECT 1 FROM attempt_recipient WHERE attempt = attempt.id \
-         AND (?3 IS NULL OR lower(recipient) = lower(?3)) AND (?4 IS NULL OR outcome = ?4))) ORDER BY id LIMIT ?5"
+         AND (?3 IS NULL OR folded(recipient) = ?3) AND (?4 IS NULL OR outcome = ?4))) ORDER BY id LIMIT ?5"
     );
     let mut statement = connection.prepare_cached(&sql)?;
     let first = after.map_or(0, |id| id.0).max(first_since(connection, filter.since)?);
     let mut found = statement.query(params![
         first,
         filter.since.map(|since| since.timestamp_millis()),
-        filter.recipient,
+        filter.recipient.as_deref().map(folded),
         filter.outcome.map(|outcome| outcome.to_string()),
         i64::try_from(limit).unwrap_or(i64::MAX),
     ])?;
