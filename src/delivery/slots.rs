@@ -2,7 +2,9 @@
 //! wait for their next hop's next mail.
 //!
 //! A hop that is not known to answer has one connection at a time, so that a dead peer
-//! takes one slot and not all. While mail for another hop waits, a hop has at most half.
+//! takes one slot and not all. While mail for another hop waits, a hop has at most half, and
+//! a fifth of all is for hops that have no connection: a peer that answered once and then
+//! stands still must not hold up whoever comes next.
 //!
 //! An idle session is for a mail that would otherwise connect to just that host: a session
 //! with the second gateway must not draw the mail away from the first for as long as mail
@@ -21,6 +23,9 @@ const PRUNE_ABOVE: usize = 10_000;
 /// Among so many who wait for a hop, one is looked for whom an idle session fits. More would
 /// keep the first waiting, and all others while that is done.
 const LOOK_AHEAD: usize = 64;
+
+/// One slot in so many is kept for hops that have no connection.
+const KEPT: usize = 5;
 
 /// Whether a session will do.
 pub(super) type Fits<S> = Box<dyn Fn(&S) -> bool + Send>;
@@ -289,6 +294,14 @@ impl<S: Send + 'static> State<S> {
         }
     }
 
+    /// Whether one more connection leaves the slots that are kept for hops without any, once
+    /// `freed` were given back. A hop that is the only one we know has all.
+    fn has_room(&self, name: &str, freed: usize, capacity: usize) -> bool {
+        let has_none = self.hops.get(name).is_none_or(|hop| hop.open() == 0);
+        let kept = if has_none || self.hops.len() == 1 { 0 } else { capacity / KEPT };
+        self.open() + kept < capacity + freed
+    }
+
     /// How many slots `name` may have now, by its share and its peer's limit.
     fn allowed(&self, name: &str, capacity: usize) -> usize {
         let limit = self.hops.get(name).and_then(Hop::limit).unwrap_or(capacity);
@@ -298,7 +311,6 @@ impl<S: Send + 'static> State<S> {
     /// The next in turn that can be served: with an idle session of the hop's own, with a
     /// new connection, or once an idle session has made room for that.
     fn next(&self, capacity: usize) -> Option<Next> {
-        let free = self.open() < capacity;
         let served = self.turns.iter().find_map(|name| {
             let hop = self.hops.get(name)?;
             if hop.held < self.share(name, capacity)
@@ -306,7 +318,7 @@ impl<S: Send + 'static> State<S> {
             {
                 return Some(Next::Session(name.clone(), waiting, idle));
             }
-            let may_connect = free && hop.open() < self.allowed(name, capacity);
+            let may_connect = self.has_room(name, 0, capacity) && hop.open() < self.allowed(name, capacity);
             may_connect.then(|| Next::Connection(name.clone()))
         });
         served.or_else(|| self.evictable(capacity).map(Next::Retire))
@@ -315,8 +327,11 @@ impl<S: Send + 'static> State<S> {
     /// A hop that keeps an idle session in the way of somebody who waits.
     fn evictable(&self, capacity: usize) -> Option<String> {
         let has_idle = |name: &&String| self.hops.get(*name).is_some_and(|hop| !hop.idle.is_empty());
-        let may_have_one =
-            |name: &&String| self.hops.get(*name).is_some_and(|hop| hop.held < self.allowed(name, capacity));
+        let idle = self.hops.values().map(|hop| hop.idle.len()).sum();
+        let may_have_one = |name: &&String| {
+            let is_allowed = self.hops.get(*name).is_some_and(|hop| hop.held < self.allowed(name, capacity));
+            is_allowed && self.has_room(name, idle, capacity)
+        };
         let waits = self.turns.iter().find(may_have_one)?;
         Some(waits).filter(has_idle).or_else(|| self.hops.keys().find(has_idle)).cloned()
     }
@@ -460,6 +475,22 @@ mod tests {
         held.truncate(2);
         let held_by_b = ready(&mut for_b).await;
         assert_eq!((held_by_b.len(), ready(&mut for_a).await.len()), (2, 0));
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_stands_still_leaves_slots_for_others() {
+        let slots = slots(10);
+        know(&slots, "other.example").await;
+        know(&slots, "still.example").await;
+        let mut waiting = ask(&slots, "still.example", 100);
+        let held = ready(&mut waiting).await;
+        assert_eq!(held.len(), 8, "nobody else waits, and somebody may come");
+        let mut held_by_others = Vec::new();
+        for hop in ["other.example", "third.example"] {
+            let given = ready(&mut ask(&slots, hop, 1)).await;
+            assert_eq!(given.len(), 1, "{hop}");
+            held_by_others.extend(given);
+        }
     }
 
     #[tokio::test]
