@@ -161,7 +161,7 @@ fn two_listeners_on_one_address_and_a_secret_that_is_no_text_are_told_without_th
         told,
         [
             "redeliver.yaml:2:11: 127.0.0.1:2525 is smtp.listen already: admin.listen needs an address of its own",
-            "redeliver.yaml:3:14: a text in quotes, not empty and without control characters, is expected here",
+            "redeliver.yaml:3:14: a text in quotes, not blank and without control characters, is expected here",
         ]
     );
 }

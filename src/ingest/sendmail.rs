@@ -199,6 +199,7 @@ impl Invocation {
             'C' => return Err(UsageError::Argument('C', argument()?, "use redeliver --config FILE sendmail")),
             // Historical; -X names a log file, which is not written.
             'A' | 'L' | 'X' | 'e' | 'h' | 'p' => drop(argument()?),
+            '-' => return Err(UsageError::Unknown(format!("--{}", argument().unwrap_or_default()))),
             unknown => return Err(UsageError::Unknown(format!("-{unknown}"))),
         }
         Ok(())
@@ -414,7 +415,7 @@ mod tests {
             ("", 64, "no recipient"),
             ("-i", 64, "no recipient"),
             ("-Z b@x.example", 64, r#"unknown option "-Z""#),
-            ("--halp", 64, r#"unknown option "--""#),
+            ("--halp", 64, r#"unknown option "--halp""#),
             ("-be", 64, "known are -bm"),
             ("-bv", 64, "no recipient"),
             ("-ü b@x.example", 64, "unknown option"),

@@ -17,13 +17,15 @@ pub fn text(node: &Node) -> Result<String, String> {
         Value::Boolean(_) | Value::Integer(_) | Value::Float(_) => {
             Err(format!("a text is expected here, not {}: put it in quotes", node.described()))
         }
+        Value::Null => Err("a text is expected here, not nothing: the word null needs quotes to be a text".to_owned()),
         _ => Err(format!("a text is expected here, not {}", node.described())),
     }
 }
 
 /// A text that no message repeats.
 pub fn secret_text(node: &Node) -> Result<String, String> {
-    text(node).map_err(|_| "a text in quotes, not empty and without control characters, is expected here".to_owned())
+    let found = text(node).ok().filter(|text| !text.trim().is_empty());
+    found.ok_or_else(|| "a text in quotes, not blank and without control characters, is expected here".to_owned())
 }
 
 /// `true` or `false`.
@@ -220,7 +222,7 @@ mod tests {
             (text(&node("[a]")).err(), "not a list"),
             (
                 secret_text(&node("12")).err(),
-                "a text in quotes, not empty and without control characters, is expected here",
+                "a text in quotes, not blank and without control characters, is expected here",
             ),
             (text(&node("\"a\\r\\nb\"")).err(), "control character (0x0d)"),
             (socket_address(&node("localhost:25")).err(), "an IP address with a port"),

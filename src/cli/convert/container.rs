@@ -243,7 +243,7 @@ impl Conversion {
                 ("LogMessage", self.parameters(element, &["headers", "comment", "passThrough"]))
             }
             "MetricsMailet" => ("MetricsMailet", self.parameters(element, &["metricName"])),
-            "Bounce" | "DSNBounce" => {
+            "Bounce" | "DSNBounce" | "NotifySender" => {
                 within.lost_a_bounce = true;
                 self.unbounced = true;
                 self.note(
