@@ -16,6 +16,10 @@ use crate::store::Claimed;
 /// Mails in hand at most.
 const MOST: usize = 20_000;
 
+/// Mails in hand at most before any attempt has begun: what keeps the first ones from
+/// beginning, a name server that is silent for instance, would meet all others.
+const UNPROVEN: usize = 64;
+
 /// Mails taken in one transaction at most.
 const BATCH: usize = 500;
 
@@ -23,15 +27,27 @@ const BATCH: usize = 500;
 const EXAMINATION: Duration = Duration::from_secs(5);
 
 /// Mails in hand.
-#[derive(Default)]
 pub struct InHand {
     passes: JoinSet<Passed>,
+    /// Attempts that the spool had begun before.
+    begun_before: u64,
 }
 
 impl InHand {
+    /// Nothing yet, of `spool`.
+    pub fn new(spool: &Spool) -> Self {
+        Self { passes: JoinSet::new(), begun_before: spool.begun() }
+    }
+
     /// How many more may be taken in one step.
-    pub fn room(&self) -> usize {
-        MOST.saturating_sub(self.passes.len()).min(BATCH)
+    pub fn room(&self, spool: &Spool) -> usize {
+        let most = if self.is_proven(spool) { MOST } else { UNPROVEN };
+        most.saturating_sub(self.passes.len()).min(BATCH)
+    }
+
+    /// Whether an attempt has begun since the first mail was taken.
+    pub fn is_proven(&self, spool: &Spool) -> bool {
+        spool.begun() != self.begun_before
     }
 
     /// Whether nothing is in hand.

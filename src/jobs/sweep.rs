@@ -63,8 +63,8 @@ impl Runner<'_> {
     pub(super) async fn sweep(&self, sweep: &Sweep, run: RunId, upto: Seq, swept: &mut Swept) -> Result<(), Error> {
         let spacing = sweep.spacing.clone();
         let wanted = Wanted { from: sweep.from.clone(), run: Some(run), upto, spacing, limit: 1, suspects: true };
-        let mut sweeping =
-            Sweeping { runner: self, sweep, wanted, swept, step: FIRST_STEP, in_hand: InHand::default() };
+        let in_hand = InHand::new(self.spool);
+        let mut sweeping = Sweeping { runner: self, sweep, wanted, swept, step: FIRST_STEP, in_hand };
         let outcome = sweeping.take_all().await;
         while let Some(passed) = sweeping.in_hand.next().await {
             sweeping.ended(&passed);
@@ -131,11 +131,11 @@ impl Sweeping<'_> {
 
     async fn others(&mut self) -> Result<(), Error> {
         while self.goes_on() {
-            self.wanted.limit = self.room().min(self.in_hand.room()).min(self.step);
+            self.wanted.limit = self.room().min(self.in_hand.room(self.runner.spool)).min(self.step);
             if self.wanted.limit > 0 && !self.take().await? {
                 break;
             }
-            if self.step < self.in_hand.room() {
+            if self.step < self.in_hand.room(self.runner.spool) {
                 self.step *= 2;
                 if let Ok(Some(passed)) = timeout(STEP, self.in_hand.next()).await {
                     self.ended(&passed);
@@ -144,13 +144,21 @@ impl Sweeping<'_> {
             while let Some(passed) = self.in_hand.try_next() {
                 self.ended(&passed);
             }
-            if self.in_hand.room() == 0
-                && let Some(passed) = self.in_hand.next().await
+            if self.in_hand.room(self.runner.spool) == 0
+                && let Some(passed) = self.next_or_proof().await
             {
                 self.ended(&passed);
             }
         }
         Ok(())
+    }
+
+    /// The next pass to end; `None` where there may be room before that.
+    async fn next_or_proof(&mut self) -> Option<Passed> {
+        if self.in_hand.is_proven(self.runner.spool) {
+            return self.in_hand.next().await;
+        }
+        timeout(STEP, self.in_hand.next()).await.ok().flatten()
     }
 
     /// Takes a batch and sets it to work; whether there may be more.

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::{info, warn};
 
 use super::Service;
@@ -20,13 +20,16 @@ use crate::store::{Claimed, Error, Place, Seq, Wanted};
 /// How often is looked without being told.
 const POLL: Duration = Duration::from_secs(2);
 
+/// How often it is looked whether an attempt has begun, where that is waited for.
+const PROOF: Duration = Duration::from_millis(50);
+
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
 /// Runs until a stop, and returns when nothing is in hand any more.
 pub(super) async fn run(service: Arc<Service>) {
-    let mut spool =
-        SpoolLoop { in_hand: InHand::default(), trouble: Trouble::default(), more: true, suspects: true, service };
+    let in_hand = InHand::new(&service.current().parts.spool);
+    let mut spool = SpoolLoop { in_hand, trouble: Trouble::default(), more: true, suspects: true, service };
     spool.take_until_stop().await;
     while let Some(passed) = spool.in_hand.next().await {
         spool.ended(&passed);
@@ -57,6 +60,8 @@ impl SpoolLoop {
                 () = service.accepted.notified() => self.more = true,
                 // At once, where a full batch was taken.
                 () = std::future::ready(()), if self.may_go_on() => {}
+                // Once an attempt has begun there is room for more.
+                () = sleep(PROOF), if self.more && self.room() == 0 => {}
                 Some(passed) = self.in_hand.next() => self.ended(&passed),
             }
             while let Some(passed) = self.in_hand.try_next() {
@@ -66,7 +71,11 @@ impl SpoolLoop {
     }
 
     fn may_go_on(&self) -> bool {
-        self.more && self.in_hand.room() > 0 && !self.trouble.is_probing()
+        self.more && self.room() > 0 && !self.trouble.is_probing()
+    }
+
+    fn room(&self) -> usize {
+        self.in_hand.room(&self.service.current().parts.spool)
     }
 
     /// Frees what dead processes held, and has everything looked at anew.
@@ -86,7 +95,7 @@ impl SpoolLoop {
 
     async fn take(&mut self) {
         let now = self.service.clock.instant();
-        if !self.more || self.in_hand.room() == 0 || self.trouble.is_pausing(now) {
+        if !self.more || self.room() == 0 || self.trouble.is_pausing(now) {
             return;
         }
         if let Err(error) = self.take_all().await {
@@ -118,7 +127,7 @@ impl SpoolLoop {
     async fn take_batch(&mut self, suspects: bool) -> Result<bool, Error> {
         let beside = self.service.gate.beside().await;
         // After trouble one mail is tried, not all.
-        let limit = if self.trouble.is_probing() { 1 } else { self.in_hand.room() };
+        let limit = if self.trouble.is_probing() { 1 } else { self.room() };
         let claimed = self.claim(limit, suspects).await?;
         let more = claimed.len() == limit;
         for claimed in claimed {
@@ -128,7 +137,7 @@ impl SpoolLoop {
     }
 
     fn may_take_suspects(&self) -> bool {
-        self.suspects && self.in_hand.room() > 0 && !self.service.is_stopping() && !self.trouble.is_probing()
+        self.suspects && self.room() > 0 && !self.service.is_stopping() && !self.trouble.is_probing()
     }
 
     /// One at a time and nothing beside, since the one that kills processes is to be found.

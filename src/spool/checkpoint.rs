@@ -143,6 +143,7 @@ impl Checkpoint for Pass<'_> {
         match self.open_attempt(attributes, plan).await {
             Ok(attempt) => {
                 self.state().attempt = Some(attempt);
+                self.spool.begun.fetch_add(1, Ordering::Relaxed);
                 Ok(())
             }
             Err(Error::ClaimLost(key)) => {

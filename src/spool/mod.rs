@@ -9,7 +9,7 @@ mod incoming;
 mod room;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use tracing::{error, warn};
 
@@ -69,6 +69,8 @@ pub struct Spool {
     stop: Stop,
     /// Results that could not be written yet: no attempt is begun while there are any.
     unwritten: AtomicUsize,
+    /// Attempts begun.
+    begun: AtomicU64,
 }
 
 impl Spool {
@@ -80,7 +82,15 @@ impl Spool {
         settings: Settings,
         stop: Stop,
     ) -> Arc<Self> {
-        Arc::new(Self { store, pipeline, clock, settings, stop, unwritten: AtomicUsize::new(0) })
+        Arc::new(Self {
+            store,
+            pipeline,
+            clock,
+            settings,
+            stop,
+            unwritten: AtomicUsize::new(0),
+            begun: AtomicU64::new(0),
+        })
     }
 
     /// Begins no more attempts: mails in hand that only wait go back to where they were.
@@ -124,6 +134,11 @@ impl Spool {
     /// Whether results wait to be written because the store is in trouble.
     pub fn is_behind(&self) -> bool {
         self.unwritten.load(Ordering::Relaxed) > 0
+    }
+
+    /// How many attempts have begun.
+    pub fn begun(&self) -> u64 {
+        self.begun.load(Ordering::Relaxed)
     }
 
     /// What would be done now for each of `recipients`, and why.

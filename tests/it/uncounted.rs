@@ -138,6 +138,19 @@ fn trouble_that_the_first_mail_meets_does_not_meet_all_others() {
     assert!(relay.attempts().len() < 1000, "the record does not grow with what waits");
 }
 
+#[test]
+fn a_name_server_that_is_silent_meets_few_mails() {
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    let zones = Zones::start("unused.example A 127.0.0.1");
+    let relay = Setup::mx(&zones, 25).build();
+    relay.reconfigure(&zones.address().to_string(), &silent.local_addr().expect("bound").to_string());
+    relay.fill((0..1000).map(|n| vec![format!("r@d{n}.example")]));
+    let finished = relay.run_spool().expect(70);
+    is_trouble_of_our_own(&finished, "no name server answers");
+    assert!(finished.counts()[0] <= 64, "{finished:?}");
+    assert_eq!(relay.attempts().len() as u64, finished.counts()[0], "each that was taken is on record");
+}
+
 /// Runs a command through another program, such as one that takes something away from it.
 fn through(prefix: &[&str], relay: &Relay, arguments: &[&str]) -> (Option<i32>, Value, String) {
     let output = Command::new(prefix[0])
