@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -43,6 +44,10 @@ const KIND: &str = "serve";
 
 /// For what was given up at the end to be written down.
 const LAST_WORDS: Duration = Duration::from_secs(10);
+
+/// Descriptors that are enough for all connections that the listeners allow, deliveries and
+/// the store.
+const DESCRIPTORS: u64 = 4096;
 
 /// For HTTP requests under way at the end.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
@@ -154,6 +159,7 @@ pub fn check(config: &Config) -> Result<(), Error> {
 /// # Errors
 /// Where it cannot start; nothing was served then.
 pub async fn run(source: Source, config: Config, clock: Clock, lost_lines: LostLines) -> Result<(), Error> {
+    raise_descriptor_limit();
     let signals = Signals::listen().map_err(|error| Error::System(format!("cannot listen for signals: {error}")))?;
     let store = parts::open_store(&config, &clock, KIND).await?;
     let served = serve(signals, source, config, clock.clone(), Arc::clone(&store), lost_lines).await;
@@ -161,6 +167,19 @@ pub async fn run(source: Source, config: Config, clock: Clock, lost_lines: LostL
         warn!(%error, "the store could not be closed in order");
     }
     served
+}
+
+/// All listeners together may hold more connections than the 1024 that are usual.
+fn raise_descriptor_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
+        if soft >= DESCRIPTORS {
+            return Ok(());
+        }
+        setrlimit(Resource::RLIMIT_NOFILE, DESCRIPTORS.min(hard), hard)
+    });
+    if let Err(error) = raised {
+        warn!(%error, "the limit of open files stays as it is");
+    }
 }
 
 async fn serve(

@@ -12,7 +12,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use nix::unistd::Uid;
@@ -45,6 +45,9 @@ const PER_USER: usize = 200;
 
 /// Connections of all users.
 const IN_ALL: usize = 600;
+
+/// Between two lines of the log about clients that are turned away.
+const TELL_AGAIN: Duration = Duration::from_mins(1);
 
 /// How long a client may take to say what it wants: the program knows that when it connects.
 const REQUEST: Duration = Duration::from_secs(10);
@@ -122,9 +125,10 @@ impl SubmitSocket {
         Ok(Self { listener, path: path.to_owned() })
     }
 
-    /// Serves clients until `stop`; those that have begun may end.
+    /// Serves clients until `stop`. Those that have begun a message may end, until the door's
+    /// hard stop; a commit under way still ends then.
     pub async fn serve(self, door: Arc<Door>, stop: CancellationToken) {
-        let mut users = Users::default();
+        let (mut users, mut turned_away) = (Users::default(), TurnedAway::default());
         let mut clients = JoinSet::new();
         loop {
             let accepted = tokio::select! {
@@ -134,14 +138,16 @@ impl SubmitSocket {
             match accepted {
                 Ok((stream, uid)) => {
                     let Some(turn) = users.admit(uid) else {
-                        warn!(uid, "a submission is turned away: this user, or all together, have too many under way");
+                        turned_away.one_more(uid, door.clock.instant());
                         continue;
                     };
                     let door = Arc::clone(&door);
                     clients.spawn(async move {
-                        // Whoever has gone when his turn comes is found to be gone.
-                        let _turn = turn.wait().await;
-                        serve_one(stream, uid, &door).await;
+                        tokio::select! {
+                            () = door.stop.gentle.cancelled() => {}
+                            // Whoever has gone when his turn comes is found to be gone.
+                            _turn = turn.wait() => serve_one(stream, uid, &door).await,
+                        }
                     });
                 }
                 Err(error) => {
@@ -188,6 +194,25 @@ impl Users {
     }
 }
 
+/// Clients that were turned away: any user can bring them about by the thousand.
+#[derive(Default)]
+struct TurnedAway {
+    number: u64,
+    told: Option<Instant>,
+}
+
+impl TurnedAway {
+    /// Tells the log, now and then.
+    fn one_more(&mut self, uid: u32, now: Instant) {
+        self.number += 1;
+        if self.told.is_none_or(|told| now.duration_since(told) >= TELL_AGAIN) {
+            let turned_away = std::mem::take(&mut self.number);
+            warn!(uid, turned_away, "submissions are turned away: this user, or all together, have too many under way");
+            self.told = Some(now);
+        }
+    }
+}
+
 impl Turn {
     /// Waits until fewer than [`AT_ONCE`] are served; the place is given back with what is
     /// returned.
@@ -204,8 +229,11 @@ async fn serve_one(stream: UnixStream, uid: u32, door: &Door) {
 
 /// An error is the connection's.
 async fn serve_request(stream: UnixStream, uid: u32, door: &Door) -> io::Result<()> {
-    let mut frames = Frames { stream, ended: false };
-    let request = within(REQUEST, read_frame(&mut frames.stream)).await?;
+    let mut frames = Frames { stream, ended: false, stop: &door.stop };
+    let request = tokio::select! {
+        () = door.stop.gentle.cancelled() => return Ok(()),
+        request = within(REQUEST, read_frame(&mut frames.stream)) => request?,
+    };
     let answer = match serde_json::from_slice::<Invocation>(&request) {
         Ok(invocation) if invocation.mode == Mode::Smtp => {
             door.smtp.speak(frames.stream, uid, door.stop.clone()).await;
@@ -231,7 +259,7 @@ async fn verify(recipients: &[Address], uid: u32, stream: &mut UnixStream, door:
     write_json(stream, &explained).await
 }
 
-async fn take(invocation: &Invocation, uid: u32, frames: &mut Frames, door: &Door) -> Answer {
+async fn take(invocation: &Invocation, uid: u32, frames: &mut Frames<'_>, door: &Door) -> Answer {
     let caller = match (door.caller)(uid) {
         Ok(caller) => caller,
         Err(why) => return Answer::refused(78, why),
@@ -247,16 +275,20 @@ async fn take(invocation: &Invocation, uid: u32, frames: &mut Frames, door: &Doo
 }
 
 /// What a client sends behind its request.
-struct Frames {
+struct Frames<'a> {
     stream: UnixStream,
     /// The empty frame came: the client waits for the answer.
     ended: bool,
+    stop: &'a ListenerStop,
 }
 
 #[async_trait]
-impl Input for Frames {
+impl Input for Frames<'_> {
     async fn next(&mut self) -> io::Result<Vec<u8>> {
-        let frame = within(PATIENCE, read_frame(&mut self.stream)).await?;
+        let frame = tokio::select! {
+            () = self.stop.hard.cancelled() => return Err(io::Error::other("the service is stopping")),
+            frame = within(PATIENCE, read_frame(&mut self.stream)) => frame?,
+        };
         self.ended = frame.is_empty();
         Ok(frame)
     }

@@ -1,6 +1,7 @@
 //! `submit.sock`: a message handed over to the service by somebody who may not write the store.
 
 use std::fs;
+use std::io::Write;
 use std::sync::Arc;
 
 use redeliver::clock::Clock;
@@ -23,6 +24,7 @@ struct Served {
     store: Arc<dyn Store>,
     runtime: Runtime,
     stop: CancellationToken,
+    door_stop: ListenerStop,
     serving: JoinHandle<()>,
 }
 
@@ -35,12 +37,13 @@ impl Served {
         let runtime = Runtime::new().expect("a runtime");
         let store: Arc<dyn Store> =
             Arc::new(SqliteStore::open(&relay.path().join("var/open.db"), "serve").expect("opens"));
-        let door = door(Arc::clone(&store));
+        let door_stop = ListenerStop::default();
+        let door = door(Arc::clone(&store), door_stop.clone());
         let stop = CancellationToken::new();
         let _inside = runtime.enter();
         let socket = SubmitSocket::bind(&relay.path().join("var/submit.sock")).expect("bound");
         let serving = runtime.spawn(socket.serve(door, stop.clone()));
-        Self { relay, store, runtime, stop, serving }
+        Self { relay, store, runtime, stop, door_stop, serving }
     }
 
     fn mails(&self) -> Vec<Listed> {
@@ -49,7 +52,7 @@ impl Served {
     }
 }
 
-fn door(store: Arc<dyn Store>) -> Arc<Door> {
+fn door(store: Arc<dyn Store>, stop: ListenerStop) -> Arc<Door> {
     let pipeline = Pipeline::new(pipeline::Config::default(), |_| Err("nothing is delivered here".to_owned()));
     let settings = Settings {
         processor: "relay".to_owned(),
@@ -69,7 +72,7 @@ fn door(store: Arc<dyn Store>) -> Arc<Door> {
     let config = ListenerConfig { listen: Vec::new(), ..ListenerConfig::new(here.domain.clone()) };
     let context = ListenerContext { spool: Arc::clone(&spool), clock: clock.clone(), accepted: Arc::clone(&accepted) };
     let smtp = Listener::bind(&config, context).expect("nothing to bind").control();
-    Arc::new(Door { spool, accepted, clock, smtp, stop: ListenerStop::default(), here, caller: Box::new(caller) })
+    Arc::new(Door { spool, accepted, clock, smtp, stop, here, caller: Box::new(caller) })
 }
 
 #[test]
@@ -160,4 +163,46 @@ fn silent_clients_of_one_user_are_let_go_and_he_is_told_when_he_has_too_many() {
     drop(silent);
     served.relay.command_with_input(&["sendmail", "b@x.example"], b"X: y\n\n").expect(0);
     assert_eq!(served.mails().len(), 1);
+}
+
+/// A `sendmail` that somebody types a message into.
+fn typing(relay: &Relay) -> (std::process::Child, std::process::ChildStdin) {
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_redeliver"))
+        .arg("--config")
+        .arg(relay.configuration())
+        .args(["sendmail", "b@x.example"])
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .expect("the program");
+    let mut input = child.stdin.take().expect("piped");
+    input.write_all(b"X: y\n\nbegun\n").expect("written");
+    // Until the service has its request.
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    (child, input)
+}
+
+#[test]
+fn at_a_stop_who_says_nothing_is_let_go_and_who_has_begun_may_end() {
+    let served = Served::start();
+    let _silent =
+        std::os::unix::net::UnixStream::connect(served.relay.path().join("var/submit.sock")).expect("it listens");
+    let (mut begun, mut input) = typing(&served.relay);
+    served.door_stop.gentle.cancel();
+    served.stop.cancel();
+    input.write_all(b"ended\n").expect("written");
+    drop(input);
+    assert_eq!(begun.wait().expect("our own child").code(), Some(0));
+    assert_eq!(served.mails().len(), 1);
+    served.runtime.block_on(served.serving).expect("it ends though one client is silent");
+}
+
+#[test]
+fn a_hard_stop_gives_up_a_message_that_comes_to_no_end() {
+    let served = Served::start();
+    let (mut begun, input) = typing(&served.relay);
+    served.stop.cancel();
+    served.door_stop.hard.cancel();
+    served.runtime.block_on(served.serving).expect("it ends");
+    drop(input);
+    assert_eq!(begun.wait().expect("our own child").code(), Some(75));
 }
