@@ -45,6 +45,9 @@ pub(super) async fn run(app: &App, arguments: RunArguments, out: &mut impl Write
         Format::Text => writeln!(out, "{}", as_text(&arguments.job, job, finished - started, &swept))?,
     }
     out.flush()?;
+    if let Some(error) = swept.failure {
+        return Err(error.into());
+    }
     if let Some(trouble) = &swept.trouble {
         return Err(Failure::new(Exit::Internal, trouble.clone()));
     }
@@ -76,6 +79,9 @@ fn as_text(name: &str, job: &jobs::Config, took: chrono::TimeDelta, swept: &Swep
         jobs::Config::Spool | jobs::Config::Reprocess(_) => return delivered_text(name, &mails, took, swept),
         jobs::Config::Purge { repository, .. } => format!("{mails} removed from {repository}"),
         jobs::Config::Report { mailing: None, .. } => "off, its list 'to' is empty: no mails reported".to_owned(),
+        jobs::Config::Report { repository, .. } if swept.counts.selected == 0 => {
+            format!("nothing new in {repository}, no report sent")
+        }
         jobs::Config::Report { repository, .. } => format!("{mails} new in {repository} reported"),
         jobs::Config::Export { .. } => format!("{mails} written to {written}"),
         jobs::Config::Backup { .. } if swept.written.is_none() => "nothing written".to_owned(),
@@ -121,7 +127,10 @@ pub(super) async fn sweep_job(app: &App, name: &str, out: &mut impl Write) -> Re
     let job = app.job(name)?;
     let swept = app.runner(&progress).run(order, job).await?;
     writeln!(out, "{}", as_text(name, job, app.clock.now() - started, &swept))?;
-    Ok(exit::of_run(&swept))
+    match swept.failure {
+        Some(error) => Err(error.into()),
+        None => Ok(exit::of_run(&swept)),
+    }
 }
 
 /// The first SIGINT or SIGTERM begins nothing new and gives sessions `patience`; the

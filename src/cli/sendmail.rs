@@ -269,7 +269,10 @@ impl From<SubmitError> for Failure {
 async fn show_delivery(app: &App, key: &MailKey, since: Time) -> Result<(), Failure> {
     let progress = Progress::default();
     let order = Order { job: SPOOL_JOB, all_due: true, trigger: "command" };
-    app.runner(&progress).run(order, app.job(SPOOL_JOB)?).await?;
+    let swept = app.runner(&progress).run(order, app.job(SPOOL_JOB)?).await?;
+    if let Some(error) = swept.failure {
+        return Err(error.into());
+    }
     let filter = AttemptFilter { since: Some(since), ..AttemptFilter::default() };
     let mut after = None;
     let mut shown = false;

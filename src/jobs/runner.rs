@@ -50,8 +50,11 @@ impl Runner<'_> {
     /// Runs `config` once and records the run, also where it panics: a run that stayed open
     /// on record would keep its mails from every later run.
     ///
+    /// What the store cannot carry out, or cannot note at the end, is told in
+    /// [`Swept::failure`], beside what was done until then.
+    ///
     /// # Errors
-    /// Where the store cannot begin, carry out or end the run.
+    /// Where the store cannot begin the run.
     pub async fn run(&self, order: Order<'_>, config: &Config) -> Result<Swept, Error> {
         let (run, upto) = self.store.start_run(order.job, order.trigger, self.clock.now()).await?;
         let mut swept = Swept::default();
@@ -59,8 +62,8 @@ impl Runner<'_> {
             swept.trouble = Some(format!("the run panicked, a fault of redeliver: {panic}"));
             Ok(())
         });
-        self.finish(run, order.job, &outcome, &swept).await?;
-        outcome?;
+        let finished = self.finish(run, order.job, &outcome, &swept).await;
+        swept.failure = outcome.and(finished).err();
         Ok(swept)
     }
 

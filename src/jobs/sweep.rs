@@ -51,6 +51,8 @@ pub struct Swept {
     pub left: u64,
     /// The first trouble of our own, in a sentence.
     pub trouble: Option<String>,
+    /// What the store could not do.
+    pub failure: Option<Error>,
     /// Where a backup or an export wrote: a file or a folder.
     pub written: Option<PathBuf>,
 }

@@ -220,7 +220,7 @@ async fn one_run(service: &Service, job: &str, trigger: &str) -> Option<String> 
     let ran = runner.run(Order { job, all_due: false, trigger }, config).await;
     housekeeping::keep_house(service).await;
     match ran {
-        Ok(swept) => swept.trouble,
+        Ok(swept) => swept.failure.map(|error| error.to_string()).or(swept.trouble),
         Err(error) => Some(error.to_string()),
     }
 }
