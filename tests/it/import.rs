@@ -100,11 +100,24 @@ fn what_is_no_message_is_named_and_the_others_are_taken() {
         ("mail/.Sent/new/.keep", b""),
         ("mail/dovecot.index", b"x"),
     ]);
+    fs::create_dir_all(relay.path().join("linked/cur")).expect("made");
+    std::os::unix::fs::symlink(relay.path().join("mail/new"), relay.path().join("linked/new")).expect("a link");
     std::os::unix::fs::symlink("/etc/hostname", relay.path().join("mail/cur/2.host")).expect("a link");
-    let paths =
-        ["nul.eml", "mixed.eml", "text.eml", "absent.eml", "box", "doubt", "empty", "folder", "mail", "good.eml"];
+    let paths = [
+        "nul.eml",
+        "mixed.eml",
+        "text.eml",
+        "absent.eml",
+        "box",
+        "doubt",
+        "empty",
+        "folder",
+        "mail",
+        "linked",
+        "good.eml",
+    ];
     let (told, stderr) = import(&relay, &[&paths[..], &ENVELOPE].concat(), 65);
-    assert_eq!(told, json!({"taken": 5, "before": 0, "refused": 11}));
+    assert_eq!(told, json!({"taken": 5, "before": 0, "refused": 12}));
     for line in [
         "redeliver: nul.eml: the message has a NUL octet in line 3",
         "redeliver: mixed.eml: line 2 does not end as line 1 does",
@@ -116,6 +129,7 @@ fn what_is_no_message_is_named_and_the_others_are_taken() {
         "redeliver: folder/notes.txt: it is not named .eml",
         "redeliver: folder/sub: it is a folder within a folder",
         "redeliver: mail/cur/2.host: it is a symbolic link",
+        "redeliver: linked/new: it is a symbolic link",
         "redeliver: mail/.Sent: it is a folder within a folder",
     ] {
         assert!(stderr.lines().any(|one| one.starts_with(line)), "{line}\n{stderr}");

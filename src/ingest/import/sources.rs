@@ -82,7 +82,7 @@ impl Sources {
             return Ok(None);
         }
         if facts.is_symlink() {
-            return Err(MboxError::PassedOver("it is a symbolic link: name what it points to"));
+            return Err(MboxError::PassedOver(LINK));
         }
         if !facts.is_file() {
             return Err(io::Error::other("it is neither a file nor a folder").into());
@@ -123,6 +123,10 @@ impl Waiting {
     }
 }
 
+/// Why a link that a folder has is not followed: whoever may write there would choose what is
+/// read.
+const LINK: &str = "it is a symbolic link: name what it points to";
+
 /// Why a folder within a folder is not read: it may be another mailbox, for somebody else.
 const FOLDER: &str = "it is a folder within a folder: name it to have it read";
 
@@ -138,6 +142,9 @@ fn open(waiting: &Waiting, path: &Path) -> io::Result<File> {
 fn inside(folder: &Path) -> io::Result<Vec<Waiting>> {
     let (new, cur) = (folder.join("new"), folder.join("cur"));
     if is_maildir(folder) {
+        if let Some(link) = [&new, &cur].into_iter().find(|folder| folder.is_symlink()) {
+            return Ok(vec![Waiting::PassedOver(link.clone(), LINK)]);
+        }
         let messages = [visible(&new)?, visible(&cur)?].concat().into_iter().map(Waiting::Met);
         let others = entries(folder)?.into_iter().filter(|path| is_maildir(path));
         return Ok(messages.chain(others.map(|path| Waiting::PassedOver(path, FOLDER))).collect());
