@@ -248,7 +248,7 @@ impl FilterArguments {
 
 #[derive(Debug, Args)]
 pub(super) struct AttemptsArguments {
-    /// Attempts for this recipient
+    /// Attempts for this recipient, or *@domain
     #[arg(long, value_name = "ADDRESS")]
     pub(super) recipient: Option<String>,
     /// Attempts with such an outcome

@@ -240,6 +240,31 @@ impl From<Address> for String {
     }
 }
 
+/// An address as it is compared where somebody looks for one: without case, the domain as
+/// the DNS has it (`B\u{fc}cher.example` is `xn--bcher-kva.example`). What is no address is
+/// only folded; `*@domain` stays a pattern.
+pub fn folded(address: &str) -> String {
+    match address.rsplit_once('@') {
+        Some((local, domain)) => format!("{}@{}", local.to_lowercase(), folded_domain(domain)),
+        None => address.to_lowercase(),
+    }
+}
+
+/// A domain likewise.
+pub fn folded_domain(text: &str) -> String {
+    Domain::parse(text).map_or_else(|_| text.to_lowercase(), |domain| domain.folded())
+}
+
+/// Whether somebody who looks for `pattern`, folded, means this address: an address, or
+/// `*@domain` for all of a domain.
+pub fn is_named_by(address: &str, pattern: &str) -> bool {
+    let address = folded(address);
+    match pattern.strip_prefix("*@") {
+        Some(domain) => address.rsplit_once('@').is_some_and(|(_, of)| of == domain),
+        None => address == pattern,
+    }
+}
+
 /// The argument of MAIL FROM: null (`<>`) for notifications, else an address.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(from = "Option<Address>", into = "Option<Address>")]

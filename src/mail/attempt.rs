@@ -168,6 +168,13 @@ impl Recorded {
         Self::without_contact(recipient, Outcome::Deferred, Stage::EndOfData, cause, time)
     }
 
+    /// An outcome whose process died in the attempt before anybody was to be contacted for
+    /// this recipient.
+    pub fn untried(recipient: Address, time: DateTime<Utc>) -> Self {
+        let cause = "redeliver died in this attempt; nobody had been contacted for this recipient".to_owned();
+        Self::without_contact(recipient, Outcome::Deferred, Stage::Dns, cause, time)
+    }
+
     /// Whether the peer may have the mail although the outcome is a deferral (RFC 1047).
     pub fn in_doubt(&self) -> bool {
         self.outcome == Outcome::Deferred && self.cause.as_deref().is_some_and(|cause| cause.starts_with(IN_DOUBT))

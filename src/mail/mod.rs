@@ -12,7 +12,7 @@ mod repository;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-pub use address::{Address, AddressError, Domain, ReversePath};
+pub use address::{Address, AddressError, Domain, ReversePath, folded, folded_domain, is_named_by};
 pub use attempt::{
     Attempt, AttemptState, Dialogue, DialogueEntry, IN_DOUBT, Outcome, Planned, Recorded, Side, Stage, TlsFacts,
 };

@@ -267,7 +267,7 @@ pub(super) async fn a_clock_set_back_makes_nobody_wait(open: Open, directory: &P
 
 pub(super) async fn a_dead_process_gives_back_what_is_not_known(open: Open, directory: &Path) {
     let store = open(directory);
-    insert(&*store, "K1", &["b@x.example", "c@x.example", "d@x.example"]).await;
+    insert(&*store, "K1", &["b@x.example", "c@x.example", "d@x.example", "e@x.example"]).await;
     let dying = open(directory);
     let claimed = claim_one(&*dying, Place::Spool).await;
     let mut attributes = claimed.mail.attributes.clone();
@@ -291,13 +291,18 @@ pub(super) async fn a_dead_process_gives_back_what_is_not_known(open: Open, dire
     assert_eq!(reaped, Reaped { instances: 1, mails: 1, in_doubt: 1 });
     let suspects = Wanted { suspects: true, ..wanted(Place::Spool, None) };
     let again = store.claim(&suspects, at(5)).await.expect("claimed").remove(0);
-    assert_eq!(again.mail.envelope.recipients, [address("c@x.example"), address("d@x.example")]);
+    assert_eq!(
+        again.mail.envelope.recipients,
+        [address("c@x.example"), address("d@x.example"), address("e@x.example")]
+    );
     assert_eq!(again.mail.recorded.iter().map(|r| r.recipient.to_string()).collect::<Vec<_>>(), ["d@x.example"]);
     assert_eq!(again.mail.passes(), 1, "what was begun stays counted");
     let attempts = store.attempts_of(&again.mail).await.expect("attempts");
     assert_eq!((attempts[0].state, attempts[0].counted), (crate::mail::AttemptState::InDoubt, true));
     let doubtful = attempts[0].recipients.iter().find(|r| r.recipient == address("c@x.example")).expect("recorded");
     assert!(doubtful.in_doubt(), "{doubtful:?}");
+    let untried = attempts[0].recipients.iter().find(|r| r.recipient == address("e@x.example")).expect("recorded");
+    assert!(!untried.in_doubt() && untried.next_hop.is_none(), "nobody was to be contacted for it: {untried:?}");
     assert_eq!(doubtful.next_hop.as_deref(), Some("gateway.example"));
     assert_eq!((doubtful.host.as_deref(), doubtful.port), (Some("mx.gateway.example"), Some(25)));
 }

@@ -26,8 +26,8 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::mail::{
-    Attempt, Attributes, Content, DialogueEntry, Envelope, Mail, MailKey, MessageFacts, MessageId, Outcome, Planned,
-    Recorded, RepositoryPath,
+    self, Attempt, Attributes, Content, DialogueEntry, Envelope, Mail, MailKey, MessageFacts, MessageId, Outcome,
+    Planned, Recorded, RepositoryPath,
 };
 
 pub use error::{Error, Trouble};
@@ -233,7 +233,7 @@ pub struct MailFilter {
 /// Which attempts are meant; what is `Some` must all hold.
 #[derive(Debug, Clone, Default)]
 pub struct AttemptFilter {
-    /// Attempts for this recipient, compared without case.
+    /// Attempts for this recipient, without case, or `*@domain`.
     pub recipient: Option<String>,
     /// Attempts with at least one such outcome.
     pub outcome: Option<Outcome>,
@@ -244,8 +244,8 @@ pub struct AttemptFilter {
 impl AttemptFilter {
     /// Whether it is for this recipient of an attempt that the attempt is meant.
     pub fn means(&self, recorded: &Recorded) -> bool {
-        let mailbox = recorded.recipient.mailbox();
-        self.recipient.as_ref().is_none_or(|wanted| wanted.eq_ignore_ascii_case(&mailbox))
+        let recipient = recorded.recipient.to_string();
+        self.recipient.as_ref().is_none_or(|wanted| mail::is_named_by(&recipient, &mail::folded(wanted)))
             && self.outcome.is_none_or(|wanted| wanted == recorded.outcome)
     }
 }

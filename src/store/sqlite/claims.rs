@@ -321,8 +321,9 @@ fn mark_in_doubt(
     let plan = records::planned(connection, attempt)?;
     let doubtful: Vec<Recorded> = unanswered(mail, recorded)
         .filter(|recipient| !mail.recorded.iter().any(|r| r.recipient.mailbox() == recipient.mailbox()))
-        .map(|recipient| match plan.iter().find(|hop| hop.recipients.contains(recipient)) {
+        .map(|recipient| match plan.iter().flatten().find(|hop| hop.recipients.contains(recipient)) {
             Some(hop) => hop.in_doubt(recipient.clone(), now),
+            None if plan.is_some() => Recorded::untried(recipient.clone(), now),
             None => Recorded::died(recipient.clone(), "", now),
         })
         .collect();

@@ -1,12 +1,12 @@
 //! Repositories and their mails, by page. Pages begin behind a key of the order, never at
 //! an offset, so that the last costs what the first does.
 
-use rusqlite::functions::{Context, FunctionFlags};
+use rusqlite::functions::FunctionFlags;
 use rusqlite::{Connection, ToSql};
 
 use super::super::{Listed, MailFilter, Place, Result, Seq};
 use super::{filing, rows};
-use crate::mail::{Domain, MailKey, RepositoryPath};
+use crate::mail::{self, MailKey, RepositoryPath, folded, folded_domain};
 
 /// All repositories, by path.
 pub(super) fn repositories(connection: &Connection) -> Result<Vec<RepositoryPath>> {
@@ -59,19 +59,13 @@ pub(super) fn list(
 fn conditions_of(filter: &MailFilter) -> Vec<(&'static str, Box<dyn ToSql>)> {
     let mut conditions: Vec<(&'static str, Box<dyn ToSql>)> = Vec::new();
     if let Some(sender) = &filter.sender {
-        conditions.push(("folded(coalesce(mail.sender, '<>')) = ?", Box::new(folded(sender))));
+        conditions.push(("is_named_by(coalesce(mail.sender, '<>'), ?)", Box::new(folded(sender))));
     }
     if let Some(recipient) = &filter.recipient {
-        match recipient.strip_prefix("*@") {
-            Some(domain) => conditions.push((OF_DOMAIN, Box::new(folded_domain(domain)))),
-            None => conditions.push((
-                "EXISTS (SELECT 1 FROM json_each(mail.recipients) WHERE folded(value) = ?)",
-                Box::new(folded(recipient)),
-            )),
-        }
+        conditions.push((HAS_RECIPIENT, Box::new(folded(recipient))));
     }
     if let Some(domain) = &filter.domain {
-        conditions.push((OF_DOMAIN, Box::new(folded_domain(domain))));
+        conditions.push((HAS_RECIPIENT, Box::new(format!("*@{}", folded_domain(domain)))));
     }
     if let Some(code) = filter.code {
         conditions.push(("json_extract(mail.attributes, '$.\"delivery-error-code\"') = ?", Box::new(code)));
@@ -88,29 +82,15 @@ fn conditions_of(filter: &MailFilter) -> Vec<(&'static str, Box<dyn ToSql>)> {
     conditions
 }
 
-const OF_DOMAIN: &str = "EXISTS (SELECT 1 FROM json_each(mail.recipients) WHERE folded_domain(value) = ?)";
-
-/// An address without case, its domain as the DNS has it.
-pub(super) fn folded(address: &str) -> String {
-    match address.rsplit_once('@') {
-        Some((local, domain)) => format!("{}@{}", local.to_lowercase(), folded_domain(domain)),
-        None => address.to_lowercase(),
-    }
-}
-
-/// A domain as the DNS has it: `B\u{fc}cher.example` is `xn--bcher-kva.example`.
-fn folded_domain(text: &str) -> String {
-    Domain::parse(text).map_or_else(|_| text.to_lowercase(), |domain| domain.folded())
-}
+const HAS_RECIPIENT: &str = "EXISTS (SELECT 1 FROM json_each(mail.recipients) WHERE is_named_by(value, ?))";
 
 /// Gives a connection the functions that conditions use; SQLite's own know no case but that
 /// of ASCII.
 pub(super) fn add_functions(connection: &Connection) -> rusqlite::Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_DIRECTONLY;
-    let text = |context: &Context<'_>| context.get_raw(0).as_str().map(str::to_owned);
-    connection.create_scalar_function("folded", 1, flags, move |context| Ok(folded(&text(context)?)))?;
-    connection.create_scalar_function("folded_domain", 1, flags, move |context| {
-        Ok(folded_domain(text(context)?.rsplit('@').next().unwrap_or_default()))
+    connection.create_scalar_function("is_named_by", 2, flags, |context| {
+        let text = |at| Ok::<_, rusqlite::Error>(context.get_raw(at).as_str()?);
+        Ok(mail::is_named_by(text(0)?, text(1)?))
     })
 }
 

@@ -6,10 +6,10 @@ use chrono::{DateTime, Utc};
 use rusqlite::{Connection, Row, params};
 
 use super::super::{AttemptFilter, AttemptId, Claim, Result, Time};
-use super::listing::folded;
 use super::{claims, rows};
 use crate::mail::{
-    Attempt, AttemptState, Attributes, Dialogue, DialogueEntry, Mail, MailKey, Planned, Recorded, ReversePath, Side,
+    self, Attempt, AttemptState, Attributes, Dialogue, DialogueEntry, Mail, MailKey, Planned, Recorded, ReversePath,
+    Side,
 };
 
 /// Opens the attempt and counts it, with the attributes as the matchers left them.
@@ -57,11 +57,13 @@ fn add_planned(connection: &Connection, attempt: AttemptId, plan: &[Planned]) ->
 }
 
 /// Whom an open attempt is with.
-pub(super) fn planned(connection: &Connection, attempt: AttemptId) -> Result<Vec<Planned>> {
+///
+/// `None` where nothing about that was stored: an earlier release began it.
+pub(super) fn planned(connection: &Connection, attempt: AttemptId) -> Result<Option<Vec<Planned>>> {
     let lines: Option<String> = connection
         .prepare_cached("SELECT planned FROM attempt WHERE id = ?1")?
         .query_row([attempt.0], |row| row.get(0))?;
-    lines.unwrap_or_default().lines().map(rows::from_json).collect()
+    lines.map(|lines| lines.lines().map(rows::from_json).collect()).transpose()
 }
 
 /// Adds an open record to the mail's.
@@ -282,14 +284,14 @@ pub(super) fn page(
     let sql = format!(
         "SELECT {ATTEMPT_COLUMNS} FROM attempt WHERE id > ?1 AND (?2 IS NULL OR started >= ?2) \
          AND ((?3 IS NULL AND ?4 IS NULL) OR EXISTS (SELECT 1 FROM attempt_recipient WHERE attempt = attempt.id \
-         AND (?3 IS NULL OR folded(recipient) = ?3) AND (?4 IS NULL OR outcome = ?4))) ORDER BY id LIMIT ?5"
+         AND (?3 IS NULL OR is_named_by(recipient, ?3)) AND (?4 IS NULL OR outcome = ?4))) ORDER BY id LIMIT ?5"
     );
     let mut statement = connection.prepare_cached(&sql)?;
     let first = after.map_or(0, |id| id.0).max(first_since(connection, filter.since)?);
     let mut found = statement.query(params![
         first,
         filter.since.map(|since| since.timestamp_millis()),
-        filter.recipient.as_deref().map(folded),
+        filter.recipient.as_deref().map(mail::folded),
         filter.outcome.map(|outcome| outcome.to_string()),
         i64::try_from(limit).unwrap_or(i64::MAX),
     ])?;
