@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use crate::delivery::DnsConfig;
 use crate::mail::{Domain, RepositoryPath};
-use crate::yaml::{Diagnostics, Document, Fields, Node, Reading, positive_duration, text};
+use crate::yaml::{Diagnostic, Diagnostics, Document, Fields, Node, Reading, positive_duration, text};
 use crate::{jobs, logging, pipeline, schedule};
 use files::{File, Folder};
 
@@ -78,6 +78,34 @@ pub struct Config {
 /// # Errors
 /// Every mistake in every file.
 pub fn load(source: &Source) -> Result<Config, Diagnostics> {
+    match read_all(source) {
+        Read { config: Some(config), main, folders } if main.is_empty() && folders.is_empty() => Ok(config),
+        Read { main, folders, .. } => Err(Diagnostics(main.into_iter().chain(folders).collect())),
+    }
+}
+
+/// As [`load`], for a message that is handed in: what is wrong with jobs and schedules, which
+/// it does not need, is told beside.
+///
+/// # Errors
+/// All that is wrong, where the main file is.
+pub fn load_for_submission(source: &Source) -> Result<(Config, Diagnostics), Diagnostics> {
+    match read_all(source) {
+        Read { config: Some(config), main, folders } if main.is_empty() => Ok((config, Diagnostics(folders))),
+        Read { main, folders, .. } => Err(Diagnostics(main.into_iter().chain(folders).collect())),
+    }
+}
+
+/// The configuration, with all that is wrong with it.
+struct Read {
+    config: Option<Config>,
+    /// In the main file.
+    main: Vec<Diagnostic>,
+    /// In the files of jobs and schedules.
+    folders: Vec<Diagnostic>,
+}
+
+fn read_all(source: &Source) -> Read {
     let main = match source {
         Source::File(path) => File::read(path),
         Source::BuiltIn => File::built_in("redeliver.yaml", BUILT_IN),
@@ -101,12 +129,8 @@ pub fn load(source: &Source) -> Result<Config, Diagnostics> {
         config.jobs = jobs;
         config.schedules = schedules;
     }
-    let folders = job_files.into_diagnostics().into_iter().chain(schedule_files.into_diagnostics());
-    let wrong: Vec<_> = main.into_diagnostics().into_iter().chain(folders).collect();
-    match config {
-        Some(config) if wrong.is_empty() => Ok(config),
-        _ => Err(Diagnostics(wrong)),
-    }
+    let folders = job_files.into_diagnostics().into_iter().chain(schedule_files.into_diagnostics()).collect();
+    Read { config, main: main.into_diagnostics(), folders }
 }
 
 impl Config {

@@ -31,6 +31,7 @@ use crate::ingest::Mode;
 use crate::logging;
 use crate::parts::{self, users};
 use crate::serve;
+use crate::yaml::Diagnostics;
 use app::App;
 use args::{Arguments, Command, Format};
 use exit::{Exit, Failure};
@@ -128,19 +129,38 @@ fn load(option: Option<PathBuf>, by_mail_program: bool) -> Result<Config, Failur
 }
 
 fn find_and_load(option: Option<PathBuf>, by_mail_program: bool) -> Result<(Source, Config), Failure> {
+    let source = find(option, by_mail_program)?;
+    let config = config::load(&source).map_err(|wrong| refused(&wrong))?;
+    Ok((source, config))
+}
+
+fn find(option: Option<PathBuf>, by_mail_program: bool) -> Result<Source, Failure> {
     let source = Search::new(option, std::env::var_os("REDELIVER_CONFIG"), by_mail_program)
         .find()
         .map_err(|error| Failure::new(Exit::Configuration, error.to_string()))?;
     if source == Source::BuiltIn {
         note("no configuration found: the built-in one is in force, with its state in ./var");
     }
-    let config = config::load(&source).map_err(|diagnostics| {
-        for diagnostic in &diagnostics.0 {
-            note(&diagnostic.to_string());
-        }
-        Failure::new(Exit::Configuration, "")
-    })?;
-    Ok((source, config))
+    Ok(source)
+}
+
+/// A message is not given up for a job or a schedule that somebody has just written.
+fn load_for_submission(option: Option<PathBuf>, by_mail_program: bool) -> Result<Config, Failure> {
+    let source = find(option, by_mail_program)?;
+    let (config, beside) = config::load_for_submission(&source).map_err(|wrong| refused(&wrong))?;
+    note_all(&beside);
+    Ok(config)
+}
+
+fn note_all(wrong: &Diagnostics) {
+    for diagnostic in &wrong.0 {
+        note(&diagnostic.to_string());
+    }
+}
+
+fn refused(wrong: &Diagnostics) -> Failure {
+    note_all(wrong);
+    Failure::new(Exit::Configuration, "")
 }
 
 /// A line on standard error; where there is nowhere to say it, the exit code remains.
@@ -210,7 +230,10 @@ fn as_sendmail(arguments: Vec<OsString>, option: Option<PathBuf>, by_name: bool)
         Mode::Serve => return serve(option, by_name, Clock::system()),
         _ => {}
     }
-    let config = load(option, by_name)?;
+    let config = match asked.mode {
+        Mode::Submit | Mode::Smtp => load_for_submission(option, by_name)?,
+        _ => load(option, by_name)?,
+    };
     let here = users::here(&config.hostname).map_err(wrong)?;
     let invocation = sendmail::invocation(arguments, &here)?;
     // Before root becomes the owner of the store.

@@ -1,6 +1,9 @@
 //! Input that is no good: each gets its line and its exit code, and nothing is taken, lost
 //! or left behind.
 
+use std::fs;
+
+use crate::support::dialogue::Dialogue;
 use crate::support::relay::{Finished, Relay, Setup};
 use crate::support::sink::{Script, SmtpSink};
 use crate::support::{message, refusing};
@@ -351,4 +354,23 @@ fn a_recipient_named_twice_gets_one_copy() {
     relay.submit("me@example.org", &recipients, &message("m"));
     assert_eq!(relay.run_spool().expect(0).counts(), [1, 2, 0, 0, 0, 0]);
     assert_eq!(peer.transactions()[0].recipients, ["you@Example.net", "You@example.net"]);
+}
+
+#[test]
+fn a_broken_job_or_schedule_gives_no_message_up() {
+    let relay = Setup::gateway(refusing()).build();
+    fs::create_dir_all(relay.path().join("schedules")).expect("made");
+    fs::write(relay.path().join("schedules/s.yaml"), "job: nope\ncron: \"99 * * * *\"\n").expect("written");
+    fs::write(relay.path().join("jobs/j.yaml"), "kind: nope\n").expect("written");
+    let taken = relay.command_with_input(&["sendmail", "a@x.example"], b"X: y\n\nz\n").expect(0);
+    assert!(taken.stderr.contains("schedules/s.yaml:") && taken.stderr.contains("jobs/j.yaml:1:"), "{taken:?}");
+    let mut session = Dialogue::start(relay.sendmail_bs());
+    session.sends_a_mail();
+    assert_eq!(session.end().0, Some(0));
+    relay.command(&["sendmail", "-bp"]).expect(78);
+    fs::remove_file(relay.path().join("schedules/s.yaml")).expect("removed");
+    fs::remove_file(relay.path().join("jobs/j.yaml")).expect("removed");
+    assert_eq!(relay.run_spool().counts()[0], 2);
+    relay.reconfigure("hostname: relay.test", "hostname: [1]");
+    relay.command_with_input(&["sendmail", "a@x.example"], b"X: y\n\nz\n").expect(78);
 }
