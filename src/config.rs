@@ -84,14 +84,25 @@ pub fn load(source: &Source) -> Result<Config, Diagnostics> {
     }
 }
 
-/// As [`load`], for a message that is handed in: what is wrong with jobs and schedules, which
-/// it does not need, is told beside.
+/// The configuration for a message that is handed in.
+pub enum ForSubmission {
+    /// It is in order but for what is said of jobs and schedules, which a message does not need.
+    Usable(Config, Diagnostics),
+    /// It is not, or holds secrets that this user may not read; a running service may know
+    /// better. What is wrong has its default.
+    Doubtful(Config, Diagnostics),
+}
+
+/// As [`load`], for a message that is handed in.
 ///
 /// # Errors
-/// All that is wrong, where the main file is.
-pub fn load_for_submission(source: &Source) -> Result<(Config, Diagnostics), Diagnostics> {
+/// All that is wrong, where nothing of the main file can be used.
+pub fn load_for_submission(source: &Source) -> Result<ForSubmission, Diagnostics> {
     match read_all(source) {
-        Read { config: Some(config), main, folders } if main.is_empty() => Ok((config, Diagnostics(folders))),
+        Read { config: Some(config), main, folders } if main.is_empty() => {
+            Ok(ForSubmission::Usable(config, Diagnostics(folders)))
+        }
+        Read { config: Some(config), main, .. } => Ok(ForSubmission::Doubtful(config, Diagnostics(main))),
         Read { main, folders, .. } => Err(Diagnostics(main.into_iter().chain(folders).collect())),
     }
 }

@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 use tracing::level_filters::LevelFilter;
 
 use crate::clock::Clock;
-use crate::config::{self, Config, Search, Source, Sweep};
+use crate::config::{self, Config, ForSubmission, Search, Source, Sweep};
 use crate::ingest::Mode;
 use crate::logging;
 use crate::parts::{self, users};
@@ -144,12 +144,23 @@ fn find(option: Option<PathBuf>, by_mail_program: bool) -> Result<Source, Failur
     Ok(source)
 }
 
-/// A message is not given up for a job or a schedule that somebody has just written.
-fn load_for_submission(option: Option<PathBuf>, by_mail_program: bool) -> Result<Config, Failure> {
+/// A message is not given up for a job or a schedule that somebody has just written, nor for
+/// a secret that its user may not read, as long as a service takes it.
+fn load_for_submission(option: Option<PathBuf>, by_mail_program: bool) -> Result<(Config, Option<Failure>), Failure> {
     let source = find(option, by_mail_program)?;
-    let (config, beside) = config::load_for_submission(&source).map_err(|wrong| refused(&wrong))?;
-    note_all(&beside);
-    Ok(config)
+    match config::load_for_submission(&source).map_err(|wrong| refused(&wrong))? {
+        ForSubmission::Usable(config, beside) => {
+            note_all(&beside);
+            Ok((config, None))
+        }
+        ForSubmission::Doubtful(config, wrong) => {
+            if !sendmail::has_service(&config) {
+                return Err(refused(&wrong));
+            }
+            let why = wrong.0.first().map(ToString::to_string).unwrap_or_default();
+            Ok((config, Some(Failure::new(Exit::Deferred, why))))
+        }
+    }
 }
 
 fn note_all(wrong: &Diagnostics) {
@@ -230,14 +241,18 @@ fn as_sendmail(arguments: Vec<OsString>, option: Option<PathBuf>, by_name: bool)
         Mode::Serve => return serve(option, by_name, Clock::system()),
         _ => {}
     }
-    let config = match asked.mode {
+    let (config, doubt) = match asked.mode {
         Mode::Submit | Mode::Smtp => load_for_submission(option, by_name)?,
-        _ => load(option, by_name)?,
+        _ => (load(option, by_name)?, None),
     };
     let here = users::here(&config.hostname).map_err(wrong)?;
     let invocation = sendmail::invocation(arguments, &here)?;
     // Before root becomes the owner of the store.
     let uid = nix::unistd::Uid::current().as_raw();
+    if let Some(why) = doubt {
+        let mut out = std::io::stdout().lock();
+        return block_on(async { sendmail::hand_over_to(&config, &invocation, why, &mut out).await });
+    }
     let console = if invocation.verbose { LevelFilter::INFO } else { LevelFilter::WARN };
     let logging = start_logging(&config, console);
     block_on(async {

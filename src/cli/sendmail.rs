@@ -225,6 +225,11 @@ async fn hand_over_message(socket: &Path, invocation: &Invocation, why: &Failure
     }
 }
 
+/// Whether a service takes messages of users who cannot store them themselves.
+pub(super) fn has_service(config: &Config) -> bool {
+    is_socket(&config.state_directory.join(SOCKET))
+}
+
 fn is_socket(path: &Path) -> bool {
     use std::os::unix::fs::FileTypeExt;
     path.metadata().is_ok_and(|facts| facts.file_type().is_socket())

@@ -206,3 +206,19 @@ fn a_hard_stop_gives_up_a_message_that_comes_to_no_end() {
     drop(input);
     assert_eq!(begun.wait().expect("our own child").code(), Some(75));
 }
+
+#[test]
+fn a_user_who_may_not_read_the_secrets_hands_over_to_the_service_that_may() {
+    let served = Served::start();
+    // Not there is not readable; root, as whom tests may run, can read all that is.
+    served.relay.reconfigure("hostname: relay.test", "hostname: relay.test\nadmin: { passwordFile: secret }");
+    served.relay.command_with_input(&["sendmail", "b@x.example"], b"X: y\n\n").expect(0);
+    let mut session = Dialogue::start(served.relay.sendmail_bs());
+    session.sends_a_mail();
+    session.end();
+    assert_eq!(served.mails().len(), 2);
+    served.stop.cancel();
+    served.runtime.block_on(served.serving).expect("it ends");
+    let without = served.relay.command_with_input(&["sendmail", "b@x.example"], b"X: y\n\n").expect(78);
+    assert!(without.stderr.contains("secret"), "{without:?}");
+}
