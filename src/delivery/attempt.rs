@@ -19,7 +19,7 @@ use super::recipients::Open;
 use super::routing::{Hop, NoRoute, Route, Target};
 use super::session::{Refused, Session};
 use super::slots::{Slot, Turn};
-use super::step::Step;
+use super::step::{Broken, Step};
 use super::transaction::{Message, Transacted};
 use super::{Attempted, Delivery, NotBegun, Request, Sink, concurrently, log};
 
@@ -363,7 +363,8 @@ impl<'a> Attempt<'a> {
         self.contacted.store(true, Ordering::Relaxed);
         // Whoever was asked already is not asked again by waiting.
         if !open.asked
-            && let Some(alone) = self.limit(open.hop, &finding).await.filter(|alone| !alone || !last_try)
+            && let Some(alone) =
+                self.limit(open.hop, &finding, open.last_host).await.filter(|alone| !alone || !last_try)
         {
             return Opened::Limited(alone);
         }
@@ -373,15 +374,19 @@ impl<'a> Attempt<'a> {
     }
 
     /// A peer that greets with 4xx while it serves us elsewhere, or has just done so, means
-    /// the number of our connections. The value is true where there is no session to wait
-    /// for, so that only time can help.
-    async fn limit(&self, hop: &str, finding: &Finding) -> Option<bool> {
+    /// the number of our connections; so does one that serves us and closes a further
+    /// connection without a word, where there is no other host to try. The value is true
+    /// where there is no session to wait for, so that only time can help.
+    async fn limit(&self, hop: &str, finding: &Finding, last_host: bool) -> Option<bool> {
         let slots = &self.delivery.slots;
-        if finding.step != Step::Banner || finding.reply().is_none_or(|reply| reply.class() != 4) {
-            return None;
-        }
         let alone = slots.sessions(hop) == 0;
-        if alone && !slots.has_delivered(hop) {
+        let in_words = match (finding.step, &finding.event) {
+            (Step::Banner | Step::Ehlo, Event::Reply(reply)) if reply.class() == 4 => true,
+            (Step::Connect | Step::Banner, Event::Broken(Broken::Closed | Broken::Io(_))) if last_host => false,
+            _ => return None,
+        };
+        let is_limit = !alone || in_words && slots.has_delivered(hop);
+        if !is_limit {
             return None;
         }
         slots.limit_to_sessions(hop);
@@ -394,7 +399,7 @@ impl<'a> Attempt<'a> {
     /// Remembers what a refusal says of the peer, unless it serves us over another session.
     fn learn(&self, hop: &str, contact: &Contact, finding: &Finding) {
         let (memory, slots) = (&self.delivery.memory, &self.delivery.slots);
-        if slots.sessions(hop) > 0 && matches!(finding.step, Step::Connect | Step::Banner) {
+        if slots.sessions(hop) > 0 && matches!(finding.step, Step::Connect | Step::Banner | Step::Ehlo | Step::Helo) {
             return;
         }
         memory.learn(hop, contact, finding);

@@ -150,13 +150,14 @@ fn reach(finding: &Finding) -> Option<Reach> {
             _,
             Event::Broken(Broken::Stopped | Broken::NoRoute | Broken::NotSmtp(_)) | Event::Decision(Decision::Own(_)),
         ) => None,
-        // Where policy lets us go on without TLS, this is not what ends a session.
-        (_, Event::Broken(Broken::Handshake(_)) | Event::Decision(Decision::TlsPolicy(_)))
-        | (Step::Starttls, Event::Reply(_)) => Some(Reach::Host),
         (Step::Connect | Step::Banner, Event::Broken(_)) => Some(Reach::Address),
-        (Step::Banner | Step::Ehlo | Step::Helo, Event::Reply(reply)) if reply.class() == 5 => Some(Reach::Host),
-        // Once is enough: no account is to be locked by a sweep.
-        (Step::Auth, Event::Reply(_) | Event::Decision(_)) => Some(Reach::Hop),
+        (Step::Banner, Event::Reply(reply)) if reply.class() == 5 => Some(Reach::Host),
+        // Whatever it greets with, it takes nobody's mail. Where policy lets us go on without
+        // TLS, that is not what ends a session.
+        (_, Event::Broken(Broken::Handshake(_)) | Event::Decision(Decision::TlsPolicy(_)))
+        | (Step::Ehlo | Step::Helo | Step::Starttls, _) => Some(Reach::Host),
+        // Once is enough, in whatever way: no account is to be locked by a sweep.
+        (Step::Auth, _) => Some(Reach::Hop),
         _ => None,
     }
 }
@@ -214,6 +215,7 @@ mod tests {
             broken(Step::Connect, Broken::NoRoute),
             Finding::decided(Step::Connect, Decision::Own("out of descriptors".into())),
             broken(Step::Rcpt, Broken::Closed),
+            broken(Step::Ehlo, Broken::Stopped),
             Finding::at(Step::Banner, Err(Broken::NotSmtp(crate::smtp::NotSmtp::LongLine))),
         ] {
             memory.learn("x.example", &Contact::to(&targets[0]), &finding);
@@ -223,6 +225,22 @@ mod tests {
         memory.learn("x.example", &Contact::to(&targets[0]), &refused);
         assert!(memory.down("x.example", &targets).is_some());
         assert!(memory.down("y.example", &targets).is_none());
+    }
+
+    #[test]
+    fn whoever_greets_and_goes_no_further_is_as_dead_as_another() {
+        for (step, event) in [
+            (Step::Ehlo, Broken::TimedOut(Duration::from_secs(1))),
+            (Step::Ehlo, Broken::Closed),
+            (Step::Helo, Broken::Closed),
+            (Step::Starttls, Broken::Closed),
+            (Step::Auth, Broken::Closed),
+            (Step::Auth, Broken::TimedOut(Duration::from_secs(1))),
+        ] {
+            let (memory, target) = (Memory::new(None), target(1));
+            memory.learn("x.example", &Contact::to(&target), &broken(step, event));
+            assert!(memory.down("x.example", std::slice::from_ref(&target)).is_some(), "{step:?}");
+        }
     }
 
     #[test]

@@ -199,13 +199,18 @@ fn auth_refused_at_one_gateway_is_not_tried_at_the_next() {
 
 #[test]
 fn a_limit_of_connections_defers_nobody() {
-    for (what, limit, script) in [
-        ("two sessions", 2, script![]),
-        ("one session", 1, script![]),
-        ("two, closed after each mail", 2, script!["." => reply("250 2.0.0 taken").then(close())]),
-        ("two, 421 at the sixth", 2, script![on("MAIL").nth(6) => reply("421 4.7.0 enough").then(close())]),
+    for (what, script) in [
+        ("two sessions", script![].max_connections(2)),
+        ("one session", script![].max_connections(1)),
+        ("two, further ones closed: two sessions", script![].closes_beyond(2)),
+        ("one, further ones closed: one session", script![].closes_beyond(1)),
+        ("two, closed after each mail", script!["." => reply("250 2.0.0 taken").then(close())].max_connections(2)),
+        (
+            "two, 421 at the sixth",
+            script![on("MAIL").nth(6) => reply("421 4.7.0 enough").then(close())].max_connections(2),
+        ),
     ] {
-        let peer = SmtpSink::start(script.max_connections(limit));
+        let peer = SmtpSink::start(script);
         let relay = Setup::gateway(peer.address()).build();
         relay.fill(mails("example.net", 40));
         assert_eq!(relay.run_spool().expect(0).counts(), [40, 40, 0, 0, 0, 0], "{what}");
@@ -215,6 +220,22 @@ fn a_limit_of_connections_defers_nobody() {
             // A few may knock at the same time before the first is told.
             assert!(peer.connections() <= 10, "{what}: {} connections", peer.connections());
         }
+    }
+}
+
+#[test]
+fn whoever_greets_and_says_no_more_costs_a_sweep_one_time_out() {
+    for (what, script) in [
+        ("silent at EHLO", script!["EHLO" => stall(), "HELO" => stall()]),
+        ("closed at EHLO", script!["EHLO" => close(), "HELO" => close()]),
+        ("421 at EHLO", script!["EHLO" => reply("421 4.3.2 not now").then(close())]),
+    ] {
+        let peer = SmtpSink::start(script);
+        let relay = Setup::gateway(peer.address()).delivery("timeout: 500ms").build();
+        relay.fill(mails("example.net", 30));
+        let finished = relay.run_spool().expect(75);
+        assert_eq!(finished.counts(), [30, 0, 30, 0, 0, 0], "{what}");
+        assert!(peer.connections() <= 2, "{what}: {} connections", peer.connections());
     }
 }
 

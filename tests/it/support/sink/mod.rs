@@ -290,7 +290,9 @@ async fn serve(stream: TcpStream, from: SocketAddr, shared: Arc<Shared>) {
     let crowded = shared.script.max_connections.is_some_and(|limit| open > limit);
     // Small replies must not wait for an acknowledgement; without it the test is only slower.
     let _ = stream.set_nodelay(true);
-    session::run(stream, number, crowded, &shared).await;
+    if shared.script.closes_beyond.is_none_or(|limit| open <= limit) {
+        session::run(stream, number, crowded, &shared).await;
+    }
     shared.note(|record| record.connections[number - 1].closed = Some(Instant::now()));
 }
 

@@ -17,6 +17,7 @@ pub(crate) struct Script {
     pub(super) credentials: Option<(String, String)>,
     pub(super) mechanisms: String,
     pub(super) max_connections: Option<usize>,
+    pub(super) closes_beyond: Option<usize>,
     pub(super) receive_buffer: Option<u32>,
 }
 
@@ -42,6 +43,7 @@ impl Script {
             credentials: None,
             mechanisms: "PLAIN LOGIN".to_owned(),
             max_connections: None,
+            closes_beyond: None,
             receive_buffer: None,
         }
     }
@@ -91,6 +93,12 @@ impl Script {
     /// Answers every connection beyond `limit` open ones with a 421.
     pub(crate) fn max_connections(mut self, limit: usize) -> Self {
         self.max_connections = Some(limit);
+        self
+    }
+
+    /// Closes every connection beyond `limit` open ones without a word.
+    pub(crate) fn closes_beyond(mut self, limit: usize) -> Self {
+        self.closes_beyond = Some(limit);
         self
     }
 
