@@ -136,6 +136,11 @@ fn a_locked_store_is_waited_for_and_then_tried_later() {
         |id| relay.spawn(&["sendmail", "-i", "-f", "me@example.org", "you@example.net"], message(id).as_bytes());
 
     let (given_up, run) = (submit("given up"), relay.spawn(&["run", "spool", "--format", "json"], b""));
+    // Whoever only looks waits for nobody.
+    for looking in [&["repository", "list"][..], &["attempts"], &["job", "runs"], &["sendmail", "-bp"]] {
+        let looked = relay.command(looking).expect(0);
+        assert!(looked.elapsed < std::time::Duration::from_secs(5), "{looking:?}: {looked:?}");
+    }
     let given_up = given_up.wait().expect(75);
     let run = run.wait();
 

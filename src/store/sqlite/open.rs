@@ -25,6 +25,9 @@ const MIGRATIONS: &[&str] = &[
 /// How long a writer waits for another process's commit.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The value of `PRAGMA auto_vacuum`.
+const INCREMENTAL: i64 = 2;
+
 /// The oldest SQLite that is used: 3.51.3 mends the WAL-reset bug, which can damage a
 /// database that two processes write.
 pub const fn oldest_sqlite() -> i32 {
@@ -138,8 +141,11 @@ impl From<rusqlite::Error> for Failure {
 fn set_up(path: &Path, connection: &mut Connection) -> std::result::Result<(), Failure> {
     prepare(connection, 128)?;
     check_ours(path, connection)?;
-    // Must come before the first table; later it changes nothing.
-    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    // Must come before the first table; later it changes nothing, and takes the write lock for
+    // that, so that nobody could look while another process has it.
+    if connection.query_row("PRAGMA auto_vacuum", [], |row| row.get::<_, i64>(0))? != INCREMENTAL {
+        connection.pragma_update(None, "auto_vacuum", INCREMENTAL)?;
+    }
     let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
     if mode != "wal" {
         return Err(Failure::Other(cannot_open(

@@ -137,6 +137,8 @@ fn a_full_disk_puts_mail_off_and_what_was_taken_is_delivered_once() {
     let filler = disk.fill();
     let refused = (20..60).filter(|&number| !submit(&mut client, number)).count();
     assert!(refused > 0);
+    relay.command(&["repository", "list"]).expect(0);
+    relay.command(&["attempts"]).expect(0);
     std::fs::remove_file(filler).expect("there is room again");
     let mut number = 60;
     until("mail is taken again", || {
