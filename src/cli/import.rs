@@ -31,14 +31,12 @@ pub(super) async fn run(app: &App, arguments: ImportArguments, out: &mut impl Wr
     let by = Domain::parse(&app.config.hostname)
         .map_err(|error| Failure::new(Exit::Configuration, format!("hostname: {error}")))?;
     let mut import = Import { app, asked: envelope, by, under_way: JoinSet::new(), done: Done::default(), drawn: None };
-    for found in Sources::new(arguments.paths, arguments.mbox_dialect) {
-        match found {
-            Found::File(file) => import.file(*file).await?,
-            Found::Nothing(error) => import.refuse(&error.to_string()),
-        }
-    }
-    import.settle(0).await?;
-    import.finish(arguments.format, out)
+    let read = import.all(Sources::new(arguments.paths, arguments.mbox_dialect)).await;
+    let settled = import.settle(0).await;
+    // Also where the store gave out: what was taken is taken.
+    let exit = import.finish(arguments.format, out)?;
+    out.flush()?;
+    read.and(settled).map(|()| exit)
 }
 
 /// The envelope as far as the command line gives it.
@@ -104,6 +102,16 @@ enum Refusal {
 }
 
 impl Import<'_> {
+    async fn all(&mut self, sources: Sources) -> Result<(), Failure> {
+        for found in sources {
+            match found {
+                Found::File(file) => self.file(*file).await?,
+                Found::Nothing(error) => self.refuse(&error.to_string()),
+            }
+        }
+        Ok(())
+    }
+
     async fn file(&mut self, mut file: Opened) -> Result<(), Failure> {
         loop {
             match file.advance() {

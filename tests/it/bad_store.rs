@@ -219,6 +219,8 @@ fn with_little_room_new_mail_is_put_off_and_what_was_taken_is_delivered() {
         let put_off = relay.command_with_input(arguments, message("lost").as_bytes()).expect(75);
         assert!(put_off.stderr.contains("little room left"), "{put_off:?}");
     }
+    let import = relay.command(&["import", file, "--to", "lost@example.net", "--format", "json"]).expect(75);
+    assert_eq!(import.json()[0]["taken"], 0, "what was taken until then is said");
     let bs = relay.command_with_input(&["sendmail", "-bs"], b"EHLO c\r\nMAIL FROM:<a@x.example>\r\nQUIT\r\n");
     assert!(bs.stdout.contains("\r\n452 4.3.1 little room left"), "{bs:?}");
     assert_eq!(relay.run_spool().expect(0).counts(), [1, 1, 0, 0, 0, 0]);

@@ -18,6 +18,10 @@ const ERROR: &str = "sqlite://var/mail/error/";
 /// Matchers by which James decides who may relay; here the listener has decided that.
 const WHO_MAY_RELAY: [&str; 4] = ["SMTPAuthSuccessful", "SMTPIsAuthNetwork", "SentByMailet", "SentByJmap"];
 
+fn says_who_may_relay(matcher: &str) -> bool {
+    WHO_MAY_RELAY.contains(&last_segment(matcher.split('=').next().unwrap_or_default()))
+}
+
 /// Parameters of RemoteDelivery that are ours too.
 const DELIVERY_PARAMETERS: [&str; 18] = [
     "outgoing",
@@ -227,6 +231,11 @@ impl Conversion {
                     format!("Null behind a dropped bounce would lose the mail: it is kept in {PERMANENT}"),
                 );
                 ("ToRepository", vec![pair("repositoryPath", PERMANENT)])
+            }
+            // The listener lets nobody else in: it would be for all mail.
+            "Null" if element.attribute("match").is_some_and(says_who_may_relay) => {
+                self.note(element, "mailet Null for all who may relay would delete every mail: left out".to_owned());
+                return None;
             }
             "Null" => ("Null", self.parameters(element, &[])),
             "SetMailAttribute" => ("SetMailAttribute", texts(element)),
