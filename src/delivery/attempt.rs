@@ -60,9 +60,8 @@ enum HopEnd {
 /// Whether a next hop's part is over.
 enum Worked {
     Over,
-    /// The peer's limit of connections: wait for a session, or try again where there is
-    /// none (true).
-    Limited(bool),
+    /// The peer's limit of connections: wait for a session, or try again where there is none.
+    Limited,
 }
 
 /// What a host did with the recipients it was given.
@@ -115,7 +114,7 @@ impl<'a> Attempt<'a> {
                 Err(none) => unrouted.push((hop.name, hop.recipients, none)),
             }
         }
-        if let Some(cause) = self.dead_dns(routed.is_empty(), &unrouted) {
+        if let Some(cause) = self.dead_dns(routed.is_empty(), &unrouted).await {
             return self.own_trouble(Stage::Dns, cause);
         }
         self.plan = routed.iter().filter_map(|(name, recipients, route)| planned(name, recipients, route)).collect();
@@ -124,8 +123,8 @@ impl<'a> Attempt<'a> {
     }
 
     /// Why nothing could be routed, where that is our own trouble: a question that could not
-    /// be sent, or no name server that has said anything in this sweep.
-    fn dead_dns(&self, nothing_routed: bool, unrouted: &[(String, Vec<Address>, NoRoute)]) -> Option<String> {
+    /// be sent, or no name server that has said anything, or anything but errors, in this sweep.
+    async fn dead_dns(&self, nothing_routed: bool, unrouted: &[(String, Vec<Address>, NoRoute)]) -> Option<String> {
         if !nothing_routed {
             return None;
         }
@@ -133,11 +132,15 @@ impl<'a> Attempt<'a> {
             let found = unrouted.iter().find(|(_, _, none)| none.trouble == Some(whose))?;
             Some(found.2.cause.clone())
         };
-        cause(Whose::Ours).or_else(|| {
-            let silent = !self.delivery.dialer.network.dns.has_answered();
-            let cause = silent.then(|| cause(Whose::Nobodys)).flatten()?;
-            Some(format!("no name server answers: {cause}"))
-        })
+        if let Some(ours) = cause(Whose::Ours) {
+            return Some(ours);
+        }
+        let dns = &self.delivery.dialer.network.dns;
+        if let Some(cause) = cause(Whose::Nobodys).filter(|_| !dns.has_answered()) {
+            return Some(format!("no name server answers: {cause}"));
+        }
+        let cause = cause(Whose::Theirs).or_else(|| cause(Whose::Nobodys))?;
+        dns.is_useless().await.then(|| format!("the name servers answer with errors alone: {cause}"))
     }
 
     async fn conclude(self, ends: Vec<HopEnd>, unrouted: Vec<(String, Vec<Address>, NoRoute)>) -> Attempted {
@@ -219,7 +222,6 @@ impl<'a> Attempt<'a> {
     /// One next hop: waits for a connection, then tries its hosts.
     async fn hop(&self, name: &str, recipients: &[Address], route: &Route) -> HopEnd {
         let mut open = Open::new(name, recipients);
-        let mut tries = 0;
         loop {
             if let Some(trouble) = self.delivery.memory.down(name, &route.targets) {
                 return self.answer_for_down_hop(open, &trouble).await;
@@ -232,11 +234,10 @@ impl<'a> Attempt<'a> {
             if let Err(not_begun) = self.begin().await {
                 return HopEnd::NotBegun(not_begun);
             }
-            let last_try = tries == LIMIT_TRIES;
             // Many attempts wait, few are at work: only those need the room for it.
-            match Box::pin(self.work(&mut open, route, slot, session, last_try)).await {
+            match Box::pin(self.work(&mut open, route, slot, session)).await {
                 Worked::Over => return self.close(open).await,
-                Worked::Limited(alone) => tries += u32::from(alone),
+                Worked::Limited => {}
             }
         }
     }
@@ -273,14 +274,7 @@ impl<'a> Attempt<'a> {
     }
 
     /// Tries host after host until nobody is left to be tried for.
-    async fn work(
-        &self,
-        open: &mut Open<'_>,
-        route: &Route,
-        slot: Slot<Session>,
-        idle: Option<Session>,
-        last_try: bool,
-    ) -> Worked {
+    async fn work(&self, open: &mut Open<'_>, route: &Route, slot: Slot<Session>, idle: Option<Session>) -> Worked {
         open.since = Instant::now();
         let mut slot = slot;
         let mut idle = idle.filter(Session::is_usable);
@@ -298,13 +292,13 @@ impl<'a> Attempt<'a> {
             }
             let opened = match idle.take() {
                 Some(session) => Opened::again(session),
-                None => self.open_session(open, &target, last_try).await,
+                None => self.open_session(open, &target).await,
             };
             let session = match opened {
                 Opened::Session(session) => *session,
                 Opened::Refused(next_host) if next_host => continue,
                 Opened::Refused(_) => break,
-                Opened::Limited(alone) => return Worked::Limited(alone),
+                Opened::Limited => return Worked::Limited,
             };
             slot.begin_serving();
             match self.serve(open, session).await {
@@ -324,7 +318,7 @@ impl<'a> Attempt<'a> {
     }
 
     /// A session with `target`, or what became of it.
-    async fn open_session(&self, open: &mut Open<'_>, target: &Target, last_try: bool) -> Opened {
+    async fn open_session(&self, open: &mut Open<'_>, target: &Target) -> Opened {
         let delivery = self.delivery;
         if let Some(trouble) = delivery.memory.trouble(open.hop, target) {
             open.found_before(&trouble, "not tried again", self.now());
@@ -344,11 +338,11 @@ impl<'a> Attempt<'a> {
                 self.contacted.store(true, Ordering::Relaxed);
                 Opened::Session(Box::new(session))
             }
-            Err(refused) => self.refused(open, *refused, last_try).await,
+            Err(refused) => self.refused(open, *refused).await,
         }
     }
 
-    async fn refused(&self, open: &mut Open<'_>, refused: Refused, last_try: bool) -> Opened {
+    async fn refused(&self, open: &mut Open<'_>, refused: Refused) -> Opened {
         let Refused { finding, contact, mut dialogue, .. } = refused;
         if dialogue.is_empty() {
             let text = format!("[connecting to {}: {}]", contact.target, event(&finding));
@@ -362,11 +356,8 @@ impl<'a> Attempt<'a> {
         }
         self.contacted.store(true, Ordering::Relaxed);
         // Whoever was asked already is not asked again by waiting.
-        if !open.asked
-            && let Some(alone) =
-                self.limit(open.hop, &finding, open.last_host).await.filter(|alone| !alone || !last_try)
-        {
-            return Opened::Limited(alone);
+        if !open.asked && self.is_limit(open.hop, &finding, open.last_host).await {
+            return Opened::Limited;
         }
         self.learn(open.hop, &contact, &finding);
         open.not_taken(&contact, &finding, self.now());
@@ -375,34 +366,37 @@ impl<'a> Attempt<'a> {
 
     /// A peer that greets with 4xx while it serves us elsewhere, or has just done so, means
     /// the number of our connections; so does one that serves us and closes a further
-    /// connection without a word, where there is no other host to try. The value is true
-    /// where there is no session to wait for, so that only time can help.
-    async fn limit(&self, hop: &str, finding: &Finding, last_host: bool) -> Option<bool> {
+    /// connection without a word, where there is no other host to try. Where there is no
+    /// session to wait for, only time can help, and not for ever.
+    async fn is_limit(&self, hop: &str, finding: &Finding, last_host: bool) -> bool {
         let slots = &self.delivery.slots;
         let alone = slots.sessions(hop) == 0;
         let in_words = match (finding.step, &finding.event) {
             (Step::Banner | Step::Ehlo, Event::Reply(reply)) if reply.class() == 4 => true,
             (Step::Connect | Step::Banner, Event::Broken(Broken::Closed | Broken::Io(_))) if last_host => false,
-            _ => return None,
+            _ => return false,
         };
-        let is_limit = !alone || in_words && slots.has_delivered(hop);
-        if !is_limit {
-            return None;
+        if alone && !(in_words && slots.has_delivered(hop) && slots.note_refusal(hop) <= LIMIT_TRIES) {
+            return false;
         }
         slots.limit_to_sessions(hop);
         if alone {
             tokio::time::sleep(LIMIT_PAUSE).await;
         }
-        Some(alone)
+        true
     }
 
     /// Remembers what a refusal says of the peer, unless it serves us over another session.
+    /// A peer that has ended all our sessions and then refused each try is down too: the next
+    /// mail would wait in vain as well.
     fn learn(&self, hop: &str, contact: &Contact, finding: &Finding) {
         let (memory, slots) = (&self.delivery.memory, &self.delivery.slots);
-        if slots.sessions(hop) > 0 && matches!(finding.step, Step::Connect | Step::Banner | Step::Ehlo | Step::Helo) {
+        let is_new = matches!(finding.step, Step::Connect | Step::Banner | Step::Ehlo | Step::Helo);
+        if slots.sessions(hop) > 0 && is_new {
             return;
         }
-        memory.learn(hop, contact, finding);
+        let given_up = finding.reply().is_some() && slots.refusals(hop) > LIMIT_TRIES;
+        memory.learn(hop, contact, finding, given_up);
         slots.turn_away(hop);
     }
 
@@ -463,8 +457,8 @@ enum Opened {
     Session(Box<Session>),
     /// Whether the next host may be tried.
     Refused(bool),
-    /// Whether there is no other session.
-    Limited(bool),
+    /// The peer's limit of connections is reached.
+    Limited,
 }
 
 impl Opened {

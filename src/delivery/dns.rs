@@ -23,6 +23,9 @@ use super::config::DnsConfig;
 /// Questions under way at once.
 const MAX_LOOKUPS: usize = 64;
 
+/// After this long the root is asked for again.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
+
 /// Answers kept before expired ones are looked for.
 const PRUNE_ABOVE: usize = 10_000;
 
@@ -78,6 +81,10 @@ pub(super) struct Dns {
     lookups: Semaphore,
     keep_for: Option<Duration>,
     last_answer: Mutex<Option<Instant>>,
+    /// One that could be used: records, or that there are none.
+    last_use: Mutex<Option<Instant>>,
+    /// When the root was asked for in vain.
+    last_vain: Mutex<Option<Instant>>,
     mx: Memo<Answer<Vec<Mx>>>,
     addresses: Memo<Answer<Vec<IpAddr>>>,
 }
@@ -94,6 +101,8 @@ impl Dns {
             lookups: Semaphore::new(MAX_LOOKUPS),
             keep_for,
             last_answer: Mutex::default(),
+            last_use: Mutex::default(),
+            last_vain: Mutex::default(),
             mx: Memo::new(keep_for),
             addresses: Memo::new(keep_for),
         })
@@ -102,8 +111,29 @@ impl Dns {
     /// Whether any name server has answered anything while answers are kept: in this sweep,
     /// or lately.
     pub(super) fn has_answered(&self) -> bool {
-        let last = *self.last_answer.lock().unwrap_or_else(PoisonError::into_inner);
-        last.is_some_and(|last| self.keep_for.is_none_or(|keep_for| last.elapsed() < keep_for))
+        self.is_recent(&self.last_answer)
+    }
+
+    /// Whether the name servers answer with errors alone: nothing that can be used came from
+    /// them while answers are kept, and the root, which every resolver that works can look
+    /// up, is an error too. One domain that is broken is not that.
+    pub(super) async fn is_useless(&self) -> bool {
+        if self.is_recent(&self.last_use) {
+            return false;
+        }
+        let asked_lately = get(&self.last_vain).is_some_and(|vain| vain.elapsed() < ASK_AGAIN);
+        if !asked_lately {
+            // It is an error as long as it does not count as a use.
+            self.ask("", RecordType::NS, |_| Some(())).await;
+            if !self.is_recent(&self.last_use) {
+                set(&self.last_vain);
+            }
+        }
+        !self.is_recent(&self.last_use)
+    }
+
+    fn is_recent(&self, last: &Mutex<Option<Instant>>) -> bool {
+        get(last).is_some_and(|last| self.keep_for.is_none_or(|keep_for| last.elapsed() < keep_for))
     }
 
     /// The MX records of `domain` (A-labels), in no order.
@@ -153,8 +183,10 @@ impl Dns {
                 if records.is_empty() { Answer::NoData } else { Answer::Found(records) }
             }
         };
-        if !matches!(&answer, Answer::Trouble(trouble) if trouble.whose != Whose::Theirs) {
-            *self.last_answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        match &answer {
+            Answer::Trouble(trouble) if trouble.whose == Whose::Theirs => set(&self.last_answer),
+            Answer::Trouble(_) => {}
+            _ => [&self.last_answer, &self.last_use].into_iter().for_each(set),
         }
         answer
     }
@@ -166,6 +198,14 @@ impl Dns {
         let text = if relative { name.to_owned() } else { format!("{name}.") };
         Name::from_ascii(text).map_err(|_| ())
     }
+}
+
+fn get(time: &Mutex<Option<Instant>>) -> Option<Instant> {
+    *time.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn set(time: &Mutex<Option<Instant>>) {
+    *time.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
 }
 
 fn resolver(config: &DnsConfig, attempts: usize) -> Result<TokioResolver, NetError> {

@@ -139,7 +139,8 @@ impl Delivery {
         }
         let tls = Tls::new(&config, Arc::clone(&network))?;
         let leaving = TaskTracker::new();
-        let slots = Slots::new(config.delivery_threads, network.down_for, retire(leaving.clone()));
+        let slots =
+            Slots::new(config.delivery_threads, !config.gateways.is_empty(), network.down_for, retire(leaving.clone()));
         let memory = Memory::new(network.down_for);
         let dialer = Dialer { config: Arc::new(config), network, tls, helo };
         Ok(Self { dialer, slots, memory, answers: Semaphore::new(ANSWERED_AT_ONCE), leaving })

@@ -156,7 +156,9 @@ pub(super) fn has_meaning(step: Step, reply: &Reply) -> bool {
 /// Whether a reply to RCPT is about the number of recipients and not about this one, so
 /// that a further transaction may take it.
 pub(super) fn is_too_many_recipients(reply: &Reply) -> bool {
-    let by_status = reply.enhanced().is_some_and(|status| (status.subject, status.detail) == (5, 3));
+    // Some say 5.5.3 with a 452, which is no enhanced code by the letter.
+    let status = reply.texts().next().and_then(|text| text.split_whitespace().next()).unwrap_or_default();
+    let by_status = ["4.5.3", "5.5.3"].contains(&status);
     let by_text = || reply.text().to_ascii_lowercase().contains("too many recipients");
     matches!(reply.code(), 452 | 552) && (by_status || by_text())
 }
@@ -415,6 +417,7 @@ mod tests {
         for (line, too_many) in [
             ("452 4.5.3 limit", true),
             ("552 5.5.3 limit", true),
+            ("452 5.5.3 limit", true),
             ("452 Too many recipients received this hour", true),
             ("452 4.2.2 mailbox full", false),
             ("451 4.5.3 too many recipients", false),

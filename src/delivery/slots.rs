@@ -36,6 +36,8 @@ pub(super) type Retire<S> = Box<dyn Fn(S, Slot<S>) + Send + Sync>;
 /// The connections of one `RemoteDelivery`. `S` is a session.
 pub(super) struct Slots<S: Send + 'static> {
     capacity: usize,
+    /// Of those, for hops that have no connection.
+    kept: usize,
     /// How long a hop's limit holds; `None`: as long as this lives.
     limited_for: Option<Duration>,
     /// Ends an idle session politely; its slot is free once the given one is dropped.
@@ -59,6 +61,8 @@ struct Hop<S: Send + 'static> {
     waiting: VecDeque<Waiting<S>>,
     known: bool,
     delivered: bool,
+    /// Refused connections since the last session, while there was none.
+    refusals: u32,
     limit: Option<(usize, Option<Instant>)>,
 }
 
@@ -106,6 +110,7 @@ impl<S: Send + 'static> Default for Hop<S> {
             waiting: VecDeque::new(),
             known: false,
             delivered: false,
+            refusals: 0,
             limit: None,
         }
     }
@@ -142,10 +147,12 @@ impl<S: Send + 'static> Hop<S> {
 }
 
 impl<S: Send + 'static> Slots<S> {
-    /// At most `capacity` connections (at least one).
-    pub(super) fn new(capacity: usize, limited_for: Option<Duration>, retire: Retire<S>) -> Arc<Self> {
+    /// At most `capacity` connections (at least one); with `one_hop` there will be no other hop
+    /// than the first.
+    pub(super) fn new(capacity: usize, one_hop: bool, limited_for: Option<Duration>, retire: Retire<S>) -> Arc<Self> {
         let state = State { hops: HashMap::new(), turns: VecDeque::new(), next_idle: 0 };
-        Arc::new(Self { capacity: capacity.max(1), limited_for, retire, state: Mutex::new(state) })
+        let kept = if one_hop { 0 } else { capacity / KEPT };
+        Arc::new(Self { capacity: capacity.max(1), kept, limited_for, retire, state: Mutex::new(state) })
     }
 
     fn state(&self) -> MutexGuard<'_, State<S>> {
@@ -176,6 +183,19 @@ impl<S: Send + 'static> Slots<S> {
     /// Whether a session with `hop` has delivered mail.
     pub(super) fn has_delivered(&self, hop: &str) -> bool {
         self.state().hops.get(hop).is_some_and(|hop| hop.delivered)
+    }
+
+    /// A connection was refused and there is no session; how often that is so now.
+    pub(super) fn note_refusal(&self, hop: &str) -> u32 {
+        let mut state = self.state();
+        let hop = state.hop(hop);
+        hop.refusals = hop.refusals.saturating_add(1);
+        hop.refusals
+    }
+
+    /// How often that was so since the last session.
+    pub(super) fn refusals(&self, hop: &str) -> u32 {
+        self.state().hops.get(hop).map_or(0, |hop| hop.refusals)
     }
 
     /// Sessions with `hop`, idle ones included.
@@ -232,7 +252,7 @@ impl<S: Send + 'static> Slots<S> {
     fn serve(self: &Arc<Self>) {
         loop {
             let mut state = self.state();
-            let (name, waiting, idle) = match state.next(self.capacity) {
+            let (name, waiting, idle) = match state.next(self.capacity, self.kept) {
                 Some(Next::Session(name, waiting, idle)) => (name, waiting, Some(idle)),
                 Some(Next::Connection(name)) => (name, 0, None),
                 Some(Next::Retire(name)) => {
@@ -295,10 +315,10 @@ impl<S: Send + 'static> State<S> {
     }
 
     /// Whether one more connection leaves the slots that are kept for hops without any, once
-    /// `freed` were given back. A hop that is the only one we know has all.
-    fn has_room(&self, name: &str, freed: usize, capacity: usize) -> bool {
+    /// `freed` were given back.
+    fn has_room(&self, name: &str, freed: usize, capacity: usize, kept: usize) -> bool {
         let has_none = self.hops.get(name).is_none_or(|hop| hop.open() == 0);
-        let kept = if has_none || self.hops.len() == 1 { 0 } else { capacity / KEPT };
+        let kept = if has_none { 0 } else { kept };
         self.open() + kept < capacity + freed
     }
 
@@ -310,7 +330,7 @@ impl<S: Send + 'static> State<S> {
 
     /// The next in turn that can be served: with an idle session of the hop's own, with a
     /// new connection, or once an idle session has made room for that.
-    fn next(&self, capacity: usize) -> Option<Next> {
+    fn next(&self, capacity: usize, kept: usize) -> Option<Next> {
         let served = self.turns.iter().find_map(|name| {
             let hop = self.hops.get(name)?;
             if hop.held < self.share(name, capacity)
@@ -318,19 +338,19 @@ impl<S: Send + 'static> State<S> {
             {
                 return Some(Next::Session(name.clone(), waiting, idle));
             }
-            let may_connect = self.has_room(name, 0, capacity) && hop.open() < self.allowed(name, capacity);
+            let may_connect = self.has_room(name, 0, capacity, kept) && hop.open() < self.allowed(name, capacity);
             may_connect.then(|| Next::Connection(name.clone()))
         });
-        served.or_else(|| self.evictable(capacity).map(Next::Retire))
+        served.or_else(|| self.evictable(capacity, kept).map(Next::Retire))
     }
 
     /// A hop that keeps an idle session in the way of somebody who waits.
-    fn evictable(&self, capacity: usize) -> Option<String> {
+    fn evictable(&self, capacity: usize, kept: usize) -> Option<String> {
         let has_idle = |name: &&String| self.hops.get(*name).is_some_and(|hop| !hop.idle.is_empty());
         let idle = self.hops.values().map(|hop| hop.idle.len()).sum();
         let may_have_one = |name: &&String| {
             let is_allowed = self.hops.get(*name).is_some_and(|hop| hop.held < self.allowed(name, capacity));
-            is_allowed && self.has_room(name, idle, capacity)
+            is_allowed && self.has_room(name, idle, capacity, kept)
         };
         let waits = self.turns.iter().find(may_have_one)?;
         Some(waits).filter(has_idle).or_else(|| self.hops.keys().find(has_idle)).cloned()
@@ -353,6 +373,7 @@ impl<S: Send + 'static> Slot<S> {
             let hop = state.hop(&self.hop);
             hop.serving += 1;
             hop.known = true;
+            hop.refusals = 0;
             drop(state);
             self.slots.serve();
         }
@@ -410,7 +431,7 @@ mod tests {
     type Session = u32;
 
     fn slots(capacity: usize) -> Arc<Slots<Session>> {
-        Slots::new(capacity, None, Box::new(|_, slot| drop(slot)))
+        Slots::new(capacity, true, None, Box::new(|_, slot| drop(slot)))
     }
 
     fn any() -> Fits<Session> {
@@ -479,8 +500,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_peer_that_stands_still_leaves_slots_for_others() {
-        let slots = slots(10);
-        know(&slots, "other.example").await;
+        let slots: Arc<Slots<Session>> = Slots::new(10, false, None, Box::new(|_, slot| drop(slot)));
         know(&slots, "still.example").await;
         let mut waiting = ask(&slots, "still.example", 100);
         let held = ready(&mut waiting).await;

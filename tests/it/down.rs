@@ -224,6 +224,21 @@ fn a_limit_of_connections_defers_nobody() {
 }
 
 #[test]
+fn a_peer_that_takes_some_mails_and_then_no_more_is_given_up_once() {
+    // Seven mails over one session each, then 421 for good.
+    let busy = script!["." => reply("250 2.0.0 taken").then(close())];
+    let peer = SmtpSink::start((8..200).fold(busy, |script, n| {
+        script.on(on("CONNECT").connection(n), reply("421 4.3.2 no more today").then(close()))
+    }));
+    let relay = Setup::gateway(peer.address()).delivery("deliveryThreads: 1").build();
+    relay.fill(mails("example.net", 60));
+    let finished = relay.run_spool().expect(75);
+    let [selected, delivered, deferred, ..] = finished.counts();
+    assert_eq!((selected, delivered + deferred), (60, 60), "{finished:?}");
+    assert!(delivered > 0 && peer.connections() < 30, "{} connections: {finished:?}", peer.connections());
+}
+
+#[test]
 fn whoever_greets_and_says_no_more_costs_a_sweep_one_time_out() {
     for (what, script) in [
         ("silent at EHLO", script!["EHLO" => stall(), "HELO" => stall()]),

@@ -138,6 +138,35 @@ fn trouble_that_the_first_mail_meets_does_not_meet_all_others() {
     assert!(relay.attempts().len() < 1000, "the record does not grow with what waits");
 }
 
+/// A name server that refuses every question, as a resolver does that cannot reach anybody.
+fn refusing_name_server() -> SocketAddr {
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    let address = socket.local_addr().expect("bound");
+    std::thread::spawn(move || {
+        let mut question = [0; 512];
+        // For as long as the tests run.
+        while let Ok((octets, from)) = socket.recv_from(&mut question) {
+            question[2] |= 0x80;
+            question[3] = question[3] & 0xf0 | 5;
+            let _ = socket.send_to(&question[..octets], from);
+        }
+    });
+    address
+}
+
+#[test]
+fn a_resolver_that_answers_with_errors_alone_promotes_nothing() {
+    let waiting = waiting(2);
+    let (alive, dead) = (waiting.zones.address().to_string(), refusing_name_server().to_string());
+    waiting.relay.reconfigure(&alive, &dead);
+    for _ in 0..3 {
+        is_trouble_of_our_own(&waiting.relay.sweep().expect(70), "the name servers answer with errors alone");
+    }
+    waiting.are_as_before("a resolver without anybody to ask");
+    waiting.relay.reconfigure(&dead, &alive);
+    waiting.are_delivered_at_last();
+}
+
 #[test]
 fn a_name_server_that_is_silent_meets_few_mails() {
     let silent = std::net::UdpSocket::bind("127.0.0.1:0").expect("a free port");
