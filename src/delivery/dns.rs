@@ -3,17 +3,18 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig};
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts};
 use hickory_resolver::lookup::Lookup;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
+use hickory_resolver::system_conf;
 use nix::errno::Errno;
 use tokio::sync::{OnceCell, Semaphore};
 use tokio::time::Instant;
@@ -74,6 +75,8 @@ pub(super) struct Mx {
 /// The resolver and what it has learnt.
 pub(super) struct Dns {
     resolver: TokioResolver,
+    /// Where there are several name servers, each by itself.
+    each: Vec<TokioResolver>,
     /// Names without a dot are looked up in the system's search domains.
     searches: bool,
     /// No question takes longer than this.
@@ -94,8 +97,11 @@ impl Dns {
     /// A sentence where the system's resolver configuration cannot be read.
     pub(super) fn new(config: &DnsConfig, keep_for: Option<Duration>) -> Result<Self, String> {
         let attempts = config.attempts.max(1);
+        let (resolver, each) =
+            resolvers(config, attempts).map_err(|error| format!("the resolver cannot be set up: {error}"))?;
         Ok(Self {
-            resolver: resolver(config, attempts).map_err(|error| format!("the resolver cannot be set up: {error}"))?,
+            resolver,
+            each,
             searches: config.servers.is_empty(),
             budget: config.timeout * u32::try_from(attempts).unwrap_or(u32::MAX) + Duration::from_secs(1),
             lookups: Semaphore::new(MAX_LOOKUPS),
@@ -174,7 +180,33 @@ impl Dns {
     async fn ask<T>(&self, name: &str, kind: RecordType, pick: impl Fn(&RData) -> Option<T>) -> Answer<Vec<T>> {
         let Ok(name) = self.absolute(name) else { return Answer::NoDomain };
         let _permit = self.lookups.acquire().await;
-        let answer = match tokio::time::timeout(self.budget, self.resolver.lookup(name, kind)).await {
+        let mut answer = self.look_up(&self.resolver, &name, kind, &pick).await;
+        // Of several servers an error may be the first to come, whatever the others know.
+        for one in &self.each {
+            if !matches!(&answer, Answer::Trouble(trouble) if trouble.whose == Whose::Theirs) {
+                break;
+            }
+            let other = self.look_up(one, &name, kind, &pick).await;
+            if !matches!(other, Answer::Trouble(_)) {
+                answer = other;
+            }
+        }
+        match &answer {
+            Answer::Trouble(trouble) if trouble.whose == Whose::Theirs => set(&self.last_answer),
+            Answer::Trouble(_) => {}
+            _ => [&self.last_answer, &self.last_use].into_iter().for_each(set),
+        }
+        answer
+    }
+
+    async fn look_up<T>(
+        &self,
+        resolver: &TokioResolver,
+        name: &Name,
+        kind: RecordType,
+        pick: impl Fn(&RData) -> Option<T>,
+    ) -> Answer<Vec<T>> {
+        match tokio::time::timeout(self.budget, resolver.lookup(name.clone(), kind)).await {
             Err(_) => Answer::Trouble(Trouble { cause: "timed out".to_owned(), whose: Whose::Nobodys }),
             Ok(Err(error)) => without_records(&error),
             Ok(Ok(lookup)) => {
@@ -182,13 +214,7 @@ impl Dns {
                 // A CNAME that leads nowhere leaves an answer without what was asked for.
                 if records.is_empty() { Answer::NoData } else { Answer::Found(records) }
             }
-        };
-        match &answer {
-            Answer::Trouble(trouble) if trouble.whose == Whose::Theirs => set(&self.last_answer),
-            Answer::Trouble(_) => {}
-            _ => [&self.last_answer, &self.last_use].into_iter().for_each(set),
         }
-        answer
     }
 
     /// `name` from the root, so that no search domain is appended; a single label is left
@@ -208,34 +234,42 @@ fn set(time: &Mutex<Option<Instant>>) {
     *time.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
 }
 
-fn resolver(config: &DnsConfig, attempts: usize) -> Result<TokioResolver, NetError> {
-    let provider = TokioRuntimeProvider::default();
-    let mut builder = if config.servers.is_empty() {
-        TokioResolver::builder(provider)?
+/// The resolver that asks all name servers, and one for each where there are several.
+fn resolvers(config: &DnsConfig, attempts: usize) -> Result<(TokioResolver, Vec<TokioResolver>), NetError> {
+    let (all, mut options) = if config.servers.is_empty() {
+        system_conf::read_system_conf()?
     } else {
-        let servers = config.servers.iter().map(|server| {
-            let on_port = |mut connection: ConnectionConfig| {
-                connection.port = server.port();
-                connection
-            };
-            let connections = vec![on_port(ConnectionConfig::udp()), on_port(ConnectionConfig::tcp())];
-            NameServerConfig::new(server.ip(), true, connections)
-        });
-        let mut builder = TokioResolver::builder_with_config(
-            ResolverConfig::from_parts(None, Vec::new(), servers.collect()),
-            provider,
-        );
-        builder.options_mut().use_hosts_file = ResolveHosts::Never;
-        builder
+        let mut options = ResolverOpts::default();
+        options.use_hosts_file = ResolveHosts::Never;
+        let servers = config.servers.iter().copied().map(name_server).collect();
+        (ResolverConfig::from_parts(None, Vec::new(), servers), options)
     };
-    let options = builder.options_mut();
     options.timeout = config.timeout;
     // The crate counts what follows the first query.
     options.attempts = attempts - 1;
     // Answers are kept here, where failures are too; a domain that is set up again is to
     // be seen by the next sweep.
     options.cache_size = 0;
-    builder.build()
+    let build = |config: ResolverConfig| {
+        let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+        *builder.options_mut() = options.clone();
+        builder.build()
+    };
+    let one = |server: &NameServerConfig| {
+        build(ResolverConfig::from_parts(all.domain().cloned(), all.search().to_vec(), vec![server.clone()]))
+    };
+    let several = if all.name_servers().len() > 1 { all.name_servers() } else { &[] };
+    let each = several.iter().map(one).collect::<Result<_, _>>()?;
+    Ok((build(all)?, each))
+}
+
+fn name_server(server: SocketAddr) -> NameServerConfig {
+    let on_port = |mut connection: ConnectionConfig| {
+        connection.port = server.port();
+        connection
+    };
+    let connections = vec![on_port(ConnectionConfig::udp()), on_port(ConnectionConfig::tcp())];
+    NameServerConfig::new(server.ip(), true, connections)
 }
 
 /// The records of the name that was asked for, or of the one its aliases lead to: a server

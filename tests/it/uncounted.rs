@@ -155,6 +155,19 @@ fn refusing_name_server() -> SocketAddr {
 }
 
 #[test]
+fn of_two_name_servers_the_one_that_knows_is_heard() {
+    let peer = SmtpSink::start(Script::new());
+    let names: String = (0..20).map(|n| format!("d{n}.example A {}\n", peer.ip())).collect();
+    let zones = Zones::start(&names);
+    let alive = zones.address().to_string();
+    let relay = Setup::mx(&zones, peer.port()).build();
+    let refusing = refusing_name_server();
+    relay.reconfigure(&alive, &format!("{refusing}\", \"{alive}"));
+    relay.fill((0..20).map(|n| vec![format!("r@d{n}.example")]));
+    assert_eq!(relay.run_spool().expect(0).counts(), [20, 20, 0, 0, 0, 0]);
+}
+
+#[test]
 fn a_resolver_that_answers_with_errors_alone_promotes_nothing() {
     let waiting = waiting(2);
     let (alive, dead) = (waiting.zones.address().to_string(), refusing_name_server().to_string());
