@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::super::{AttemptId, Claim, Claimed, Error, Reaped, Resting, Result, Settlement, Time, Wanted};
 use super::instance::{self, Liveness, next_number};
-use super::{filing, records, rows};
+use super::{filing, records, rows, runs};
 use crate::mail::{Address, Mail, Outcome, Recorded};
 
 /// A mail that a run still going took before is left to it.
@@ -232,11 +232,7 @@ pub(super) fn reap(connection: &Connection, liveness: &Liveness, own: Option<i64
         connection
             .prepare_cached("UPDATE message SET writer = NULL WHERE mails = 0 AND writer = ?1")?
             .execute([dead])?;
-        connection
-            .prepare_cached(
-                "UPDATE run SET finished = ?2, failure = 'its process died' WHERE instance = ?1 AND finished IS NULL",
-            )?
-            .execute(params![dead, now.timestamp_millis()])?;
+        runs::end_of_dead(connection, dead, now)?;
         instance::end(connection, dead, now)?;
     }
     Ok(reaped)

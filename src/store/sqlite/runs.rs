@@ -47,6 +47,29 @@ pub(super) fn finish(
     Ok(())
 }
 
+/// Ends the runs of a dead process, with what its attempts on record say: mails that were
+/// attempted, and the outcomes of their recipients. What it had taken and not begun is not
+/// counted.
+pub(super) fn end_of_dead(connection: &Connection, instance: i64, now: Time) -> Result<()> {
+    // By the time of their beginning, which has an index.
+    let of_run = "FROM attempt WHERE attempt.run = run.id AND attempt.started >= run.started";
+    let with = |outcome: &str| {
+        format!(
+            "{outcome} = (SELECT count(*) FROM attempt_recipient WHERE outcome = '{outcome}' \
+             AND attempt IN (SELECT attempt.id {of_run}))"
+        )
+    };
+    let sql = format!(
+        "UPDATE run SET finished = ?2, failure = 'its process died', selected = (SELECT count(*) {of_run}), \
+         {}, {}, {} WHERE instance = ?1 AND finished IS NULL",
+        with("delivered"),
+        with("deferred"),
+        with("failed"),
+    );
+    connection.prepare_cached(&sql)?.execute(params![instance, now.timestamp_millis()])?;
+    Ok(())
+}
+
 /// Up to where a job has told of failures.
 pub(super) fn reported(connection: &Connection, job: &str) -> Result<Option<Seq>> {
     Ok(connection
