@@ -110,14 +110,11 @@ impl Open {
     /// answered first.
     async fn make_room(&mut self, slots: &Arc<Semaphore>) -> OwnedSemaphorePermit {
         loop {
-            let mut freed = Arc::clone(slots).try_acquire_owned().map_err(drop);
-            if freed.is_err() {
+            if slots.available_permits() == 0 {
                 self.displace_one();
-                let next = tokio::time::timeout(LOOK_AGAIN, Arc::clone(slots).acquire_owned());
-                freed = next.await.map_err(drop).and_then(|slot| slot.map_err(drop));
             }
-            if let Ok(slot) = freed {
-                return slot;
+            if let Ok(slot) = tokio::time::timeout(LOOK_AGAIN, Arc::clone(slots).acquire_owned()).await {
+                return slot.expect("it is never closed");
             }
         }
     }

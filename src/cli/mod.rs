@@ -27,7 +27,7 @@ use tracing::level_filters::LevelFilter;
 
 use crate::clock::Clock;
 use crate::config::{self, Config, ForSubmission, Search, Source, Sweep};
-use crate::ingest::Mode;
+use crate::ingest::{Here, Invocation, Mode};
 use crate::logging;
 use crate::parts::{self, users};
 use crate::serve;
@@ -255,23 +255,33 @@ fn as_sendmail(arguments: Vec<OsString>, option: Option<PathBuf>, by_name: bool)
     }
     let console = if invocation.verbose { LevelFilter::INFO } else { LevelFilter::WARN };
     let logging = start_logging(&config, console);
-    block_on(async {
-        let mut out = std::io::stdout().lock();
-        if invocation.mode == Mode::Verify {
-            return sendmail::verify(&config, &invocation, &mut out).await;
-        }
-        let app = match App::open(config.clone(), Clock::system(), "sendmail").await.map_err(try_again) {
-            Ok(app) => app,
-            Err(why) => return sendmail::hand_over_to(&config, &invocation, why, &mut out).await,
-        };
-        // A log that this user may not write is no reason to give a message up either.
-        if let Err(failure) = &logging {
-            tracing::warn!("{}", failure.message);
-        }
-        let exit = sendmail::run(&app, &invocation, &here, uid, &mut out).await;
-        app.close().await;
-        exit
-    })
+    // A log that this user may not write is no reason to give a message up either.
+    let without_log = logging.as_ref().err().map(|failure| failure.message.as_str());
+    block_on(with_own_store(&config, &invocation, &here, uid, without_log))
+}
+
+/// What a mail program asks for, with the store, or by the service that has it.
+async fn with_own_store(
+    config: &Config,
+    invocation: &Invocation,
+    here: &Here,
+    uid: u32,
+    without_log: Option<&str>,
+) -> Result<Exit, Failure> {
+    let mut out = std::io::stdout().lock();
+    if invocation.mode == Mode::Verify {
+        return sendmail::verify(config, invocation, &mut out).await;
+    }
+    let app = match App::open(config.clone(), Clock::system(), "sendmail").await.map_err(try_again) {
+        Ok(app) => app,
+        Err(why) => return sendmail::hand_over_to(config, invocation, why, &mut out).await,
+    };
+    if let Some(why) = without_log {
+        tracing::warn!("{why}");
+    }
+    let exit = sendmail::run(&app, invocation, here, uid, &mut out).await;
+    app.close().await;
+    exit
 }
 
 /// A store that cannot be opened now is no reason to give a message up.

@@ -395,8 +395,11 @@ impl<'a> Attempt<'a> {
         if slots.sessions(hop) > 0 && is_new {
             return;
         }
-        let given_up = finding.reply().is_some() && slots.refusals(hop) > LIMIT_TRIES;
-        memory.learn(hop, contact, finding, given_up);
+        if finding.reply().is_some() && slots.refusals(hop) > LIMIT_TRIES {
+            memory.give_up(hop, contact, finding);
+        } else {
+            memory.learn(hop, contact, finding);
+        }
         slots.turn_away(hop);
     }
 

@@ -43,6 +43,13 @@ pub(super) enum Answer<T> {
     Trouble(Trouble),
 }
 
+impl<T> Answer<T> {
+    /// Whether a name server has answered, with an error.
+    fn is_error(&self) -> bool {
+        matches!(self, Self::Trouble(trouble) if trouble.whose == Whose::Theirs)
+    }
+}
+
 /// Why there is no answer that can be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Trouble {
@@ -129,7 +136,7 @@ impl Dns {
         }
         let asked_lately = get(&self.last_vain).is_some_and(|vain| vain.elapsed() < ASK_AGAIN);
         if !asked_lately {
-            // It is an error as long as it does not count as a use.
+            // An answer that can be used is noted as one.
             self.ask("", RecordType::NS, |_| Some(())).await;
             if !self.is_recent(&self.last_use) {
                 set(&self.last_vain);
@@ -183,7 +190,7 @@ impl Dns {
         let mut answer = self.look_up(&self.resolver, &name, kind, &pick).await;
         // Of several servers an error may be the first to come, whatever the others know.
         for one in &self.each {
-            if !matches!(&answer, Answer::Trouble(trouble) if trouble.whose == Whose::Theirs) {
+            if !answer.is_error() {
                 break;
             }
             let other = self.look_up(one, &name, kind, &pick).await;
@@ -192,7 +199,7 @@ impl Dns {
             }
         }
         match &answer {
-            Answer::Trouble(trouble) if trouble.whose == Whose::Theirs => set(&self.last_answer),
+            answer if answer.is_error() => set(&self.last_answer),
             Answer::Trouble(_) => {}
             _ => [&self.last_answer, &self.last_use].into_iter().for_each(set),
         }

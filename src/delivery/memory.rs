@@ -96,14 +96,23 @@ impl Memory {
     }
 
     /// Remembers what `finding` says about its peer, if it says anything.
-    /// With `host` it is the host that takes no mail, whatever the finding.
-    pub(super) fn learn(&self, hop: &str, contact: &Contact, finding: &Finding, host: bool) {
+    pub(super) fn learn(&self, hop: &str, contact: &Contact, finding: &Finding) {
+        if let Some(reach) = reach(finding) {
+            self.note(reach, hop, contact, finding);
+        }
+    }
+
+    /// Remembers that the host takes no mail for this hop, whatever `finding` says by itself.
+    pub(super) fn give_up(&self, hop: &str, contact: &Contact, finding: &Finding) {
+        self.note(Reach::Host, hop, contact, finding);
+    }
+
+    fn note(&self, reach: Reach, hop: &str, contact: &Contact, finding: &Finding) {
         let address = contact.target.address;
-        let key = match reach(finding).or(host.then_some(Reach::Host)) {
-            None => return,
-            Some(Reach::Address) => Key::Address(address),
-            Some(Reach::Host) => Key::Host(hop.to_owned(), address),
-            Some(Reach::Hop) => Key::Hop(hop.to_owned()),
+        let key = match reach {
+            Reach::Address => Key::Address(address),
+            Reach::Host => Key::Host(hop.to_owned(), address),
+            Reach::Hop => Key::Hop(hop.to_owned()),
         };
         let cause = outcome::cause(&contact.target, finding)
             .unwrap_or_else(|| format!("{}: {}", contact.target, finding.reply().map(Reply::text).unwrap_or_default()));
@@ -188,10 +197,9 @@ mod tests {
             "x.example",
             &Contact::to(&targets[1]),
             &broken(Step::Connect, Broken::Io("connection refused".into())),
-            false,
         );
         assert!(memory.down("x.example", &targets).is_none());
-        memory.learn("x.example", &Contact::to(&targets[0]), &broken(Step::Banner, Broken::Closed), false);
+        memory.learn("x.example", &Contact::to(&targets[0]), &broken(Step::Banner, Broken::Closed));
         let first = memory.down("x.example", &targets).expect("down");
         assert_eq!(first.cause, "connecting to mx2 (192.0.2.2:25): connection refused", "the first failure is named");
         let other = Target { next_hop: "other.example".into(), host: "mail".into(), ..target(1) };
@@ -220,11 +228,11 @@ mod tests {
             broken(Step::Ehlo, Broken::Stopped),
             Finding::at(Step::Banner, Err(Broken::NotSmtp(crate::smtp::NotSmtp::LongLine))),
         ] {
-            memory.learn("x.example", &Contact::to(&targets[0]), &finding, false);
+            memory.learn("x.example", &Contact::to(&targets[0]), &finding);
         }
         assert!(memory.trouble("x.example", &targets[0]).is_none());
         let refused = Finding::decided(Step::Auth, Decision::NoAuth("not offered".into()));
-        memory.learn("x.example", &Contact::to(&targets[0]), &refused, false);
+        memory.learn("x.example", &Contact::to(&targets[0]), &refused);
         assert!(memory.down("x.example", &targets).is_some());
         assert!(memory.down("y.example", &targets).is_none());
     }
@@ -240,7 +248,7 @@ mod tests {
             (Step::Auth, Broken::TimedOut(Duration::from_secs(1))),
         ] {
             let (memory, target) = (Memory::new(None), target(1));
-            memory.learn("x.example", &Contact::to(&target), &broken(step, event), false);
+            memory.learn("x.example", &Contact::to(&target), &broken(step, event));
             assert!(memory.down("x.example", std::slice::from_ref(&target)).is_some(), "{step:?}");
         }
     }
@@ -249,7 +257,7 @@ mod tests {
     fn what_is_old_is_forgotten() {
         let memory = Memory::new(Some(Duration::ZERO));
         let target = target(1);
-        memory.learn("x.example", &Contact::to(&target), &broken(Step::Connect, Broken::Closed), false);
+        memory.learn("x.example", &Contact::to(&target), &broken(Step::Connect, Broken::Closed));
         memory.learn_clear_text(target.address, "it hangs");
         assert!(memory.trouble("x.example", &target).is_none());
         assert_eq!(memory.clear_text(target.address), None);

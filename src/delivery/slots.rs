@@ -35,9 +35,6 @@ pub(super) type Retire<S> = Box<dyn Fn(S, Slot<S>) + Send + Sync>;
 
 /// The connections of one `RemoteDelivery`. `S` is a session.
 pub(super) struct Slots<S: Send + 'static> {
-    capacity: usize,
-    /// Of those, for hops that have no connection.
-    kept: usize,
     /// How long a hop's limit holds; `None`: as long as this lives.
     limited_for: Option<Duration>,
     /// Ends an idle session politely; its slot is free once the given one is dropped.
@@ -46,6 +43,9 @@ pub(super) struct Slots<S: Send + 'static> {
 }
 
 struct State<S: Send + 'static> {
+    capacity: usize,
+    /// Of those slots, for hops that have no connection.
+    kept: usize,
     hops: HashMap<String, Hop<S>>,
     /// Hops that have somebody waiting, the next to be served first.
     turns: VecDeque<String>,
@@ -150,9 +150,10 @@ impl<S: Send + 'static> Slots<S> {
     /// At most `capacity` connections (at least one); with `one_hop` there will be no other hop
     /// than the first.
     pub(super) fn new(capacity: usize, one_hop: bool, limited_for: Option<Duration>, retire: Retire<S>) -> Arc<Self> {
-        let state = State { hops: HashMap::new(), turns: VecDeque::new(), next_idle: 0 };
         let kept = if one_hop { 0 } else { capacity / KEPT };
-        Arc::new(Self { capacity: capacity.max(1), kept, limited_for, retire, state: Mutex::new(state) })
+        let state =
+            State { capacity: capacity.max(1), kept, hops: HashMap::new(), turns: VecDeque::new(), next_idle: 0 };
+        Arc::new(Self { limited_for, retire, state: Mutex::new(state) })
     }
 
     fn state(&self) -> MutexGuard<'_, State<S>> {
@@ -252,7 +253,7 @@ impl<S: Send + 'static> Slots<S> {
     fn serve(self: &Arc<Self>) {
         loop {
             let mut state = self.state();
-            let (name, waiting, idle) = match state.next(self.capacity, self.kept) {
+            let (name, waiting, idle) = match state.next() {
                 Some(Next::Session(name, waiting, idle)) => (name, waiting, Some(idle)),
                 Some(Next::Connection(name)) => (name, 0, None),
                 Some(Next::Retire(name)) => {
@@ -305,52 +306,52 @@ impl<S: Send + 'static> State<S> {
     }
 
     /// How many connections are fair for `name` now.
-    fn share(&self, name: &str, capacity: usize) -> usize {
+    fn share(&self, name: &str) -> usize {
         let others_wait = self.turns.iter().any(|waiting| waiting != name);
         match self.hops.get(name) {
-            Some(hop) if hop.known && others_wait => (capacity / 2).max(1),
-            Some(hop) if hop.known => capacity,
+            Some(hop) if hop.known && others_wait => (self.capacity / 2).max(1),
+            Some(hop) if hop.known => self.capacity,
             _ => 1,
         }
     }
 
     /// Whether one more connection leaves the slots that are kept for hops without any, once
     /// `freed` were given back.
-    fn has_room(&self, name: &str, freed: usize, capacity: usize, kept: usize) -> bool {
+    fn has_room(&self, name: &str, freed: usize) -> bool {
         let has_none = self.hops.get(name).is_none_or(|hop| hop.open() == 0);
-        let kept = if has_none { 0 } else { kept };
-        self.open() + kept < capacity + freed
+        let kept = if has_none { 0 } else { self.kept };
+        self.open() + kept < self.capacity + freed
     }
 
     /// How many slots `name` may have now, by its share and its peer's limit.
-    fn allowed(&self, name: &str, capacity: usize) -> usize {
-        let limit = self.hops.get(name).and_then(Hop::limit).unwrap_or(capacity);
-        self.share(name, capacity).min(limit)
+    fn allowed(&self, name: &str) -> usize {
+        let limit = self.hops.get(name).and_then(Hop::limit).unwrap_or(self.capacity);
+        self.share(name).min(limit)
     }
 
     /// The next in turn that can be served: with an idle session of the hop's own, with a
     /// new connection, or once an idle session has made room for that.
-    fn next(&self, capacity: usize, kept: usize) -> Option<Next> {
+    fn next(&self) -> Option<Next> {
         let served = self.turns.iter().find_map(|name| {
             let hop = self.hops.get(name)?;
-            if hop.held < self.share(name, capacity)
+            if hop.held < self.share(name)
                 && let Some((waiting, idle)) = hop.pair()
             {
                 return Some(Next::Session(name.clone(), waiting, idle));
             }
-            let may_connect = self.has_room(name, 0, capacity, kept) && hop.open() < self.allowed(name, capacity);
+            let may_connect = self.has_room(name, 0) && hop.open() < self.allowed(name);
             may_connect.then(|| Next::Connection(name.clone()))
         });
-        served.or_else(|| self.evictable(capacity, kept).map(Next::Retire))
+        served.or_else(|| self.evictable().map(Next::Retire))
     }
 
     /// A hop that keeps an idle session in the way of somebody who waits.
-    fn evictable(&self, capacity: usize, kept: usize) -> Option<String> {
+    fn evictable(&self) -> Option<String> {
         let has_idle = |name: &&String| self.hops.get(*name).is_some_and(|hop| !hop.idle.is_empty());
         let idle = self.hops.values().map(|hop| hop.idle.len()).sum();
         let may_have_one = |name: &&String| {
-            let is_allowed = self.hops.get(*name).is_some_and(|hop| hop.held < self.allowed(name, capacity));
-            is_allowed && self.has_room(name, idle, capacity, kept)
+            let is_allowed = self.hops.get(*name).is_some_and(|hop| hop.held < self.allowed(name));
+            is_allowed && self.has_room(name, idle)
         };
         let waits = self.turns.iter().find(may_have_one)?;
         Some(waits).filter(has_idle).or_else(|| self.hops.keys().find(has_idle)).cloned()

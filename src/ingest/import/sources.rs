@@ -60,7 +60,8 @@ enum Inside {
 
 impl Sources {
     /// Reads `paths` in their order. A folder with `new` and `cur` is a maildir; of any other
-    /// the `.eml` files are read. What else a folder has is named and passed over. Without `dialect` that of each mailbox file is found out.
+    /// the `.eml` files are read. What else a folder has is named and passed over. Without
+    /// `dialect` that of each mailbox file is found out.
     pub fn new(paths: Vec<PathBuf>, dialect: Option<Dialect>) -> Self {
         Self { waiting: paths.into_iter().map(Waiting::Named).collect(), dialect }
     }
