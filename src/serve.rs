@@ -237,9 +237,10 @@ fn bind_submit_socket(config: &Config) -> Result<SubmitSocket, Error> {
 /// What users who may not write the store submit through.
 fn submit_door(service: &Arc<Service>, config: &Config, smtp: ListenerControl) -> Result<Arc<Door>, Error> {
     let here = users::here(&config.hostname).map_err(parts::Error::Configuration)?;
-    let (of_spool, of_caller) = (Arc::clone(service), here.clone());
+    let (of_spool, of_kept, of_caller) = (Arc::clone(service), Arc::clone(service), here.clone());
     Ok(Arc::new(Door {
         spool: Arc::new(move || Arc::clone(&of_spool.current().parts.spool)),
+        kept: Box::new(move || of_kept.current().config.swept_repositories()),
         accepted: Arc::clone(&service.accepted),
         clock: service.clock.clone(),
         smtp,

@@ -242,7 +242,7 @@ fn as_sendmail(arguments: Vec<OsString>, option: Option<PathBuf>, by_name: bool)
         _ => {}
     }
     let (config, doubt) = match asked.mode {
-        Mode::Submit | Mode::Smtp => load_for_submission(option, by_name)?,
+        Mode::Submit | Mode::Smtp | Mode::List => load_for_submission(option, by_name)?,
         _ => (load(option, by_name)?, None),
     };
     let here = users::here(&config.hostname).map_err(wrong)?;
@@ -251,7 +251,7 @@ fn as_sendmail(arguments: Vec<OsString>, option: Option<PathBuf>, by_name: bool)
     let uid = nix::unistd::Uid::current().as_raw();
     if let Some(why) = doubt {
         let mut out = std::io::stdout().lock();
-        return block_on(async { sendmail::hand_over_to(&config, &invocation, why, &mut out).await });
+        return block_on(async { sendmail::hand_over_to(&config, &Clock::system(), &invocation, why, &mut out).await });
     }
     let console = if invocation.verbose { LevelFilter::INFO } else { LevelFilter::WARN };
     let logging = start_logging(&config, console);
@@ -272,9 +272,10 @@ async fn with_own_store(
     if invocation.mode == Mode::Verify {
         return sendmail::verify(config, invocation, &mut out).await;
     }
-    let app = match App::open(config.clone(), Clock::system(), "sendmail").await.map_err(try_again) {
+    let clock = Clock::system();
+    let app = match App::open(config.clone(), clock.clone(), "sendmail").await.map_err(try_again) {
         Ok(app) => app,
-        Err(why) => return sendmail::hand_over_to(config, invocation, why, &mut out).await,
+        Err(why) => return sendmail::hand_over_to(config, &clock, invocation, why, &mut out).await,
     };
     if let Some(why) = without_log {
         tracing::warn!("{why}");

@@ -14,6 +14,7 @@ use super::json_lines;
 use super::table::{self, Table};
 use crate::config;
 use crate::mail::{AttributeValue, Mail, MailKey, Recorded, RepositoryPath, attribute};
+use crate::spool::{QueuePage, Waiting, waiting};
 use crate::store::{Error, Listed, MailFilter, Pages, Place, Time};
 
 pub(super) async fn run(app: &App, command: RepositoryCommand, out: &mut impl Write) -> Result<Exit, Failure> {
@@ -113,7 +114,7 @@ pub(super) async fn list_place(
         match format {
             Format::Json => page.iter().try_for_each(|listed| json_lines::write(out, &mail_json(&listed.mail)))?,
             Format::Text => {
-                rows(app, &page, &mut table).await?;
+                rows(&waiting(&*app.store, &page).await?, app.clock.now(), &mut table);
                 write!(out, "{}", table.block(table::width()))?;
             }
         }
@@ -124,32 +125,55 @@ pub(super) async fn list_place(
     Ok(Exit::Ok)
 }
 
-async fn rows(app: &App, page: &[Listed], table: &mut Table) -> Result<(), Failure> {
-    let mails: Vec<_> = page.iter().map(|listed| listed.mail.clone()).collect();
-    let outcomes = app.store.last_outcomes(&mails).await?;
-    for (listed, outcomes) in page.iter().zip(&outcomes) {
-        table.row(&row(listed, outcomes.first(), app.clock.now()));
+fn rows(mails: &[Waiting], now: Time, table: &mut Table) {
+    for mail in mails {
+        table.row(&row(mail, now));
     }
-    Ok(())
 }
 
-fn row(listed: &Listed, last: Option<&Recorded>, now: Time) -> Vec<String> {
-    let mail = &listed.mail;
-    let mark = if listed.in_hand { "*" } else { "" };
+fn row(mail: &Waiting, now: Time) -> Vec<String> {
+    let last = mail.last.as_ref();
+    let mark = if mail.in_hand { "*" } else { "" };
     // What was decided here about the mail stands above what a peer said before.
     let reply = mail.error.clone().or_else(|| last.map(said)).unwrap_or_default();
-    let others = mail.envelope.recipients.len().saturating_sub(1);
-    let first = mail.envelope.recipients.first().map(ToString::to_string).unwrap_or_default();
+    let first = mail.recipient.as_ref().map(ToString::to_string).unwrap_or_default();
     vec![
         format!("{}{mark}", mail.key),
-        table::age(now - listed.accepted),
-        mail.passes().to_string(),
+        table::age(now - mail.accepted),
+        mail.passes.to_string(),
         last.and_then(|r| r.code).map_or("-".to_owned(), |code| code.to_string()),
         last.and_then(|r| r.next_hop.clone()).unwrap_or_else(|| "-".to_owned()),
-        mail.envelope.reverse_path.to_string(),
-        if others == 0 { first } else { format!("{first} +{others}") },
+        mail.sender.to_string(),
+        if mail.others == 0 { first } else { format!("{first} +{}", mail.others) },
         reply,
     ]
+}
+
+/// What waits, for a person: each place under its name.
+pub(super) struct QueueTable {
+    table: Table,
+    place: Option<String>,
+}
+
+impl QueueTable {
+    pub(super) fn new() -> Self {
+        Self { table: Table::new(&COLUMNS), place: None }
+    }
+
+    pub(super) fn write(&mut self, page: &QueuePage, now: Time, out: &mut impl Write) -> std::io::Result<()> {
+        if self.place.as_deref() != Some(page.place.as_str()) {
+            writeln!(out, "{}{}:", if self.place.is_none() { "" } else { "\n" }, page.place)?;
+            self.table = Table::new(&COLUMNS);
+            self.place = Some(page.place.clone());
+        }
+        rows(&page.mails, now, &mut self.table);
+        write!(out, "{}", self.table.block(table::width()))
+    }
+
+    /// What stands in place of a table, as it does with other mailers.
+    pub(super) fn end(self, out: &mut impl Write) -> std::io::Result<()> {
+        if self.place.is_none() { writeln!(out, "Mail queue is empty") } else { Ok(()) }
+    }
 }
 
 /// The reply, or what stands for it.
@@ -277,7 +301,7 @@ struct Done {
 impl Done {
     async fn show_meant(&mut self, app: &App, page: &[Listed], out: &mut impl Write) -> Result<(), Failure> {
         if let Some(table) = &mut self.meant {
-            rows(app, page, table).await?;
+            rows(&waiting(&*app.store, page).await?, app.clock.now(), table);
             write!(out, "{}", table.block(table::width()))?;
         }
         Ok(())

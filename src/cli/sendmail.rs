@@ -11,21 +11,26 @@ use tokio::net::UnixStream;
 use super::app::App;
 use super::args::Format;
 use super::exit::{Exit, Failure};
+use super::repository::QueueTable;
 use super::run::{sweep_all, sweep_job};
-use super::{attempts, explain, note, repository};
+use super::{attempts, explain, note};
 use crate::clock::Clock;
 use crate::config::{Config, SPOOL_JOB};
 use crate::ingest::{
-    Here, Input, Invocation, Listener, ListenerConfig, ListenerStop, Mode, SOCKET, SubmitError, Waiting, hand_over,
-    hung_up, open_session, parse, submit,
+    Here, Input, Invocation, Listener, ListenerConfig, ListenerStop, Mode, QueueTold, SOCKET, SubmitError, Waiting,
+    hand_over, hung_up, open_session, parse, submit,
 };
 use crate::jobs::{self, Order, Progress};
 use crate::mail::{MailKey, RepositoryPath};
 use crate::parts::{self, users};
+use crate::spool::QueuePage;
 use crate::store::{AttemptFilter, Error, MailFilter, Pages, Place, Time};
 
 /// Octets read at once.
 const PIECE: usize = 64 * 1024;
+
+/// Lines of a listing whose columns are laid out together.
+const TOLD_AT_ONCE: usize = 200;
 
 /// Reads the arguments; what is wrong with them is known before anything is opened.
 pub(super) fn invocation(arguments: Vec<OsString>, here: &Here) -> Result<Invocation, Failure> {
@@ -170,13 +175,14 @@ fn pass_on(from: &mut impl Read, to: &mut impl Write) -> io::Result<bool> {
     }
 }
 
-/// Hands the message, or the session, over to the service, where this user may not write
-/// the store.
+/// Hands the message, the session or the question over to the service, where this user may
+/// not open the store.
 ///
 /// # Errors
 /// `why` it could not be stored here, where no service takes it either.
 pub(super) async fn hand_over_to(
     config: &Config,
+    clock: &Clock,
     invocation: &Invocation,
     why: Failure,
     out: &mut impl Write,
@@ -186,6 +192,7 @@ pub(super) async fn hand_over_to(
         _ if why.exit != Exit::Deferred => return Err(why),
         Mode::Submit if is_socket(&socket) => hand_over_message(&socket, invocation, &why).await,
         Mode::Smtp if is_socket(&socket) => hand_over_session(&socket, invocation, &why, out).await,
+        Mode::List if is_socket(&socket) => list_told(&socket, &why, clock.now(), out).await,
         _ => Err(why),
     };
     if taken.is_err() && invocation.mode == Mode::Smtp {
@@ -344,18 +351,36 @@ async fn sweep_some(app: &App, filter: &MailFilter, out: &mut impl Write) -> Res
 
 /// As mailq: what waits in the spool, and what is kept for a next pass.
 async fn list(app: &App, out: &mut impl Write) -> Result<Exit, Failure> {
-    let kept = app.config.swept_repositories().into_iter().map(|path| (path.to_string(), Place::Repository(path)));
-    let places = std::iter::once(("spool".to_owned(), Place::Spool)).chain(kept);
-    let mut empty = true;
-    for (name, place) in places {
-        if app.store.size(&place).await? > 0 {
-            writeln!(out, "{}{name}:", if empty { "" } else { "\n" })?;
-            repository::list_place(app, &place, &MailFilter::default(), None, Format::Text, out).await?;
-            empty = false;
-        }
+    let mut queue = app.spool.queue(app.config.swept_repositories(), None);
+    let mut table = QueueTable::new();
+    while let Some(page) = queue.next().await? {
+        table.write(&page, app.clock.now(), out)?;
     }
-    if empty {
-        writeln!(out, "Mail queue is empty")?;
+    table.end(out)?;
+    Ok(Exit::Ok)
+}
+
+/// As mailq, of what the service tells this user.
+async fn list_told(socket: &Path, why: &Failure, now: Time, out: &mut impl Write) -> Result<Exit, Failure> {
+    let unable = |error: &io::Error| neither(why, socket, error);
+    let mut told = QueueTold::ask(socket).await.map_err(|error| unable(&error))?;
+    let mut table = QueueTable::new();
+    let mut page = QueuePage { place: String::new(), mails: Vec::new() };
+    while let Some((place, mail)) = told.next().await.map_err(|error| unable(&error))? {
+        if page.mails.len() == TOLD_AT_ONCE || page.place != place {
+            if !page.mails.is_empty() {
+                table.write(&page, now, out)?;
+            }
+            page = QueuePage { place, mails: Vec::new() };
+        }
+        page.mails.push(mail);
+    }
+    if !page.mails.is_empty() {
+        table.write(&page, now, out)?;
+    }
+    table.end(out)?;
+    if let Some(only) = told.only {
+        note(&format!("only mails from {only} are listed here; root is told of all"));
     }
     Ok(Exit::Ok)
 }

@@ -9,6 +9,7 @@ mod header;
 mod import;
 mod listener;
 mod message;
+mod queue;
 mod sendmail;
 mod submission;
 mod submit;
@@ -22,6 +23,7 @@ pub use listener::{
     Listener, Stop as ListenerStop, TlsFiles,
 };
 pub use message::IntakeError;
+pub use queue::Told as QueueTold;
 pub use sendmail::{Invocation, Mode, UsageError, Waiting, parse};
 pub use submission::{Caller, Input, SubmitError, submit};
 pub use submit::{Answer, Door, SOCKET, SubmitSocket, ask, hand_over, hung_up, open_session};

@@ -7,7 +7,7 @@
 //! octets, the most significant first) and so many octets. Who the client is the kernel says.
 //! Where `sendmail -bs` was asked for, both speak SMTP behind the first frame.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -27,10 +27,11 @@ use tracing::{info, warn};
 
 use super::addresses::Here;
 use super::listener::{Control as ListenerControl, Stop as ListenerStop};
+use super::queue;
 use super::sendmail::{Invocation, Mode};
 use super::submission::{Caller, Input, submit};
 use crate::clock::Clock;
-use crate::mail::{Address, MailKey};
+use crate::mail::{Address, MailKey, RepositoryPath};
 use crate::spool::Spool;
 
 /// Octets of one frame at most: a request with a thousand recipients fits.
@@ -53,13 +54,13 @@ const TELL_AGAIN: Duration = Duration::from_mins(1);
 const REQUEST: Duration = Duration::from_secs(10);
 
 /// How long it may take for one frame of the message, which somebody may be typing.
-const PATIENCE: Duration = Duration::from_mins(5);
+pub(super) const PATIENCE: Duration = Duration::from_mins(5);
 
 /// How long the rest of a refused message is read, so that the client sees the answer.
 const DRAIN: Duration = Duration::from_secs(30);
 
 /// How long a question is waited for that needs no mail and no peer.
-const ANSWER: Duration = Duration::from_secs(10);
+pub(super) const ANSWER: Duration = Duration::from_secs(10);
 
 /// The socket's name in the state directory.
 pub const SOCKET: &str = "submit.sock";
@@ -86,6 +87,8 @@ impl Answer {
 pub struct Door {
     /// Where they go: asked for each message, since a reload may replace it.
     pub spool: Arc<dyn Fn() -> Arc<Spool> + Send + Sync>,
+    /// The repositories whose mails wait for a next pass.
+    pub kept: Box<dyn Fn() -> BTreeSet<RepositoryPath> + Send + Sync>,
     /// Told after each mail that was taken.
     pub accepted: Arc<Notify>,
     /// The time.
@@ -242,6 +245,12 @@ async fn serve_request(stream: UnixStream, uid: u32, door: &Door) -> io::Result<
         Ok(invocation) if invocation.mode == Mode::Verify => {
             return verify(&invocation.recipients, uid, &mut frames.stream, door).await;
         }
+        Ok(invocation) if invocation.mode == Mode::List => {
+            return tokio::select! {
+                () = door.stop.gentle.cancelled() => Ok(()),
+                told = queue::tell(&mut frames.stream, uid, door) => told,
+            };
+        }
         Ok(invocation) => take(&invocation, uid, &mut frames, door).await,
         Err(error) => Answer::refused(64, format!("the request cannot be read: {error}")),
     };
@@ -254,9 +263,13 @@ async fn serve_request(stream: UnixStream, uid: u32, door: &Door) -> io::Result<
 /// What would be done for each recipient, as the service knows it. Whoever may not read its
 /// configuration is told nothing.
 async fn verify(recipients: &[Address], uid: u32, stream: &mut UnixStream, door: &Door) -> io::Result<()> {
-    let may_know = uid == 0 || uid == Uid::effective().as_raw();
-    let explained = if may_know { (door.spool)().explain(recipients).await } else { Vec::new() };
+    let explained = if is_trusted(uid) { (door.spool)().explain(recipients).await } else { Vec::new() };
     write_json(stream, &explained).await
+}
+
+/// Whether he could read configuration and store himself.
+pub(super) fn is_trusted(uid: u32) -> bool {
+    uid == 0 || uid == Uid::effective().as_raw()
 }
 
 async fn take(invocation: &Invocation, uid: u32, frames: &mut Frames<'_>, door: &Door) -> Answer {
@@ -349,7 +362,7 @@ pub fn hung_up(error: io::Error) -> io::Error {
     }
 }
 
-async fn read_frame(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
+pub(super) async fn read_frame(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
     let length = usize::try_from(stream.read_u32().await?).map_err(io::Error::other)?;
     if length > MAX_FRAME {
         return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a frame of {length} octets is too long")));
@@ -359,16 +372,16 @@ async fn read_frame(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>
     Ok(frame)
 }
 
-async fn within<T>(limit: Duration, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+pub(super) async fn within<T>(limit: Duration, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     tokio::time::timeout(limit, work).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
 }
 
-async fn write_frame(stream: &mut (impl AsyncWrite + Unpin), octets: &[u8]) -> io::Result<()> {
+pub(super) async fn write_frame(stream: &mut (impl AsyncWrite + Unpin), octets: &[u8]) -> io::Result<()> {
     stream.write_u32(u32::try_from(octets.len()).map_err(io::Error::other)?).await?;
     stream.write_all(octets).await
 }
 
-async fn write_json(stream: &mut (impl AsyncWrite + Unpin), value: &impl Serialize) -> io::Result<()> {
+pub(super) async fn write_json(stream: &mut (impl AsyncWrite + Unpin), value: &impl Serialize) -> io::Result<()> {
     write_frame(stream, &serde_json::to_vec(value).map_err(io::Error::other)?).await
 }
 

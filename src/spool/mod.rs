@@ -6,6 +6,7 @@
 
 mod checkpoint;
 mod incoming;
+mod queue;
 mod room;
 
 use std::sync::Arc;
@@ -15,12 +16,13 @@ use tracing::{error, warn};
 
 use crate::clock::Clock;
 use crate::delivery::{Explanation, Stop};
-use crate::mail::{Address, Mail, MailKey};
+use crate::mail::{Address, Mail, MailKey, RepositoryPath};
 use crate::pipeline::{Disposition, ERROR_PROCESSOR, End, Pipeline, Verdict};
 use crate::store::{Claimed, Resting, Settlement, Store};
 use checkpoint::Pass;
 
 pub use incoming::{AcceptError, Incoming, Submission};
+pub use queue::{Queue, QueuePage, Waiting, waiting};
 pub use room::{MIN_FREE, Room, free_space};
 
 /// Deaths of a process with only this mail in hand, or panics over it, in a row, before it
@@ -134,6 +136,11 @@ impl Spool {
     /// Whether results wait to be written because the store is in trouble.
     pub fn is_behind(&self) -> bool {
         self.unwritten.load(Ordering::Relaxed) > 0
+    }
+
+    /// What waits; see [`Queue::new`].
+    pub fn queue(&self, kept: impl IntoIterator<Item = RepositoryPath>, only: Option<&Address>) -> Queue<'_> {
+        Queue::new(&*self.store, kept, only)
     }
 
     /// How many attempts have begun.

@@ -367,7 +367,9 @@ fn a_broken_job_or_schedule_gives_no_message_up() {
     let mut session = Dialogue::start(relay.sendmail_bs());
     session.sends_a_mail();
     assert_eq!(session.end().0, Some(0));
-    relay.command(&["sendmail", "-bp"]).expect(78);
+    let listed = relay.command(&["sendmail", "-bp"]).expect(0);
+    assert!(listed.stdout.starts_with("spool:") && listed.stderr.contains("jobs/j.yaml:1:"), "{listed:?}");
+    relay.command(&["sendmail", "-q"]).expect(78);
     fs::remove_file(relay.path().join("schedules/s.yaml")).expect("removed");
     fs::remove_file(relay.path().join("jobs/j.yaml")).expect("removed");
     assert_eq!(relay.run_spool().counts()[0], 2);

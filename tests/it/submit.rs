@@ -1,5 +1,6 @@
 //! `submit.sock`: a message handed over to the service by somebody who may not write the store.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use std::sync::Arc;
 use redeliver::clock::Clock;
 use redeliver::delivery::Stop;
 use redeliver::ingest::{Caller, Door, Here, Listener, ListenerConfig, ListenerContext, ListenerStop, SubmitSocket};
-use redeliver::mail::{Address, Domain};
+use redeliver::mail::{Address, Domain, RepositoryPath};
 use redeliver::pipeline::{self, Pipeline};
 use redeliver::spool::{Room, Settings, Spool};
 use redeliver::store::{Listed, MailFilter, Place, SqliteStore, Store};
@@ -67,12 +68,13 @@ fn door(store: Arc<dyn Store>, stop: ListenerStop) -> Arc<Door> {
         let address = Address::parse(&format!("uid{uid}@relay.test")).expect("an address");
         Ok(Caller { uid, address, full_name: None })
     };
+    let kept = || BTreeSet::from([RepositoryPath::parse("var/mail/temporary").expect("a path")]);
     let spool: Arc<dyn Fn() -> Arc<Spool> + Send + Sync> = Arc::new(move || Arc::clone(&spool));
     let (clock, accepted) = (Clock::system(), Arc::default());
     let config = ListenerConfig { listen: Vec::new(), ..ListenerConfig::new(here.domain.clone()) };
     let context = ListenerContext { spool: Arc::clone(&spool), clock: clock.clone(), accepted: Arc::clone(&accepted) };
     let smtp = Listener::bind(&config, context).expect("nothing to bind").control();
-    Arc::new(Door { spool, accepted, clock, smtp, stop, here, caller: Box::new(caller) })
+    Arc::new(Door { spool, accepted, clock, smtp, stop, here, caller: Box::new(caller), kept: Box::new(kept) })
 }
 
 #[test]
@@ -113,6 +115,33 @@ fn a_session_that_nobody_can_serve_is_told_so() {
     let ended = served.relay.command_with_input(&["sendmail", "-bs"], b"QUIT\r\n").expect(75);
     assert_eq!(ended.stdout, "421 4.3.0 relay.test mail cannot be stored now, try again later\r\n");
     assert!(ended.stderr.contains("closed"), "the store is named: {ended:?}");
+}
+
+#[test]
+fn what_waits_is_told_by_the_service_where_the_store_is_out_of_reach() {
+    let served = Served::start();
+    let (store, kept) = (&served.store, RepositoryPath::parse("var/mail/temporary").expect("a path"));
+    let failed = served.relay.command(&["sendmail", "-bp"]).expect(75);
+    assert!(failed.stderr.contains("var/mail/temporary"), "the service says why: {failed:?}");
+    let now = redeliver::clock::Clock::system().now();
+    served.runtime.block_on(store.ensure_repositories(std::slice::from_ref(&kept), now)).expect("made");
+    let empty = served.relay.command(&["sendmail", "-bp"]).expect(0);
+    assert_eq!(empty.stdout, "Mail queue is empty\n");
+    for number in 0..201 {
+        let recipient = format!("b{number}@x.example");
+        served.relay.command_with_input(&["sendmail", &recipient, "c@x.example"], b"X: y\n\n").expect(0);
+    }
+    let mails = served.mails();
+    served.runtime.block_on(store.move_to(&Place::Spool, &mails[3].mail.key, &kept, now)).expect("moved");
+
+    let told = served.relay.command(&["sendmail", "-bp"]).expect(0).stdout;
+    let (spool, temporary) = told.split_once("\nvar/mail/temporary:\n").expect("two places");
+    let lines: Vec<_> = spool.lines().collect();
+    assert_eq!(lines[0], "spool:");
+    assert!(lines[1].starts_with("KEY ") && lines[2].contains(" b0@x.example +1"), "{spool}");
+    assert_eq!(lines.len(), 202, "{spool}");
+    assert!(lines[201].contains(" b200@x.example +1"), "{spool}");
+    assert!(temporary.contains(" b3@x.example +1") && temporary.lines().count() == 2, "{temporary}");
 }
 
 #[test]

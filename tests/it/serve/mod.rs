@@ -12,6 +12,7 @@ mod survival;
 mod suspects;
 mod trace;
 mod trouble;
+mod users;
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};

@@ -1,0 +1,98 @@
+//! What waits, as `mailq` shows it: the spool, then the repositories that a job sweeps.
+
+use std::collections::VecDeque;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::mail::{Address, Mail, MailKey, Recorded, RepositoryPath, ReversePath};
+use crate::store::{Listed, MailFilter, Pages, Place, Result, Store};
+
+/// A mail that waits, with what there is to say of it on one line.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// The mail.
+    pub key: MailKey,
+    /// When it was first accepted.
+    pub accepted: DateTime<Utc>,
+    /// Somebody works on it now.
+    pub in_hand: bool,
+    /// Passes that counted.
+    pub passes: u32,
+    /// Whose it is.
+    pub sender: ReversePath,
+    /// The first recipient.
+    pub recipient: Option<Address>,
+    /// How many recipients there are besides.
+    pub others: usize,
+    /// What was decided here about the mail.
+    pub error: Option<String>,
+    /// The outcome of its last attempt, for one of its recipients.
+    pub last: Option<Recorded>,
+}
+
+/// What waits in one place.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct QueuePage {
+    /// `spool`, or the repository's path.
+    pub place: String,
+    /// Oldest first.
+    pub mails: Vec<Waiting>,
+}
+
+/// A walk through what waits, page by page.
+pub struct Queue<'a> {
+    store: &'a dyn Store,
+    /// Those that are not begun yet.
+    places: VecDeque<(String, Place)>,
+    filter: MailFilter,
+    current: Option<(String, Pages<'a>)>,
+}
+
+impl<'a> Queue<'a> {
+    /// The spool and what is `kept` for a next pass; with `only`, just the mails whose
+    /// reverse-path that is.
+    pub fn new(store: &'a dyn Store, kept: impl IntoIterator<Item = RepositoryPath>, only: Option<&Address>) -> Self {
+        let kept = kept.into_iter().map(|path| (path.to_string(), Place::Repository(path)));
+        let places = std::iter::once(("spool".to_owned(), Place::Spool)).chain(kept).collect();
+        let filter = MailFilter { sender: only.map(ToString::to_string), ..MailFilter::default() };
+        Self { store, places, filter, current: None }
+    }
+
+    /// The next page, which is never empty; `None` behind the last place.
+    ///
+    /// # Errors
+    /// Where the store cannot be read.
+    pub async fn next(&mut self) -> Result<Option<QueuePage>> {
+        loop {
+            if let Some((place, pages)) = &mut self.current
+                && let Some(page) = pages.next().await?
+            {
+                return Ok(Some(QueuePage { place: place.clone(), mails: waiting(self.store, &page).await? }));
+            }
+            let Some((name, place)) = self.places.pop_front() else { return Ok(None) };
+            self.current = Some((name, Pages::new(self.store, place, self.filter.clone())));
+        }
+    }
+}
+
+/// The mails of a page, each with its last outcome.
+///
+/// # Errors
+/// Where the store cannot be read.
+pub async fn waiting(store: &dyn Store, page: &[Listed]) -> Result<Vec<Waiting>> {
+    let mails: Vec<Mail> = page.iter().map(|listed| listed.mail.clone()).collect();
+    let outcomes = store.last_outcomes(&mails).await?;
+    let lines = page.iter().zip(mails).zip(outcomes).map(|((listed, mail), outcomes)| Waiting {
+        passes: mail.passes(),
+        others: mail.envelope.recipients.len().saturating_sub(1),
+        recipient: mail.envelope.recipients.into_iter().next(),
+        key: mail.key,
+        accepted: listed.accepted,
+        in_hand: listed.in_hand,
+        sender: mail.envelope.reverse_path,
+        error: mail.error,
+        last: outcomes.into_iter().next(),
+    });
+    Ok(lines.collect())
+}
