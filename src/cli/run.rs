@@ -18,6 +18,7 @@ use super::repository::rfc3339;
 use super::table::count;
 use crate::delivery::Stop;
 use crate::jobs::{self, Order, Progress, Swept};
+use crate::mail::Address;
 use crate::store::{Store, Time};
 
 /// How often the progress line is drawn anew.
@@ -82,13 +83,19 @@ fn as_text(name: &str, job: &jobs::Config, took: chrono::TimeDelta, swept: &Swep
         jobs::Config::Report { repository, .. } if swept.counts.selected == 0 => {
             format!("nothing new in {repository}, no report sent")
         }
-        jobs::Config::Report { repository, .. } => format!("{mails} new in {repository} reported"),
+        jobs::Config::Report { repository, mailing: Some(mailing) } => {
+            format!("{mails} new in {repository} reported to {}", addresses(&mailing.to))
+        }
         jobs::Config::Export { .. } => format!("{mails} written to {written}"),
         jobs::Config::Backup { .. } if swept.written.is_none() => "nothing written".to_owned(),
         jobs::Config::Backup { .. } => format!("written to {written}"),
     };
     let left = if swept.left > 0 { format!(", {} left for the next run", swept.left) } else { String::new() };
     format!("{name}: {done} in {took:.1} s{left}")
+}
+
+fn addresses(to: &[Address]) -> String {
+    to.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// How a run that delivers went.

@@ -152,7 +152,7 @@ fn a_person_is_told_what_a_run_did_and_where() {
     let permanent = "var/mail/error/remote-delivery/permanent";
     let path = relay.path().display().to_string();
     for (job, told) in [
-        (report, format!("it: 1 mail new in {permanent} reported in ")),
+        (report, format!("it: 1 mail new in {permanent} reported to ops@x.example in ")),
         (report, format!("it: nothing new in {permanent}, no report sent in ")),
         ("kind: report\nrepository: permanent\nto: []\n", "it: off, its list 'to' is empty".to_owned()),
         ("kind: export\nrepository: permanent\ndirectory: ../out\n", format!("it: 1 mail written to {path}/")),
