@@ -520,11 +520,14 @@ fn what_is_recorded_of_a_recipient_is_everything_an_auditor_asks_for() {
 
 #[test]
 fn what_was_said_with_several_next_hops_at_once_stands_in_order_of_time() {
-    let slow =
-        SmtpSink::start(script![on(".") => wait(Duration::from_millis(600)).then("250 2.0.0 from the slow one")]);
+    let after = |millis| wait(Duration::from_millis(millis));
+    // Long enough that both are connected when the first of them says more.
+    let slow = SmtpSink::start(
+        script![on("EHLO") => after(300).then("250 slow"), on(".") => after(900).then("250 2.0.0 from the slow one")],
+    );
     let late = SmtpSink::beside(
         &slow,
-        script![on("EHLO") => wait(Duration::from_millis(200)).then("250 late"), on(".") => "250 2.0.0 from the late one"],
+        script![on("EHLO") => after(600).then("250 late"), on(".") => "250 2.0.0 from the late one"],
     );
     let peers = [slow, late];
     let (_zones, relay) = to_each(&peers, "10s");
