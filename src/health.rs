@@ -15,6 +15,8 @@ pub struct Health {
     pub spool: Part,
     /// Starting jobs by their schedules.
     pub schedules: Part,
+    /// That what the files say is in force.
+    pub configuration: Part,
 }
 
 /// How bad it is.
@@ -48,7 +50,8 @@ impl Health {
     pub fn new(now: Instant) -> Self {
         let part = |seconds| Part::new(Duration::from_secs(seconds), now);
         // A locked database keeps a writer waiting for ten seconds at a time.
-        Self { store: part(60), spool: part(90), schedules: part(30) }
+        let configuration = Part::new(Duration::MAX, now);
+        Self { store: part(60), spool: part(90), schedules: part(30), configuration }
     }
 }
 

@@ -55,7 +55,7 @@ pub struct Config {
     pub level: LevelFilter,
     /// When a new file is begun.
     pub rotation: Rotate,
-    /// Files kept, the current one among them.
+    /// Files kept, the current one among them; one more from a change of files to the next start.
     pub keep: usize,
 }
 

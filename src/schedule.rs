@@ -11,6 +11,7 @@
 mod flights;
 mod timetable;
 
+use std::iter::successors;
 use std::time::Duration;
 
 use chrono::{DateTime, LocalResult, NaiveDateTime, Offset, SubsecRound, TimeDelta, TimeZone, Utc};
@@ -121,6 +122,14 @@ impl Config {
     pub fn next_after(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let now = now.trunc_subsecs(0);
         if self.cron.every_hour { self.next_match(now) } else { self.next_once(now) }
+    }
+
+    /// The smallest gap between ticks, as far as the first fifty of them tell; without a
+    /// change of clocks nearby.
+    pub fn smallest_gap(&self) -> Option<Duration> {
+        let first = self.next_after(DateTime::UNIX_EPOCH)?;
+        let ticks: Vec<_> = successors(Some(first), |tick| self.next_after(*tick)).take(50).collect();
+        ticks.windows(2).filter_map(|pair| (pair[1] - pair[0]).to_std().ok()).min()
     }
 
     /// The next instant whose wall-clock time matches.
@@ -245,7 +254,7 @@ impl Expression {
         // cron(8): days of month and week are alternatives, unless one field begins with '*'.
         let both = [day, weekday].iter().any(|field| field.starts_with(['*', '?']));
         let parser = CronParser::builder().seconds(Seconds::Optional).year(Year::Optional).dom_and_dow(both).build();
-        let pattern = parser.parse(spelled).map_err(|error| wrong(&error.to_string()))?;
+        let pattern = parser.parse(spelled).map_err(|error| wrong(error.to_string().trim_end_matches('.')))?;
         let found = Self { written: written.to_owned(), pattern, every_hour: hour.starts_with('*') };
         // Without a year field, what does not fire after one leap day and the next never does.
         match found.next(DateTime::UNIX_EPOCH.naive_utc()) {
@@ -384,7 +393,7 @@ mod tests {
         for (written, why) in [
             ("", "too few fields"),
             ("* * * *", "it has 4 fields"),
-            ("61 * * * *", "is not a cron expression"),
+            ("61 * * * *", "out of bounds; write five fields"),
             ("*/0 * * * *", "is not a cron expression"),
             ("* * * * * * *", "it has 7 fields"),
             ("0 0 30 2 *", "never fires"),

@@ -25,9 +25,11 @@ enum Check {
     Store,
     Spool,
     Schedules,
+    Configuration,
 }
 
-const CHECKS: [Check; 4] = [Check::EmptyErrorMailRepository, Check::Store, Check::Spool, Check::Schedules];
+const CHECKS: [Check; 5] =
+    [Check::EmptyErrorMailRepository, Check::Store, Check::Spool, Check::Schedules, Check::Configuration];
 
 /// What a check found.
 struct Found {
@@ -94,6 +96,7 @@ impl Check {
             Self::Store => "Store",
             Self::Spool => "Spool",
             Self::Schedules => "Schedules",
+            Self::Configuration => "Configuration",
         }
     }
 
@@ -109,6 +112,7 @@ impl Check {
             Self::Store => health.store.look(now),
             Self::Spool => health.spool.look(now),
             Self::Schedules => health.schedules.look(now),
+            Self::Configuration => health.configuration.look(now),
         };
         Found { check: self, status, cause }
     }

@@ -190,4 +190,9 @@ fn what_is_allowed_and_yet_unwise_gets_a_word() {
     assert!(warnings("All", &[hourly]).contains("tried for ever"));
     assert!(warnings("AtMost=5", &[]).contains("job retry: no schedule starts it"));
     assert!(warnings("AtMost=5", &[]).contains("senders are not told of failures"));
+    let late = |jitter| ("schedules/retry.yaml", format!("job: retry\ncron: '0,30 9-17 * * *'\njitter: {jitter}\n"));
+    let (path, text) = late("3d");
+    assert!(warnings("AtMost=5", &[(path, &text)]).contains("schedule retry: of the jitter 3d only 15m are used"));
+    let (path, text) = late("15m");
+    assert!(!warnings("AtMost=5", &[(path, &text)]).contains("jitter"));
 }

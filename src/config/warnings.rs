@@ -54,6 +54,7 @@ impl Config {
                 found.push(format!("job {name}: the report is off: write an address into its list 'to'"));
             }
         }
+        found.extend(self.schedules.iter().filter_map(|(name, schedule)| warning_of_jitter(name, schedule)));
         found.push(
             "senders are not told of failures, since no delivery status notifications are sent: \
              read the permanent repository"
@@ -86,6 +87,18 @@ impl Config {
     fn schedules_of(&self, job: &str) -> Vec<&schedule::Config> {
         self.schedules.values().filter(|schedule| schedule.enabled && schedule.job == job).collect()
     }
+}
+
+/// No tick starts later than half of the gap to the next.
+fn warning_of_jitter(name: &str, schedule: &schedule::Config) -> Option<String> {
+    if schedule.jitter.is_zero() {
+        return None;
+    }
+    let bound = schedule.smallest_gap()? / 2;
+    (schedule.jitter > bound).then(|| {
+        let (written, bound) = (format_duration(schedule.jitter), format_duration(bound));
+        format!("schedule {name}: of the jitter {written} only {bound} are used where ticks are close: no tick starts later than half the gap to the next")
+    })
 }
 
 /// The time from the first of `attempts` to the last, each as soon as it is due and a

@@ -53,13 +53,18 @@ struct Line {
 
 impl Timetable {
     /// Puts these schedules in force. Those that stay as they were go on waiting for what
-    /// they waited for.
+    /// they waited for; one that changes keeps a tick that has come.
     pub fn set(&mut self, schedules: &BTreeMap<String, Config>, now: Moment) {
-        self.last.get_or_insert(now.wall);
+        // Ticks up to here have been looked at.
+        let since = (*self.last.get_or_insert(now.wall)).min(now.wall);
         let mut before = std::mem::take(&mut self.lines);
         for (name, config) in schedules {
-            let kept = before.remove(name).filter(|line| line.config == *config);
-            self.lines.insert(name.clone(), kept.unwrap_or_else(|| Line::new(config.clone(), now)));
+            let line = match before.remove(name) {
+                Some(line) if line.config == *config => line,
+                Some(line) => Line { next: config.next_after(since), config: config.clone(), ..line },
+                None => Line::new(config.clone(), now),
+            };
+            self.lines.insert(name.clone(), line);
         }
     }
 
@@ -189,6 +194,26 @@ mod tests {
         fn set(&mut self, clock: &str) {
             self.now.wall = at(clock);
         }
+    }
+
+    #[test]
+    fn a_schedule_that_changes_loses_no_tick_and_starts_none_twice() {
+        let set =
+            |bench: &mut Bench, config| bench.timetable.set(&BTreeMap::from([("s".to_owned(), config)]), bench.now);
+        let longer = |expression| Config { job: "other".into(), ..schedule(expression, 0) };
+        // Within the second in which its tick has come, and nobody has looked yet.
+        let mut bench = Bench::new(schedule("*/5 * * * *", 0), "11:58:30");
+        assert_eq!(bench.run(89).len(), 0);
+        (bench.now.wall, bench.now.elapsed) = (at("12:00:00"), bench.now.elapsed + Duration::from_secs(1));
+        set(&mut bench, longer("*/5 * * * *"));
+        assert_eq!(bench.due(), 1);
+        set(&mut bench, longer("*/10 * * * *"));
+        assert_eq!(bench.run(700), ["12:10:00"]);
+        // While it waits out its jitter.
+        let mut bench = Bench::new(schedule("*/5 * * * *", 60), "11:59:59");
+        assert_eq!(bench.run(10).len(), 0);
+        set(&mut bench, longer("*/5 * * * *"));
+        assert_eq!(bench.run(60), ["12:00:30"]);
     }
 
     #[test]

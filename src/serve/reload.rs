@@ -7,6 +7,7 @@ use tracing::{error, info, warn};
 use super::{Current, Error, Service, admin_settings};
 use crate::admin;
 use crate::config::{self, Config};
+use crate::health::Status;
 use crate::ingest::ListenerControl;
 use crate::parts::{self, Parts};
 
@@ -19,13 +20,18 @@ pub(super) struct Controls {
 /// Puts what the files say now in force; only attempts that have begun go on as they began.
 /// Where anything is wrong, each error is logged, and what was in force stays.
 pub(super) async fn reload(service: &Arc<Service>, controls: &Controls) {
-    let Some(config) = read(service).await else {
-        error!("the configuration is not reloaded: the old one stays in force");
-        return;
+    let reloaded = match read(service).await {
+        Some(config) => put_in_force(service, controls, config).await.map_err(|error| error!("{error}")),
+        None => Err(()),
     };
-    match put_in_force(service, controls, config).await {
-        Ok(()) => info!("the configuration is reloaded"),
-        Err(error) => error!(%error, "the configuration is not reloaded: the old one stays in force"),
+    let health = &service.health.configuration;
+    if reloaded.is_ok() {
+        health.well();
+        info!("the configuration is reloaded");
+    } else {
+        // The log may not be where the operator looks next.
+        health.unwell(Status::Degraded, "the last reload was refused: an older configuration is in force, see the log");
+        error!("the configuration is not reloaded: the old one stays in force");
     }
 }
 

@@ -113,7 +113,9 @@ impl Scheduler {
         let current = self.service.current();
         if !Arc::ptr_eq(&current, &self.current) {
             self.timetable.set(&current.config.schedules, self.now());
+            self.failures.retain(|job, _| current.config.jobs.contains_key(job));
             self.current = current;
+            self.say_how_it_is();
         }
     }
 
@@ -155,6 +157,10 @@ impl Scheduler {
             }
             None => drop(self.failures.remove(job)),
         }
+        self.say_how_it_is();
+    }
+
+    fn say_how_it_is(&self) {
         let health = &self.service.health.schedules;
         match self.failures.first_key_value() {
             Some((job, failure)) => {

@@ -50,8 +50,15 @@ fn a_broken_configuration_changes_nothing_and_every_error_is_told() {
         let line = log.lines().find(|line| line.contains(error)).unwrap_or_else(|| panic!("{error}: {log}"));
         assert!(line.contains(".yaml:"), "with its place: {line}");
     }
+    let health = || service.get("/healthcheck/checks/Configuration").1;
+    assert_eq!(health()["status"], "degraded");
+    assert!(health()["cause"].as_str().is_some_and(|cause| cause.contains("reload was refused")), "{}", health());
     service.submit(&["you@example.net"], "m");
     peer.wait_for_transactions(1);
+    replace(&relay, "maxRetires: 0", "maxRetries: 0");
+    std::fs::remove_file(relay.path().join("schedules/s.yaml")).expect("removed");
+    reload(&service, "the configuration is reloaded");
+    assert_eq!((health()["status"].as_str(), &health()["cause"]), (Some("healthy"), &serde_json::Value::Null));
     service.stop();
 }
 
