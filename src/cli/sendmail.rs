@@ -72,6 +72,7 @@ Usage: redeliver sendmail [OPTIONS] [RECIPIENT]...
   -F NAME             Name for a From: that is missing
   -v                  Attempt it now, and show what was said on standard error
   -O smtputf8         Header octets outside ASCII are UTF-8
+  -O requiretls       Only to gateways whose certificate verifies and that offer REQUIRETLS
   -bs                 Speak SMTP on standard input and output
   -bp                 List what waits, as mailq does
   -bv                 Say how the recipients would be routed, and send nothing

@@ -88,6 +88,7 @@ impl<'a> Attempt<'a> {
         let message = Message {
             from: request.reverse_path.clone(),
             smtputf8: request.smtputf8,
+            require_tls: request.require_tls,
             facts: request.facts,
             prefix: request.header_prefix.as_str().into(),
             content: std::sync::Arc::clone(&request.content),

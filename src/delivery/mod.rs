@@ -62,6 +62,8 @@ pub struct Request {
     pub recipients: Vec<Address>,
     /// The submitter said SMTPUTF8.
     pub smtputf8: bool,
+    /// The submitter said REQUIRETLS (RFC 8689).
+    pub require_tls: bool,
     /// Size and content facts of the stored message, without the prefix.
     pub facts: MessageFacts,
     /// Header fields to send in front of the stored message.

@@ -38,6 +38,8 @@ pub(super) enum Decision {
     TooLarge(u64),
     /// The peer has no SMTPUTF8.
     NoSmtpUtf8,
+    /// The mail's REQUIRETLS cannot be kept, for this reason.
+    NoRequireTls(String),
     /// `sendpartial: false`, and another recipient was refused.
     NotPartially,
     /// The stored message cannot be sent, for this reason.
@@ -135,7 +137,7 @@ fn answer(stage: Stage, reply: &Reply) -> Ruling {
 fn decided(decision: &Decision) -> Ruling {
     match decision {
         Decision::TooLarge(_) => Ruling::FAILED,
-        Decision::NoSmtpUtf8 => Ruling { outcome: Outcome::Failed, next_host: true },
+        Decision::NoSmtpUtf8 | Decision::NoRequireTls(_) => Ruling { outcome: Outcome::Failed, next_host: true },
         Decision::TlsPolicy(_) | Decision::Own(_) => Ruling::NEXT_HOST,
         Decision::NoAuth(_) | Decision::NotPartially | Decision::Content(_) => Ruling::DEFERRED,
     }
@@ -248,6 +250,7 @@ fn enhanced(finding: &Finding) -> Option<String> {
         Event::Decision(Decision::TlsPolicy(_) | Decision::NoAuth(_)) => own("4.7.0"),
         Event::Decision(Decision::TooLarge(_)) => own("5.3.4"),
         Event::Decision(Decision::NoSmtpUtf8) => own("5.6.7"),
+        Event::Decision(Decision::NoRequireTls(_)) => own("5.7.30"),
         Event::Decision(Decision::NotPartially) => own("4.5.0"),
         Event::Decision(Decision::Content(_) | Decision::Own(_)) => own("4.3.0"),
     }
@@ -272,6 +275,7 @@ fn sentence(decision: &Decision) -> String {
         Decision::TlsPolicy(reason) | Decision::NoAuth(reason) | Decision::Own(reason) => reason.clone(),
         Decision::TooLarge(limit) => format!("the message is larger than the {limit} octets that it takes"),
         Decision::NoSmtpUtf8 => "it does not offer SMTPUTF8, which this mail needs".to_owned(),
+        Decision::NoRequireTls(reason) => format!("{reason}, and this mail requires TLS all the way (REQUIRETLS)"),
         Decision::NotPartially => "not sent, because another recipient was refused (sendpartial: false)".to_owned(),
         Decision::Content(reason) => format!("the message could not be sent: {reason}"),
     }
@@ -456,6 +460,7 @@ mod tests {
             (Decision::NoAuth("x".into()), "deferred", "4.7.0"),
             (Decision::TooLarge(5), "failed", "5.3.4"),
             (Decision::NoSmtpUtf8, "failed, next host", "5.6.7"),
+            (Decision::NoRequireTls("x".into()), "failed, next host", "5.7.30"),
             (Decision::NotPartially, "deferred", "4.5.0"),
             (Decision::Content("x".into()), "deferred", "4.3.0"),
         ] {

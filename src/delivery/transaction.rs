@@ -24,6 +24,8 @@ pub(super) struct Message {
     pub(super) from: ReversePath,
     /// The submitter said SMTPUTF8.
     pub(super) smtputf8: bool,
+    /// The submitter said REQUIRETLS.
+    pub(super) require_tls: bool,
     pub(super) facts: MessageFacts,
     /// Header fields in front of the stored message.
     pub(super) prefix: Arc<str>,
@@ -168,17 +170,36 @@ impl Transaction<'_> {
     fn admit(&mut self, recipients: &[Address]) -> Vec<Address> {
         let offers = &self.session.offers;
         let too_large = offers.size_limit.filter(|&limit| self.message.size() > limit).map(Decision::TooLarge);
+        let for_all = self.broken_promise().or(too_large);
         let all_utf8 = self.message.needs_smtputf8();
         let (mut admitted, mut excluded) = (Vec::new(), Vec::new());
         for recipient in recipients {
             let no_utf8 = !offers.smtputf8 && (all_utf8 || recipient.needs_smtputf8());
-            match too_large.clone().or(no_utf8.then_some(Decision::NoSmtpUtf8)) {
+            match for_all.clone().or(no_utf8.then_some(Decision::NoSmtpUtf8)) {
                 Some(decision) => excluded.push((recipient.clone(), Finding::decided(Step::Mail, decision))),
                 None => admitted.push(recipient.clone()),
             }
         }
         self.done.findings = excluded;
         admitted
+    }
+
+    /// What REQUIRETLS asks for and this session does not have (RFC 8689 section 4.2.1).
+    fn broken_promise(&self) -> Option<Decision> {
+        let (contact, policy) = (&self.session.contact, |reason: &str| Some(Decision::TlsPolicy(reason.to_owned())));
+        match &contact.tls {
+            _ if !self.message.require_tls => None,
+            None => policy("no TLS, which this mail requires (REQUIRETLS)"),
+            Some(tls) if !tls.verified => {
+                policy("its certificate does not verify, which this mail requires (REQUIRETLS)")
+            }
+            // Without DNSSEC anybody may have put the name there that the certificate is for.
+            Some(_) if contact.target.preference.is_some() => {
+                Some(Decision::NoRequireTls("it was found by MX, whose answers are not authenticated".to_owned()))
+            }
+            Some(_) if self.session.offers.require_tls => None,
+            Some(_) => Some(Decision::NoRequireTls("it does not offer REQUIRETLS".to_owned())),
+        }
     }
 
     /// Clears what the last transaction of the session left. False where the peer has
@@ -254,6 +275,7 @@ impl Transaction<'_> {
             size: offers.size.then(|| message.size()),
             body: (offers.eight_bit_mime && message.is_eight_bit()).then_some(Body::EightBitMime),
             smtputf8: offers.smtputf8 && needs_utf8,
+            require_tls: message.require_tls,
         };
         Command::mail(&message.from, &parameters)
     }

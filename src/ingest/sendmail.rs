@@ -32,6 +32,8 @@ pub struct Invocation {
     pub full_name: Option<String>,
     /// `-O smtputf8`: header octets outside ASCII are UTF-8 by declaration (RFC 6531).
     pub smtputf8: bool,
+    /// `-O requiretls`: to servers alone that promise TLS all the way (RFC 8689).
+    pub require_tls: bool,
     /// `-v`: show what happens.
     pub verbose: bool,
     /// What is asked for about DSNs.
@@ -143,6 +145,7 @@ impl Default for Invocation {
             reverse_path: None,
             full_name: None,
             smtputf8: false,
+            require_tls: false,
             verbose: false,
             dsn: Dsn::default(),
         }
@@ -190,7 +193,7 @@ impl Invocation {
             'f' | 'r' => self.reverse_path = Some(reverse_path(&argument()?, here)?),
             'F' => self.full_name = Some(full_name(argument()?)?),
             'o' => self.historical(&argument()?),
-            'O' => return self.long_option(argument()?),
+            'O' => self.long_option(&argument()?),
             'b' => self.mode = mode(argument()?)?,
             'B' => drop(one_of('B', argument()?, &["7BIT", "8BITMIME"], "known are 7BIT and 8BITMIME")?),
             'N' => self.dsn.notify = Some(notify(argument()?)?),
@@ -212,15 +215,13 @@ impl Invocation {
         }
     }
 
-    fn long_option(&mut self, option: String) -> Result<(), UsageError> {
+    fn long_option(&mut self, option: &str) {
         match option.to_ascii_lowercase().as_str() {
             "smtputf8" => self.smtputf8 = true,
             "ignoredots" | "ignoredots=true" => self.dot_ends_input = false,
-            // To go on without it would be to break a promise.
-            "requiretls" => return Err(UsageError::Argument('O', option, "use startTLS: verify")),
+            "requiretls" => self.require_tls = true,
             _ => {}
         }
-        Ok(())
     }
 
     /// `-q`, `-qI KEY` and `-qR DOMAIN`; what they name may stand apart.
@@ -347,6 +348,7 @@ mod tests {
         words.extend(invocation.reverse_path.map(|path| format!("from={path}")));
         words.extend(invocation.full_name.map(|name| format!("name={name}")));
         words.extend(invocation.smtputf8.then(|| "utf8".to_owned()));
+        words.extend(invocation.require_tls.then(|| "tls".to_owned()));
         words.extend(invocation.verbose.then(|| "verbose".to_owned()));
         words.extend(invocation.dsn.attributes().iter().map(|(name, value)| format!("{name}={value}")));
         words.join(" ")
@@ -371,6 +373,7 @@ mod tests {
             ("b@x.example,c@x.example <d@x.example>", "Submit b@x.example c@x.example d@x.example"),
             ("-i -- b@x.example", "Submit b@x.example dots"),
             ("-v -O smtputf8 b@x.example", "Submit b@x.example utf8 verbose"),
+            ("-O requiretls b@x.example", "Submit b@x.example tls"),
             ("-bm b@x.example", "Submit b@x.example"),
             ("-bp", "List"),
             ("-b p", "List"),
@@ -427,7 +430,6 @@ mod tests {
             ("-B 9BIT b@x.example", 64, "8BITMIME"),
             ("-R some b@x.example", 64, "hdrs"),
             ("-N never,delay b@x.example", 64, "never"),
-            ("-Orequiretls b@x.example", 64, "startTLS"),
             ("nobody", 65, "no domain"),
             ("-f nobody b@x.example", 65, "reverse-path \"nobody\""),
             ("-- -oQ@x.example", 65, "begins with '-'"),

@@ -12,7 +12,7 @@ use super::header::Missing;
 use super::message::{Intake, IntakeError};
 use super::sendmail::Invocation;
 use super::trace::{Origin, received_field};
-use crate::mail::{Address, Envelope, MailKey, ReversePath};
+use crate::mail::{Address, AttributeValue, Envelope, MailKey, ReversePath, attribute};
 use crate::spool::{AcceptError, Incoming, Spool, Submission};
 
 /// Who submits.
@@ -95,7 +95,11 @@ pub async fn submit(
     };
     let mut envelope = Envelope::new(reverse_path, [&invocation.recipients[..], &from_header].concat());
     envelope.smtputf8 = invocation.smtputf8;
-    Ok(incoming.accept(Submission { attributes: invocation.dsn.attributes(), ..envelope.into() }).await?)
+    let mut attributes = invocation.dsn.attributes();
+    if invocation.require_tls {
+        attributes.set(attribute::REQUIRE_TLS, AttributeValue::Boolean(true));
+    }
+    Ok(incoming.accept(Submission { attributes, ..envelope.into() }).await?)
 }
 
 /// The trace field; it names the recipient only where it is the only one.

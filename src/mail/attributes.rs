@@ -25,6 +25,8 @@ pub mod attribute {
     pub const DSN_RET: &str = "dsn-ret";
     /// Text: what he calls the mail.
     pub const DSN_ENVELOPE_ID: &str = "dsn-envid";
+    /// Boolean: it goes to servers alone that promise TLS all the way (RFC 8689).
+    pub const REQUIRE_TLS: &str = "redeliver.require-tls";
     /// Integer: passes that ended with "no such domain"; see `maxDnsProblemRetries`.
     pub const DNS_PROBLEMS: &str = "redeliver.dns-problems";
 }

@@ -135,6 +135,7 @@ fn request(part: &Part, pass: &Pass<'_>) -> Request {
         reverse_path: mail.envelope.reverse_path.clone(),
         recipients: mail.envelope.recipients.clone(),
         smtputf8: mail.envelope.smtputf8,
+        require_tls: mail.attributes.boolean(attribute::REQUIRE_TLS).unwrap_or(false),
         facts: mail.facts,
         header_prefix: mail.header_prefix.clone(),
         content: pass.checkpoint.content(),

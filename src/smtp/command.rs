@@ -21,6 +21,8 @@ pub struct MailParameters {
     pub body: Option<Body>,
     /// `SMTPUTF8` (RFC 6531).
     pub smtputf8: bool,
+    /// `REQUIRETLS` (RFC 8689).
+    pub require_tls: bool,
 }
 
 /// The value of `BODY=`.
@@ -94,6 +96,9 @@ impl fmt::Display for MailParameters {
         if self.smtputf8 {
             f.write_str(" SMTPUTF8")?;
         }
+        if self.require_tls {
+            f.write_str(" REQUIRETLS")?;
+        }
         Ok(())
     }
 }
@@ -111,6 +116,8 @@ pub struct Capabilities {
     pub eight_bit_mime: bool,
     /// `SMTPUTF8`.
     pub smtputf8: bool,
+    /// `REQUIRETLS`.
+    pub require_tls: bool,
     /// `PIPELINING`.
     pub pipelining: bool,
     /// `STARTTLS`.
@@ -139,6 +146,7 @@ impl Capabilities {
             }
             "8BITMIME" => self.eight_bit_mime = true,
             "SMTPUTF8" => self.smtputf8 = true,
+            "REQUIRETLS" => self.require_tls = true,
             "PIPELINING" => self.pipelining = true,
             "STARTTLS" => self.starttls = true,
             "AUTH" => self.auth.extend(words.map(str::to_owned)),
@@ -174,11 +182,11 @@ mod tests {
     fn commands_are_written_as_rfc_5321_has_them() {
         let from = ReversePath::parse("a@B.example").expect("an address");
         let to = Address::parse("\"x y\"@bücher.example").expect("an address");
-        let all = MailParameters { size: Some(7), body: Some(Body::EightBitMime), smtputf8: true };
+        let all = MailParameters { size: Some(7), body: Some(Body::EightBitMime), smtputf8: true, require_tls: true };
         for (command, line) in [
             (Command::ehlo("me.example"), "EHLO me.example\r\n"),
             (Command::mail(&ReversePath::Null, &MailParameters::default()), "MAIL FROM:<>\r\n"),
-            (Command::mail(&from, &all), "MAIL FROM:<a@B.example> SIZE=7 BODY=8BITMIME SMTPUTF8\r\n"),
+            (Command::mail(&from, &all), "MAIL FROM:<a@B.example> SIZE=7 BODY=8BITMIME SMTPUTF8 REQUIRETLS\r\n"),
             (Command::rcpt(&to), "RCPT TO:<\"x y\"@xn--bcher-kva.example>\r\n"),
             (Command::data(), "DATA\r\n"),
         ] {

@@ -496,7 +496,7 @@ mod tests {
         ) {
             let address = Address::parse(&format!("{local}@x.example")).expect("an address");
             let body = eight_bit.then_some(Body::EightBitMime);
-            let parameters = MailParameters { size, body, smtputf8: true };
+            let parameters = MailParameters { size, body, smtputf8: true, require_tls: false };
             let from = ReversePath::Address(address.clone());
             let line = super::super::Command::mail(&from, &parameters).to_string();
             prop_assert_eq!(CommandLine::parse(line.as_bytes()), Ok(CommandLine::Mail(from, parameters)));

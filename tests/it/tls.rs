@@ -105,6 +105,46 @@ fn a_bad_certificate_is_used_and_noted_unless_it_must_verify() {
     }
 }
 
+/// What a peer offers that promises TLS all the way (RFC 8689).
+fn promising(identity: Identity) -> Script {
+    Script::new().starttls(identity).on("EHLO", "250-sink\n250-STARTTLS\n250-REQUIRETLS\n250 8BITMIME")
+}
+
+#[test]
+fn a_mail_that_requires_tls_goes_to_verified_gateways_alone_that_promise_it() {
+    let authority = Authority::new();
+    let good = || authority.certify(HOST);
+    let (by_gateway, by_mx) = (true, false);
+    let cases = [
+        ("kept", promising(good()), by_gateway, "delivered end-of-data", ""),
+        ("not offered", Script::new().starttls(good()), by_gateway, "failed mail 5.7.30", "does not offer REQUIRETLS"),
+        ("found by MX", promising(good()), by_mx, "failed mail 5.7.30", "found by MX"),
+        ("of anybody", promising(Identity::self_signed(HOST)), by_gateway, "deferred mail 4.7.0", "does not verify"),
+        ("in clear", Script::new(), by_gateway, "deferred mail 4.7.0", "no TLS"),
+    ];
+    for (what, script, by_gateway, ended, cause) in cases {
+        let peer = SmtpSink::start(script);
+        let zones = Zones::start(&format!("example.net MX 10 {HOST}\n{HOST} A {}", peer.ip()));
+        let mut setup = Setup::mx(&zones, peer.port()).delivery("caFile: ca.pem");
+        if by_gateway {
+            setup = setup.delivery(&format!("gateway: \"{HOST}:{}\"", peer.port()));
+        }
+        let relay = setup.build();
+        std::fs::write(relay.path().join("ca.pem"), authority.pem()).expect("a file");
+        let words = ["sendmail", "-O", "requiretls", "-f", "me@example.org", "you@example.net"];
+        relay.command_with_input(&words, b"X: y\n\nz\n").expect(0);
+        relay.run_spool();
+        let record = relay.attempts()[0]["recipients"][0].clone();
+        let enhanced = record["enhanced"].as_str().filter(|status| !status.starts_with('2'));
+        let told = format!("{} {}", ending(&record), enhanced.unwrap_or_default());
+        assert_eq!(told.trim_end(), ended, "{what}: {record}");
+        assert!(record["cause"].as_str().unwrap_or_default().contains(cause), "{what}: {record}");
+        let mails: Vec<_> = peer.commands().into_iter().filter(|line| line.starts_with("MAIL")).collect();
+        let promised: &[&str] = if what == "kept" { &["MAIL FROM:<me@example.org> REQUIRETLS"] } else { &[] };
+        assert_eq!(mails, promised, "{what}");
+    }
+}
+
 /// How a server answers that knows nothing later (RFC 4346 section 7.4.1.3).
 fn server_hello_of_tls_1_1() -> Vec<u8> {
     let hello = [&b"\x02\x00\x00\x26\x03\x02"[..], &[7; 32], b"\x00\x00\x2f\x00"].concat();

@@ -151,6 +151,7 @@ fn request(message: &str, recipients: &[&str]) -> Request {
         reverse_path: ReversePath::parse("from@me.example").expect("an address"),
         recipients: recipients.iter().map(|recipient| Address::parse(recipient).expect("an address")).collect(),
         smtputf8: false,
+        require_tls: false,
         facts: scan.finish().expect("facts"),
         header_prefix: "X-Prefix: 1\r\n".into(),
         content: Arc::new(MemoryContent(message.as_bytes().to_vec())),
