@@ -40,9 +40,6 @@ pub(super) enum MboxError {
     /// Two dialects would make different messages of it.
     #[error("it may be {0} or {1}, which read some of its lines differently: say which with --mbox-dialect")]
     Ambiguous(&'static str, &'static str),
-    /// It was not asked for, or must not be.
-    #[error("{0}")]
-    PassedOver(&'static str),
     /// A whole `From ` line that may belong to a message, or begin the next.
     #[error(
         "a line 'From ... date' stands behind a line that is not empty: say with --mbox-dialect mboxrd that a \

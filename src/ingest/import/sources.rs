@@ -42,7 +42,23 @@ pub enum Found {
 #[error("{}: {why}", path.display())]
 pub struct SourceError {
     path: PathBuf,
-    why: MboxError,
+    why: Why,
+}
+
+/// Why nothing more is read of a file.
+#[derive(Debug, thiserror::Error)]
+enum Why {
+    /// It was not asked for, or must not be.
+    #[error("{0}")]
+    PassedOver(&'static str),
+    #[error(transparent)]
+    Unreadable(#[from] MboxError),
+}
+
+impl From<io::Error> for Why {
+    fn from(error: io::Error) -> Self {
+        Self::Unreadable(error.into())
+    }
 }
 
 /// An open file: one message, or a mailbox of them.
@@ -67,15 +83,15 @@ impl Sources {
     }
 
     /// Opens a file, or puts what a folder has in front of what waits.
-    fn look(&mut self, waiting: &Waiting) -> Result<Option<Opened>, MboxError> {
+    fn look(&mut self, waiting: &Waiting) -> Result<Option<Opened>, Why> {
         let (path, facts) = match waiting {
             Waiting::Named(path) => (path, path.metadata()?),
             Waiting::Met(path) => (path, path.symlink_metadata()?),
-            Waiting::PassedOver(_, why) => return Err(MboxError::PassedOver(why)),
+            Waiting::PassedOver(_, why) => return Err(Why::PassedOver(why)),
         };
         if facts.is_dir() {
             if matches!(waiting, Waiting::Met(_)) {
-                return Err(MboxError::PassedOver(FOLDER));
+                return Err(Why::PassedOver(FOLDER));
             }
             for inside in inside(path)?.into_iter().rev() {
                 self.waiting.push_front(inside);
@@ -83,7 +99,7 @@ impl Sources {
             return Ok(None);
         }
         if facts.is_symlink() {
-            return Err(MboxError::PassedOver(LINK));
+            return Err(Why::PassedOver(LINK));
         }
         if !facts.is_file() {
             return Err(io::Error::other("it is neither a file nor a folder").into());
@@ -219,6 +235,6 @@ impl Opened {
     }
 
     fn wrong(&self, why: MboxError) -> SourceError {
-        SourceError { path: PathBuf::from(self.name()), why }
+        SourceError { path: PathBuf::from(self.name()), why: why.into() }
     }
 }
