@@ -53,9 +53,11 @@ pub fn escaped(text: &str, colour: bool) -> String {
 }
 
 /// Whether a character steers the terminal that shows it, or how what stands around it is
-/// read: control characters, other line ends, marks of direction.
+/// read: control characters, other line ends, marks of direction, blanks without a width.
 pub fn steers(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    let marks_direction =
+        matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    c.is_control() || marks_direction || matches!(c, '\u{200b}' | '\u{2060}' | '\u{feff}')
 }
 
 #[cfg(test)]
@@ -68,6 +70,7 @@ mod tests {
             ("plain ü\n", "plain ü\n"),
             ("550 no\r\n2026-01-01 INFO forged\n", "550 no\\r\\n2026-01-01 INFO forged\n"),
             ("a\0\x1b[2J\u{9b}1m\tb\n", "a\\u0000\\u001b[2J\\u009b1m\\tb\n"),
+            ("a\u{200b}b\u{feff}\u{61c}\n", "a\\u200bb\\ufeff\\u061c\n"),
             ("moc\u{202e}.x\u{2066}y\u{2028}z\n", "moc\\u202e.x\\u2066y\\u2028z\n"),
         ] {
             let mut writer = OneLine { writer: Vec::new(), colour: false };

@@ -136,7 +136,7 @@ mod tests {
             clock: Clock::system(),
             accepted: Arc::default(),
         };
-        let settings = std::sync::RwLock::new(Arc::new(Settings::load(&config).expect("valid")));
+        let settings = std::sync::RwLock::new(Arc::new(Settings::load(&config, Arc::default()).expect("valid")));
         let shared = Arc::new(Shared { settings, context, slots: Arc::default() });
         Door { shared, stop: Stop::default(), tasks: TaskTracker::new() }
     }

@@ -225,7 +225,8 @@ impl Control {
     /// # Errors
     /// Where a file is wrong; what was in force stays.
     pub fn reload(&self, config: &Config) -> Result<(), Error> {
-        let settings = Arc::new(Settings::load(config)?);
+        let wrong_passwords = Arc::clone(&self.0.settings().wrong_passwords);
+        let settings = Arc::new(Settings::load(config, wrong_passwords)?);
         *self.0.settings.write().unwrap_or_else(PoisonError::into_inner) = settings;
         Ok(())
     }
@@ -237,7 +238,7 @@ impl Listener {
     /// # Errors
     /// [`Error::File`] or [`Error::Users`].
     pub fn check(config: &Config) -> Result<(), Error> {
-        Settings::load(config).map(drop)
+        Settings::load(config, Arc::default()).map(drop)
     }
 
     /// Opens all sockets; connections wait in them until [`Listener::run`]. Must be called
@@ -246,7 +247,7 @@ impl Listener {
     /// # Errors
     /// [`Error`]; no socket stays open then.
     pub fn bind(config: &Config, context: Context) -> Result<Self, Error> {
-        let settings = Settings::load(config)?;
+        let settings = Settings::load(config, Arc::default())?;
         let open = |&address: &SocketAddr| open(address, &config.listen).map_err(|error| Error::Listen(address, error));
         let sockets = config.listen.iter().map(open).collect::<Result<_, _>>()?;
         let settings = RwLock::new(Arc::new(settings));

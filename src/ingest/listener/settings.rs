@@ -13,6 +13,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::users::{self, Users};
 use super::{Config, Error, Limits, TlsFiles};
+use crate::clients::WrongPasswords;
 use crate::mail::Domain;
 
 /// What a session works with from its beginning to its end.
@@ -23,17 +24,20 @@ pub(super) struct Settings {
     pub(super) limits: Limits,
     pub(super) acceptor: Option<TlsAcceptor>,
     pub(super) users: Option<Arc<Users>>,
+    /// Those of the users' clients; they outlast a reload.
+    pub(super) wrong_passwords: Arc<WrongPasswords>,
 }
 
 impl Settings {
-    pub(super) fn load(config: &Config) -> Result<Self, Error> {
+    pub(super) fn load(config: &Config, wrong_passwords: Arc<WrongPasswords>) -> Result<Self, Error> {
         Ok(Self {
             hostname: config.hostname.clone(),
             networks: config.networks.clone(),
             max_recipients: config.max_recipients,
             limits: config.limits.clone(),
             acceptor: config.tls.as_ref().map(acceptor).transpose()?,
-            users: users::load(config.users.as_deref())?,
+            users: users::load(config.users.as_deref(), &wrong_passwords)?,
+            wrong_passwords,
         })
     }
 
@@ -69,7 +73,7 @@ mod tests {
     fn settings(networks: &[&str]) -> Settings {
         let mut config = Config::new(Domain::parse("relay.test").expect("a domain"));
         config.networks = networks.iter().map(|network| network.parse().expect("a network")).collect();
-        Settings::load(&config).expect("valid")
+        Settings::load(&config, Arc::default()).expect("valid")
     }
 
     #[test]

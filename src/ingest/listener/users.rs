@@ -22,7 +22,7 @@ const CHECKED_AT_ONCE: usize = 2;
 pub(super) struct Users {
     by_name: HashMap<String, PasswordHash>,
     gate: Semaphore,
-    wrong: WrongPasswords,
+    wrong: Arc<WrongPasswords>,
 }
 
 /// What comes of a password.
@@ -43,7 +43,7 @@ pub(super) struct Credentials {
 impl Users {
     /// Reads `name:$argon2id$...`, a line each; empty lines and those that begin with `#`
     /// are passed over.
-    pub(super) fn load(file: &Path) -> Result<Self, Error> {
+    pub(super) fn load(file: &Path, wrong_passwords: Arc<WrongPasswords>) -> Result<Self, Error> {
         let wrong = |line, why: String| Error::Users { file: file.to_owned(), line, why };
         let text = std::fs::read_to_string(file)
             .map_err(|error| Error::File { file: file.to_owned(), why: error.to_string() })?;
@@ -57,7 +57,7 @@ impl Users {
                 return Err(wrong(at + 1, format!("user {name:?} stands there twice")));
             }
         }
-        Ok(Self { by_name, gate: Semaphore::new(CHECKED_AT_ONCE), wrong: WrongPasswords::default() })
+        Ok(Self { by_name, gate: Semaphore::new(CHECKED_AT_ONCE), wrong: wrong_passwords })
     }
 
     /// Whether the password that came from `client` is the user's, and not one of too many.
@@ -116,8 +116,8 @@ impl Credentials {
 }
 
 /// Shared by all sessions.
-pub(super) fn load(file: Option<&Path>) -> Result<Option<Arc<Users>>, Error> {
-    file.map(|file| Users::load(file).map(Arc::new)).transpose()
+pub(super) fn load(file: Option<&Path>, wrong: &Arc<WrongPasswords>) -> Result<Option<Arc<Users>>, Error> {
+    file.map(|file| Users::load(file, Arc::clone(wrong)).map(Arc::new)).transpose()
 }
 
 #[cfg(test)]
@@ -136,7 +136,7 @@ mod tests {
     fn load(text: &str) -> Result<Users, Error> {
         let file = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(file.path(), text).expect("written");
-        Users::load(file.path())
+        Users::load(file.path(), Arc::default())
     }
 
     fn credentials(plain: &str) -> Option<Credentials> {
@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn a_file_that_cannot_be_read_is_named() {
-        let error = Users::load(Path::new("/nowhere/users")).err().expect("refused");
+        let error = Users::load(Path::new("/nowhere/users"), Arc::default()).err().expect("refused");
         assert!(error.to_string().starts_with("/nowhere/users: "), "{error}");
     }
 

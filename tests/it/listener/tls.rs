@@ -277,6 +277,7 @@ async fn who_guesses_in_one_session_after_another_is_told_to_come_later() {
         }
     }
     assert_eq!(answers.iter().filter(|answer| answer.starts_with("535 ")).count(), 20);
+    relay.control.reload(&relay.config).expect("as it was");
     let mut client = secured(&relay).await;
     client.talk("C: EHLO client.example\nS: 250-relay.test").await;
     while !client.line().await.starts_with("250 ") {}
