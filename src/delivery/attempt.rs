@@ -18,7 +18,7 @@ use super::outcome::{Contact, Decision, Event, Finding, without_route};
 use super::recipients::Open;
 use super::routing::{Hop, NoRoute, Route, Target};
 use super::session::{Refused, Session};
-use super::slots::{Slot, Turn};
+use super::slots::{Fits, Slot, Turn};
 use super::step::{Broken, Step};
 use super::transaction::{Message, Transacted};
 use super::{Attempted, Delivery, NotBegun, Request, Sink, concurrently, log};
@@ -115,12 +115,12 @@ impl<'a> Attempt<'a> {
                 Err(none) => unrouted.push((hop.name, hop.recipients, none)),
             }
         }
-        if let Some(cause) = self.dead_dns(routed.is_empty(), &unrouted).await {
+        if let Some(cause) = Box::pin(self.dead_dns(routed.is_empty(), &unrouted)).await {
             return self.own_trouble(Stage::Dns, cause);
         }
         self.plan = routed.iter().filter_map(|(name, recipients, route)| planned(name, recipients, route)).collect();
         let ends = concurrently(routed.iter().map(|(name, recipients, route)| self.hop(name, recipients, route))).await;
-        self.conclude(ends, unrouted).await
+        Box::pin(self.conclude(ends, unrouted)).await
     }
 
     /// Why nothing could be routed, where that is our own trouble: a question that could not
@@ -220,24 +220,24 @@ impl<'a> Attempt<'a> {
         recorded.extend(outcomes.into_iter().map(|outcome| (outcome.recipient.clone(), outcome)));
     }
 
-    /// One next hop: waits for a connection, then tries its hosts.
+    /// One next hop: waits for a connection, then tries its hosts. Many attempts wait and few
+    /// are at work: what only those need room for is in boxes.
     async fn hop(&self, name: &str, recipients: &[Address], route: &Route) -> HopEnd {
         let mut open = Open::new(name, recipients);
         loop {
             if let Some(trouble) = self.delivery.memory.down(name, &route.targets) {
-                return self.answer_for_down_hop(open, &trouble).await;
+                return Box::pin(self.answer_for_down_hop(open, &trouble)).await;
             }
             let (slot, session) = match self.wait_for_slot(name, route).await {
                 Ok(Turn::Slot(slot, session)) => (slot, session),
                 Ok(Turn::TurnedAway) => continue,
                 Err(not_begun) => return HopEnd::NotBegun(not_begun),
             };
-            if let Err(not_begun) = self.begin().await {
+            if let Err(not_begun) = Box::pin(self.begin()).await {
                 return HopEnd::NotBegun(not_begun);
             }
-            // Many attempts wait, few are at work: only those need the room for it.
             match Box::pin(self.work(&mut open, route, slot, session)).await {
-                Worked::Over => return self.close(open).await,
+                Worked::Over => return Box::pin(self.close(open)).await,
                 Worked::Limited => {}
             }
         }
@@ -245,9 +245,10 @@ impl<'a> Attempt<'a> {
 
     /// A slot, or word that there is nothing to wait for; an error where a stop comes
     /// before the attempt was begun for any next hop.
-    async fn wait_for_slot(&self, hop: &str, route: &Route) -> Result<Turn<Session>, NotBegun> {
+    async fn wait_for_slot(&self, hop: &str, route: &Route) -> Result<Turn<Box<Session>>, NotBegun> {
         let first = route.targets.iter().find(|target| self.delivery.memory.trouble(hop, target).is_none()).cloned();
-        let fits = Box::new(move |session: &Session| first.as_ref().is_some_and(|first| session.is_with(first)));
+        let fits: Fits<Box<Session>> =
+            Box::new(move |session| first.as_ref().is_some_and(|first| session.is_with(first)));
         let gentle = &self.delivery.dialer.network.stop.gentle;
         let mut turn = pin!(self.delivery.slots.acquire(hop, fits));
         tokio::select! {
@@ -275,14 +276,20 @@ impl<'a> Attempt<'a> {
     }
 
     /// Tries host after host until nobody is left to be tried for.
-    async fn work(&self, open: &mut Open<'_>, route: &Route, slot: Slot<Session>, idle: Option<Session>) -> Worked {
+    async fn work(
+        &self,
+        open: &mut Open<'_>,
+        route: &Route,
+        slot: Slot<Box<Session>>,
+        idle: Option<Box<Session>>,
+    ) -> Worked {
         open.since = Instant::now();
         let mut slot = slot;
-        let mut idle = idle.filter(Session::is_usable);
+        let mut idle = idle.filter(|session| session.is_usable());
         if idle.is_none() {
             slot.end_serving();
         }
-        let mut targets = targets(route, idle.as_ref());
+        let mut targets = targets(route, idle.as_deref());
         while let Some(target) = targets.pop_front() {
             open.last_host = targets.is_empty();
             if open.todo.is_empty() {
@@ -296,7 +303,7 @@ impl<'a> Attempt<'a> {
                 None => self.open_session(open, &target).await,
             };
             let session = match opened {
-                Opened::Session(session) => *session,
+                Opened::Session(session) => session,
                 Opened::Refused(next_host) if next_host => continue,
                 Opened::Refused(_) => break,
                 Opened::Limited => return Worked::Limited,
@@ -406,7 +413,7 @@ impl<'a> Attempt<'a> {
 
     /// Transactions with one host until all were asked. The session comes back where it can
     /// still be used.
-    async fn serve(&self, open: &mut Open<'_>, mut session: Session) -> (Served, Option<Session>) {
+    async fn serve(&self, open: &mut Open<'_>, mut session: Box<Session>) -> (Served, Option<Box<Session>>) {
         let config = &self.delivery.dialer.config;
         open.asked = true;
         while !open.todo.is_empty() {
@@ -467,9 +474,9 @@ enum Opened {
 
 impl Opened {
     /// One that is open already.
-    fn again(session: Session) -> Self {
+    fn again(session: Box<Session>) -> Self {
         session.wire.note(&format!("session with {} reused", session.contact.target));
-        Self::Session(Box::new(session))
+        Self::Session(session)
     }
 }
 

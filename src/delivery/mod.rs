@@ -121,7 +121,7 @@ const ANSWERED_AT_ONCE: usize = 64;
 /// one finds out about a peer the others know.
 pub struct Delivery {
     dialer: Dialer,
-    slots: Arc<Slots<Session>>,
+    slots: Arc<Slots<Box<Session>>>,
     memory: Memory,
     /// For mails that an earlier one answers for.
     answers: Semaphore,
@@ -171,8 +171,8 @@ impl Delivery {
 }
 
 /// Says QUIT in the background; the slot is free when the connection is closed.
-fn retire(leaving: TaskTracker) -> slots::Retire<Session> {
-    Box::new(move |session: Session, slot: Slot<Session>| {
+fn retire(leaving: TaskTracker) -> slots::Retire<Box<Session>> {
+    Box::new(move |session: Box<Session>, slot: Slot<Box<Session>>| {
         leaving.spawn(async move {
             session.quit().await;
             drop(slot);

@@ -47,8 +47,12 @@ struct State<S: Send + 'static> {
     /// Of those slots, for hops that have no connection.
     kept: usize,
     hops: HashMap<String, Hop<S>>,
-    /// Hops that have somebody waiting, the next to be served first.
+    /// Hops that have somebody waiting, each once, the next to be served first.
     turns: VecDeque<String>,
+    /// Connections open or being opened, over all hops.
+    open: usize,
+    /// Of those, idle sessions.
+    idle: usize,
     next_idle: u64,
 }
 
@@ -151,8 +155,15 @@ impl<S: Send + 'static> Slots<S> {
     /// than the first.
     pub(super) fn new(capacity: usize, one_hop: bool, limited_for: Option<Duration>, retire: Retire<S>) -> Arc<Self> {
         let kept = if one_hop { 0 } else { capacity / KEPT };
-        let state =
-            State { capacity: capacity.max(1), kept, hops: HashMap::new(), turns: VecDeque::new(), next_idle: 0 };
+        let state = State {
+            capacity: capacity.max(1),
+            kept,
+            hops: HashMap::new(),
+            turns: VecDeque::new(),
+            open: 0,
+            idle: 0,
+            next_idle: 0,
+        };
         Arc::new(Self { limited_for, retire, state: Mutex::new(state) })
     }
 
@@ -166,8 +177,9 @@ impl<S: Send + 'static> Slots<S> {
             let mut state = self.state();
             state.prune();
             let (turn, receiver) = oneshot::channel();
-            state.hop(hop).waiting.push_back(Waiting { turn, fits });
-            if !state.turns.iter().any(|waiting| waiting == hop) {
+            let waiting = &mut state.hop(hop).waiting;
+            waiting.push_back(Waiting { turn, fits });
+            if waiting.len() == 1 {
                 state.turns.push_back(hop.to_owned());
             }
             receiver
@@ -212,11 +224,15 @@ impl<S: Send + 'static> Slots<S> {
         hop.limit = Some((hop.sessions().max(1), until));
     }
 
-    /// Everybody who waits for `hop` is to look for himself what became of it.
+    /// Everybody who waits for `hop` is to look for himself what became of it. That it
+    /// answered once is no promise any more, in a service neither that it delivered.
     pub(super) fn turn_away(&self, hop: &str) {
         let mut state = self.state();
-        state.turns.retain(|waiting| waiting != hop);
-        for waiting in state.hop(hop).waiting.drain(..) {
+        state.leave_line(hop);
+        let hop = state.hop(hop);
+        hop.known = false;
+        hop.delivered &= self.limited_for.is_none();
+        for waiting in hop.waiting.drain(..) {
             let _ = waiting.turn.send(Turn::TurnedAway);
         }
     }
@@ -245,6 +261,7 @@ impl<S: Send + 'static> Slots<S> {
         let idle = hop.idle.swap_remove(at);
         hop.held += 1;
         hop.serving += 1;
+        state.idle -= 1;
         drop(state);
         Some((idle.session, Slot { slots: Arc::clone(self), hop: name.to_owned(), serves: true }))
     }
@@ -275,6 +292,10 @@ impl<S: Send + 'static> Slots<S> {
             let session = idle.map(|idle| hop.idle.remove(idle).session);
             hop.held += 1;
             hop.serving += usize::from(session.is_some());
+            match session {
+                Some(_) => state.idle -= 1,
+                None => state.open += 1,
+            }
             state.turn_taken(&name);
             drop(state);
             // Whoever waited may be gone just now: the slot is dropped, outside of the lock.
@@ -300,11 +321,6 @@ impl<S: Send + 'static> State<S> {
         }
     }
 
-    /// Connections open or being opened.
-    fn open(&self) -> usize {
-        self.hops.values().map(Hop::open).sum()
-    }
-
     /// How many connections are fair for `name` now.
     fn share(&self, name: &str) -> usize {
         let others_wait = self.turns.iter().any(|waiting| waiting != name);
@@ -320,7 +336,7 @@ impl<S: Send + 'static> State<S> {
     fn has_room(&self, name: &str, freed: usize) -> bool {
         let has_none = self.hops.get(name).is_none_or(|hop| hop.open() == 0);
         let kept = if has_none { 0 } else { self.kept };
-        self.open() + kept < self.capacity + freed
+        self.open + kept < self.capacity + freed
     }
 
     /// How many slots `name` may have now, by its share and its peer's limit.
@@ -332,6 +348,10 @@ impl<S: Send + 'static> State<S> {
     /// The next in turn that can be served: with an idle session of the hop's own, with a
     /// new connection, or once an idle session has made room for that.
     fn next(&self) -> Option<Next> {
+        // Of thousands of hops none needs to be asked.
+        if self.open >= self.capacity && self.idle == 0 {
+            return None;
+        }
         let served = self.turns.iter().find_map(|name| {
             let hop = self.hops.get(name)?;
             if hop.held < self.share(name)
@@ -347,11 +367,13 @@ impl<S: Send + 'static> State<S> {
 
     /// A hop that keeps an idle session in the way of somebody who waits.
     fn evictable(&self) -> Option<String> {
+        if self.idle == 0 {
+            return None;
+        }
         let has_idle = |name: &&String| self.hops.get(*name).is_some_and(|hop| !hop.idle.is_empty());
-        let idle = self.hops.values().map(|hop| hop.idle.len()).sum();
         let may_have_one = |name: &&String| {
             let is_allowed = self.hops.get(*name).is_some_and(|hop| hop.held < self.allowed(name));
-            is_allowed && self.has_room(name, idle)
+            is_allowed && self.has_room(name, self.idle)
         };
         let waits = self.turns.iter().find(may_have_one)?;
         Some(waits).filter(has_idle).or_else(|| self.hops.keys().find(has_idle)).cloned()
@@ -359,9 +381,16 @@ impl<S: Send + 'static> State<S> {
 
     /// `name` goes to the end of the line, or out of it.
     fn turn_taken(&mut self, name: &str) {
-        self.turns.retain(|waiting| waiting != name);
+        self.leave_line(name);
         if !self.hop(name).waiting.is_empty() {
             self.turns.push_back(name.to_owned());
+        }
+    }
+
+    /// Whose turn it was stands near the front.
+    fn leave_line(&mut self, name: &str) {
+        if let Some(place) = self.turns.iter().position(|waiting| waiting == name) {
+            self.turns.remove(place);
         }
     }
 }
@@ -407,6 +436,8 @@ impl<S: Send + 'static> Slot<S> {
         let number = state.next_idle;
         state.next_idle += 1;
         state.hop(&self.hop).idle.push(Idle { number, session });
+        // Two of the same connection, until the slot is dropped.
+        (state.open, state.idle) = (state.open + 1, state.idle + 1);
         drop(state);
         number
         // Dropping the slot now takes it from those held, and serves whoever waits.
@@ -420,6 +451,7 @@ impl<S: Send + 'static> Drop for Slot<S> {
             let mut state = self.slots.state();
             let hop = state.hop(&self.hop);
             hop.held = hop.held.saturating_sub(1);
+            state.open = state.open.saturating_sub(1);
         }
         self.slots.serve();
     }
@@ -466,6 +498,15 @@ mod tests {
             tokio::spawn(async move { slots.acquire(hop, any()).await })
         };
         (0..times).map(ask).collect()
+    }
+
+    /// What is counted is what there is.
+    fn check(slots: &Slots<Session>) {
+        let state = slots.state();
+        assert_eq!(state.open, state.hops.values().map(Hop::open).sum::<usize>());
+        assert_eq!(state.idle, state.hops.values().map(|hop| hop.idle.len()).sum::<usize>());
+        let waiting = state.hops.values().filter(|hop| !hop.waiting.is_empty()).count();
+        assert_eq!(state.turns.len(), waiting);
     }
 
     /// Lets `hop` have answered.
@@ -596,6 +637,46 @@ mod tests {
         for handle in waiting {
             assert!(matches!(handle.await.expect("no panic"), Turn::TurnedAway));
         }
+    }
+
+    #[tokio::test]
+    async fn what_answered_once_and_was_then_found_down_begins_anew() {
+        for in_service in [false, true] {
+            let limited_for = in_service.then_some(Duration::from_mins(1));
+            let slots = Slots::new(10, true, limited_for, Box::new(|_, slot| drop(slot)));
+            know(&slots, "a.example").await;
+            slots.note_delivery("a.example");
+            assert_eq!(ready(&mut ask(&slots, "a.example", 5)).await.len(), 5);
+            slots.turn_away("a.example");
+            assert_eq!(ready(&mut ask(&slots, "a.example", 5)).await.len(), 1);
+            assert_eq!(slots.has_delivered("a.example"), !in_service, "a sweep remembers that to its end");
+            check(&slots);
+        }
+    }
+
+    /// With thousands of hops, each choice among them would be paid for thousands of times.
+    #[tokio::test]
+    async fn thousands_of_hops_are_served_one_after_the_other() {
+        let slots = slots(10);
+        let hops = 5000;
+        let mut served = tokio::task::JoinSet::new();
+        for hop in 0..hops {
+            let slots = Arc::clone(&slots);
+            served.spawn(async move {
+                let Turn::Slot(mut slot, _) = slots.acquire(&format!("{hop}.example"), any()).await else { return 0 };
+                slot.begin_serving();
+                tokio::task::yield_now().await;
+                if hop % 2 == 0 {
+                    slot.keep_for(1, Duration::from_hours(1));
+                }
+                1
+            });
+        }
+        assert_eq!(served.join_all().await.into_iter().sum::<usize>(), hops);
+        check(&slots);
+        slots.retire_all();
+        check(&slots);
+        assert_eq!(slots.state().open, 0);
     }
 
     #[tokio::test]

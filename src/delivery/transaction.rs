@@ -15,6 +15,9 @@ use super::step::{Broken, Step};
 /// Commands written before their replies are read: neither side's buffers fill up.
 const COMMANDS_AT_ONCE: usize = 100;
 
+/// For one reply too many, behind a refusal of DATA.
+const LAST_REPLY: Duration = Duration::from_millis(300);
+
 /// For the reply to a lone dot, which changes nothing.
 const LONE_DOT: Duration = Duration::from_secs(10);
 
@@ -236,13 +239,13 @@ impl Transaction<'_> {
                 break;
             }
         }
-        self.look_for_shift(commands.len()).map_or(Ok(()), Err)
+        self.look_for_shift(commands.len()).await.map_or(Ok(()), Err)
     }
 
     /// One reply too many, or one that cannot answer its command, may mean that each answers
     /// another command than the one it seems to. What is no reply at all says nothing of
     /// those before it.
-    fn look_for_shift(&self, commands: usize) -> Option<Finding> {
+    async fn look_for_shift(&self, commands: usize) -> Option<Finding> {
         let step = match self.ahead.len() {
             1 => Step::Mail,
             count if count == commands && self.data_ahead => Step::Data,
@@ -253,11 +256,19 @@ impl Transaction<'_> {
                 Some(Finding::at(step, Err(broken.clone())))
             }
             // Behind 354 a reply is one to the content, which the peer does not want to hear.
-            Some(Ok(reply)) if reply.class() != 3 && self.session.wire.has_surplus() => {
+            Some(Ok(reply)) if reply.class() != 3 && self.is_followed_by_surplus(step).await => {
                 Some(Finding::at(step, Err(Broken::NotSmtp(NotSmtp::Surplus))))
             }
             _ => None,
         }
+    }
+
+    /// Behind DATA the last reply may still be on its way: where somebody was accepted, all
+    /// would take from its forerunner that they were refused.
+    async fn is_followed_by_surplus(&self, step: Step) -> bool {
+        let accepted = self.ahead.iter().skip(1).any(|reply| reply.as_ref().is_ok_and(|reply| reply.class() == 2));
+        let wire = &self.session.wire;
+        if step == Step::Data && accepted { wire.has_surplus_within(LAST_REPLY).await } else { wire.has_surplus() }
     }
 
     /// The reply to `command`, which may have been said ahead.

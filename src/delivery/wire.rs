@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use lettre::transport::smtp::client::AsyncTokioStream;
@@ -90,6 +91,8 @@ struct State {
     gist: VecDeque<u8>,
     /// A command line of which the end is not yet written.
     line: Vec<u8>,
+    /// The time for a command runs, though nothing of it could be written yet.
+    begun: bool,
     /// Octets that the adapter says by itself.
     outgoing: BytesMut,
     broken: Option<Broken>,
@@ -122,6 +125,7 @@ impl Wire {
             replies: VecDeque::new(),
             gist: VecDeque::new(),
             line: Vec::new(),
+            begun: false,
             outgoing: BytesMut::new(),
             broken: None,
             saying: Saying::Anything,
@@ -211,7 +215,17 @@ impl Wire {
     pub(super) fn has_surplus(&self) -> bool {
         let mut state = self.state();
         let _ = state.poll_fill(&mut Context::from_waker(Waker::noop()));
-        !state.incoming.is_empty() && !state.incoming.starts_with(b"421")
+        state.has_surplus()
+    }
+
+    /// As [`Wire::has_surplus`], with some time for it to arrive.
+    pub(super) async fn has_surplus_within(&self, time: Duration) -> bool {
+        let arrives = poll_fn(|cx| {
+            let mut state = self.state();
+            let _ = state.poll_fill(cx);
+            if state.has_surplus() { Poll::Ready(()) } else { Poll::Pending }
+        });
+        tokio::time::timeout(time, arrives).await.is_ok()
     }
 
     /// Goes on inside TLS.
@@ -420,12 +434,16 @@ impl State {
             let _ = self.poll_fill(cx);
             // A peer that shuts down says 421 unasked (RFC 5321 section 3.8): that is
             // then the answer. Anything else would shift all replies by one.
-            if !self.incoming.is_empty() && !self.incoming.starts_with(b"421") {
+            if self.has_surplus() {
                 self.refuse(NotSmtp::Surplus.into());
             }
-            self.deadlines.start(Step::of(&String::from_utf8_lossy(octets)));
+            // Each time it is tried again is no new beginning.
+            if !std::mem::replace(&mut self.begun, true) {
+                self.deadlines.start(Step::of(&String::from_utf8_lossy(octets)));
+            }
         }
         if self.broken.is_some() || !self.may_say(octets) {
+            self.begun = false;
             return Poll::Ready(Err(self.error()));
         }
         let result = match self.stream.io() {
@@ -449,6 +467,10 @@ impl State {
         }
     }
 
+    fn has_surplus(&self) -> bool {
+        !self.incoming.is_empty() && !self.incoming.starts_with(b"421")
+    }
+
     fn may_say(&self, octets: &[u8]) -> bool {
         match self.saying {
             Saying::Anything | Saying::IntoTheVoid => true,
@@ -459,6 +481,7 @@ impl State {
 
     /// Takes note of what was said; each line is a command that wants a reply.
     fn written(&mut self, octets: &[u8]) {
+        self.begun = false;
         for &octet in octets {
             self.line.push(octet);
             if octet == b'\n' {
@@ -587,7 +610,37 @@ impl fmt::Debug for Wire {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::TcpListener;
+
     use super::*;
+
+    /// The peer closed its window and answers all the same: nothing more can be said to it.
+    #[tokio::test]
+    async fn a_command_that_cannot_be_written_has_its_time_out() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let stream = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("connected");
+        let (_peer, address) = listener.accept().await.expect("accepted");
+        let junk = vec![0; 1 << 20];
+        loop {
+            stream.writable().await.expect("open");
+            match stream.try_write(&junk) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    // What was on its way may have arrived, and made room.
+                    let full = tokio::time::timeout(Duration::from_millis(300), stream.writable()).await;
+                    if full.is_err() {
+                        break;
+                    }
+                }
+                written => drop(written.expect("open")),
+            }
+        }
+        let limits = Limits { timeout: Some(Duration::from_millis(300)), transaction: Duration::from_mins(1) };
+        let mut wire = Wire::new(stream, address, limits, Clock::system(), CancellationToken::new());
+        wire.state().awaiting.clear();
+        let said = tokio::time::timeout(Duration::from_secs(10), wire.write_all(b"QUIT\r\n")).await;
+        assert!(said.expect("it is given up").is_err());
+    }
 
     #[test]
     fn lettre_is_given_one_plain_line_of_each_reply() {
