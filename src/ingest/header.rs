@@ -34,6 +34,8 @@ pub(super) struct Header {
     pub(super) end: usize,
     /// Up to where there is no line end.
     searched: usize,
+    /// The line in front of a message in a mailbox file was left out.
+    separated: bool,
 }
 
 /// One header field with its line ends.
@@ -50,9 +52,10 @@ impl Header {
                 return Err(IntakeError::HeaderTooLong);
             }
             let line = &self.octets[self.end..line_end];
-            if self.end == 0 && separates_messages(line) {
+            // One only: what were left out as often as it comes would count against no limit.
+            if self.end == 0 && !self.separated && separates_messages(line) {
                 self.octets.drain(..line_end);
-                self.searched = 0;
+                (self.searched, self.separated) = (0, true);
                 continue;
             }
             let folds = self.end > 0 && starts_with_blank(line);

@@ -259,6 +259,7 @@ mod tests {
                 "From a@b  Mon Jan  2 03:04:05 2026\nX: y\n\nFrom here\n".to_owned(),
                 format!("X: y\r\n{ADDED}\r\nFrom here\r\n"),
             ),
+            ("From a Mon b\nFrom a Tue b\nX: y\n".to_owned(), format!("{ADDED}\r\nFrom a Tue b\r\nX: y\r\n")),
             (String::new(), ADDED.to_owned()),
             (":\n".to_owned(), format!("{ADDED}\r\n:\r\n")),
         ] {

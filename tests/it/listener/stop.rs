@@ -53,6 +53,17 @@ async fn a_gentle_stop_lets_a_mail_that_is_begun_end() {
 }
 
 #[tokio::test]
+async fn a_stranger_who_has_said_mail_holds_up_no_end() {
+    let relay = Relay::with(|config, _| config.networks.clear());
+    let mut stranger = relay.connect().await;
+    stranger.talk("S: 220 *\nC: HELO x\nS: 250 *\nC: MAIL FROM:<c@x.example>\nS: 250 *").await;
+    stranger.talk("C: RCPT TO:<d@y.example>\nS: 550 5.7.1 *").await;
+    relay.stop.gentle.cancel();
+    stranger.talk("S: 421 4.3.2 *\nS: (closed)").await;
+    timeout(LONG, relay.running).await.expect("ends").expect("no panic");
+}
+
+#[tokio::test]
 async fn a_hard_stop_gives_up_what_is_coming_in() {
     let relay = Relay::start();
     let mut client = relay.connect().await;

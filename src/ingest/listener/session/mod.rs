@@ -121,9 +121,11 @@ impl Session {
         Ok(())
     }
 
-    /// The next line. A gentle stop ends the session here, unless a transaction is open.
+    /// The next line. A gentle stop ends the session here, unless a transaction is open; one
+    /// of a stranger who has said MAIL and no more holds up nobody's end.
     async fn line(&mut self) -> Result<Line, Ended> {
-        let stop = if self.transaction.is_open() { &self.stop.hard } else { &self.stop.gentle };
+        let begun = self.transaction.is_open() && (self.may_relay() || !self.transaction.recipients().is_empty());
+        let stop = if begun { &self.stop.hard } else { &self.stop.gentle };
         self.wire.line(stop).await
     }
 
