@@ -43,13 +43,19 @@ pub(super) fn run(file: &Path, out: &mut impl Write) -> Result<Exit, Failure> {
 
 fn read(file: &Path) -> Result<String, Failure> {
     let cannot = |error: std::io::Error| Failure::new(Exit::NotFound, format!("{}: {error}", file.display()));
-    let mut text = String::new();
-    let file = std::fs::File::open(file).map_err(cannot)?;
-    file.take(xml::MAX_BYTES + 1).read_to_string(&mut text).map_err(cannot)?;
-    if text.len() as u64 > xml::MAX_BYTES {
+    let mut octets = Vec::new();
+    std::fs::File::open(file)
+        .and_then(|file| file.take(xml::MAX_BYTES + 1).read_to_end(&mut octets))
+        .map_err(cannot)?;
+    if octets.len() as u64 > xml::MAX_BYTES {
         return Err(Failure::new(Exit::Data, format!("the file is larger than {} octets", xml::MAX_BYTES)));
     }
-    Ok(text)
+    String::from_utf8(octets).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let line = error.as_bytes()[..at].split(|&octet| octet == b'\n').count();
+        let place = format!("{}:{line}", file.display());
+        Failure::new(Exit::Data, format!("{place}: the file is not UTF-8: convert it first, for instance with iconv"))
+    })
 }
 
 /// What `check` would say of the processors.

@@ -224,7 +224,26 @@ fn what_is_no_container_is_refused_with_its_line() {
         let (_, ended) = convert(xml, 65);
         assert!(ended.stderr.contains(why) && ended.stdout.is_empty(), "{why}: {ended:?}");
     }
-    Setup::gateway("127.0.0.2:25").build().command(&["convert", "absent.xml"]).expect(66);
+    let relay = Setup::gateway("127.0.0.2:25").build();
+    relay.command(&["convert", "absent.xml"]).expect(66);
+    let latin1 = relay.path().join("latin1.xml");
+    std::fs::write(&latin1, b"<x>\n<!-- caf\xe9 --></x>").expect("written");
+    let ended = relay.command(&["convert", &latin1.display().to_string()]).expect(65);
+    assert!(ended.stderr.contains("latin1.xml:2: the file is not UTF-8"), "{ended:?}");
+}
+
+#[test]
+fn what_james_would_do_by_itself_is_said() {
+    let xml = r#"<mailetcontainer><processors><processor state="root">
+        <mailet match="All" notmatch="SenderIsNull" class="RemoteDelivery"><outgoing>o</outgoing></mailet>
+    </processor></processors></mailetcontainer>"#;
+    let (_, ended) = convert(xml, 65);
+    for line in [
+        "mailetcontainer.xml:2: match and notmatch exclude each other: notmatch is left out",
+        "mailetcontainer.xml:2: RemoteDelivery without bounceProcessor tells the sender of failures",
+    ] {
+        assert!(ended.stderr.contains(line), "{line}: {ended:?}");
+    }
 }
 
 #[test]

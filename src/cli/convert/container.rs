@@ -153,8 +153,12 @@ impl Conversion {
             return None;
         };
         let mut rule = rule_of(matcher, mailet, parameters);
-        if element.attribute("match").is_none() && element.attribute("notmatch").is_some() {
-            "notmatch".clone_into(&mut rule[0].0);
+        if element.attribute("notmatch").is_some() {
+            if element.attribute("match").is_none() {
+                "notmatch".clone_into(&mut rule[0].0);
+            } else {
+                self.note(element, "match and notmatch exclude each other: notmatch is left out");
+            }
         }
         for name in ["onMailetException", "onMatchException"] {
             let text = element.attribute(name).or_else(|| element.text_of(name));
@@ -302,7 +306,7 @@ impl Conversion {
         if !has(&rule, "sendpartial") {
             rule.push(("sendpartial".to_owned(), Value::Bare("false".to_owned())));
         }
-        let bounce = self.bounce_processor(&mut rule);
+        let bounce = self.bounce_processor(element, &mut rule);
         let delays = match delays::retries(element.text_of("maxRetries"), element.text_of("delayTime")) {
             Ok(delays) => delays,
             Err(why) => {
@@ -320,12 +324,18 @@ impl Conversion {
         std::iter::once(rule).chain(exhausted).collect()
     }
 
-    /// The processor that takes failures; one that sorts them where James has none.
-    fn bounce_processor(&mut self, rule: &mut Rule) -> String {
+    /// The processor that takes failures; one that sorts them where James has none, and tells
+    /// the sender itself.
+    fn bounce_processor(&mut self, element: &Element, rule: &mut Rule) -> String {
         const NAME: &str = "remote-delivery-error";
         if let Some((_, Value::Text(name))) = rule.iter().find(|(key, _)| key == "bounceProcessor") {
             return name.clone();
         }
+        self.unbounced = true;
+        self.note(
+            element,
+            "RemoteDelivery without bounceProcessor tells the sender of failures, which has no counterpart: they are kept",
+        );
         rule.push(pair("bounceProcessor", NAME));
         if !self.processors.iter().any(|(name, _)| name == NAME) {
             self.processors.push((NAME.to_owned(), sorted(PERMANENT, "All")));
