@@ -55,7 +55,7 @@ pub struct Config {
     pub level: LevelFilter,
     /// When a new file is begun.
     pub rotation: Rotate,
-    /// Files kept, the current one among them; one more from a change of files to the next start.
+    /// Files kept, the current one among them.
     pub keep: usize,
 }
 
@@ -186,6 +186,31 @@ where
     }
 }
 
+/// Removes the oldest files of the log beyond those that are kept. The appender would do it
+/// before it opens another, and at each start take the current one for one of the others.
+///
+/// # Errors
+/// Where the directory cannot be read.
+pub fn remove_old(config: &Config) -> io::Result<()> {
+    let Some(directory) = &config.directory else { return Ok(()) };
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        let (name, path) = (entry.file_name(), entry.path());
+        let is_log = path.extension().is_some_and(|extension| extension == "log");
+        if is_log && name.to_string_lossy().starts_with("redeliver.") {
+            files.push((entry.metadata().and_then(|metadata| metadata.modified()).ok(), path));
+        }
+    }
+    files.sort();
+    files.truncate(files.len().saturating_sub(config.keep));
+    for (_, path) in files {
+        // Another process may have been faster; the next start tries again.
+        let _ = std::fs::remove_file(path);
+    }
+    Ok(())
+}
+
 type OpenFile = (tracing_appender::non_blocking::NonBlocking, WorkerGuard, LostLines);
 
 fn open_file(config: &Config) -> io::Result<Option<OpenFile>> {
@@ -204,10 +229,9 @@ fn open_file(config: &Config) -> io::Result<Option<OpenFile>> {
         .rotation(rotation)
         .filename_prefix("redeliver")
         .filename_suffix("log")
-        // It makes room for a new file at each start, were it the current one that goes.
-        .max_log_files(config.keep + 1)
         .build(directory)
         .map_err(|error| named(io::Error::other(error)))?;
+    remove_old(config).map_err(named)?;
     // Lossy, since a stuck disk must not stop mail; what is lost is counted.
     let unwritten = Arc::new(AtomicUsize::new(0));
     let file = Counting { file: appender, unwritten: Arc::clone(&unwritten) };
@@ -219,6 +243,21 @@ fn open_file(config: &Config) -> io::Result<Option<OpenFile>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn as_many_files_are_kept_as_it_says_and_others_are_left_alone() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let config = Config { directory: Some(directory.path().to_owned()), keep: 2, ..Config::default() };
+        let names = ["redeliver.2026-01-03.log", "redeliver.2026-01-01.log", "redeliver.2026-01-02.log", "notes.log"];
+        for (age, name) in names.iter().enumerate() {
+            let file = std::fs::File::create(directory.path().join(name)).expect("made");
+            let modified = std::time::UNIX_EPOCH + std::time::Duration::from_secs(age as u64);
+            file.set_modified(modified).expect("set");
+        }
+        remove_old(&config).expect("removed");
+        let there: Vec<_> = names.into_iter().filter(|name| directory.path().join(name).exists()).collect();
+        assert_eq!(there, ["redeliver.2026-01-01.log", "redeliver.2026-01-02.log", "notes.log"], "the youngest two");
+    }
 
     #[test]
     fn lines_that_come_too_fast_are_dropped_and_counted() {

@@ -15,7 +15,7 @@ mod waker;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -36,6 +36,8 @@ use crate::jobs::Gate;
 use crate::logging::LostLines;
 use crate::parts::{self, Parts, users};
 use crate::store::{self, Store};
+use housekeeping::ClockWatch;
+use scheduler::Unrecorded;
 use signals::Signals;
 use waker::Waker;
 
@@ -99,6 +101,9 @@ struct Service {
     suspects_taken: CancellationToken,
     current: RwLock<Arc<Current>>,
     lost_lines: LostLines,
+    clock_watch: Mutex<ClockWatch>,
+    /// Runs that the store was in no state to take note of.
+    unrecorded: Mutex<Vec<Unrecorded>>,
 }
 
 /// What a reload replaces as a whole.
@@ -126,8 +131,10 @@ impl Service {
             gate: Gate::default(),
             suspects_taken: CancellationToken::new(),
             current: RwLock::new(Arc::new(Current { config, parts })),
+            clock_watch: Mutex::new(ClockWatch::new(clock.now(), clock.instant())),
             clock,
             lost_lines,
+            unrecorded: Mutex::default(),
         })
     }
 
@@ -236,8 +243,11 @@ fn bind_submit_socket(config: &Config) -> Result<SubmitSocket, Error> {
 
 /// What users who may not write the store submit through.
 fn submit_door(service: &Arc<Service>, config: &Config, smtp: ListenerControl) -> Result<Arc<Door>, Error> {
-    let here = users::here(&config.hostname).map_err(parts::Error::Configuration)?;
-    let (of_spool, of_kept, of_caller) = (Arc::clone(service), Arc::clone(service), here.clone());
+    let first = users::here(&config.hostname).map_err(parts::Error::Configuration)?;
+    let (of_spool, of_kept, of_here) = (Arc::clone(service), Arc::clone(service), Arc::clone(service));
+    // A reload may have given the machine another name.
+    let here = Arc::new(move || users::here(&of_here.current().config.hostname).unwrap_or_else(|_| first.clone()));
+    let of_caller = Arc::clone(&here);
     Ok(Arc::new(Door {
         spool: Arc::new(move || Arc::clone(&of_spool.current().parts.spool)),
         kept: Box::new(move || of_kept.current().config.swept_repositories()),
@@ -246,7 +256,7 @@ fn submit_door(service: &Arc<Service>, config: &Config, smtp: ListenerControl) -
         smtp,
         stop: service.listener_stop(),
         here,
-        caller: Box::new(move |uid| users::caller(uid, &of_caller)),
+        caller: Box::new(move |uid| users::caller(uid, &of_caller())),
     }))
 }
 

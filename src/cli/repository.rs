@@ -13,7 +13,7 @@ use super::exit::{Exit, Failure};
 use super::json_lines;
 use super::table::{self, Table};
 use crate::config;
-use crate::mail::{AttributeValue, Mail, MailKey, Recorded, RepositoryPath, attribute};
+use crate::mail::{AttributeValue, Attributes, Mail, MailKey, Recorded, RepositoryPath, attribute};
 use crate::spool::{QueuePage, Waiting, waiting};
 use crate::store::{Error, Listed, MailFilter, Pages, Place, Time};
 
@@ -27,8 +27,8 @@ pub(super) async fn run(app: &App, command: RepositoryCommand, out: &mut impl Wr
         RepositoryCommand::Export { repository, key } => export(app, &repository, &key, out).await,
         RepositoryCommand::Reprocess { repository, which, processor, reset } => {
             app.known_processor(&processor)?;
-            let limit = if reset { None } else { app.config.processors.at_most(&processor) };
-            act(app, &repository, &which, &Verb::Reprocess { processor, reset, limit }, out).await
+            let reset = if reset { app.config.processors.counters() } else { Vec::new() };
+            act(app, &repository, &which, &Verb::Reprocess { processor, reset }, out).await
         }
         RepositoryCommand::Move { repository, which, to } => {
             let to = resolve(app, &to).await?;
@@ -269,18 +269,19 @@ async fn export(app: &App, repository: &str, key: &str, out: &mut impl Write) ->
 
 async fn find(app: &App, repository: &str, key: &str) -> Result<Listed, Failure> {
     let path = resolve(app, repository).await?;
-    let key =
-        MailKey::parse(key).ok_or_else(|| Failure::new(Exit::NotFound, format!("{key:?} is no key of a mail")))?;
-    Ok(app.store.find(&Place::Repository(path), &key).await?)
+    Ok(app.store.find(&Place::Repository(path), &parse_key(key)?).await?)
+}
+
+fn parse_key(key: &str) -> Result<MailKey, Failure> {
+    MailKey::parse(key).ok_or_else(|| Failure::new(Exit::NotFound, format!("{key:?} is no key of a mail")))
 }
 
 /// What is done to each mail that is meant.
 enum Verb {
     Reprocess {
         processor: String,
-        reset: bool,
-        /// From which count of passes on AtMost lets nobody through, where they count.
-        limit: Option<u32>,
+        /// The counters that are forgotten.
+        reset: Vec<String>,
     },
     Move {
         to: RepositoryPath,
@@ -322,9 +323,16 @@ async fn act(
         if !which.filter.is_empty() {
             return Err(Failure::new(Exit::Usage, "a key names one mail: name either a key or a filter"));
         }
-        let listed = find(app, repository, key).await?;
-        act_on(app, &place, &listed, verb, which.dry_run, &mut done).await?;
-        done.show_meant(app, &[listed], out).await?;
+        let key = parse_key(key)?;
+        let listed = match app.store.find(&place, &key).await {
+            Ok(listed) => Some(listed),
+            // What cannot be shown can be put elsewhere all the same.
+            Err(error) if error.is_unreadable() => None,
+            Err(error) => return Err(error.into()),
+        };
+        let attributes = listed.as_ref().map(|listed| &listed.mail.attributes);
+        act_on(app, &place, &key, attributes, verb, which.dry_run, &mut done).await?;
+        done.show_meant(app, listed.as_slice(), out).await?;
     } else {
         if !which.all && which.filter.is_empty() {
             return Err(Failure::new(Exit::Usage, "name a key, a filter such as --domain, or --all"));
@@ -336,8 +344,8 @@ async fn act(
     Ok(if which.key.is_some() && done.in_hand > 0 { Exit::Deferred } else { Exit::Ok })
 }
 
-/// Every mail that matches and was there at the start. A mail that is in hand, or went
-/// away meanwhile, is passed over.
+/// Every mail that matches and was there at the start: what a running service brings back
+/// meanwhile is not met again. A mail that is in hand, or went away, is passed over.
 async fn act_on_all(
     app: &App,
     place: &Place,
@@ -347,11 +355,17 @@ async fn act_on_all(
     done: &mut Done,
     out: &mut impl Write,
 ) -> Result<(), Failure> {
-    let mut pages = Pages::new(&*app.store, place.clone(), filter);
+    let upto = app.store.newest().await?;
+    let mut pages = Pages::new(&*app.store, place.clone(), filter).upto(upto);
     while let Some(page) = pages.next().await? {
         done.show_meant(app, &page, out).await?;
         for listed in page {
-            match act_on(app, place, &listed, verb, dry_run, done).await {
+            if dry_run && listed.in_hand {
+                done.in_hand += 1;
+                continue;
+            }
+            let mail = &listed.mail;
+            match act_on(app, place, &mail.key, Some(&mail.attributes), verb, dry_run, done).await {
                 Err(Error::InHand(_)) => done.in_hand += 1,
                 Ok(()) | Err(Error::NoSuchMail(_)) => {}
                 Err(error) => return Err(error.into()),
@@ -364,22 +378,23 @@ async fn act_on_all(
 async fn act_on(
     app: &App,
     place: &Place,
-    listed: &Listed,
+    key: &MailKey,
+    attributes: Option<&Attributes>,
     verb: &Verb,
     dry_run: bool,
     done: &mut Done,
 ) -> Result<(), Error> {
-    let (key, now) = (&listed.mail.key, app.clock.now());
+    let now = app.clock.now();
     match verb {
         _ if dry_run => {}
-        Verb::Reprocess { processor, reset, .. } => {
-            app.store.respool(place, key, processor, *reset, now).await?;
+        Verb::Reprocess { processor, reset } => {
+            app.store.respool(place, key, processor, reset, now).await?;
         }
         Verb::Move { to } => app.store.move_to(place, key, to, now).await?,
         Verb::Remove => app.store.remove(place, key, now).await?,
     }
-    if let Verb::Reprocess { limit: Some(limit), .. } = verb {
-        done.exhausted += u64::from(listed.mail.passes() >= *limit);
+    if let (Verb::Reprocess { processor, reset }, Some(attributes)) = (verb, attributes) {
+        done.exhausted += u64::from(reset.is_empty() && app.config.processors.is_used_up(processor, attributes));
     }
     done.mails += 1;
     Ok(())
@@ -425,6 +440,17 @@ fn filter_of(arguments: &FilterArguments, now: Time) -> Result<MailFilter, Failu
             .and_then(|age| now.checked_sub_signed(age))
             .ok_or_else(|| Failure::new(Exit::Usage, "that age is before the calendar begins"))
     };
+    // What can match nobody is a slip, not a question with the answer "none".
+    for (option, pattern) in [("--sender", &arguments.sender), ("--recipient", &arguments.recipient)] {
+        let names_somebody = |pattern: &String| pattern.contains('@') || pattern == "<>";
+        if let Some(pattern) = pattern.as_ref().filter(|pattern| !names_somebody(pattern)) {
+            let why = format!("{option} {pattern:?} is nobody: write an address, *@domain, or <> for the null sender");
+            return Err(Failure::new(Exit::Usage, why));
+        }
+    }
+    if let Some(domain) = arguments.domain.as_ref().filter(|domain| domain.is_empty() || domain.contains('@')) {
+        return Err(Failure::new(Exit::Usage, format!("--domain {domain:?} is no domain: write it as x.example")));
+    }
     Ok(MailFilter {
         sender: arguments.sender.clone(),
         recipient: arguments.recipient.clone(),

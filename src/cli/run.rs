@@ -18,7 +18,7 @@ use super::repository::rfc3339;
 use super::table::count;
 use crate::delivery::Stop;
 use crate::jobs::{self, Order, Progress, Swept};
-use crate::mail::Address;
+use crate::mail::{Address, MailKey};
 use crate::store::{Store, Time};
 
 /// How often the progress line is drawn anew.
@@ -33,7 +33,7 @@ pub(super) async fn run(app: &App, arguments: RunArguments, out: &mut impl Write
         tokio::spawn(at_deadline(app.stop.clone(), arguments.deadline)),
         tokio::spawn(draw(arguments.job.clone(), Arc::clone(&progress))),
     ];
-    let order = Order { job: &arguments.job, all_due: arguments.now, trigger: "command" };
+    let order = Order { job: &arguments.job, all_due: arguments.now, trigger: "command", only: None };
     let swept = app.runner(&progress).run(order, job).await;
     for watcher in watchers {
         watcher.abort();
@@ -121,15 +121,20 @@ pub(super) async fn sweep_all(app: &App, out: &mut impl Write) -> Result<Exit, F
     let mut worst = Exit::Ok;
     for (name, job) in &app.config.jobs {
         if matches!(job, jobs::Config::Spool | jobs::Config::Reprocess(_)) {
-            worst = worst.max(sweep_job(app, name, out).await?);
+            worst = worst.max(sweep_job(app, name, None, out).await?);
         }
     }
     Ok(worst)
 }
 
-/// One run of a job that delivers, as if every mail were due.
-pub(super) async fn sweep_job(app: &App, name: &str, out: &mut impl Write) -> Result<Exit, Failure> {
-    let order = Order { job: name, all_due: true, trigger: "command" };
+/// One run of a job that delivers, as if every mail were due, or of these mails alone.
+pub(super) async fn sweep_job(
+    app: &App,
+    name: &str,
+    only: Option<&Arc<[MailKey]>>,
+    out: &mut impl Write,
+) -> Result<Exit, Failure> {
+    let order = Order { job: name, all_due: true, trigger: "command", only };
     let (started, progress) = (app.clock.now(), Progress::default());
     let job = app.job(name)?;
     let swept = app.runner(&progress).run(order, job).await?;

@@ -24,7 +24,7 @@ use crate::jobs::{self, Order, Progress};
 use crate::mail::{MailKey, RepositoryPath};
 use crate::parts::{self, users};
 use crate::spool::QueuePage;
-use crate::store::{AttemptFilter, Error, MailFilter, Pages, Place, Time};
+use crate::store::{AttemptFilter, Error, MailFilter, Pages, Place, Seq, Time};
 
 /// Octets read at once.
 const PIECE: usize = 64 * 1024;
@@ -225,7 +225,12 @@ async fn hand_over_message(socket: &Path, invocation: &Invocation, why: &Failure
     let answer =
         hand_over(socket, invocation, &mut StandardInput).await.map_err(|error| neither(why, socket, &error))?;
     match answer.exit {
-        0 => Ok(Exit::Ok),
+        0 => {
+            if invocation.verbose {
+                note("the mail is stored; the service attempts it");
+            }
+            Ok(Exit::Ok)
+        }
         64 => Err(Failure::new(Exit::Usage, answer.message.unwrap_or_default())),
         65 => Err(Failure::new(Exit::Data, answer.message.unwrap_or_default())),
         78 => Err(Failure::new(Exit::Configuration, answer.message.unwrap_or_default())),
@@ -278,10 +283,11 @@ impl From<SubmitError> for Failure {
     }
 }
 
-/// `-v`: attempts what waits, and shows on standard error what was said for this mail.
+/// `-v`: attempts the mail now, and shows on standard error what was said for this mail.
 async fn show_delivery(app: &App, key: &MailKey, since: Time) -> Result<(), Failure> {
     let progress = Progress::default();
-    let order = Order { job: SPOOL_JOB, all_due: true, trigger: "command" };
+    let only = Arc::from([key.clone()]);
+    let order = Order { job: SPOOL_JOB, all_due: true, trigger: "command", only: Some(&only) };
     let swept = app.runner(&progress).run(order, app.job(SPOOL_JOB)?).await?;
     if let Some(error) = swept.failure {
         return Err(error.into());
@@ -321,33 +327,43 @@ fn swept(app: &App) -> Vec<(RepositoryPath, String)> {
 
 /// `-qI`: one mail, wherever it waits.
 async fn sweep_one(app: &App, key: &MailKey, out: &mut impl Write) -> Result<Exit, Failure> {
+    let only = Arc::from([key.clone()]);
     for (repository, processor) in swept(app) {
-        match app.store.respool(&Place::Repository(repository), key, &processor, false, app.clock.now()).await {
-            Ok(()) => return sweep_job(app, SPOOL_JOB, out).await,
+        match app.store.respool(&Place::Repository(repository), key, &processor, &[], app.clock.now()).await {
+            Ok(()) => return sweep_job(app, SPOOL_JOB, Some(&only), out).await,
             Err(Error::NoSuchMail(_)) => {}
             Err(error) => return Err(error.into()),
         }
     }
     app.store.find(&Place::Spool, key).await?;
-    sweep_job(app, SPOOL_JOB, out).await
+    sweep_job(app, SPOOL_JOB, Some(&only), out).await
 }
 
 /// `-qR`: the mails that match, wherever they wait. One that is in hand is attempted already.
 async fn sweep_some(app: &App, filter: &MailFilter, out: &mut impl Write) -> Result<Exit, Failure> {
+    // What a running service brings back meanwhile is not met again.
+    let upto = app.store.newest().await?;
+    let mut only = keys_of(app, &Place::Spool, filter, upto).await?;
     for (repository, processor) in swept(app) {
         let place = Place::Repository(repository);
-        let mut pages = Pages::new(&*app.store, place.clone(), filter.clone());
-        while let Some(page) = pages.next().await? {
-            for listed in page {
-                let key = &listed.mail.key;
-                match app.store.respool(&place, key, &processor, false, app.clock.now()).await {
-                    Ok(()) | Err(Error::InHand(_) | Error::NoSuchMail(_)) => {}
-                    Err(error) => return Err(error.into()),
-                }
+        for key in keys_of(app, &place, filter, upto).await? {
+            match app.store.respool(&place, &key, &processor, &[], app.clock.now()).await {
+                Ok(()) => only.push(key),
+                Err(Error::InHand(_) | Error::NoSuchMail(_)) => {}
+                Err(error) => return Err(error.into()),
             }
         }
     }
-    sweep_job(app, SPOOL_JOB, out).await
+    sweep_job(app, SPOOL_JOB, Some(&only.into()), out).await
+}
+
+async fn keys_of(app: &App, place: &Place, filter: &MailFilter, upto: Seq) -> Result<Vec<MailKey>, Failure> {
+    let mut pages = Pages::new(&*app.store, place.clone(), filter.clone()).upto(upto);
+    let mut keys = Vec::new();
+    while let Some(page) = pages.next().await? {
+        keys.extend(page.into_iter().map(|listed| listed.mail.key));
+    }
+    Ok(keys)
 }
 
 /// As mailq: what waits in the spool, and what is kept for a next pass.

@@ -190,6 +190,13 @@ fn what_is_allowed_and_yet_unwise_gets_a_word() {
     assert!(warnings("All", &[hourly]).contains("tried for ever"));
     assert!(warnings("AtMost=5", &[]).contains("job retry: no schedule starts it"));
     assert!(warnings("AtMost=5", &[]).contains("senders are not told of failures"));
+    let report = ("jobs/tell.yaml", "kind: report\nrepository: sqlite://a/permanant/\nto: []\n");
+    assert!(warnings("AtMost=5", &[report]).contains("job tell: no rule stores anything in a/permanant"));
+    let report = ("jobs/tell.yaml", "kind: report\nrepository: sqlite://a/permanent/\nto: []\n");
+    assert!(!warnings("AtMost=5", &[report]).contains("no rule stores"));
+    let changed = "All, mailet: RemoveMailAttribute, name: AT_MOST_EXECUTIONS}, {match: AtMost=5";
+    assert!(warnings(changed, &[]).contains("a mailet sets or removes AT_MOST_EXECUTIONS"));
+    assert!(!warnings("AtMost=other:5", &[]).contains("sets or removes"));
     let late = |jitter| ("schedules/retry.yaml", format!("job: retry\ncron: '0,30 9-17 * * *'\njitter: {jitter}\n"));
     let (path, text) = late("3d");
     assert!(warnings("AtMost=5", &[(path, &text)]).contains("schedule retry: of the jitter 3d only 15m are used"));

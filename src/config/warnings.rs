@@ -49,7 +49,16 @@ impl Config {
                 found.push(format!("there is no folder {}: no {what} are configured", folder.display()));
             }
         }
+        for counter in self.processors.changed_counters() {
+            found.push(format!(
+                "a mailet sets or removes {counter}, which limits the passes of a mail: that limit may never be reached"
+            ));
+        }
+        let stored_in = self.processors.repositories();
         for (name, job) in &self.jobs {
+            if let Some(repository) = job.repository().filter(|repository| !stored_in.contains(repository)) {
+                found.push(format!("job {name}: no rule stores anything in {repository}: is that its name?"));
+            }
             if matches!(job, jobs::Config::Report { mailing: None, .. }) {
                 found.push(format!("job {name}: the report is off: write an address into its list 'to'"));
             }

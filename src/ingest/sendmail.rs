@@ -26,7 +26,9 @@ pub struct Invocation {
     pub recipients_from_header: bool,
     /// A line with a single dot ends the message; not with `-i`.
     pub dot_ends_input: bool,
-    /// `-f` or `-r`; without it the user at this host.
+    /// `-f` or `-r`; without it the user at this host. Written as `<>` where it is null, which
+    /// is not the same as none.
+    #[serde(with = "written_reverse_path")]
     pub reverse_path: Option<ReversePath>,
     /// `-F`: the name for a `From:` that is missing.
     pub full_name: Option<String>,
@@ -72,6 +74,23 @@ pub enum Waiting {
     Key(MailKey),
     /// Those with a recipient of this domain (`-qR`).
     Domain(String),
+}
+
+/// A reverse-path that may be missing, as a text that tells `<>` from nothing.
+mod written_reverse_path {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::ReversePath;
+
+    #[expect(clippy::ref_option, reason = "the signature is serde's")]
+    pub(super) fn serialize<S: Serializer>(path: &Option<ReversePath>, serializer: S) -> Result<S::Ok, S::Error> {
+        path.as_ref().map(ToString::to_string).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<ReversePath>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        text.map(|text| ReversePath::parse(&text)).transpose().map_err(serde::de::Error::custom)
+    }
 }
 
 /// Why a command line is refused. The text is one line and safe to print.
@@ -390,6 +409,15 @@ mod tests {
             ("-I", "Aliases"),
         ] {
             assert_eq!(told(line), meaning, "{line}");
+        }
+    }
+
+    #[test]
+    fn an_invocation_is_handed_over_as_it_is() {
+        for line in ["b@x.example", "-f <> b@x.example", "-f a@y.example -t -i -v -O requiretls", "-bp"] {
+            let invocation = read(line).expect(line);
+            let text = serde_json::to_vec(&invocation).expect("written");
+            assert_eq!(serde_json::from_slice::<Invocation>(&text).expect("read"), invocation, "{line}");
         }
     }
 

@@ -98,7 +98,7 @@ pub struct Door {
     /// When it is to end doing so.
     pub stop: ListenerStop,
     /// The machine's name and users.
-    pub here: Here,
+    pub here: Arc<dyn Fn() -> Here + Send + Sync>,
     /// Who has this number; the error says why he cannot submit.
     pub caller: Box<dyn Fn(u32) -> Result<Caller, String> + Send + Sync>,
 }
@@ -277,7 +277,7 @@ async fn take(invocation: &Invocation, uid: u32, frames: &mut Frames<'_>, door: 
         Ok(caller) => caller,
         Err(why) => return Answer::refused(78, why),
     };
-    match submit(&(door.spool)(), invocation, &caller, &door.here, door.clock.now(), frames).await {
+    match submit(&(door.spool)(), invocation, &caller, &(door.here)(), door.clock.now(), frames).await {
         Ok(key) => {
             info!(mail.id = %key, uid, "accepted over submit.sock");
             door.accepted.notify_one();

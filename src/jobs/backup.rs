@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::directory::Directory;
+use super::directory::{Directory, blocking};
 use super::runner::Runner;
 use super::sweep::Swept;
 use crate::store::Error;
@@ -22,8 +22,10 @@ pub(super) async fn run(runner: &Runner<'_>, directory: &Path, swept: &mut Swept
 /// The file that was written; `None` where a stop came first.
 async fn write(runner: &Runner<'_>, path: &Path) -> Result<Option<PathBuf>, String> {
     let told = |error: io::Error| error.to_string();
-    let directory = Directory::open(path).map_err(told)?;
-    let part = directory.part().map_err(told)?;
+    let folder = path.to_owned();
+    let opened =
+        blocking(move || Directory::open(&folder).and_then(|directory| Ok((directory.part()?, directory)))).await;
+    let (part, directory) = opened.map_err(told)?;
     let copied = tokio::select! {
         copied = runner.store.backup(&part) => Some(copied),
         () = runner.stop.gentle.cancelled() => None,
@@ -32,11 +34,12 @@ async fn write(runner: &Runner<'_>, path: &Path) -> Result<Option<PathBuf>, Stri
         Some(Ok(())) => {
             // To the millisecond, so that no run takes another's name.
             let name = runner.clock.now().format("redeliver-%Y%m%dT%H%M%S%.3fZ.db").to_string();
-            directory.keep(&name).and_then(|()| directory.sync()).map_err(told)?;
-            Ok(Some(path.join(name)))
+            let file = path.join(&name);
+            blocking(move || directory.keep(&name).and_then(|()| directory.sync())).await.map_err(told)?;
+            Ok(Some(file))
         }
         other => {
-            directory.give_up().map_err(told)?;
+            blocking(move || directory.give_up()).await.map_err(told)?;
             other.map_or(Ok(None), |copied| copied.map(|()| None).map_err(|error| error.to_string()))
         }
     }

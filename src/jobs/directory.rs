@@ -10,7 +10,7 @@ const PART: &str = ".redeliver.part";
 
 /// A folder in which one run at a time writes; what others see of it are whole files.
 ///
-/// Everything here blocks.
+/// Everything here blocks: see [`blocking`].
 pub(super) struct Directory {
     path: PathBuf,
     /// Holds the lock.
@@ -78,6 +78,16 @@ impl Directory {
     pub(super) fn sync(&self) -> io::Result<()> {
         self.handle.sync_all()
     }
+}
+
+/// Does what blocks on a thread for such.
+///
+/// # Errors
+/// What `work` says; a panic in it is an error too.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| Err(io::Error::other(panic)))
 }
 
 #[cfg(test)]

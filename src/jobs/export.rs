@@ -5,11 +5,11 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::directory::Directory;
+use super::directory::{Directory, blocking};
 use super::runner::Runner;
 use super::sweep::Swept;
 use crate::mail::{Content, MailKey, RepositoryPath};
-use crate::store::{Error, MailFilter, Pages, Place, Seq};
+use crate::store::{Error, Listed, MailFilter, Pages, Place, Seq};
 
 /// Writes every mail of `repository` that was there when the run began into `directory`.
 /// What an earlier run wrote is left: the message behind a key never changes.
@@ -42,7 +42,8 @@ async fn write_all(
 ) -> Result<io::Result<()>, Error> {
     let place = Place::Repository(repository.clone());
     swept.written = Some(directory.to_owned());
-    let directory = match Directory::open(directory) {
+    let path = directory.to_owned();
+    let directory = match blocking(move || Directory::open(&path)).await {
         Ok(directory) => Arc::new(directory),
         Err(error) => return Ok(Err(error)),
     };
@@ -51,19 +52,28 @@ async fn write_all(
         for listed in page {
             if runner.is_stopped() {
                 swept.left = runner.store.size(&place).await?.saturating_sub(swept.counts.selected);
-                return Ok(directory.sync());
+                return Ok(blocking(move || directory.sync()).await);
             }
             let content = runner.store.content(listed.mail.message);
             let into = Arc::clone(&directory);
             let name = file_name(&listed.mail.key);
-            let written = tokio::task::spawn_blocking(move || write_one(&into, &name, &*content)).await;
-            if let Err(error) = written.unwrap_or_else(|panic| Err(io::Error::other(panic))) {
-                return Ok(Err(error));
+            match blocking(move || write_one(&into, &name, &*content)).await {
+                Ok(()) => runner.handled(1, swept),
+                // It was sent round again, or removed, while it was being read.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && is_gone(runner, &place, &listed).await? => {}
+                Err(error) => return Ok(Err(error)),
             }
-            runner.handled(1, swept);
         }
     }
-    Ok(directory.sync())
+    Ok(blocking(move || directory.sync()).await)
+}
+
+async fn is_gone(runner: &Runner<'_>, place: &Place, listed: &Listed) -> Result<bool, Error> {
+    match runner.store.find(place, &listed.mail.key).await {
+        Ok(_) => Ok(false),
+        Err(Error::NoSuchMail(_)) => Ok(true),
+        Err(error) => Err(error),
+    }
 }
 
 fn write_one(directory: &Directory, name: &str, content: &dyn Content) -> io::Result<()> {

@@ -57,9 +57,9 @@ impl InHand {
 
     /// Sets a claimed mail on its way.
     pub fn take(&mut self, spool: &Arc<Spool>, claimed: Claimed, beside: &Beside) {
-        let (spool, beside) = (Arc::clone(spool), Arc::clone(beside));
+        let (pass, beside) = (spool.process(claimed), Arc::clone(beside));
         self.passes.spawn(async move {
-            let passed = spool.process(claimed).await;
+            let passed = pass.await;
             drop(beside);
             passed
         });
@@ -68,8 +68,7 @@ impl InHand {
     /// Sets a suspect on its way, and waits for its pass to end, not for ever: what takes
     /// longer is in hand like any other.
     pub async fn examine(&mut self, spool: &Arc<Spool>, claimed: Claimed) -> Option<Passed> {
-        let spool = Arc::clone(spool);
-        let mut pass = tokio::spawn(async move { spool.process(claimed).await });
+        let mut pass = tokio::spawn(spool.process(claimed));
         let ended = timeout(EXAMINATION, &mut pass).await.ok();
         if ended.is_none() {
             self.passes.spawn(async move { passed(pass.await) });

@@ -16,6 +16,7 @@ use super::sweep::{Progress, Sweep, Swept};
 use super::{backup, export, purge, report};
 use crate::clock::Clock;
 use crate::delivery::Stop;
+use crate::mail::MailKey;
 use crate::spool::Spool;
 use crate::store::{Error, Place, RunId, Seq, Store};
 
@@ -44,6 +45,8 @@ pub struct Order<'a> {
     pub all_due: bool,
     /// What asked: `command`, `schedule`, `start` or `http`.
     pub trigger: &'a str,
+    /// Where it delivers: only these mails.
+    pub only: Option<&'a Arc<[MailKey]>>,
 }
 
 impl Runner<'_> {
@@ -76,7 +79,7 @@ impl Runner<'_> {
         swept: &mut Swept,
     ) -> Result<(), Error> {
         match config {
-            Config::Spool => self.sweep(&spool(), run, upto, swept).await,
+            Config::Spool => self.sweep(&spool(order), run, upto, swept).await,
             Config::Reprocess(reprocess) => self.sweep(&reprocessing(order, reprocess), run, upto, swept).await,
             Config::Purge { repository, older_than, .. } => {
                 purge::run(self, repository, *older_than, upto, swept).await
@@ -139,8 +142,8 @@ fn words_of(panic: &(dyn Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
 }
 
-fn spool() -> Sweep {
-    Sweep { from: Place::Spool, processor: None, limit: None, spacing: Vec::new() }
+fn spool(order: Order<'_>) -> Sweep {
+    Sweep { from: Place::Spool, processor: None, limit: None, spacing: Vec::new(), only: order.only.cloned() }
 }
 
 fn reprocessing(order: Order<'_>, config: &Reprocess) -> Sweep {
@@ -149,6 +152,7 @@ fn reprocessing(order: Order<'_>, config: &Reprocess) -> Sweep {
         processor: Some(config.processor.clone()),
         limit: config.limit.and_then(|limit| usize::try_from(limit).ok()),
         spacing: if order.all_due { Vec::new() } else { config.spacing.clone() },
+        only: order.only.cloned(),
     }
 }
 

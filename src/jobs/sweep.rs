@@ -1,6 +1,7 @@
 //! One run over the due mails of a place: each once through its processor.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use tokio::time::timeout;
 
 use super::in_hand::InHand;
 use super::runner::Runner;
-use crate::mail::attribute;
+use crate::mail::{MailKey, attribute};
 use crate::pipeline::Verdict;
 use crate::spool::Passed;
 use crate::store::{Claimed, Counts, Error, Place, RunId, Seq, Wanted};
@@ -31,6 +32,8 @@ pub(super) struct Sweep {
     pub(super) limit: Option<usize>,
     /// See [`Wanted::spacing`]; empty where every mail is due.
     pub(super) spacing: Vec<Duration>,
+    /// See [`Wanted::only`].
+    pub(super) only: Option<Arc<[MailKey]>>,
 }
 
 /// How far a run has come; shared with who shows it.
@@ -64,7 +67,8 @@ impl Runner<'_> {
     /// Where the store cannot claim; what was in hand has been settled all the same.
     pub(super) async fn sweep(&self, sweep: &Sweep, run: RunId, upto: Seq, swept: &mut Swept) -> Result<(), Error> {
         let spacing = sweep.spacing.clone();
-        let wanted = Wanted { from: sweep.from.clone(), run: Some(run), upto, spacing, limit: 1, suspects: true };
+        let (from, only) = (sweep.from.clone(), sweep.only.clone());
+        let wanted = Wanted { from, run: Some(run), upto, spacing, limit: 1, suspects: true, only };
         let in_hand = InHand::new(self.spool);
         let mut sweeping = Sweeping { runner: self, sweep, wanted, swept, step: FIRST_STEP, in_hand };
         let outcome = sweeping.take_all().await;

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::check;
 use super::mailet::Mailet;
-use super::matcher::Matcher;
+use super::matcher::{Limit, Matcher};
 use super::on_exception::OnException;
 use super::remote_delivery::RemoteDelivery;
 use crate::delivery;
-use crate::mail::RepositoryPath;
+use crate::mail::{Attributes, RepositoryPath, attribute};
 use crate::yaml::{Entry, Fields, Node, Place, Reading, Value, nearest, text};
 
 /// The processor that takes what failed by our own fault; exists even where it is not configured.
@@ -87,14 +87,14 @@ impl Rule {
         }
     }
 
-    /// The limit of an AtMost that every mail of this rule has to pass.
-    fn limit(&self) -> Option<u32> {
-        let at_most = |matcher: &Matcher| if let Matcher::AtMost(limit) = matcher { Some(limit.most) } else { None };
-        match &self.matcher {
-            _ if self.inverted => None,
-            Matcher::And(inner) => inner.iter().filter_map(at_most).min(),
-            alone => at_most(alone),
-        }
+    /// The limits of each AtMost that every mail of this rule has to pass.
+    fn limits(&self) -> impl Iterator<Item = &Limit> {
+        let needed = match &self.matcher {
+            _ if self.inverted => &[],
+            Matcher::And(inner) => inner.as_slice(),
+            alone => std::slice::from_ref(alone),
+        };
+        needed.iter().filter_map(|matcher| if let Matcher::AtMost(limit) = matcher { Some(limit) } else { None })
     }
 }
 
@@ -205,32 +205,67 @@ impl Config {
     /// `None` without limit.
     pub fn attempts(&self, processor: &str) -> Option<u32> {
         let behind = |mailet: &RemoteDelivery| self.exhaustion(&mailet.bounce_processor).unwrap_or(u32::MAX);
-        let deliveries = self.deliveries_from(processor, None).into_iter();
-        deliveries.filter_map(|(mailet, limit)| Some(limit?.min(behind(mailet)))).max()
+        let deliveries = self.deliveries_from(processor, &[]).into_iter();
+        let least = |limits: Vec<&Limit>| limits.iter().map(|limit| limit.most).min();
+        deliveries.filter_map(|(mailet, limits)| Some(least(limits)?.min(behind(mailet)))).max()
     }
 
-    /// The passes from which on AtMost lets a mail through to no delivery any more that is
-    /// sent through `processor`; `None` without limit.
-    pub fn at_most(&self, processor: &str) -> Option<u32> {
-        self.deliveries_from(processor, None).into_iter().filter_map(|(_, limit)| limit).max()
+    /// Whether AtMost lets a mail with these attributes through to no delivery any more that
+    /// is sent through `processor`.
+    pub fn is_used_up(&self, processor: &str, attributes: &Attributes) -> bool {
+        let deliveries = self.deliveries_from(processor, &[]);
+        let is_barred = |limits: &[&Limit]| limits.iter().any(|limit| limit.is_reached(attributes));
+        !deliveries.is_empty() && deliveries.iter().all(|(_, limits)| is_barred(limits))
+    }
+
+    /// The attributes that limit a mail's passes and that a mailet sets or removes: the limit
+    /// does not hold then.
+    pub fn changed_counters(&self) -> BTreeSet<String> {
+        let limits = self.rules().flat_map(|rule| rule.matcher.all()).filter_map(|matcher| match matcher {
+            Matcher::AtMost(limit) | Matcher::AttemptsExhausted(limit) => Some(limit.counter.clone()),
+            _ => None,
+        });
+        let limits: BTreeSet<_> = limits.collect();
+        let changed = self.rules().flat_map(|rule| match &rule.mailet {
+            Mailet::SetMailAttribute(mailet) => mailet.names().collect(),
+            Mailet::RemoveMailAttribute(mailet) => mailet.names().collect(),
+            _ => Vec::new(),
+        });
+        changed.filter(|name| limits.contains(*name)).map(str::to_owned).collect()
+    }
+
+    /// The attributes that limit a mail's passes: without them every peer is tried again.
+    pub fn counters(&self) -> Vec<String> {
+        let configured = self.rules().flat_map(|rule| rule.matcher.all()).filter_map(|matcher| match matcher {
+            Matcher::AtMost(limit) | Matcher::AttemptsExhausted(limit) => Some(limit.counter.as_str()),
+            _ => None,
+        });
+        let always = [attribute::AT_MOST_EXECUTIONS, attribute::DNS_PROBLEMS];
+        let all: BTreeSet<_> = configured.chain(always).map(str::to_owned).collect();
+        all.into_iter().collect()
     }
 
     /// Whether a mail out of `repository` can come back there through `processor` without
     /// an AtMost on its way: it would be tried for ever.
     pub fn circles_without_limit(&self, repository: &RepositoryPath, processor: &str) -> bool {
-        let mut unlimited = self.deliveries_from(processor, None).into_iter().filter(|(_, limit)| limit.is_none());
+        let deliveries = self.deliveries_from(processor, &[]);
+        let mut unlimited = deliveries.iter().filter(|(_, limits)| limits.is_empty());
         unlimited.any(|(mailet, _)| self.stores_in(&mailet.bounce_processor, repository))
     }
 
-    /// Every `RemoteDelivery` that is reached from `processor`, with the least limit of
-    /// passes on the way there.
-    fn deliveries_from(&self, processor: &str, limit: Option<u32>) -> Vec<(&RemoteDelivery, Option<u32>)> {
+    /// Every `RemoteDelivery` that is reached from `processor`, with the limits of passes on
+    /// the way there, those of `before` included.
+    fn deliveries_from<'a>(
+        &'a self,
+        processor: &str,
+        before: &[&'a Limit],
+    ) -> Vec<(&'a RemoteDelivery, Vec<&'a Limit>)> {
         let mut found = Vec::new();
         for rule in self.rules_of(processor) {
-            let limit = limit.into_iter().chain(rule.limit()).min();
+            let limits: Vec<_> = before.iter().copied().chain(rule.limits()).collect();
             match &rule.mailet {
-                Mailet::RemoteDelivery(mailet) => found.push((mailet.as_ref(), limit)),
-                Mailet::ToProcessor(mailet) => found.extend(self.deliveries_from(&mailet.processor, limit)),
+                Mailet::RemoteDelivery(mailet) => found.push((mailet.as_ref(), limits)),
+                Mailet::ToProcessor(mailet) => found.extend(self.deliveries_from(&mailet.processor, &limits)),
                 _ => {}
             }
         }

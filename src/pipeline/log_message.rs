@@ -35,7 +35,7 @@ impl LogMessage {
         Self { headers, comment, pass_through }
     }
 
-    pub(super) async fn run(&self, part: Part, pass: &Pass<'_>) -> Result<Vec<Step>, Box<Failed>> {
+    pub(super) async fn run(&self, part: Part, pass: &Pass<'_>) -> Result<Vec<Step>, Failed> {
         let header = if self.headers { header(&part, pass).await.map(Some) } else { Ok(None) };
         let header = match header {
             Ok(header) => header,

@@ -20,6 +20,11 @@ impl SetMailAttribute {
         pairs.collect::<Option<_>>().map(Self)
     }
 
+    /// The attributes that it sets.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(name, _)| name.as_str())
+    }
+
     pub(super) fn run(&self, mut part: Part) -> Vec<Step> {
         for (name, value) in &self.0 {
             part.mail.attributes.set(name, AttributeValue::Text(value.clone()));
@@ -35,6 +40,11 @@ pub(super) struct RemoveMailAttribute(Vec<String>);
 impl RemoveMailAttribute {
     pub(super) fn read(fields: &mut Fields<'_>) -> Option<Self> {
         fields.required("name", names).map(Self)
+    }
+
+    /// The attributes that it removes.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
     }
 
     pub(super) fn run(&self, mut part: Part) -> Vec<Step> {

@@ -78,8 +78,8 @@ pub(super) struct Failed {
 }
 
 impl Failed {
-    pub(super) fn new(part: Part, cause: String) -> Box<Self> {
-        Box::new(Self { part, cause })
+    pub(super) fn new(part: Part, cause: String) -> Self {
+        Self { part, cause }
     }
 }
 
@@ -119,7 +119,7 @@ impl Mailet {
     }
 
     /// Does what it does with a part. `Err`: by a fault of ours it could not.
-    pub(super) async fn run(&self, part: Part, pass: &Pass<'_>) -> Result<Vec<Step>, Box<Failed>> {
+    pub(super) async fn run(&self, part: Part, pass: &Pass<'_>) -> Result<Vec<Step>, Failed> {
         Ok(match self {
             Self::RemoteDelivery(mailet) => mailet.run(part, pass).await,
             Self::ToRepository(mailet) => mailet.run(part, pass),

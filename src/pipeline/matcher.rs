@@ -79,7 +79,7 @@ impl Limit {
     }
 
     /// Whether the counter has reached the limit; an attribute of another type counts as 0.
-    fn is_reached(&self, attributes: &Attributes) -> bool {
+    pub(super) fn is_reached(&self, attributes: &Attributes) -> bool {
         attributes.integer(&self.counter).unwrap_or(0) >= i64::from(self.most)
     }
 }

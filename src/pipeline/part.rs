@@ -5,8 +5,9 @@ use crate::mail::{Address, AttributeValue, Attributes, Mail, Outcome, Recorded, 
 /// Some recipients of the mail of a pass, with what happened to them in this pass.
 #[derive(Debug, Clone)]
 pub(super) struct Part {
-    /// As a mail of its own; its key is still that of the whole.
-    pub(super) mail: Mail,
+    /// As a mail of its own; its key is still that of the whole. In a box, since a part is
+    /// handed from one rule to the next, and each would keep room for all of it.
+    pub(super) mail: Box<Mail>,
     /// What happened to its recipients in this pass.
     pub(super) trail: Trail,
 }
@@ -30,7 +31,7 @@ pub(super) struct Trail {
 impl Part {
     /// The whole mail at the start of a pass.
     pub(super) fn whole(mail: Mail) -> Self {
-        Self { mail, trail: Trail::default() }
+        Self { mail: Box::new(mail), trail: Trail::default() }
     }
 
     /// One answer per recipient.

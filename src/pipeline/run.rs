@@ -1,5 +1,7 @@
 //! The way of one mail: rule by rule, part by part, to its ends.
 
+use std::collections::HashSet;
+
 use chrono::{DateTime, Utc};
 use tracing::warn;
 
@@ -8,7 +10,7 @@ use super::mailet::{Ended, Failed, Step};
 use super::on_exception::OnException;
 use super::part::Part;
 use super::{Disposition, End, Pass, Verdict};
-use crate::mail::{AttributeValue, Mail, MailKey, Outcome, Recorded, attribute};
+use crate::mail::{Address, AttributeValue, Mail, MailKey, Outcome, Recorded, attribute};
 
 /// A part before a rule of the processor that its state names.
 struct Waiting {
@@ -123,7 +125,7 @@ async fn one_rule(waiting: Waiting, pass: &Pass<'_>) -> Vec<Moved> {
     if let Some(part) = matched {
         match rule.mailet.run(part, pass).await {
             Ok(steps) => moved.extend(steps.into_iter().map(|step| step_on(step, at, pass))),
-            Err(failed) => moved.push(failed_on(*failed, rule, at, pass)),
+            Err(failed) => moved.push(failed_on(failed, rule, at, pass)),
         }
     }
     moved.extend(others.map(|part| Moved::On(Waiting { part, rule: at + 1 })));
@@ -191,7 +193,7 @@ pub(super) fn dispositions(
                 part.mail.origin = Some(whole.key.clone());
             }
         }
-        found.push(Disposition { mail: part.mail, end, verdict, uncounted });
+        found.push(Disposition { mail: *part.mail, end, verdict, uncounted });
     }
     found
 }
@@ -206,12 +208,10 @@ fn keeper(ended: &[Ended]) -> Option<usize> {
 /// All that stays is one mail, as it came in.
 fn stay(staying: &[Ended], whole: &Mail) -> Option<Disposition> {
     let mut mail = whole.clone();
-    let stays = |mailbox: &str| {
-        let mut recipients = staying.iter().flat_map(|one| &one.part.mail.envelope.recipients);
-        recipients.any(|recipient| recipient.mailbox() == mailbox)
-    };
-    mail.envelope.recipients.retain(|recipient| stays(&recipient.mailbox()));
-    mail.recorded.retain(|recorded| stays(&recorded.recipient.mailbox()));
+    let recipients = staying.iter().flat_map(|one| &one.part.mail.envelope.recipients);
+    let stays: HashSet<_> = recipients.map(Address::mailbox).collect();
+    mail.envelope.recipients.retain(|recipient| stays.contains(&recipient.mailbox()));
+    mail.recorded.retain(|recorded| stays.contains(&recorded.recipient.mailbox()));
     let mut causes =
         staying.iter().filter_map(|one| if let End::Stay(cause) = &one.end { cause.clone() } else { None });
     let cause = causes.next();

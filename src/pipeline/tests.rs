@@ -433,6 +433,24 @@ fn what_james_accepts_and_we_mean_too_is_accepted() {
 }
 
 #[test]
+fn a_mail_is_used_up_where_its_counter_lets_it_through_to_no_delivery() {
+    let counted = |name: &str, passes| {
+        let mut attributes = Attributes::default();
+        attributes.set(name, AttributeValue::Integer(passes));
+        attributes
+    };
+    let config = read(SEED).expect("valid");
+    assert!(config.is_used_up("relay", &counted("AT_MOST_EXECUTIONS", 2)));
+    assert!(!config.is_used_up("relay", &counted("AT_MOST_EXECUTIONS", 1)));
+    assert!(!config.is_used_up("rde", &counted("AT_MOST_EXECUTIONS", 9)), "it leads to no delivery");
+    assert_eq!(config.counters(), ["AT_MOST_EXECUTIONS", "redeliver.dns-problems"]);
+    let named = read(&SEED.replace("AtMost=2", "AtMost=tries:2")).expect("valid");
+    assert!(named.is_used_up("relay", &counted("tries", 2)));
+    assert!(!named.is_used_up("relay", &counted("AT_MOST_EXECUTIONS", 2)));
+    assert_eq!(named.counters(), ["AT_MOST_EXECUTIONS", "redeliver.dns-problems", "tries"]);
+}
+
+#[test]
 fn the_limit_of_passes_is_found_where_a_processor_leads() {
     let config = read(SEED).expect("valid");
     assert_eq!((config.attempts("relay"), config.attempts("rde")), (Some(2), None));
@@ -443,7 +461,7 @@ fn the_limit_of_passes_is_found_where_a_processor_leads() {
     let elsewhere = read(&elsewhere.replace("AtMost=2", "All")).expect("valid");
     assert_eq!((elsewhere.attempts("first"), elsewhere.attempts("relay")), (Some(5), None));
     let exhausted = read(&EXHAUSTED.replace("AtMost=2", "AtMost=9")).expect("valid");
-    assert_eq!((exhausted.attempts("relay"), exhausted.at_most("relay")), (Some(2), Some(9)));
+    assert_eq!(exhausted.attempts("relay"), Some(2));
     let temporary = RepositoryPath::parse("var/mail/error/remote-delivery/temporary").expect("a path");
     assert!(!config.circles_without_limit(&temporary, "relay"));
     let unlimited = read(&SEED.replace("AtMost=2", "All")).expect("valid");

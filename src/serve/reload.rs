@@ -69,6 +69,7 @@ fn with_what_needs_a_restart(old: &Config, mut new: Config) -> Config {
         (old.smtp.listen != new.smtp.listen, "smtp.listen"),
         (old.admin.listen != new.admin.listen, "admin.listen, and with it the passwords,"),
         (old.store.path != new.store.path, "the store's path"),
+        (old.state_directory != new.state_directory, "stateDirectory"),
         (old.log != new.log, "log"),
     ] {
         if changed {
@@ -81,6 +82,7 @@ fn with_what_needs_a_restart(old: &Config, mut new: Config) -> Config {
         new.admin = old.admin.clone();
     }
     new.store.path.clone_from(&old.store.path);
+    new.state_directory.clone_from(&old.state_directory);
     new.log = old.log.clone();
     new
 }

@@ -4,7 +4,7 @@
 //! start. Runs are tasks of their own; a panic in one is its failure and nobody else's.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::task::{Id, JoinHandle, JoinSet};
@@ -153,7 +153,10 @@ impl Scheduler {
         match failure {
             Some(failure) => {
                 error!(job, failure, "the run failed");
-                self.failures.insert(job.to_owned(), failure);
+                // One that a reload took away would never be well again.
+                if self.current.config.jobs.contains_key(job) {
+                    self.failures.insert(job.to_owned(), failure);
+                }
             }
             None => drop(self.failures.remove(job)),
         }
@@ -162,11 +165,12 @@ impl Scheduler {
 
     fn say_how_it_is(&self) {
         let health = &self.service.health.schedules;
-        match self.failures.first_key_value() {
-            Some((job, failure)) => {
-                health.unwell(Status::Degraded, format!("the last run of {job} failed: {failure}"));
-            }
-            None => health.well(),
+        let failed: Vec<_> =
+            self.failures.iter().map(|(job, failure)| format!("the last run of {job} failed: {failure}")).collect();
+        if failed.is_empty() {
+            health.well();
+        } else {
+            health.unwell(Status::Degraded, failed.join("; "));
         }
     }
 
@@ -204,6 +208,40 @@ async fn write_down(service: &Service, seen: Vec<(String, Time)>) {
     }
 }
 
+/// A run that could not be begun on record.
+#[derive(Debug, Clone)]
+pub(super) struct Unrecorded {
+    job: String,
+    trigger: String,
+    started: Time,
+    finished: Time,
+    failure: String,
+}
+
+/// As many are remembered; a store that is in trouble for longer has told what it will.
+const UNRECORDED: usize = 1000;
+
+fn remember(service: &Service, run: Unrecorded) {
+    let mut unrecorded = service.unrecorded.lock().unwrap_or_else(PoisonError::into_inner);
+    if unrecorded.len() < UNRECORDED {
+        unrecorded.push(run);
+    }
+}
+
+/// Takes note of runs that failed while the store could not, as far as it can again.
+pub(super) async fn record_late(service: &Service) {
+    let runs = std::mem::take(&mut *service.unrecorded.lock().unwrap_or_else(PoisonError::into_inner));
+    let mut runs = runs.into_iter();
+    for run in runs.by_ref() {
+        let times = (run.started, run.finished);
+        if service.store.note_failed_run(&run.job, &run.trigger, times, &run.failure).await.is_err() {
+            remember(service, run);
+            break;
+        }
+    }
+    runs.for_each(|run| remember(service, run));
+}
+
 /// One run from beginning to end; why it failed, where it did.
 async fn one_run(service: &Service, job: &str, trigger: &str) -> Option<String> {
     tokio::select! {
@@ -223,10 +261,19 @@ async fn one_run(service: &Service, job: &str, trigger: &str) -> Option<String> 
         stop: &service.stop,
         progress: &progress,
     };
-    let ran = runner.run(Order { job, all_due: false, trigger }, config).await;
+    let started = service.clock.now();
+    let ran = runner.run(Order { job, all_due: false, trigger, only: None }, config).await;
     housekeeping::keep_house(service).await;
     match ran {
-        Ok(swept) => swept.failure.map(|error| error.to_string()).or(swept.trouble),
-        Err(error) => Some(error.to_string()),
+        Ok(swept) => {
+            record_late(service).await;
+            swept.failure.map(|error| error.to_string()).or(swept.trouble)
+        }
+        Err(error) => {
+            let (job, trigger, failure) = (job.to_owned(), trigger.to_owned(), error.to_string());
+            let finished = service.clock.now();
+            remember(service, Unrecorded { job, trigger, started, finished, failure: failure.clone() });
+            Some(failure)
+        }
     }
 }

@@ -159,8 +159,15 @@ impl SpoolLoop {
     }
 
     async fn claim(&self, limit: usize, suspects: bool) -> Result<Vec<Claimed>, Error> {
-        let wanted =
-            Wanted { from: Place::Spool, run: None, upto: Seq(i64::MAX), spacing: Vec::new(), limit, suspects };
+        let wanted = Wanted {
+            from: Place::Spool,
+            run: None,
+            upto: Seq(i64::MAX),
+            spacing: Vec::new(),
+            limit,
+            suspects,
+            only: None,
+        };
         self.service.store.claim(&wanted, self.service.clock.now()).await
     }
 

@@ -1,5 +1,9 @@
 //! What systemd is told (sd_notify(3)), and the watchdog.
 
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,10 +17,24 @@ use crate::spool::{MIN_FREE, free_space};
 /// How often the store is tried, at least.
 const PULSE: Duration = Duration::from_secs(5);
 
+/// A watchdog that is shorter than this may find a writer that only waits for a lock.
+const SHORT: Duration = Duration::from_mins(1);
+
 fn tell(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        warn!(%error, "systemd cannot be told");
+    let told = match std::env::var_os("NOTIFY_SOCKET") {
+        Some(name) if name.as_bytes().starts_with(b"@") => tell_abstract(&name.as_bytes()[1..], states),
+        _ => sd_notify::notify(states),
+    };
+    if let Err(error) = told {
+        warn!(%error, "systemd cannot be told: see NOTIFY_SOCKET");
     }
+}
+
+/// To a socket without a file, which sd_notify(3) writes with an @; the crate takes that for
+/// the name of a file.
+fn tell_abstract(name: &[u8], states: &[NotifyState<'_>]) -> io::Result<()> {
+    let text: String = states.iter().map(|state| format!("{state}\n")).collect();
+    UnixDatagram::unbound()?.send_to_addr(text.as_bytes(), &SocketAddr::from_abstract_name(name)?).map(drop)
 }
 
 /// All listeners are open.
@@ -43,6 +61,12 @@ pub(super) fn stopping() {
 /// reason to be killed, since a restart would not mend it.
 pub(super) async fn watch(service: Arc<Service>) {
     let watchdog = sd_notify::watchdog_enabled();
+    if let Some(limit) = watchdog.filter(|&limit| limit < SHORT) {
+        let limit = limit.as_secs();
+        warn!(
+            "WatchdogSec is {limit} s: a store that is locked for a while would have the service killed, 2min is enough"
+        );
+    }
     let pulse = watchdog.map_or(PULSE, |limit| (limit / 3).min(PULSE));
     while !service.is_stopping() {
         try_store(&service).await;

@@ -12,13 +12,14 @@ mod room;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use tokio::task::JoinError;
 use tracing::{error, warn};
 
 use crate::clock::Clock;
 use crate::delivery::{Explanation, Stop};
 use crate::mail::{Address, Mail, MailKey, RepositoryPath};
 use crate::pipeline::{Disposition, ERROR_PROCESSOR, End, Pipeline, Verdict};
-use crate::store::{Claimed, Resting, Settlement, Store};
+use crate::store::{Claim, Claimed, Resting, Settlement, Store};
 use checkpoint::Pass;
 
 pub use incoming::{AcceptError, Incoming, Submission};
@@ -157,20 +158,27 @@ impl Spool {
     ///
     /// A panic on the way costs only this mail's pass. What cannot be settled stays in
     /// hand until this process ends, and is then given back with what was recorded.
-    pub async fn process(self: &Arc<Self>, claimed: Claimed) -> Passed {
+    ///
+    /// It begins at once, and goes on where the future is dropped. Thousands of mails wait at
+    /// a time, so that what one needs while it waits is kept small.
+    pub fn process(self: &Arc<Self>, claimed: Claimed) -> impl Future<Output = Passed> + Send + use<> {
         let recipients = claimed.mail.envelope.recipients.len() as u64;
         let (spool, claim) = (Arc::clone(self), claimed.claim.clone());
-        let work = tokio::spawn(async move { spool.pass(claimed).await });
-        match work.await {
-            Ok(passed) => passed,
-            Err(panic) => {
-                error!(mail.id = %claim.key, %panic, "a pass panicked; the mail goes back to where it was");
-                if let Err(error) = self.store.abandon(&claim, self.clock.now()).await {
-                    error!(mail.id = %claim.key, %error, "the mail stays in hand until this process ends");
-                }
-                left_by_trouble(recipients, format!("the pass of mail {} panicked: a fault of redeliver", claim.key))
+        let work = tokio::spawn(Box::pin(Arc::clone(self).pass(claimed)));
+        async move {
+            match work.await {
+                Ok(passed) => passed,
+                Err(panic) => spool.give_up(&claim, recipients, &panic).await,
             }
         }
+    }
+
+    async fn give_up(&self, claim: &Claim, recipients: u64, panic: &JoinError) -> Passed {
+        error!(mail.id = %claim.key, %panic, "a pass panicked; the mail goes back to where it was");
+        if let Err(error) = self.store.abandon(claim, self.clock.now()).await {
+            error!(mail.id = %claim.key, %error, "the mail stays in hand until this process ends");
+        }
+        left_by_trouble(recipients, format!("the pass of mail {} panicked: a fault of redeliver", claim.key))
     }
 
     async fn pass(self: Arc<Self>, claimed: Claimed) -> Passed {
@@ -180,9 +188,9 @@ impl Spool {
         }
         let pass = Pass::new(&self, claim, mail.message, mail.attributes.clone());
         let new_key = || MailKey::new(self.clock.now(), rand::random());
-        let dispositions = self.pipeline.run(mail, &pass, self.clock.now(), &new_key).await;
+        let dispositions = Box::pin(self.pipeline.run(mail, &pass, self.clock.now(), &new_key)).await;
         let passed = tally(&dispositions);
-        pass.settle(dispositions).await;
+        Box::pin(pass.settle(dispositions)).await;
         passed
     }
 }

@@ -26,10 +26,13 @@ macro_rules! store_contract {
             a_split_loses_no_recipient_and_stores_the_message_once
             two_claims_never_give_one_mail
             a_mail_put_back_waits_for_the_next_run
+            a_run_whose_end_is_not_on_record_keeps_nothing_from_the_next
             spacing_decides_when_a_mail_is_due
+            each_part_of_a_split_waits_for_its_time
             a_clock_set_back_makes_nobody_wait
             a_dead_process_gives_back_what_is_not_known
             recorded_outcomes_survive_their_process
+            who_ends_in_order_leaves_nothing_in_hand
             a_lost_claim_is_refused
             a_mail_alone_in_hand_at_a_death_is_counted
             a_mail_given_up_by_a_living_process_is_counted_too
@@ -42,6 +45,7 @@ macro_rules! store_contract {
             attempts_outlive_their_mail_for_the_retention_time
             a_long_dialogue_is_cut_with_a_mark
             pages_are_filtered_and_in_order
+            what_comes_to_rest_stands_behind_the_newest
             an_import_is_taken_once
             runs_are_recorded
             the_last_outcome_of_each_recipient_is_found_over_splits
@@ -93,7 +97,7 @@ fn new_mail(name: &str, recipients: &[&str]) -> NewMail {
 }
 
 fn wanted(from: Place, run: Option<RunId>) -> Wanted {
-    Wanted { from, run, upto: Seq(i64::MAX), spacing: Vec::new(), limit: 100, suspects: false }
+    Wanted { from, run, upto: Seq(i64::MAX), spacing: Vec::new(), limit: 100, suspects: false, only: None }
 }
 
 fn recorded(recipient: &str, outcome: Outcome) -> Recorded {
@@ -132,7 +136,7 @@ pub(super) async fn what_was_inserted_is_claimed_settled_and_gone(open: Open, di
     assert_eq!(store.content(claimed.mail.message).read(0).expect("read"), b"Subject: x\r\n\r\nbody\r\n");
     store.settle(&claimed.claim, &Settlement::default(), at(2)).await.expect("settled");
     assert_eq!(store.size(&Place::Spool).await.expect("size"), 0);
-    assert!(store.content(claimed.mail.message).read(0).expect("read").is_empty(), "the message went with its mail");
+    assert!(store.content(claimed.mail.message).read(0).is_err(), "the message went with its mail");
 }
 
 pub(super) async fn a_message_written_ahead_is_read_back_octet_for_octet(open: Open, directory: &Path) {
@@ -160,7 +164,7 @@ pub(super) async fn a_message_written_ahead_is_read_back_octet_for_octet(open: O
     let claimed = claim_one(&*store, Place::Spool).await;
     store.settle(&claimed.claim, &Settlement::default(), at(2)).await.expect("settled");
     while store.tidy().await.expect("tidied") {}
-    assert!(store.content(message).read(19 * crate::mail::CHUNK_BYTES as u64).expect("read").is_empty());
+    assert!(store.content(message).read(19 * crate::mail::CHUNK_BYTES as u64).is_err());
 }
 
 pub(super) async fn a_split_loses_no_recipient_and_stores_the_message_once(open: Open, directory: &Path) {
@@ -234,10 +238,88 @@ pub(super) async fn a_mail_put_back_waits_for_the_next_run(open: Open, directory
     let claimed = store.claim(&of(first, upto), at(3)).await.expect("claimed").remove(0);
     pass(&*store, &claimed, at(4)).await;
     assert!(store.claim(&of(first, upto), at(5)).await.expect("claimed").is_empty(), "once in a run");
-    let (second, later) = store.start_run("retry-temporary", "command", at(5)).await.expect("started");
+    let other = open(directory);
+    let (second, later) = other.start_run("retry-temporary", "command", at(5)).await.expect("started");
     assert!(store.claim(&of(second, later), at(5)).await.expect("claimed").is_empty(), "while the first is going");
     store.finish_run(first, Counts::default(), None, at(6)).await.expect("finished");
     assert_eq!(store.claim(&of(second, later), at(6)).await.expect("claimed").len(), 1);
+}
+
+pub(super) async fn a_run_whose_end_is_not_on_record_keeps_nothing_from_the_next(open: Open, directory: &Path) {
+    let store = open(directory);
+    insert(&*store, "K1", &["b@x.example"]).await;
+    defer(&*store, &claim_one(&*store, Place::Spool).await, None, at(2)).await;
+    let (lost, upto) = store.start_run("j", "schedule", at(3)).await.expect("started");
+    let of = |run, upto| Wanted { upto, ..wanted(Place::Repository(temporary()), Some(run)) };
+    let claimed = store.claim(&of(lost, upto), at(3)).await.expect("claimed").remove(0);
+    pass(&*store, &claimed, at(4)).await;
+    let (next, upto) = store.start_run("j", "schedule", at(5)).await.expect("started");
+    assert_eq!(store.claim(&of(next, upto), at(5)).await.expect("claimed").len(), 1);
+    let runs = store.runs(Some("j"), 9).await.expect("runs");
+    assert_eq!((runs[1].finished, runs[1].counts.selected), (Some(at(5)), 1));
+    assert_eq!(runs[1].failure.as_deref(), Some("its end could not be noted"));
+    assert_eq!(runs[0].finished, None);
+}
+
+pub(super) async fn each_part_of_a_split_waits_for_its_time(open: Open, directory: &Path) {
+    let store = open(directory);
+    insert(&*store, "K1", &["b@x.example", "c@x.example"]).await;
+    let claimed = claim_one(&*store, Place::Spool).await;
+    let attempt = store.begin_attempt(&claimed.claim, &claimed.mail.attributes, &[], at(2)).await.expect("begun");
+    let part = |name: &str, recipient: &str| {
+        let mut mail = claimed.mail.clone();
+        (mail.key, mail.envelope.recipients) = (key(name), vec![address(recipient)]);
+        Resting { mail, place: Some(temporary()) }
+    };
+    let parts = vec![part("K1", "b@x.example"), part("K2", "c@x.example")];
+    let settlement = Settlement { parts, attempt: Some(attempt), counted: true, outcomes: Vec::new() };
+    store.settle(&claimed.claim, &settlement, at(3)).await.expect("settled");
+    let spaced = Wanted { spacing: vec![Duration::from_mins(15)], ..wanted(Place::Repository(temporary()), None) };
+    assert_eq!(store.claim(&spaced, at(3 + 899)).await.expect("claimed").len(), 0);
+    assert_eq!(store.claim(&spaced, at(3 + 900)).await.expect("claimed").len(), 2);
+}
+
+pub(super) async fn who_ends_in_order_leaves_nothing_in_hand(open: Open, directory: &Path) {
+    let ending = open(directory);
+    insert(&*ending, "K1", &["b@x.example"]).await;
+    let claimed = claim_one(&*ending, Place::Spool).await;
+    ending.begin_attempt(&claimed.claim, &claimed.mail.attributes, &[], at(2)).await.expect("begun");
+    ending.start_run("j", "command", at(2)).await.expect("started");
+    // What could not be written, to the peer's answer and the run's end, is not known.
+    ending.close(at(3)).await.expect("closed");
+    drop(ending);
+    let store = open(directory);
+    let reaped = store.reap(at(4)).await.expect("reaped");
+    assert_eq!(reaped, Reaped { instances: 1, mails: 1, in_doubt: 1 });
+    assert_eq!(store.runs(None, 9).await.expect("runs")[0].finished, Some(at(4)));
+
+    let ending = open(directory);
+    ending.write_chunk(None, 0, Bytes::from_static(b"half"), at(5)).await.expect("written");
+    ending.close(at(5)).await.expect("closed");
+    drop(ending);
+    assert_eq!(store.reap(at(6)).await.expect("reaped").instances, 1);
+    assert!(store.tidy().await.expect("tidied"), "what was written ahead goes");
+
+    let ending = open(directory);
+    insert(&*ending, "K2", &["b@x.example"]).await;
+    let claimed = ending.claim(&wanted(Place::Spool, None), at(7)).await.expect("claimed");
+    for one in claimed {
+        ending.release(&one.claim).await.expect("released");
+    }
+    ending.close(at(7)).await.expect("closed");
+    drop(ending);
+    assert_eq!(store.reap(at(8)).await.expect("reaped"), Reaped::default(), "who has nothing is over at once");
+}
+
+pub(super) async fn what_comes_to_rest_stands_behind_the_newest(open: Open, directory: &Path) {
+    let store = open(directory);
+    insert(&*store, "K1", &["b@x.example"]).await;
+    let upto = store.newest().await.expect("a place");
+    insert(&*store, "K2", &["b@x.example"]).await;
+    let mut pages = Pages::new(&*store, Place::Spool, MailFilter::default()).upto(upto);
+    let page = pages.next().await.expect("read").expect("a page");
+    assert_eq!(page.iter().map(|listed| listed.mail.key.to_string()).collect::<Vec<_>>(), ["K1"]);
+    assert!(pages.next().await.expect("read").is_none());
 }
 
 pub(super) async fn spacing_decides_when_a_mail_is_due(open: Open, directory: &Path) {
@@ -435,7 +517,7 @@ pub(super) async fn a_mail_in_hand_is_neither_moved_nor_removed(open: Open, dire
     let in_hand = |result: Result<()>| matches!(result, Err(Error::InHand(_)));
     assert!(in_hand(store.remove(&Place::Spool, &key("K1"), at(2)).await));
     assert!(in_hand(store.move_to(&Place::Spool, &key("K1"), &temporary(), at(2)).await));
-    assert!(in_hand(store.respool(&Place::Spool, &key("K1"), "relay", false, at(2)).await));
+    assert!(in_hand(store.respool(&Place::Spool, &key("K1"), "relay", &[], at(2)).await));
     let unknown = store.remove(&Place::Spool, &key("K9"), at(2)).await;
     assert!(matches!(unknown, Err(Error::NoSuchMail(_))));
 }
@@ -448,10 +530,11 @@ pub(super) async fn reprocessing_counts_and_resets(open: Open, directory: &Path)
     let claimed = claim_one(&*store, Place::Spool).await;
     defer(&*store, &claimed, None, at(2)).await;
     let place = Place::Repository(temporary());
-    store.respool(&place, &key("K1"), "relay", false, at(3)).await.expect("respooled");
+    store.respool(&place, &key("K1"), "relay", &[], at(3)).await.expect("respooled");
     let kept = store.find(&Place::Spool, &key("K1")).await.expect("found").mail;
     assert_eq!(kept.passes(), 8);
-    store.respool(&Place::Spool, &key("K1"), "again", true, at(4)).await.expect("respooled");
+    let counters = [attribute::AT_MOST_EXECUTIONS.to_owned()];
+    store.respool(&Place::Spool, &key("K1"), "again", &counters, at(4)).await.expect("respooled");
     let found = store.find(&Place::Spool, &key("K1")).await.expect("found").mail;
     assert_eq!(found.passes(), 0);
     assert_eq!((found.state.as_str(), found.attributes.integer(attribute::REPROCESSING)), ("again", Some(2)));
@@ -555,6 +638,9 @@ pub(super) async fn runs_are_recorded(open: Open, directory: &Path) {
     assert_eq!(store.runs(Some("retry-temporary"), 10).await.expect("runs").len(), 1);
     store.see_schedule("s", at(9)).await.expect("seen");
     assert_eq!(store.schedule_seen("s").await.expect("seen"), Some(at(9)));
+    store.note_failed_run("late", "schedule", (at(7), at(8)), "locked").await.expect("noted");
+    let late = store.runs(Some("late"), 9).await.expect("runs").remove(0);
+    assert_eq!((late.started, late.finished, late.failure.as_deref()), (at(7), Some(at(8)), Some("locked")));
 }
 
 pub(super) async fn the_last_outcome_of_each_recipient_is_found_over_splits(open: Open, directory: &Path) {

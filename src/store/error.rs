@@ -53,6 +53,8 @@ pub enum Trouble {
     Io,
     /// The database is damaged.
     Corrupt,
+    /// A row that the database reads well, and that makes no sense.
+    Unreadable,
     /// This process closed it.
     Closed,
     /// Anything else: a fault of ours.
@@ -67,6 +69,7 @@ impl std::fmt::Display for Trouble {
             Self::ReadOnly => "is read-only",
             Self::Io => "cannot be read or written",
             Self::Corrupt => "is damaged: restore a backup, or try sqlite3's .recover",
+            Self::Unreadable => "has a row that makes no sense to this version",
             Self::Closed => "is closed",
             Self::Internal => "answered with an error",
         })
@@ -76,6 +79,11 @@ impl std::fmt::Display for Trouble {
 impl Error {
     pub(super) fn trouble(kind: Trouble, detail: impl std::fmt::Display) -> Self {
         Self::Trouble { kind, detail: format!(": {detail}") }
+    }
+
+    /// Whether one row makes no sense, and others may.
+    pub fn is_unreadable(&self) -> bool {
+        matches!(self, Self::Trouble { kind: Trouble::Unreadable, .. })
     }
 
     /// Whether trying again may help without anybody doing anything.

@@ -107,6 +107,8 @@ pub struct Wanted {
     pub limit: usize,
     /// Those that were in hand when a process died, or the others.
     pub suspects: bool,
+    /// Of all these, only those with these keys.
+    pub only: Option<Arc<[MailKey]>>,
 }
 
 /// The right to work on one mail, until it is settled, released or reaped.
@@ -287,7 +289,8 @@ pub trait Store: Send + Sync {
     /// Takes a mail into the spool. `Ok` means that it is ours to deliver.
     async fn insert(&self, mail: NewMail, now: Time) -> Result<()>;
 
-    /// Takes mails in hand, oldest first; first frees what dead processes held.
+    /// Takes mails in hand, oldest first; first frees what dead processes held. One that
+    /// cannot be read is told to the log and set aside: nobody takes it any more.
     async fn claim(&self, wanted: &Wanted, now: Time) -> Result<Vec<Claimed>>;
 
     /// Opens the attempt record and counts the pass, before the first packet. `plan` is whom
@@ -339,6 +342,9 @@ pub trait Store: Send + Sync {
     /// Ends a run.
     async fn finish_run(&self, run: RunId, counts: Counts, failure: Option<&str>, now: Time) -> Result<()>;
 
+    /// Notes a run that is over and could not be begun on record, for this reason.
+    async fn note_failed_run(&self, job: &str, trigger: &str, times: (Time, Time), failure: &str) -> Result<()>;
+
     /// The latest runs, newest first, of one job or all.
     async fn runs(&self, job: Option<&str>, limit: usize) -> Result<Vec<Run>>;
 
@@ -351,7 +357,11 @@ pub trait Store: Send + Sync {
     /// Mails in a place, those in hand included.
     async fn size(&self, place: &Place) -> Result<u64>;
 
-    /// A page of a place's mails, oldest first, behind `after`.
+    /// The end of the order: what comes to rest from now on stands behind it.
+    async fn newest(&self) -> Result<Seq>;
+
+    /// A page of a place's mails, oldest first, behind `after`. One that cannot be read is
+    /// told to the log and passed over.
     async fn list(&self, place: &Place, filter: &MailFilter, after: Option<Seq>, limit: usize) -> Result<Vec<Listed>>;
 
     /// One mail of a place.
@@ -376,8 +386,9 @@ pub trait Store: Send + Sync {
         limit: usize,
     ) -> Result<Vec<(AttemptId, Attempt)>>;
 
-    /// Puts a mail of a repository into the spool for `processor`; `reset` forgets its counters.
-    async fn respool(&self, place: &Place, key: &MailKey, processor: &str, reset: bool, now: Time) -> Result<()>;
+    /// Puts a mail of a repository into the spool for `processor`. `reset` are the attributes
+    /// that count its passes: they are forgotten, and so is how often it was attempted.
+    async fn respool(&self, place: &Place, key: &MailKey, processor: &str, reset: &[String], now: Time) -> Result<()>;
 
     /// Moves a mail to another repository.
     async fn move_to(&self, place: &Place, key: &MailKey, to: &RepositoryPath, now: Time) -> Result<()>;
@@ -423,6 +434,7 @@ pub trait Store: Send + Sync {
     /// all writes together; a write that meets it after that fails at once.
     fn hurry(&self);
 
-    /// Ends this instance in order. Later calls fail.
+    /// Ends this instance in order. Later calls fail. What it still has in hand is freed as
+    /// a dead process's is.
     async fn close(&self, now: Time) -> Result<()>;
 }

@@ -138,6 +138,7 @@ impl Site {
             spacing: vec![std::time::Duration::from_hours(12)],
             limit: 100,
             suspects: false,
+            only: None,
         };
         let claim = median(9, || {
             let started = Instant::now();

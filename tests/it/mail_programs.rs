@@ -225,6 +225,14 @@ fn mailq_lists_what_waits_and_q_attempts_one_mail_or_one_domain() {
     assert_eq!(code("-qINOSUCHKEY"), Some(66));
     // To rest in a repository without an attempt is to be deferred.
     assert_eq!(code("-qRx.example"), Some(75));
+    let text = listed();
+    assert!(text.contains("c@y.example") && !text.contains("b@x.example"), "the other domain waits: {text}");
+    machine.relay.submit("a@z.example", &["d@y.example"], "X: 1\n\n");
+    let key = listed().lines().find(|line| line.contains("c@y.example")).expect("it waits")[..18].to_owned();
+    assert_eq!(code(&format!("-qI{}", key.trim())), Some(75));
+    let text = listed();
+    assert!(text.contains("d@y.example") && !text.contains("c@y.example"), "the other mail waits: {text}");
+    assert_eq!(code("-q"), Some(75));
     assert_eq!(listed(), "Mail queue is empty\n");
 }
 
@@ -232,7 +240,9 @@ fn mailq_lists_what_waits_and_q_attempts_one_mail_or_one_domain() {
 fn with_v_the_mail_is_attempted_at_once_and_the_dialogue_shown() {
     let peer = SmtpSink::start(script!["RCPT TO:" => "451 4.2.0 later"]);
     let relay = Setup::gateway(peer.address()).build();
+    relay.submit("a@z.example", &["secret@x.example"], "X: 1\n\n");
     let ended = relay.command_with_input(&["sendmail", "-v", "b@x.example"], b"X: 1\n\nhello\n").expect(0);
+    assert!(!ended.stderr.contains("secret"), "other mail waits on: {ended:?}");
     for line in ["-> RCPT TO:<b@x.example>", "<- 451 4.2.0 later"] {
         assert!(ended.stderr.lines().any(|one| one.ends_with(line)), "{line}: {ended:?}");
     }

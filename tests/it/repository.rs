@@ -66,6 +66,12 @@ fn filters_are_joined_by_and_and_mean_the_same_to_every_verb() {
             assert_eq!(answer["mails"], letters.len(), "{arguments:?}: {answer}");
         }
     }
+    for (option, slip) in
+        [("--sender", "s1"), ("--sender", ""), ("--recipient", "x.example"), ("--domain", "@x.example")]
+    {
+        let ended = relay.command(&["repository", "mails", "permanent", option, slip]).expect(64);
+        assert!(ended.stderr.contains(&format!("{option} {slip:?} is n")), "{ended:?}");
+    }
     let meant = relay.command(&["repository", "remove", "permanent", "--domain", "z.example", "--dry-run"]).expect(0);
     let mut lines = meant.stdout.lines();
     assert!(lines.next().is_some_and(|heading| heading.starts_with("KEY ")), "{meant:?}");

@@ -181,11 +181,11 @@ fn a_limited_run_takes_the_oldest_and_a_sweep_takes_each_mail_once() {
 
 #[test]
 fn a_deadline_begins_nothing_more_and_leaves_the_rest_uncounted() {
-    let peer = SmtpSink::start(script!["." => wait(Duration::from_millis(700)).then(reply("250 2.0.0 ok"))]);
+    let peer = SmtpSink::start(script!["." => wait(Duration::from_millis(3500)).then(reply("250 2.0.0 ok"))]);
     let relay = Setup::gateway(peer.address()).delivery("deliveryThreads: 1").build();
     submit_many(&relay, 4);
 
-    let finished = relay.command(&["run", "spool", "--deadline", "300ms", "--format", "json"]).expect(75);
+    let finished = relay.command(&["run", "spool", "--deadline", "2s", "--format", "json"]).expect(75);
 
     let [selected, delivered, others @ ..] = finished.counts();
     assert_eq!((delivered, others), (1, [0; 4]), "of {selected}: {finished:?}");

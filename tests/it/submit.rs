@@ -74,7 +74,16 @@ fn door(store: Arc<dyn Store>, stop: ListenerStop) -> Arc<Door> {
     let config = ListenerConfig { listen: Vec::new(), ..ListenerConfig::new(here.domain.clone()) };
     let context = ListenerContext { spool: Arc::clone(&spool), clock: clock.clone(), accepted: Arc::clone(&accepted) };
     let smtp = Listener::bind(&config, context).expect("nothing to bind").control();
-    Arc::new(Door { spool, accepted, clock, smtp, stop, here, caller: Box::new(caller), kept: Box::new(kept) })
+    Arc::new(Door {
+        spool,
+        accepted,
+        clock,
+        smtp,
+        stop,
+        here: Arc::new(move || here.clone()),
+        caller: Box::new(caller),
+        kept: Box::new(kept),
+    })
 }
 
 #[test]
@@ -91,6 +100,13 @@ fn a_message_is_handed_over_and_its_sender_is_whom_the_kernel_says() {
     let message = String::from_utf8(message).expect("it was");
     assert!(message.contains(&format!("from userid {uid}")), "{message}");
     assert!(message.ends_with("\r\n\r\nhello\r\n") && !message.contains("Bcc"), "{message}");
+}
+
+#[test]
+fn a_null_reverse_path_stays_null() {
+    let served = Served::start();
+    served.relay.command_with_input(&["sendmail", "-f", "<>", "b@x.example"], b"X: y\n\n").expect(0);
+    assert_eq!(served.mails().remove(0).mail.envelope.reverse_path.to_string(), "<>");
 }
 
 #[test]

@@ -4,14 +4,16 @@
 //! partial indexes, and with them the promise that a claim does not depend on how much
 //! is stored.
 
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
+use tracing::error;
 
 use super::super::{AttemptId, Claim, Claimed, Error, Reaped, Resting, Result, Settlement, Time, Wanted};
 use super::instance::{self, Liveness, next_number};
 use super::{filing, records, rows, runs};
-use crate::mail::{Address, Mail, Outcome, Recorded};
+use crate::mail::{Address, Mail, MailKey, Outcome, Recorded};
 
 /// A mail that a run still going took before is left to it.
 const NOT_TAKEN: &str = "(run IS NULL OR run NOT IN (SELECT run.id FROM run WHERE run.finished IS NULL))";
@@ -20,14 +22,24 @@ const NOT_TAKEN: &str = "(run IS NULL OR run NOT IN (SELECT run.id FROM run WHER
 pub(super) fn claim(connection: &Connection, wanted: &Wanted, instance: i64, now: Time) -> Result<Vec<Claimed>> {
     let repository = rows::place_id(connection, &wanted.from)?;
     let limit = i64::try_from(wanted.limit).unwrap_or(i64::MAX);
-    let ids = if wanted.suspects {
+    let ids = if let Some(keys) = &wanted.only {
+        of_keys(connection, keys, repository, wanted)?
+    } else if wanted.suspects {
         in_order(connection, "mail_suspect", "suspect > 0", repository, wanted, limit)?
     } else if wanted.spacing.is_empty() {
         in_order(connection, "mail_resting", "suspect = 0", repository, wanted, limit)?
     } else {
         due(connection, repository, wanted, limit, now)?
     };
-    ids.into_iter().map(|id| take(connection, id, instance, wanted)).collect()
+    let mut taken = Vec::with_capacity(ids.len());
+    for id in ids {
+        match by_id(connection, id) {
+            Ok(row) => taken.push(take(connection, row, instance, wanted)?),
+            Err(error) if error.is_unreadable() => set_aside(connection, id, &error)?,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(taken)
 }
 
 /// Mails whatever their age, oldest first.
@@ -46,6 +58,26 @@ fn in_order(
     let mut statement = connection.prepare_cached(&sql)?;
     let ids = statement.query_map(params![repository, wanted.upto.0, limit], |row| row.get(0))?;
     Ok(ids.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Those of `keys` that may be taken, whatever their age.
+fn of_keys(connection: &Connection, keys: &[MailKey], repository: i64, wanted: &Wanted) -> Result<Vec<i64>> {
+    let condition = if wanted.suspects { "suspect > 0" } else { "suspect = 0" };
+    let sql = format!(
+        "SELECT id FROM mail WHERE key = ?1 AND held = 0 AND {condition} AND repository = ?2 AND seq <= ?3 AND {NOT_TAKEN}"
+    );
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut ids = Vec::new();
+    for key in keys {
+        if ids.len() == wanted.limit {
+            break;
+        }
+        let id = statement
+            .query_row(params![key.as_str(), repository, wanted.upto.0], |row| row.get::<_, i64>(0))
+            .optional()?;
+        ids.extend(id);
+    }
+    Ok(ids)
 }
 
 /// What a due query reads: for one number of attempts, those whose last one lies long
@@ -100,18 +132,29 @@ fn numbers_of_attempts(connection: &Connection, repository: i64) -> Result<Vec<i
     Ok(numbers)
 }
 
-fn take(connection: &Connection, id: i64, instance: i64, wanted: &Wanted) -> Result<Claimed> {
+fn take(connection: &Connection, row: rows::MailRow, instance: i64, wanted: &Wanted) -> Result<Claimed> {
     let token = next_number(connection)?;
     connection
         .prepare_cached("UPDATE mail SET held = 1, instance = ?2, claim = ?3, run = ?4 WHERE id = ?1")?
-        .execute(params![id, instance, token, wanted.run.map(|run| run.0)])?;
-    let row = by_id(connection, id)?;
+        .execute(params![row.id, instance, token, wanted.run.map(|run| run.0)])?;
     let mail = row.listed.mail;
     Ok(Claimed {
-        claim: Claim { mail: id, token, key: mail.key.clone() },
+        claim: Claim { mail: row.id, token, key: mail.key.clone() },
         mail,
         deaths_alone: row.suspect.saturating_sub(1),
     })
+}
+
+/// Leaves a mail that cannot be read where it is, in nobody's hand and out of the way of the
+/// others: -1 is neither a suspect nor none.
+fn set_aside(connection: &Connection, id: i64, why: &Error) -> Result<()> {
+    let key: String = connection
+        .prepare_cached(
+            "UPDATE mail SET held = 0, instance = NULL, claim = NULL, suspect = -1 WHERE id = ?1 RETURNING key",
+        )?
+        .query_row([id], |row| row.get(0))?;
+    error!(mail.id = key, error = %why, "the mail cannot be read and is left alone: repository reprocess or remove it");
+    Ok(())
 }
 
 fn by_id(connection: &Connection, id: i64) -> Result<rows::MailRow> {
@@ -153,12 +196,14 @@ pub(super) fn abandon(connection: &Connection, claim: &Claim, now: Time) -> Resu
 pub(super) fn settle(connection: &Connection, claim: &Claim, settlement: &Settlement, now: Time) -> Result<()> {
     verify(connection, claim)?;
     end_attempt(connection, claim, settlement, now)?;
+    let attempted = settlement.counted && settlement.attempt.is_some();
     for part in settlement.parts.iter().filter(|part| part.mail.key != claim.key) {
         let repository = repository_of(connection, claim, part, now)?;
-        filing::insert_child(connection, &filing::Child { mail: &part.mail, parent: claim.mail, repository }, now)?;
+        let child = filing::Child { mail: &part.mail, parent: claim.mail, repository, attempted };
+        filing::insert_child(connection, &child, now)?;
     }
     match settlement.parts.iter().find(|part| part.mail.key == claim.key) {
-        Some(part) => keep(connection, claim, part, settlement, now),
+        Some(part) => keep(connection, claim, part, attempted, now),
         None => filing::take_out(connection, claim.mail, now),
     }
 }
@@ -189,12 +234,11 @@ fn repository_of(connection: &Connection, claim: &Claim, part: &Resting, now: Ti
 
 /// Writes the part that keeps the key over the claimed row. Back where it was, it keeps
 /// its old place in the order too.
-fn keep(connection: &Connection, claim: &Claim, part: &Resting, settlement: &Settlement, now: Time) -> Result<()> {
+fn keep(connection: &Connection, claim: &Claim, part: &Resting, attempted: bool, now: Time) -> Result<()> {
     let mail = &part.mail;
     write_part(connection, claim.mail, mail)?;
     if part.place.is_some() {
         let repository = repository_of(connection, claim, part, now)?;
-        let attempted = settlement.counted && settlement.attempt.is_some();
         connection
             .prepare_cached(
                 "UPDATE mail SET repository = ?2, seq = ?3, last_updated = ?4, \
@@ -257,7 +301,10 @@ fn free_mails(connection: &Connection, dead: i64, now: Time, reaped: &mut Reaped
     let none_begun = !held.iter().any(|&(_, begun)| begun);
     for (id, begun) in held {
         reaped.mails += 1;
-        free(connection, id, Blame { suspect: begun || none_begun, alone }, now, reaped)?;
+        match free(connection, id, Blame { suspect: begun || none_begun, alone }, now, reaped) {
+            Err(error) if error.is_unreadable() => set_aside(connection, id, &error)?,
+            freed => freed?,
+        }
     }
     Ok(())
 }
@@ -272,7 +319,7 @@ fn free(connection: &Connection, id: i64, blame: Blame, now: Time, reaped: &mut 
             reaped.in_doubt += 1;
         }
         let with = |outcome| recorded.iter().filter(move |r| r.outcome == outcome);
-        let done: Vec<_> = with(Outcome::Delivered).map(|r| r.recipient.mailbox()).collect();
+        let done: HashSet<_> = with(Outcome::Delivered).map(|r| r.recipient.mailbox()).collect();
         mail.envelope.recipients.retain(|recipient| !done.contains(&recipient.mailbox()));
         mail.recorded.extend(with(Outcome::Failed).cloned());
     }
@@ -301,9 +348,9 @@ fn open_attempt(connection: &Connection, mail: &Mail) -> Result<Option<AttemptId
         .map(AttemptId))
 }
 
-fn unanswered<'a>(mail: &'a Mail, recorded: &'a [Recorded]) -> impl Iterator<Item = &'a Address> {
-    let known = |recipient: &Address| recorded.iter().any(|r| r.recipient.mailbox() == recipient.mailbox());
-    mail.envelope.recipients.iter().filter(move |recipient| !known(recipient))
+fn unanswered<'a>(mail: &'a Mail, recorded: &[Recorded]) -> impl Iterator<Item = &'a Address> {
+    let known: HashSet<_> = recorded.iter().map(|recorded| recorded.recipient.mailbox()).collect();
+    mail.envelope.recipients.iter().filter(move |recipient| !known.contains(&recipient.mailbox()))
 }
 
 /// What a dead process's attempt is known to be: in doubt for those without an outcome.
@@ -315,9 +362,12 @@ fn mark_in_doubt(
     now: Time,
 ) -> Result<()> {
     let plan = records::planned(connection, attempt)?;
+    let known: HashSet<_> = mail.recorded.iter().map(|recorded| recorded.recipient.mailbox()).collect();
+    let hops: HashMap<_, _> =
+        plan.iter().flatten().flat_map(|hop| hop.recipients.iter().map(move |recipient| (recipient, hop))).collect();
     let doubtful: Vec<Recorded> = unanswered(mail, recorded)
-        .filter(|recipient| !mail.recorded.iter().any(|r| r.recipient.mailbox() == recipient.mailbox()))
-        .map(|recipient| match plan.iter().flatten().find(|hop| hop.recipients.contains(recipient)) {
+        .filter(|recipient| !known.contains(&recipient.mailbox()))
+        .map(|recipient| match hops.get(recipient) {
             Some(hop) => hop.in_doubt(recipient.clone(), now),
             None if plan.is_some() => Recorded::untried(recipient.clone(), now),
             None => Recorded::died(recipient.clone(), "", now),

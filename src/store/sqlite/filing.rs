@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::super::{Error, NewMail, NewMessage, Place, Result, Time};
 use super::instance::next_number;
 use super::{messages, rows};
-use crate::mail::{Mail, MailKey, RepositoryPath, attribute};
+use crate::mail::{Attributes, Mail, MailKey, RepositoryPath, attribute};
 
 /// Takes a mail into the spool.
 pub(super) fn insert(connection: &Connection, mail: &NewMail, now: Time) -> Result<()> {
@@ -59,6 +59,8 @@ pub(super) struct Child<'a> {
     pub(super) mail: &'a Mail,
     pub(super) parent: i64,
     pub(super) repository: i64,
+    /// The pass that made it counted.
+    pub(super) attempted: bool,
 }
 
 /// Inserts a part that gets a key of its own; it shares the message, and the attempts so far.
@@ -70,7 +72,7 @@ pub(super) fn insert_child(connection: &Connection, child: &Child<'_>, now: Time
             "INSERT INTO mail (key, name, origin, repository, seq, accepted, last_updated, run, attempts, \
              last_attempt, records, sender, recipients, smtputf8, state, error, attributes, header_prefix, message) \
              SELECT ?1, ?2, parent.key, ?3, ?4, parent.accepted, ?5, parent.run, parent.attempts, \
-             parent.last_attempt, parent.records, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13 \
+             CASE WHEN ?15 THEN ?5 ELSE parent.last_attempt END, parent.records, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13 \
              FROM mail parent WHERE parent.id = ?14",
         )?
         .execute(params![
@@ -88,6 +90,7 @@ pub(super) fn insert_child(connection: &Connection, child: &Child<'_>, now: Time
             mail.header_prefix,
             mail.message.0,
             child.parent,
+            child.attempted,
         ])?;
     let id = connection.last_insert_rowid();
     messages::share(connection, mail.message)?;
@@ -145,10 +148,28 @@ pub(super) fn ensure(connection: &Connection, path: &RepositoryPath, now: Time) 
     rows::place_id(connection, &Place::Repository(path.clone()))
 }
 
+/// What administrators need of a mail; it may be one that cannot be read.
+struct AtRest {
+    id: i64,
+    attributes: String,
+    recipients: String,
+}
+
 /// A mail of a place that nobody has in hand.
-fn at_rest(connection: &Connection, place: &Place, key: &MailKey) -> Result<rows::MailRow> {
-    let row = find(connection, place, key)?;
-    if row.listed.in_hand { Err(Error::InHand(key.clone())) } else { Ok(row) }
+fn at_rest(connection: &Connection, place: &Place, key: &MailKey) -> Result<AtRest> {
+    let repository = rows::place_id(connection, place)?;
+    let found = connection
+        .prepare_cached("SELECT held, id, attributes, recipients FROM mail WHERE key = ?1 AND repository = ?2")?
+        .query_row(params![key.as_str(), repository], |row| {
+            let found = AtRest { id: row.get(1)?, attributes: row.get(2)?, recipients: row.get(3)? };
+            Ok((row.get::<_, bool>(0)?, found))
+        })
+        .optional()?;
+    match found {
+        Some((false, found)) => Ok(found),
+        Some((true, _)) => Err(Error::InHand(key.clone())),
+        None => Err(Error::NoSuchMail(key.clone())),
+    }
 }
 
 /// A mail of a place.
@@ -169,14 +190,14 @@ pub(super) fn respool(
     place: &Place,
     key: &MailKey,
     processor: &str,
-    reset: bool,
+    reset: &[String],
     now: Time,
 ) -> Result<()> {
     let row = at_rest(connection, place, key)?;
-    let mut attributes = row.listed.mail.attributes;
+    let mut attributes: Attributes = rows::from_json(&row.attributes)?;
     attributes.increment(attribute::REPROCESSING);
-    if reset {
-        reset_counters(&mut attributes);
+    for counter in reset {
+        attributes.remove(counter);
     }
     connection
         .prepare_cached(
@@ -189,15 +210,9 @@ pub(super) fn respool(
             processor,
             rows::to_json(&attributes)?,
             now.timestamp_millis(),
-            reset,
+            !reset.is_empty(),
         ])?;
     note_action(connection, "reprocess", place, key, Some(processor), now)
-}
-
-/// Forgets what limits a mail's passes, so that the peer is tried again.
-fn reset_counters(attributes: &mut crate::mail::Attributes) {
-    attributes.remove(attribute::AT_MOST_EXECUTIONS);
-    attributes.remove(attribute::DNS_PROBLEMS);
 }
 
 pub(super) fn move_to(
@@ -218,8 +233,7 @@ pub(super) fn move_to(
 pub(super) fn remove(connection: &Connection, place: &Place, key: &MailKey, now: Time) -> Result<()> {
     let row = at_rest(connection, place, key)?;
     take_out(connection, row.id, now)?;
-    let recipients = rows::to_json(&row.listed.mail.envelope.recipients)?;
-    note_action(connection, "remove", place, key, Some(&recipients), now)
+    note_action(connection, "remove", place, key, Some(&row.recipients), now)
 }
 
 /// Notes what was done to a mail otherwise than by delivery.

@@ -71,7 +71,20 @@ pub(super) fn register(connection: &Connection, liveness: &Liveness, kind: &str,
     Ok(Instance { id, _lock: lock })
 }
 
-/// Ends an instance in order.
+/// Ends this instance in order, where it has nothing any more: what it could not give back or
+/// write down is found with the dead.
+pub(super) fn end_in_order(connection: &Connection, own: i64, now: Time) -> Result<()> {
+    connection.execute(
+        "UPDATE instance SET ended = ?2 WHERE id = ?1 \
+         AND NOT EXISTS (SELECT 1 FROM mail WHERE held = 1 AND instance = ?1) \
+         AND NOT EXISTS (SELECT 1 FROM message WHERE mails = 0 AND writer = ?1) \
+         AND NOT EXISTS (SELECT 1 FROM run WHERE finished IS NULL AND instance = ?1)",
+        params![own, now.timestamp_millis()],
+    )?;
+    Ok(())
+}
+
+/// Ends an instance whose mails are free.
 pub(super) fn end(connection: &Connection, instance: i64, now: Time) -> Result<()> {
     connection.execute("UPDATE instance SET ended = ?2 WHERE id = ?1", params![instance, now.timestamp_millis()])?;
     Ok(())
@@ -91,6 +104,11 @@ pub(super) fn alive_before(connection: &Connection, liveness: &Liveness, kind: &
     let rows = statement.query_map(params![kind, own], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let going = rows.collect::<rusqlite::Result<Vec<(i64, u32)>>>()?;
     Ok(going.into_iter().find(|&(id, _)| liveness.is_alive(id)).map(|(_, pid)| pid))
+}
+
+/// The last number of the sequence that was given out.
+pub(super) fn last_number(connection: &Connection) -> Result<i64> {
+    Ok(connection.query_row("SELECT value FROM sequence", [], |row| row.get(0))?)
 }
 
 /// The next number of the one sequence: orders what comes to rest, and makes claims unique.

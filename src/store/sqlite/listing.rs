@@ -3,6 +3,7 @@
 
 use rusqlite::functions::FunctionFlags;
 use rusqlite::{Connection, ToSql};
+use tracing::warn;
 
 use super::super::{Listed, MailFilter, Place, Result, Seq};
 use super::{filing, rows};
@@ -33,24 +34,32 @@ pub(super) fn list(
 ) -> Result<Vec<Listed>> {
     let repository = rows::place_id(connection, place)?;
     let after = after.map_or(i64::MIN, |seq| seq.0);
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let mut conditions = String::new();
-    let mut values: Vec<Box<dyn ToSql>> = vec![Box::new(repository), Box::new(after), Box::new(limit)];
+    let mut values: Vec<Box<dyn ToSql>> = vec![Box::new(repository), Box::new(after)];
     for (condition, value) in conditions_of(filter) {
         values.push(value);
         conditions.push_str(" AND ");
         conditions.push_str(&condition.replace('?', &format!("?{}", values.len())));
     }
     let sql = format!(
-        "SELECT {} FROM mail JOIN message ON message.id = mail.message \
-         WHERE mail.repository = ?1 AND mail.seq > ?2{conditions} ORDER BY mail.seq LIMIT ?3",
+        "SELECT {} FROM mail INDEXED BY mail_listed JOIN message ON message.id = mail.message \
+         WHERE mail.repository = ?1 AND mail.seq > ?2{conditions} ORDER BY mail.seq",
         rows::MAIL_COLUMNS
     );
     let mut statement = connection.prepare_cached(&sql)?;
     let mut found = statement.query(rusqlite::params_from_iter(values.iter().map(|value| &**value)))?;
     let mut page = Vec::new();
-    while let Some(row) = found.next()? {
-        page.push(rows::mail(row)?.listed);
+    while page.len() < limit
+        && let Some(row) = found.next()?
+    {
+        match rows::mail(row) {
+            Ok(row) => page.push(row.listed),
+            Err(error) if error.is_unreadable() => {
+                let key: String = row.get(1)?;
+                warn!(mail.id = key, %error, "the mail cannot be read and is passed over");
+            }
+            Err(error) => return Err(error),
+        }
     }
     Ok(page)
 }

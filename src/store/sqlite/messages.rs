@@ -101,6 +101,21 @@ pub(super) struct StoredContent {
     pub(super) message: MessageId,
 }
 
+impl StoredContent {
+    /// Nothing, where the message ends at `offset`; else its octets are not there any more.
+    fn end(&self, offset: u64) -> io::Result<Vec<u8>> {
+        let message = self.message;
+        let size = self.readers.with(|connection| {
+            let mut statement = connection.prepare_cached("SELECT size FROM message WHERE id = ?1")?;
+            Ok(statement.query_row([message.0], |row| row.get::<_, u64>(0)).optional()?)
+        });
+        match size.map_err(io::Error::other)? {
+            Some(size) if size <= offset => Ok(Vec::new()),
+            _ => Err(io::Error::new(io::ErrorKind::NotFound, "the message is no longer whole in the store")),
+        }
+    }
+}
+
 impl Content for StoredContent {
     fn read(&self, offset: u64) -> io::Result<Vec<u8>> {
         let row = offset / CHUNK_BYTES as u64;
@@ -109,7 +124,7 @@ impl Content for StoredContent {
             let mut statement = connection.prepare_cached("SELECT octets FROM chunk WHERE id = ?1")?;
             Ok(statement.query_row([id], |row| row.get::<_, Vec<u8>>(0)).optional()?)
         });
-        let mut octets = octets.map_err(io::Error::other)?.unwrap_or_default();
+        let Some(mut octets) = octets.map_err(io::Error::other)? else { return self.end(offset) };
         let within = usize::try_from(offset % CHUNK_BYTES as u64).map_err(io::Error::other)?;
         Ok(octets.split_off(within.min(octets.len())))
     }

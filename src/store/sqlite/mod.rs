@@ -120,7 +120,7 @@ impl SqliteStore {
         // Whoever comes first does it: a command, a run, or the service as it starts.
         if reaped.mails > 0 {
             let Reaped { mails, in_doubt, .. } = reaped;
-            warn!(mails, in_doubt, "a process had died: the mails it had in hand are free again");
+            warn!(mails, in_doubt, "a process had ended with mails in hand: they are free again");
         }
         Ok(reaped)
     }
@@ -223,6 +223,11 @@ impl Store for SqliteStore {
         self.write(move |connection| runs::finish(connection, run, counts, failure.as_deref(), now)).await
     }
 
+    async fn note_failed_run(&self, job: &str, trigger: &str, times: (Time, Time), failure: &str) -> Result<()> {
+        let (job, trigger, failure) = (job.to_owned(), trigger.to_owned(), failure.to_owned());
+        self.write(move |connection| runs::note_failed(connection, &job, &trigger, times, &failure)).await
+    }
+
     async fn runs(&self, job: Option<&str>, limit: usize) -> Result<Vec<Run>> {
         let job = job.map(str::to_owned);
         self.read(move |connection| runs::list(connection, job.as_deref(), limit)).await
@@ -249,6 +254,10 @@ impl Store for SqliteStore {
     async fn list(&self, place: &Place, filter: &MailFilter, after: Option<Seq>, limit: usize) -> Result<Vec<Listed>> {
         let (place, filter) = (place.clone(), filter.clone());
         self.read(move |connection| listing::list(connection, &place, &filter, after, limit)).await
+    }
+
+    async fn newest(&self) -> Result<Seq> {
+        self.read(instance::last_number).await.map(Seq)
     }
 
     async fn find(&self, place: &Place, key: &MailKey) -> Result<Listed> {
@@ -280,10 +289,10 @@ impl Store for SqliteStore {
         self.read(move |connection| records::page(connection, &filter, after, limit)).await
     }
 
-    async fn respool(&self, place: &Place, key: &MailKey, processor: &str, reset: bool, now: Time) -> Result<()> {
-        let (place, key, processor) = (place.clone(), key.clone(), processor.to_owned());
+    async fn respool(&self, place: &Place, key: &MailKey, processor: &str, reset: &[String], now: Time) -> Result<()> {
+        let (place, key, processor, reset) = (place.clone(), key.clone(), processor.to_owned(), reset.to_vec());
         self.reap_dead(now).await?;
-        self.write(move |connection| filing::respool(connection, &place, &key, &processor, reset, now)).await
+        self.write(move |connection| filing::respool(connection, &place, &key, &processor, &reset, now)).await
     }
 
     async fn move_to(&self, place: &Place, key: &MailKey, to: &RepositoryPath, now: Time) -> Result<()> {
@@ -366,7 +375,7 @@ impl Store for SqliteStore {
 
     async fn close(&self, now: Time) -> Result<()> {
         if let Some(instance) = self.instance.get().map(|i| i.id) {
-            self.write(move |connection| instance::end(connection, instance, now)).await?;
+            self.write(move |connection| instance::end_in_order(connection, instance, now)).await?;
         }
         self.readers.clear();
         self.writer.stop().await;

@@ -1,6 +1,6 @@
 //! The record of attempts: begun, added to, read.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use rusqlite::{Connection, Row, params};
@@ -237,7 +237,7 @@ pub(super) fn of_mail(connection: &Connection, mail: &Mail) -> Result<Vec<Attemp
     );
     let mut statement = connection.prepare_cached(&sql)?;
     let mut found = statement.query([mail.key.as_str()])?;
-    let owed: Vec<String> = mail.envelope.recipients.iter().map(crate::mail::Address::mailbox).collect();
+    let owed: HashSet<String> = mail.envelope.recipients.iter().map(crate::mail::Address::mailbox).collect();
     let mut attempts = Vec::new();
     while let Some(row) = found.next()? {
         let (_, mut attempt) = attempt(connection, row)?;
@@ -253,7 +253,8 @@ pub(super) fn of_mail(connection: &Connection, mail: &Mail) -> Result<Vec<Attemp
 /// The last outcome of each recipient of a mail, in their order. Attempts are read from the
 /// last back, until every recipient has one.
 pub(super) fn last_outcomes(connection: &Connection, mail: &Mail) -> Result<Vec<Recorded>> {
-    let owed: Vec<String> = mail.envelope.recipients.iter().map(crate::mail::Address::mailbox).collect();
+    let owed: HashMap<String, usize> =
+        mail.envelope.recipients.iter().enumerate().map(|(place, one)| (one.mailbox(), place)).collect();
     let mut last: Vec<Option<Recorded>> = vec![None; owed.len()];
     let mut statement = connection.prepare_cached(
         "SELECT id FROM attempt WHERE mail = ?1 OR id IN (SELECT shared.id FROM lineage \
@@ -265,8 +266,7 @@ pub(super) fn last_outcomes(connection: &Connection, mail: &Mail) -> Result<Vec<
         && last.iter().any(Option::is_none)
     {
         for recorded in outcomes(connection, AttemptId(row.get(0)?))? {
-            let mailbox = recorded.recipient.mailbox();
-            if let Some(place) = owed.iter().position(|one| *one == mailbox) {
+            if let Some(&place) = owed.get(&recorded.recipient.mailbox()) {
                 last[place].get_or_insert(recorded);
             }
         }
@@ -287,7 +287,10 @@ pub(super) fn page(
          AND (?3 IS NULL OR is_named_by(recipient, ?3)) AND (?4 IS NULL OR outcome = ?4))) ORDER BY id LIMIT ?5"
     );
     let mut statement = connection.prepare_cached(&sql)?;
-    let first = after.map_or(0, |id| id.0).max(first_since(connection, filter.since)?);
+    let first = match after {
+        Some(id) => id.0,
+        None => first_since(connection, filter.since)?,
+    };
     let mut found = statement.query(params![
         first,
         filter.since.map(|since| since.timestamp_millis()),
@@ -302,11 +305,14 @@ pub(super) fn page(
     Ok(attempts)
 }
 
-/// Just below the first attempt of that time, so that a page does not read through all before it.
+/// Just below the first attempt of that time, so that a page does not read through all before
+/// it. By the index of times, which SQLite would not choose: it would walk through all the older
+/// ones. A clock that was set back may have given a later attempt an earlier time.
 fn first_since(connection: &Connection, since: Option<Time>) -> Result<i64> {
     let Some(since) = since else { return Ok(0) };
     let first: Option<i64> = connection
-        .prepare_cached("SELECT min(id) FROM attempt WHERE started >= ?1")?
+        .prepare_cached("SELECT min(id) FROM attempt INDEXED BY attempt_started WHERE started >= ?1")?
         .query_row([since.timestamp_millis()], |row| row.get(0))?;
-    Ok(first.map_or(0, |id| id - 1))
+    // Where there is none, nothing is to be read either.
+    Ok(first.map_or(i64::MAX, |id| id - 1))
 }

@@ -43,7 +43,8 @@ pub(super) fn mail(row: &Row<'_>) -> Result<MailRow> {
         },
     };
     let listed = Listed { mail, seq: Seq(row.get(18)?), accepted: time(row.get(19)?), in_hand: row.get(20)? };
-    Ok(MailRow { id: row.get(0)?, suspect: row.get(21)?, listed })
+    let suspect = u32::try_from(row.get::<_, i64>(21)?).unwrap_or(0);
+    Ok(MailRow { id: row.get(0)?, suspect, listed })
 }
 
 fn envelope(row: &Row<'_>) -> Result<Envelope> {
@@ -71,7 +72,7 @@ pub(super) fn from_json<T: DeserializeOwned>(text: &str) -> Result<T> {
 }
 
 fn damaged(what: impl std::fmt::Display) -> Error {
-    Error::trouble(Trouble::Corrupt, what)
+    Error::trouble(Trouble::Unreadable, what)
 }
 
 /// A stored time; what lies outside the calendar reads as 1970.

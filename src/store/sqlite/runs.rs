@@ -1,12 +1,14 @@
 //! Runs of jobs, and when schedules were last seen.
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, ToSql, params};
 
 use super::super::{Counts, Result, Run, RunId, Seq, Time};
 use super::instance::next_number;
 use super::rows;
 
-/// Begins a run. Its number in the sequence parts what was there from what comes later.
+/// Begins a run. Its number in the sequence parts what was there from what comes later. A
+/// process runs a job once at a time: an earlier run of it that is still going could not be
+/// ended on record, and would keep its mails from this one.
 pub(super) fn start(
     connection: &Connection,
     job: &str,
@@ -14,6 +16,8 @@ pub(super) fn start(
     instance: i64,
     now: Time,
 ) -> Result<(RunId, Seq)> {
+    let of_job = "instance = ?1 AND job = ?3 AND finished IS NULL";
+    end_unnoted(connection, of_job, params![instance, now.timestamp_millis(), job, "its end could not be noted"])?;
     connection
         .prepare_cached("INSERT INTO run (job, cause, instance, started) VALUES (?1, ?2, ?3, ?4)")?
         .execute(params![job, trigger, instance, now.timestamp_millis()])?;
@@ -47,10 +51,31 @@ pub(super) fn finish(
     Ok(())
 }
 
-/// Ends the runs of a dead process, with what its attempts on record say: mails that were
-/// attempted, and the outcomes of their recipients. What it had taken and not begun is not
-/// counted.
+/// Notes a run that is over; its times are those of its beginning and end.
+pub(super) fn note_failed(
+    connection: &Connection,
+    job: &str,
+    trigger: &str,
+    (started, finished): (Time, Time),
+    failure: &str,
+) -> Result<()> {
+    connection
+        .prepare_cached("INSERT INTO run (job, cause, started, finished, failure) VALUES (?1, ?2, ?3, ?4, ?5)")?
+        .execute(params![job, trigger, started.timestamp_millis(), finished.timestamp_millis(), failure])?;
+    Ok(())
+}
+
+/// Ends the runs of a dead process.
 pub(super) fn end_of_dead(connection: &Connection, instance: i64, now: Time) -> Result<()> {
+    let of_process = "instance = ?1 AND ?3 IS NULL AND finished IS NULL";
+    let nothing: Option<&str> = None;
+    end_unnoted(connection, of_process, params![instance, now.timestamp_millis(), nothing, "its process died"])
+}
+
+/// Ends runs with what their attempts on record say: mails that were attempted, and the
+/// outcomes of their recipients. What was taken and not begun is not counted. The parameters
+/// are the instance, the time, the job and what is said of it.
+fn end_unnoted(connection: &Connection, condition: &str, parameters: &[&dyn ToSql]) -> Result<()> {
     // By the time of their beginning, which has an index.
     let of_run = "FROM attempt WHERE attempt.run = run.id AND attempt.started >= run.started";
     let with = |outcome: &str| {
@@ -60,13 +85,13 @@ pub(super) fn end_of_dead(connection: &Connection, instance: i64, now: Time) -> 
         )
     };
     let sql = format!(
-        "UPDATE run SET finished = ?2, failure = 'its process died', selected = (SELECT count(*) {of_run}), \
-         {}, {}, {} WHERE instance = ?1 AND finished IS NULL",
+        "UPDATE run SET finished = ?2, failure = ?4, selected = (SELECT count(*) {of_run}), \
+         {}, {}, {} WHERE {condition}",
         with("delivered"),
         with("deferred"),
         with("failed"),
     );
-    connection.prepare_cached(&sql)?.execute(params![instance, now.timestamp_millis()])?;
+    connection.prepare_cached(&sql)?.execute(parameters)?;
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use chrono::DateTime;
 use rusqlite::Connection;
 
 use super::super::contract::store_contract;
-use super::super::{Error, NewMail, NewMessage, Place, Store, Trouble};
+use super::super::{Claimed, Error, MailFilter, NewMail, NewMessage, Place, Seq, Store, Trouble, Wanted};
 use super::{SqliteStore, claims, open};
 use crate::mail::{Address, Attributes, Envelope, MailKey, MessageFacts, ReversePath};
 
@@ -85,6 +85,63 @@ async fn room_is_given_back_in_few_steps() {
     store.close(now).await.expect("closed");
     let size = directory.path().join("t.db").metadata().expect("there").len();
     assert!(size < 10 << 20 && steps < 20, "{size} octets after {steps} steps");
+}
+
+#[tokio::test]
+async fn a_mail_that_cannot_be_read_stops_no_other() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = open_at(directory.path());
+    let now = DateTime::from_timestamp(1_700_000_000, 0).expect("in range");
+    for name in ["K1", "K2", "K3"] {
+        store.insert(mail(name, 10), now).await.expect("inserted");
+    }
+    let spoil = |key: &str| {
+        let connection = Connection::open(directory.path().join("t.db")).expect("opens");
+        let sql = "UPDATE mail SET recipients = '[\"no address\"]' WHERE key = ?1";
+        assert_eq!(connection.execute(sql, [key]).expect("written"), 1);
+    };
+    let wanted = Wanted {
+        from: Place::Spool,
+        run: None,
+        upto: Seq(i64::MAX),
+        spacing: Vec::new(),
+        limit: 9,
+        suspects: false,
+        only: None,
+    };
+    spoil("K1");
+    let keys = |claimed: Vec<Claimed>| claimed.into_iter().map(|one| one.mail.key.to_string()).collect::<Vec<_>>();
+    let dying = open_at(directory.path());
+    assert_eq!(keys(dying.claim(&wanted, now).await.expect("claimed")), ["K2", "K3"]);
+    spoil("K2");
+    drop(dying);
+    assert_eq!(store.reap(now).await.expect("reaped").mails, 2);
+    let suspects = Wanted { suspects: true, ..wanted.clone() };
+    assert_eq!(keys(store.claim(&suspects, now).await.expect("claimed")), ["K3"]);
+    assert!(store.claim(&wanted, now).await.expect("claimed").is_empty());
+    let listed = store.list(&Place::Spool, &MailFilter::default(), None, 9).await.expect("listed");
+    assert_eq!(listed.iter().map(|one| one.mail.key.to_string()).collect::<Vec<_>>(), ["K3"]);
+    let (first, second) = (MailKey::parse("K1").expect("a key"), MailKey::parse("K2").expect("a key"));
+    assert!(store.find(&Place::Spool, &first).await.is_err_and(|error| error.is_unreadable()));
+    store.remove(&Place::Spool, &first, now).await.expect("removed");
+    // A version that can read it is told to try again.
+    let connection = Connection::open(directory.path().join("t.db")).expect("opens");
+    connection.execute_batch("UPDATE mail SET recipients = '[\"b@x.example\"]' WHERE key = 'K2'").expect("written");
+    store.respool(&Place::Spool, &second, "relay", &[], now).await.expect("respooled");
+    assert_eq!(keys(store.claim(&wanted, now).await.expect("claimed")), ["K2"]);
+}
+
+#[tokio::test]
+async fn a_message_that_is_no_longer_whole_is_no_shorter_one() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = open_at(directory.path());
+    let now = DateTime::from_timestamp(1_700_000_000, 0).expect("in range");
+    store.insert(mail("K1", 10), now).await.expect("inserted");
+    let key = MailKey::parse("K1").expect("a key");
+    let content = store.content(store.find(&Place::Spool, &key).await.expect("found").mail.message);
+    assert_eq!((content.read(0).expect("read").len(), content.read(10).expect("the end").len()), (10, 0));
+    store.remove(&Place::Spool, &key, now).await.expect("removed");
+    assert_eq!(content.read(0).expect_err("gone").kind(), std::io::ErrorKind::NotFound);
 }
 
 #[test]

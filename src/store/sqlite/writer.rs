@@ -57,6 +57,8 @@ where
     T: Send,
 {
     fn run(&mut self, connection: &Connection) -> Result<()> {
+        // What a run before this one returned was rolled back: a lock, say, that this one needs.
+        self.value = None;
         let outcome = catch_unwind(AssertUnwindSafe(|| (self.operation)(connection)));
         self.value = Some(outcome.unwrap_or_else(|_| Err(Error::trouble(Trouble::Internal, "an operation panicked")))?);
         Ok(())

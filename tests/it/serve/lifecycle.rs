@@ -1,6 +1,7 @@
 //! Start and end.
 
-use std::os::unix::net::UnixDatagram;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -114,6 +115,21 @@ fn systemd_is_told_of_every_step_and_the_watchdog_is_fed() {
     told(&socket, "WATCHDOG=1");
     service.signal(Signal::SIGTERM);
     told(&socket, "STOPPING=1");
+}
+
+#[test]
+fn systemd_is_told_over_a_socket_without_a_file_too() {
+    let relay = served(Setup::gateway("127.0.0.2:25"));
+    let name = format!("redeliver-test-{}", std::process::id());
+    let address = SocketAddr::from_abstract_name(&name).expect("a name");
+    let socket = UnixDatagram::bind_addr(&address).expect("bound");
+    socket.set_read_timeout(Some(LONG)).expect("set");
+    let service = Service::start_with(&relay, &[("NOTIFY_SOCKET", &format!("@{name}"))]);
+    told(&socket, "READY=1");
+    service.stop();
+    let service = Service::start_with(&relay, &[("NOTIFY_SOCKET", "/nowhere/notify")]);
+    service.log.wait_for("a warning", |text| text.contains("systemd cannot be told").then_some(()));
+    service.stop();
 }
 
 #[test]

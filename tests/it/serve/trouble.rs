@@ -288,6 +288,28 @@ fn files_beside_the_database_may_be_gone_or_garbage_after_a_kill() {
 }
 
 #[test]
+fn a_run_that_met_a_locked_store_is_on_record_afterwards() {
+    let relay = served(Setup::gateway("127.0.0.2:25"));
+    super::write_schedule(&relay, "s", "job: retry-temporary\ncron: \"* * * * * *\"\n");
+    let service = Service::start(&relay);
+    service.log.wait_for("a run", |text| text.contains("run finished").then_some(()));
+    let locked = lock(&relay);
+    service.log.wait_for("a failed run", |text| text.contains("the run failed").then_some(()));
+    let cause = service.get("/healthcheck/checks/Schedules").1["cause"].to_string();
+    assert!(cause.contains("the last run of retry-temporary failed"), "{cause}");
+    drop(locked);
+    let failed = || {
+        let runs = relay.command(&["job", "runs", "--format", "json", "--limit", "100"]).expect(0).json();
+        runs.into_iter().filter(|run| run["failure"].to_string().contains("locked")).collect::<Vec<_>>()
+    };
+    until("it is recorded", || !failed().is_empty());
+    let failed = failed().remove(0);
+    assert!(failed["finished"].is_string() && failed["trigger"] == "schedule", "{failed}");
+    until("health is green", || service.get("/healthcheck").1["status"] == "healthy");
+    service.stop();
+}
+
+#[test]
 fn a_locked_store_does_not_keep_a_service_that_is_told_twice_to_stop() {
     let peer = SmtpSink::start(script![on(".").times(1) => wait(Duration::from_secs(1)).then("250 2.0.0 ok")]);
     let relay = served(Setup::gateway(peer.address()));
