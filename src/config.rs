@@ -160,6 +160,12 @@ impl Config {
         swept.collect()
     }
 
+    /// The repositories whose mails wait for a next pass: those that a job delivers out of,
+    /// and those that a rule stores transient failures in, though no job may take them yet.
+    pub fn kept_repositories(&self) -> BTreeSet<RepositoryPath> {
+        self.swept_repositories().into_iter().chain(self.processors.temporary_repositories()).collect()
+    }
+
     /// Reads the main file; jobs and schedules are still to come.
     fn read(root: &Node, reading: &Reading) -> Option<Self> {
         let mut fields = Fields::of(root, "the configuration", reading)?;

@@ -152,13 +152,13 @@ impl Service {
     }
 }
 
-/// Reads what only a start would read: that certificate and key of the listener belong together,
-/// and its users.
+/// Reads what only a start would read, that certificate and key of the listener belong together
+/// and its users, and returns all that is wrong with these files.
 ///
 /// # Errors
-/// What a start would be refused for; the file and what is wrong with it.
-pub fn check(config: &Config) -> Result<(), Error> {
-    Ok(Listener::check(&parts::listener_config(config)?)?)
+/// Where the listener cannot be configured at all.
+pub fn check(config: &Config) -> Result<Vec<ListenerError>, Error> {
+    Ok(Listener::check(&parts::listener_config(config)?))
 }
 
 /// Serves until a SIGTERM or SIGINT, and returns when everything has ended in order.
@@ -250,7 +250,7 @@ fn submit_door(service: &Arc<Service>, config: &Config, smtp: ListenerControl) -
     let of_caller = Arc::clone(&here);
     Ok(Arc::new(Door {
         spool: Arc::new(move || Arc::clone(&of_spool.current().parts.spool)),
-        kept: Box::new(move || of_kept.current().config.swept_repositories()),
+        kept: Box::new(move || of_kept.current().config.kept_repositories()),
         accepted: Arc::clone(&service.accepted),
         clock: service.clock.clone(),
         smtp,

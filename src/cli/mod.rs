@@ -58,7 +58,10 @@ fn run(arguments: Vec<OsString>) -> Result<Exit, Failure> {
     match name.file_name().and_then(OsStr::to_str) {
         // BSD's mail calls it send-mail.
         Some("sendmail" | "send-mail") => return as_sendmail(arguments.into_iter().skip(1).collect(), None, true),
-        Some("mailq") => return as_sendmail(vec!["-bp".into()], None, true),
+        Some("mailq") => {
+            let options = arguments.into_iter().skip(1);
+            return as_sendmail(std::iter::once("-bp".into()).chain(options).collect(), None, true);
+        }
         Some("newaliases") => return as_sendmail(vec!["-bi".into()], None, true),
         _ => {}
     }
@@ -187,7 +190,13 @@ fn start_logging(config: &Config, console: LevelFilter) -> Result<logging::Loggi
 
 fn check(option: Option<PathBuf>, format: Format) -> Result<Exit, Failure> {
     let config = load(option, false)?;
-    serve::check(&config).map_err(|error| Failure::new(Exit::Configuration, error.to_string()))?;
+    let wrong = serve::check(&config).map_err(|error| Failure::new(Exit::Configuration, error.to_string()))?;
+    if !wrong.is_empty() {
+        for error in &wrong {
+            note(&error.to_string());
+        }
+        return Err(Failure::new(Exit::Configuration, ""));
+    }
     let mut out = std::io::stdout().lock();
     if format == Format::Json {
         let sweeps: Vec<_> = config.sweeps().iter().map(sweep_json).collect();

@@ -149,18 +149,22 @@ fn row(mail: &Waiting, now: Time) -> Vec<String> {
     ]
 }
 
-/// What waits, for a person: each place under its name.
+/// What waits: for a person each place under its name, for a script in every line.
 pub(super) struct QueueTable {
+    json: bool,
     table: Table,
     place: Option<String>,
 }
 
 impl QueueTable {
-    pub(super) fn new() -> Self {
-        Self { table: Table::new(&COLUMNS), place: None }
+    pub(super) fn new(json: bool) -> Self {
+        Self { json, table: Table::new(&COLUMNS), place: None }
     }
 
     pub(super) fn write(&mut self, page: &QueuePage, now: Time, out: &mut impl Write) -> std::io::Result<()> {
+        if self.json {
+            return page.mails.iter().try_for_each(|mail| json_lines::write(out, &waiting_json(&page.place, mail)));
+        }
         if self.place.as_deref() != Some(page.place.as_str()) {
             writeln!(out, "{}{}:", if self.place.is_none() { "" } else { "\n" }, page.place)?;
             self.table = Table::new(&COLUMNS);
@@ -172,8 +176,23 @@ impl QueueTable {
 
     /// What stands in place of a table, as it does with other mailers.
     pub(super) fn end(self, out: &mut impl Write) -> std::io::Result<()> {
-        if self.place.is_none() { writeln!(out, "Mail queue is empty") } else { Ok(()) }
+        if self.place.is_none() && !self.json { writeln!(out, "Mail queue is empty") } else { Ok(()) }
     }
+}
+
+fn waiting_json(place: &str, mail: &Waiting) -> Value {
+    json!({
+        "place": place,
+        "key": mail.key,
+        "accepted": rfc3339(mail.accepted),
+        "inHand": mail.in_hand,
+        "passes": mail.passes,
+        "sender": mail.sender,
+        "recipient": mail.recipient,
+        "others": mail.others,
+        "error": mail.error,
+        "last": mail.last,
+    })
 }
 
 /// The reply, or what stands for it.

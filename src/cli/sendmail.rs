@@ -74,7 +74,7 @@ Usage: redeliver sendmail [OPTIONS] [RECIPIENT]...
   -O smtputf8         Header octets outside ASCII are UTF-8
   -O requiretls       Only to gateways whose certificate verifies and that offer REQUIRETLS
   -bs                 Speak SMTP on standard input and output
-  -bp                 List what waits, as mailq does
+  -bp                 List what waits, as mailq does; with --format json as JSON Lines
   -bv                 Say how the recipients would be routed, and send nothing
   -bd                 Be the service: redeliver serve
   -q, -qI KEY, -qR DOMAIN
@@ -99,7 +99,7 @@ pub(super) async fn run(
     match &invocation.mode {
         Mode::Submit => take(app, invocation, here, uid).await,
         Mode::Smtp => speak(app, uid, out).await,
-        Mode::List => list(app, out).await,
+        Mode::List => list(app, invocation.json, out).await,
         Mode::Sweep(Waiting::All) => sweep_all(app, out).await,
         Mode::Sweep(Waiting::Key(key)) => sweep_one(app, key, out).await,
         Mode::Sweep(Waiting::Domain(domain)) => {
@@ -193,7 +193,7 @@ pub(super) async fn hand_over_to(
         _ if why.exit != Exit::Deferred => return Err(why),
         Mode::Submit if is_socket(&socket) => hand_over_message(&socket, invocation, &why).await,
         Mode::Smtp if is_socket(&socket) => hand_over_session(&socket, invocation, &why, out).await,
-        Mode::List if is_socket(&socket) => list_told(&socket, &why, clock.now(), out).await,
+        Mode::List if is_socket(&socket) => list_told(&socket, invocation.json, &why, clock.now(), out).await,
         _ => Err(why),
     };
     if taken.is_err() && invocation.mode == Mode::Smtp {
@@ -367,9 +367,9 @@ async fn keys_of(app: &App, place: &Place, filter: &MailFilter, upto: Seq) -> Re
 }
 
 /// As mailq: what waits in the spool, and what is kept for a next pass.
-async fn list(app: &App, out: &mut impl Write) -> Result<Exit, Failure> {
-    let mut queue = app.spool.queue(app.config.swept_repositories(), None);
-    let mut table = QueueTable::new();
+async fn list(app: &App, json: bool, out: &mut impl Write) -> Result<Exit, Failure> {
+    let mut queue = app.spool.queue(app.config.kept_repositories(), None);
+    let mut table = QueueTable::new(json);
     while let Some(page) = queue.next().await? {
         table.write(&page, app.clock.now(), out)?;
     }
@@ -378,10 +378,10 @@ async fn list(app: &App, out: &mut impl Write) -> Result<Exit, Failure> {
 }
 
 /// As mailq, of what the service tells this user.
-async fn list_told(socket: &Path, why: &Failure, now: Time, out: &mut impl Write) -> Result<Exit, Failure> {
+async fn list_told(socket: &Path, json: bool, why: &Failure, now: Time, out: &mut impl Write) -> Result<Exit, Failure> {
     let unable = |error: &io::Error| neither(why, socket, error);
     let mut told = QueueTold::ask(socket).await.map_err(|error| unable(&error))?;
-    let mut table = QueueTable::new();
+    let mut table = QueueTable::new(json);
     let mut page = QueuePage { place: String::new(), mails: Vec::new() };
     while let Some((place, mail)) = told.next().await.map_err(|error| unable(&error))? {
         if page.mails.len() == TOLD_AT_ONCE || page.place != place {

@@ -36,6 +36,8 @@ pub struct Invocation {
     pub smtputf8: bool,
     /// `-O requiretls`: to servers alone that promise TLS all the way (RFC 8689).
     pub require_tls: bool,
+    /// `--format json`: as JSON Lines; only with [`Mode::List`].
+    pub json: bool,
     /// `-v`: show what happens.
     pub verbose: bool,
     /// What is asked for about DSNs.
@@ -108,6 +110,9 @@ pub enum UsageError {
     /// An argument that is not UTF-8.
     #[error("an argument is not UTF-8: {0:?}")]
     NotUtf8(OsString),
+    /// What `--format` does not know.
+    #[error("there is no format {0:?}: known are json and text")]
+    Format(String),
     /// Neither a recipient nor `-t`.
     #[error("no recipient: name one, or use -t to take those of the header")]
     NoRecipient,
@@ -146,12 +151,27 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>, here: &Here) -> Resu
         match word.strip_prefix('-') {
             Some("-") => operands.extend(words.by_ref()),
             Some("-help") => invocation.mode = Mode::Help,
+            Some(format) if format.starts_with("-format") => {
+                let value = format.strip_prefix("-format=").map(str::to_owned).or_else(|| words.next());
+                invocation.json = is_json(value.unwrap_or_default())?;
+            }
             Some(letters) if !letters.is_empty() => invocation.options(letters, &mut words, here)?,
             _ => operands.push(word),
         }
     }
+    if invocation.json && invocation.mode != Mode::List {
+        return Err(UsageError::Unknown("--format".to_owned()));
+    }
     invocation.operands(&operands, here)?;
     Ok(invocation)
+}
+
+fn is_json(format: String) -> Result<bool, UsageError> {
+    match format.as_str() {
+        "json" => Ok(true),
+        "text" => Ok(false),
+        _ => Err(UsageError::Format(format)),
+    }
 }
 
 impl Default for Invocation {
@@ -165,6 +185,7 @@ impl Default for Invocation {
             full_name: None,
             smtputf8: false,
             require_tls: false,
+            json: false,
             verbose: false,
             dsn: Dsn::default(),
         }
@@ -368,6 +389,7 @@ mod tests {
         words.extend(invocation.full_name.map(|name| format!("name={name}")));
         words.extend(invocation.smtputf8.then(|| "utf8".to_owned()));
         words.extend(invocation.require_tls.then(|| "tls".to_owned()));
+        words.extend(invocation.json.then(|| "json".to_owned()));
         words.extend(invocation.verbose.then(|| "verbose".to_owned()));
         words.extend(invocation.dsn.attributes().iter().map(|(name, value)| format!("{name}={value}")));
         words.join(" ")
@@ -393,6 +415,9 @@ mod tests {
             ("-i -- b@x.example", "Submit b@x.example dots"),
             ("-v -O smtputf8 b@x.example", "Submit b@x.example utf8 verbose"),
             ("-O requiretls b@x.example", "Submit b@x.example tls"),
+            ("-bp --format json", "List json"),
+            ("--format=json -bp", "List json"),
+            ("-bp --format text", "List"),
             ("-bm b@x.example", "Submit b@x.example"),
             ("-bp", "List"),
             ("-b p", "List"),
@@ -454,6 +479,8 @@ mod tests {
             ("-C /etc/x b@x.example", 64, "redeliver --config"),
             ("-q30m", 64, "schedule"),
             ("-qSabc", 64, "known are -q, -qI KEY"),
+            ("-bp --format yaml", 64, "known are json and text"),
+            ("--format json b@x.example", 64, "unknown option"),
             ("-qI", 64, "-q needs an argument"),
             ("-B 9BIT b@x.example", 64, "8BITMIME"),
             ("-R some b@x.example", 64, "hdrs"),

@@ -218,6 +218,15 @@ impl Config {
         !deliveries.is_empty() && deliveries.iter().all(|(_, limits)| is_barred(limits))
     }
 
+    /// Where transient failures are kept.
+    pub fn temporary_repositories(&self) -> BTreeSet<RepositoryPath> {
+        let stores = self.rules().filter_map(|rule| match (&rule.matcher, &rule.mailet) {
+            (Matcher::IsRemoteDeliveryTemporaryError, Mailet::ToRepository(mailet)) => Some(mailet.repository.clone()),
+            _ => None,
+        });
+        stores.collect()
+    }
+
     /// The attributes that limit a mail's passes and that a mailet sets or removes: the limit
     /// does not hold then.
     pub fn changed_counters(&self) -> BTreeSet<String> {

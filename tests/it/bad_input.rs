@@ -158,7 +158,11 @@ fn check_refuses_what_a_start_would_refuse_of_the_listener_s_files() {
     let users = told("# who\ncat:plain\n", &key, 78);
     assert!(users.contains("users:2:1: the hash of user \"cat\""), "{users}");
     let pair = told(&format!("cat:{hash}\n"), &other.signing_key.serialize_pem(), 78);
-    assert!(pair.contains("c.pem: ") && pair.lines().count() == 1, "{pair}");
+    assert!(pair.contains("c.pem:1:1: ") && pair.lines().count() == 1, "{pair}");
+    let all = told(&format!("cat:plain\ndog\nowl:{hash}\nowl:{hash}\n"), &other.signing_key.serialize_pem(), 78);
+    let places: Vec<_> = ["c.pem:1:1: ", "users:1:1: ", "users:2:1: ", "users:4:1: "].to_vec();
+    assert!(all.lines().zip(&places).all(|(line, place)| line.contains(place)), "{all}");
+    assert_eq!(all.lines().count(), places.len(), "{all}");
 }
 
 #[test]

@@ -218,6 +218,14 @@ fn mailq_lists_what_waits_and_q_attempts_one_mail_or_one_domain() {
     }
     let text = listed();
     assert!(text.starts_with("spool:\nKEY ") && text.contains("b@x.example") && text.contains("c@y.example"), "{text}");
+    let output = machine.program(&mailq).args(["--format", "json"]).output().expect("it runs");
+    let lines: Vec<serde_json::Value> = String::from_utf8(output.stdout)
+        .expect("UTF-8")
+        .lines()
+        .map(|line| serde_json::from_str(line).expect(line))
+        .collect();
+    assert_eq!(lines.len(), 2);
+    assert_eq!((&lines[0]["place"], &lines[0]["recipient"]), (&"spool".into(), &"b@x.example".into()));
     let code = |argument: &str| {
         let output = machine.program(&machine.sendmail).arg(argument).output().expect("it runs");
         output.status.code()

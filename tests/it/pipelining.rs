@@ -229,7 +229,8 @@ fn misbehaving(rows: &[(String, &'static str, Then)], capabilities: &[&str]) -> 
     peers
 }
 
-/// Nobody is failed, since no host refused anybody; delivered is who is at the peer.
+/// Nobody is failed, since no host refused anybody; delivered is who is at the peer. What a
+/// second 354 says that comes as late as behind the final dot is in doubt, and recorded so.
 fn agrees_with_the_peer(attempts: &[Value], peer: &SmtpSink, recipients: &[String], what: &str) {
     let transactions = peer.transactions();
     for recipient in recipients {
@@ -237,6 +238,7 @@ fn agrees_with_the_peer(attempts: &[Value], peer: &SmtpSink, recipients: &[Strin
         let taken = transactions.iter().filter(|t| t.is_taken() && t.recipients.contains(recipient)).count();
         match seen.split(' ').next() {
             Some("delivered") => assert_eq!(taken, 1, "{what}: {recipient}: {seen}"),
+            Some("deferred") if seen.starts_with("deferred end-of-data -") && what.starts_with("250 and 354") => {}
             Some("deferred") => assert_eq!(taken, 0, "{what}: {recipient}: {seen}"),
             _ => panic!("{what}: {recipient}: {seen}"),
         }

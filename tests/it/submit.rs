@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::dialogue::Dialogue;
 use crate::support::relay::{Relay, Setup};
+use crate::support::sink::{Script, SmtpSink, on, script};
 
 /// A relay whose own commands cannot open the store, and a service beside it that can.
 struct Served {
@@ -100,6 +101,17 @@ fn a_message_is_handed_over_and_its_sender_is_whom_the_kernel_says() {
     let message = String::from_utf8(message).expect("it was");
     assert!(message.contains(&format!("from userid {uid}")), "{message}");
     assert!(message.ends_with("\r\n\r\nhello\r\n") && !message.contains("Bcc"), "{message}");
+}
+
+#[test]
+fn transient_failures_are_listed_though_no_job_takes_them() {
+    let peer = SmtpSink::start(script![on("RCPT") => "450 4.2.1 later"]);
+    let relay = Setup::gateway(peer.address()).build();
+    relay.submit("me@example.org", &["you@example.net"], "X: 1\n\n");
+    relay.run_spool();
+    fs::remove_file(relay.path().join("jobs/retry-temporary.yaml")).expect("removed");
+    let listed = relay.command(&["sendmail", "-bp"]).expect(0).stdout;
+    assert!(listed.contains("temporary:\n") && listed.contains("you@example.net"), "{listed}");
 }
 
 #[test]

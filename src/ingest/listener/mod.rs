@@ -166,7 +166,7 @@ pub enum Error {
     #[error("cannot listen on {0}: {1}")]
     Listen(SocketAddr, #[source] io::Error),
     /// The certificate, its key or the file of users cannot be used as it is.
-    #[error("{}: {why}", file.display())]
+    #[error("{}:1:1: {why}", file.display())]
     File {
         /// The file that is wrong.
         file: PathBuf,
@@ -233,12 +233,12 @@ impl Control {
 }
 
 impl Listener {
-    /// Reads the files that [`Listener::bind`] would read, and opens no socket.
-    ///
-    /// # Errors
-    /// [`Error::File`] or [`Error::Users`].
-    pub fn check(config: &Config) -> Result<(), Error> {
-        Settings::load(config, Arc::default()).map(drop)
+    /// Reads the files that [`Listener::bind`] would read, and opens no socket: all that is
+    /// wrong with them, [`Error::File`] or [`Error::Users`].
+    pub fn check(config: &Config) -> Vec<Error> {
+        let certificate = config.tls.as_ref().and_then(|files| settings::acceptor(files).err());
+        let users = config.users.as_deref().and_then(|file| users::read(file).err());
+        certificate.into_iter().chain(users.into_iter().flatten()).collect()
     }
 
     /// Opens all sockets; connections wait in them until [`Listener::run`]. Must be called

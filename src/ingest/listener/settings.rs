@@ -48,7 +48,7 @@ impl Settings {
     }
 }
 
-fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, Error> {
+pub(super) fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, Error> {
     let wrong = |file: &Path, why: String| Error::File { file: file.to_owned(), why };
     let in_certificate = |error: &dyn std::fmt::Display| wrong(&files.certificate, error.to_string());
     let chain = CertificateDer::pem_file_iter(&files.certificate).map_err(|error| in_certificate(&error))?;
@@ -111,7 +111,7 @@ mod tests {
             ("good.pem", "other.key", "good.pem"),
         ] {
             let error = acceptor(&files(certificate, key)).err().expect("refused").to_string();
-            assert!(error.starts_with(&format!("{}: ", path(blamed).display())), "{error}");
+            assert!(error.starts_with(&format!("{}:1:1: ", path(blamed).display())), "{error}");
         }
     }
 }

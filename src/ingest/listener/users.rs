@@ -41,22 +41,9 @@ pub(super) struct Credentials {
 }
 
 impl Users {
-    /// Reads `name:$argon2id$...`, a line each; empty lines and those that begin with `#`
-    /// are passed over.
+    /// Reads a file of users; of several errors the first.
     pub(super) fn load(file: &Path, wrong_passwords: Arc<WrongPasswords>) -> Result<Self, Error> {
-        let wrong = |line, why: String| Error::Users { file: file.to_owned(), line, why };
-        let text = std::fs::read_to_string(file)
-            .map_err(|error| Error::File { file: file.to_owned(), why: error.to_string() })?;
-        let mut by_name = HashMap::new();
-        for (at, line) in text.lines().enumerate() {
-            if line.trim().is_empty() || line.starts_with('#') {
-                continue;
-            }
-            let (name, hash) = user(line).map_err(|why| wrong(at + 1, why))?;
-            if by_name.insert(name.clone(), hash).is_some() {
-                return Err(wrong(at + 1, format!("user {name:?} stands there twice")));
-            }
-        }
+        let by_name = read(file).map_err(|mut errors| errors.swap_remove(0))?;
         Ok(Self { by_name, gate: Semaphore::new(CHECKED_AT_ONCE), wrong: wrong_passwords })
     }
 
@@ -84,6 +71,29 @@ impl Users {
         let matches = tokio::task::spawn_blocking(check).await.unwrap_or(false);
         is_known && matches
     }
+}
+
+/// Reads `name:$argon2id$...`, a line each; empty lines and those that begin with `#` are
+/// passed over.
+///
+/// # Errors
+/// All that is wrong, at least one, by line.
+pub(super) fn read(file: &Path) -> Result<HashMap<String, PasswordHash>, Vec<Error>> {
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| vec![Error::File { file: file.to_owned(), why: error.to_string() }])?;
+    let (mut by_name, mut errors) = (HashMap::new(), Vec::new());
+    for (at, line) in text.lines().enumerate() {
+        if line.trim().is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let twice = |name: &String| by_name.contains_key(name).then(|| format!("user {name:?} stands there twice"));
+        let read = user(line).and_then(|(name, hash)| twice(&name).map_or(Ok((name, hash)), Err));
+        match read {
+            Ok((name, hash)) => drop(by_name.insert(name, hash)),
+            Err(why) => errors.push(Error::Users { file: file.to_owned(), line: at + 1, why }),
+        }
+    }
+    if errors.is_empty() { Ok(by_name) } else { Err(errors) }
 }
 
 fn user(line: &str) -> Result<(String, PasswordHash), String> {
@@ -194,7 +204,7 @@ mod tests {
     #[test]
     fn a_file_that_cannot_be_read_is_named() {
         let error = Users::load(Path::new("/nowhere/users"), Arc::default()).err().expect("refused");
-        assert!(error.to_string().starts_with("/nowhere/users: "), "{error}");
+        assert!(error.to_string().starts_with("/nowhere/users:1:1: "), "{error}");
     }
 
     #[test]
