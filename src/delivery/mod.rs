@@ -161,6 +161,11 @@ impl Delivery {
         Attempt::new(self, &request, sink).run(plan).await
     }
 
+    /// How many attempts wait for a connection: they have begun nothing.
+    pub fn waiting(&self) -> usize {
+        self.slots.waiting()
+    }
+
     /// Ends the sessions that were kept open for further mails. Waits for that, but not long.
     pub async fn close(&self) {
         self.slots.retire_all();

@@ -51,8 +51,10 @@ struct State<S: Send + 'static> {
     turns: VecDeque<String>,
     /// Connections open or being opened, over all hops.
     open: usize,
-    /// Of those, idle sessions.
-    idle: usize,
+    /// Of those, the hop of each idle session, the one that is idle for longest first.
+    idle: VecDeque<String>,
+    /// Who waits, over all hops.
+    waiting: usize,
     next_idle: u64,
 }
 
@@ -88,6 +90,14 @@ enum Next {
     Connection(String),
     /// An idle session of the hop stands in the way of somebody's connection.
     Retire(String),
+}
+
+impl Next {
+    fn hop(&self) -> &str {
+        match self {
+            Self::Session(hop, ..) | Self::Connection(hop) | Self::Retire(hop) => hop,
+        }
+    }
 }
 
 /// What somebody who waited gets.
@@ -161,7 +171,8 @@ impl<S: Send + 'static> Slots<S> {
             hops: HashMap::new(),
             turns: VecDeque::new(),
             open: 0,
-            idle: 0,
+            idle: VecDeque::new(),
+            waiting: 0,
             next_idle: 0,
         };
         Arc::new(Self { limited_for, retire, state: Mutex::new(state) })
@@ -182,10 +193,16 @@ impl<S: Send + 'static> Slots<S> {
             if waiting.len() == 1 {
                 state.turns.push_back(hop.to_owned());
             }
+            state.waiting += 1;
             receiver
         };
         self.serve();
         receiver.await.unwrap_or(Turn::TurnedAway)
+    }
+
+    /// How many wait for a connection.
+    pub(super) fn waiting(&self) -> usize {
+        self.state().waiting
     }
 
     /// A session with `hop` has delivered mail.
@@ -232,7 +249,10 @@ impl<S: Send + 'static> Slots<S> {
         let hop = state.hop(hop);
         hop.known = false;
         hop.delivered &= self.limited_for.is_none();
-        for waiting in hop.waiting.drain(..) {
+        let turned_away = std::mem::take(&mut hop.waiting);
+        state.waiting -= turned_away.len();
+        drop(state);
+        for waiting in turned_away {
             let _ = waiting.turn.send(Turn::TurnedAway);
         }
     }
@@ -261,7 +281,7 @@ impl<S: Send + 'static> Slots<S> {
         let idle = hop.idle.swap_remove(at);
         hop.held += 1;
         hop.serving += 1;
-        state.idle -= 1;
+        state.no_longer_idle(name);
         drop(state);
         Some((idle.session, Slot { slots: Arc::clone(self), hop: name.to_owned(), serves: true }))
     }
@@ -283,17 +303,19 @@ impl<S: Send + 'static> Slots<S> {
                 }
                 None => return,
             };
-            let hop = state.hop(&name);
+            let taken = state.hop(&name).waiting.remove(waiting);
+            state.waiting -= usize::from(taken.is_some());
             // Whoever gave up waiting is passed over.
-            let Some(waiting) = hop.waiting.remove(waiting).filter(|waiting| !waiting.turn.is_closed()) else {
+            let Some(waiting) = taken.filter(|waiting| !waiting.turn.is_closed()) else {
                 state.turn_taken(&name);
                 continue;
             };
+            let hop = state.hop(&name);
             let session = idle.map(|idle| hop.idle.remove(idle).session);
             hop.held += 1;
             hop.serving += usize::from(session.is_some());
             match session {
-                Some(_) => state.idle -= 1,
+                Some(_) => state.no_longer_idle(&name),
                 None => state.open += 1,
             }
             state.turn_taken(&name);
@@ -348,35 +370,38 @@ impl<S: Send + 'static> State<S> {
     /// The next in turn that can be served: with an idle session of the hop's own, with a
     /// new connection, or once an idle session has made room for that.
     fn next(&self) -> Option<Next> {
-        // Of thousands of hops none needs to be asked.
-        if self.open >= self.capacity && self.idle == 0 {
-            return None;
-        }
-        let served = self.turns.iter().find_map(|name| {
-            let hop = self.hops.get(name)?;
-            if hop.held < self.share(name)
-                && let Some((waiting, idle)) = hop.pair()
-            {
-                return Some(Next::Session(name.clone(), waiting, idle));
-            }
-            let may_connect = self.has_room(name, 0) && hop.open() < self.allowed(name);
-            may_connect.then(|| Next::Connection(name.clone()))
-        });
+        let served = if self.open < self.capacity {
+            self.turns.iter().find_map(|name| {
+                let may_connect = || {
+                    let open = self.hops.get(name).map_or(0, Hop::open);
+                    self.has_room(name, 0) && open < self.allowed(name)
+                };
+                self.session_for(name).or_else(|| may_connect().then(|| Next::Connection(name.clone())))
+            })
+        } else {
+            // Nobody may connect: of thousands that wait only those need to be asked.
+            let place = |next: &Next| self.turns.iter().position(|waiting| waiting == next.hop());
+            self.idle.iter().filter_map(|name| self.session_for(name)).min_by_key(place)
+        };
         served.or_else(|| self.evictable().map(Next::Retire))
+    }
+
+    /// The hop's own idle session for somebody who waits for it.
+    fn session_for(&self, name: &str) -> Option<Next> {
+        let hop = self.hops.get(name).filter(|hop| hop.held < self.share(name))?;
+        hop.pair().map(|(waiting, idle)| Next::Session(name.to_owned(), waiting, idle))
     }
 
     /// A hop that keeps an idle session in the way of somebody who waits.
     fn evictable(&self) -> Option<String> {
-        if self.idle == 0 {
-            return None;
-        }
+        let longest = self.idle.front()?;
         let has_idle = |name: &&String| self.hops.get(*name).is_some_and(|hop| !hop.idle.is_empty());
         let may_have_one = |name: &&String| {
             let is_allowed = self.hops.get(*name).is_some_and(|hop| hop.held < self.allowed(name));
-            is_allowed && self.has_room(name, self.idle)
+            is_allowed && self.has_room(name, self.idle.len())
         };
         let waits = self.turns.iter().find(may_have_one)?;
-        Some(waits).filter(has_idle).or_else(|| self.hops.keys().find(has_idle)).cloned()
+        Some(waits).filter(has_idle).or(Some(longest)).cloned()
     }
 
     /// `name` goes to the end of the line, or out of it.
@@ -384,6 +409,13 @@ impl<S: Send + 'static> State<S> {
         self.leave_line(name);
         if !self.hop(name).waiting.is_empty() {
             self.turns.push_back(name.to_owned());
+        }
+    }
+
+    /// One idle session less of `name`.
+    fn no_longer_idle(&mut self, name: &str) {
+        if let Some(place) = self.idle.iter().position(|idle| idle == name) {
+            self.idle.remove(place);
         }
     }
 
@@ -437,7 +469,8 @@ impl<S: Send + 'static> Slot<S> {
         state.next_idle += 1;
         state.hop(&self.hop).idle.push(Idle { number, session });
         // Two of the same connection, until the slot is dropped.
-        (state.open, state.idle) = (state.open + 1, state.idle + 1);
+        state.open += 1;
+        state.idle.push_back(self.hop.clone());
         drop(state);
         number
         // Dropping the slot now takes it from those held, and serves whoever waits.
@@ -504,9 +537,10 @@ mod tests {
     fn check(slots: &Slots<Session>) {
         let state = slots.state();
         assert_eq!(state.open, state.hops.values().map(Hop::open).sum::<usize>());
-        assert_eq!(state.idle, state.hops.values().map(|hop| hop.idle.len()).sum::<usize>());
+        assert_eq!(state.idle.len(), state.hops.values().map(|hop| hop.idle.len()).sum::<usize>());
         let waiting = state.hops.values().filter(|hop| !hop.waiting.is_empty()).count();
         assert_eq!(state.turns.len(), waiting);
+        assert_eq!(state.waiting, state.hops.values().map(|hop| hop.waiting.len()).sum::<usize>());
     }
 
     /// Lets `hop` have answered.
@@ -633,7 +667,10 @@ mod tests {
         let slots = slots(2);
         let mut waiting = ask(&slots, "dead.example", 5);
         let _held = ready(&mut waiting).await;
+        assert_eq!(slots.waiting(), 4);
+        check(&slots);
         slots.turn_away("dead.example");
+        assert_eq!(slots.waiting(), 0);
         for handle in waiting {
             assert!(matches!(handle.await.expect("no panic"), Turn::TurnedAway));
         }

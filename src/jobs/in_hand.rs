@@ -20,6 +20,10 @@ const MOST: usize = 20_000;
 /// beginning, a name server that is silent for instance, would meet all others.
 const UNPROVEN: usize = 64;
 
+/// Mails in hand at most that do not just wait for a connection: those are being read, routed
+/// and written down, which goes no faster where there are more of them.
+const BUSY: usize = 2000;
+
 /// Mails taken in one transaction at most.
 const BATCH: usize = 500;
 
@@ -41,12 +45,18 @@ impl InHand {
 
     /// How many more may be taken in one step.
     pub fn room(&self, spool: &Spool) -> usize {
-        let most = if self.is_proven(spool) { MOST } else { UNPROVEN };
-        most.saturating_sub(self.passes.len()).min(BATCH)
+        let (in_hand, most) = (self.passes.len(), if self.is_proven(spool) { MOST } else { UNPROVEN });
+        let busy = in_hand.saturating_sub(spool.waiting_for_connections());
+        most.saturating_sub(in_hand).min(BUSY.saturating_sub(busy)).min(BATCH)
+    }
+
+    /// Whether there is no room before a pass ends.
+    pub fn is_full(&self) -> bool {
+        self.passes.len() >= MOST
     }
 
     /// Whether an attempt has begun since the first mail was taken.
-    pub fn is_proven(&self, spool: &Spool) -> bool {
+    fn is_proven(&self, spool: &Spool) -> bool {
         spool.begun() != self.begun_before
     }
 

@@ -161,7 +161,7 @@ impl Sweeping<'_> {
 
     /// The next pass to end; `None` where there may be room before that.
     async fn next_or_proof(&mut self) -> Option<Passed> {
-        if self.in_hand.is_proven(self.runner.spool) {
+        if self.in_hand.is_full() {
             return self.in_hand.next().await;
         }
         timeout(STEP, self.in_hand.next()).await.ok().flatten()

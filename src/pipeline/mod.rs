@@ -143,6 +143,11 @@ impl Pipeline {
         explained
     }
 
+    /// How many attempts wait for a connection.
+    pub fn waiting(&self) -> usize {
+        self.deliveries.iter().map(|delivery| delivery.waiting()).sum()
+    }
+
     /// Ends the sessions that were kept open for further mails.
     pub async fn close(&self) {
         for delivery in &self.deliveries {

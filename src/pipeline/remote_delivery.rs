@@ -27,6 +27,11 @@ pub trait Deliver: Send + Sync {
         None
     }
 
+    /// How many attempts wait for a connection.
+    fn waiting(&self) -> usize {
+        0
+    }
+
     /// Ends what is kept open for further mails; not for long.
     async fn close(&self) {}
 }
@@ -40,6 +45,10 @@ impl Deliver for delivery::Delivery {
 
     async fn explain(&self, recipient: &Address) -> Option<Explanation> {
         Some(delivery::Delivery::explain(self, recipient).await)
+    }
+
+    fn waiting(&self) -> usize {
+        delivery::Delivery::waiting(self)
     }
 
     async fn close(&self) {

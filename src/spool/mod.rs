@@ -144,6 +144,11 @@ impl Spool {
         Queue::new(&*self.store, kept, only)
     }
 
+    /// Of the mails in hand, how many wait for a connection.
+    pub fn waiting_for_connections(&self) -> usize {
+        self.pipeline.waiting()
+    }
+
     /// How many attempts have begun.
     pub fn begun(&self) -> u64 {
         self.begun.load(Ordering::Relaxed)
