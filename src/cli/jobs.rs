@@ -28,7 +28,7 @@ pub(super) async fn run(app: &App, command: JobCommand, out: &mut impl Write) ->
 }
 
 fn list(config: &Config, format: Format, out: &mut impl Write) -> Result<Exit, Failure> {
-    let mut table = Table::new(&["JOB", "KIND", "LIMIT", "PROCESSOR", "REPOSITORY"]);
+    let mut table = Table::new(&["JOB", "KIND", "LIMIT", "PROCESSOR", "REPOSITORY"]).whole();
     for (name, job) in &config.jobs {
         let repository = job.repository().map(ToString::to_string);
         let (processor, limit) = match job {
@@ -111,7 +111,7 @@ pub(super) fn schedules(
     out: &mut impl Write,
 ) -> Result<Exit, Failure> {
     let ScheduleCommand::List { format } = *command;
-    let mut table = Table::new(&["SCHEDULE", "JOB", "ENABLED", "CRON", "TIME ZONE", "NEXT"]);
+    let mut table = Table::new(&["SCHEDULE", "JOB", "ENABLED", "CRON", "TIME ZONE", "NEXT"]).whole();
     for (name, schedule) in &config.schedules {
         let next: Vec<String> = upcoming(schedule, now)
             .take(5)

@@ -64,7 +64,7 @@ pub(super) async fn resolve(app: &App, text: &str) -> Result<RepositoryPath, Fai
 }
 
 async fn list(app: &App, format: Format, out: &mut impl Write) -> Result<Exit, Failure> {
-    let mut table = Table::new(&["MAILS", "REPOSITORY"]);
+    let mut table = Table::new(&["MAILS", "REPOSITORY"]).whole();
     for path in app.store.repositories().await? {
         let size = app.store.size(&Place::Repository(path.clone())).await?;
         match format {

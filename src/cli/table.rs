@@ -22,13 +22,21 @@ pub(super) struct Table {
     rows: Vec<Vec<String>>,
     widths: Vec<usize>,
     begun: bool,
+    /// The last column is no free text, and of use only as a whole.
+    whole: bool,
 }
 
 impl Table {
     /// A table with these columns.
     pub(super) fn new(heading: &[&'static str]) -> Self {
         let widths = heading.iter().map(|name| name.chars().count()).collect();
-        Self { heading: heading.to_vec(), rows: Vec::new(), widths, begun: false }
+        Self { heading: heading.to_vec(), rows: Vec::new(), widths, begun: false, whole: false }
+    }
+
+    /// Does not cut the last column, however narrow the terminal.
+    pub(super) fn whole(mut self) -> Self {
+        self.whole = true;
+        self
     }
 
     /// Adds a row; control characters are made visible, line ends become ` / `. The first
@@ -68,7 +76,8 @@ impl Table {
             line.push_str(cell);
             line.extend(std::iter::repeat_n(' ', width.saturating_sub(cell.width()) + 2));
         }
-        line.push_str(&cut(row.get(last).map_or("", String::as_str), width.saturating_sub(used).max(20)));
+        let room = if self.whole { usize::MAX } else { width.saturating_sub(used).max(20) };
+        line.push_str(&cut(row.get(last).map_or("", String::as_str), room));
         text.push_str(line.trim_end());
         text.push('\n');
     }
@@ -149,6 +158,13 @@ mod tests {
             format!("K2   \u{90f5}\u{4ef6}@x.example{}\u{90f5}\u{4ef6}\u{90f5}\u{4ef6}", " ".repeat(28))
         );
         assert_eq!(cut("\u{90f5}\u{4ef6}", 3), "\u{90f5}…");
+    }
+
+    #[test]
+    fn what_is_of_use_as_a_whole_is_not_cut() {
+        let mut table = Table::new(&["JOB", "NEXT"]).whole();
+        table.row(&["j".into(), "2026-11-29T07:00:00+00:00".into()]);
+        assert_eq!(table.block(10), "JOB  NEXT\nj    2026-11-29T07:00:00+00:00\n");
     }
 
     #[test]

@@ -50,7 +50,8 @@ impl Transaction {
         self.state.reverse_path.is_some()
     }
 
-    pub(super) fn smtputf8(&self) -> bool {
+    /// Whether MAIL said SMTPUTF8.
+    pub(super) fn is_smtputf8(&self) -> bool {
         self.state.smtputf8
     }
 
@@ -92,11 +93,6 @@ impl Transaction {
     pub(super) fn refuse_with(&mut self, answer: Answer) -> Answer {
         self.refuse(&answer);
         answer
-    }
-
-    /// Whether MAIL said SMTPUTF8.
-    pub(super) fn is_smtputf8(&self) -> bool {
-        self.state.smtputf8
     }
 
     /// What is submitted. `None` where MAIL was not said.

@@ -255,7 +255,7 @@ impl Session {
                 .map_err(|error| Answer::new(550, "5.1.1", error))?,
             ForwardPath::Mailbox(address) => address,
         };
-        if self.transaction.smtputf8() || recipient.to_string().is_ascii() {
+        if self.transaction.is_smtputf8() || recipient.to_string().is_ascii() {
             return Ok(recipient);
         }
         Err(CommandError::NeedsSmtpUtf8.into())
