@@ -384,7 +384,7 @@ impl<'a> Attempt<'a> {
             (Step::Connect | Step::Banner, Event::Broken(Broken::Closed | Broken::Io(_))) if last_host => false,
             _ => return false,
         };
-        if alone && !(in_words && slots.has_delivered(hop) && slots.note_refusal(hop) <= LIMIT_TRIES) {
+        if alone && !(in_words && slots.has_delivered(hop) && slots.note_refusal(hop, LIMIT_PAUSE / 2) <= LIMIT_TRIES) {
             return false;
         }
         slots.limit_to_sessions(hop);

@@ -67,8 +67,10 @@ struct Hop<S: Send + 'static> {
     waiting: VecDeque<Waiting<S>>,
     known: bool,
     delivered: bool,
-    /// Refused connections since the last session, while there was none.
+    /// Rounds of refused connections since the last session, while there was none, and when the
+    /// last began.
     refusals: u32,
+    refused: Option<Instant>,
     limit: Option<(usize, Option<Instant>)>,
 }
 
@@ -125,6 +127,7 @@ impl<S: Send + 'static> Default for Hop<S> {
             known: false,
             delivered: false,
             refusals: 0,
+            refused: None,
             limit: None,
         }
     }
@@ -215,11 +218,15 @@ impl<S: Send + 'static> Slots<S> {
         self.state().hops.get(hop).is_some_and(|hop| hop.delivered)
     }
 
-    /// A connection was refused and there is no session; how often that is so now.
-    pub(super) fn note_refusal(&self, hop: &str) -> u32 {
-        let mut state = self.state();
+    /// A connection was refused and there is no session; how often that is so now. Several
+    /// within one `round` are told the same: they knocked together.
+    pub(super) fn note_refusal(&self, hop: &str, round: Duration) -> u32 {
+        let (mut state, now) = (self.state(), Instant::now());
         let hop = state.hop(hop);
-        hop.refusals = hop.refusals.saturating_add(1);
+        if hop.refused.is_none_or(|began| now - began >= round) {
+            hop.refused = Some(now);
+            hop.refusals = hop.refusals.saturating_add(1);
+        }
         hop.refusals
     }
 
@@ -435,7 +442,7 @@ impl<S: Send + 'static> Slot<S> {
             let hop = state.hop(&self.hop);
             hop.serving += 1;
             hop.known = true;
-            hop.refusals = 0;
+            (hop.refusals, hop.refused) = (0, None);
             drop(state);
             self.slots.serve();
         }
@@ -660,6 +667,19 @@ mod tests {
         let _held_by_b = ready(&mut for_b).await;
         assert_eq!(slots.sessions("a.example"), 3, "one made room for the other hop, whose second mail still waits");
         assert_eq!(ready(&mut ask(&slots, "a.example", 4)).await.len(), 2, "half of all");
+    }
+
+    #[tokio::test]
+    async fn refusals_of_one_round_are_one() {
+        let slots = slots(2);
+        let round = Duration::from_millis(100);
+        let refusal = || slots.note_refusal("a.example", round);
+        assert_eq!([refusal(), refusal(), refusal()], [1, 1, 1]);
+        tokio::time::sleep(round).await;
+        assert_eq!([refusal(), refusal()], [2, 2]);
+        assert_eq!(slots.refusals("a.example"), 2);
+        know(&slots, "a.example").await;
+        assert_eq!(slots.refusals("a.example"), 0);
     }
 
     #[tokio::test]
