@@ -186,8 +186,9 @@ where
     }
 }
 
-/// Removes the oldest files of the log beyond those that are kept. The appender would do it
-/// before it opens another, and at each start take the current one for one of the others.
+/// Removes the oldest files of the log beyond those that are kept, by the times in their names.
+/// The appender would do it before it opens another, and at each start take the current one
+/// for one of the others. The one that was written last stays, whatever a clock has called it.
 ///
 /// # Errors
 /// Where the directory cannot be read.
@@ -199,12 +200,13 @@ pub fn remove_old(config: &Config) -> io::Result<()> {
         let (name, path) = (entry.file_name(), entry.path());
         let is_log = path.extension().is_some_and(|extension| extension == "log");
         if is_log && name.to_string_lossy().starts_with("redeliver.") {
-            files.push((entry.metadata().and_then(|metadata| metadata.modified()).ok(), path));
+            files.push((path, entry.metadata().and_then(|metadata| metadata.modified()).ok()));
         }
     }
     files.sort();
+    let last = files.iter().filter_map(|(_, modified)| *modified).max();
     files.truncate(files.len().saturating_sub(config.keep));
-    for (_, path) in files {
+    for (path, _) in files.into_iter().filter(|(_, modified)| *modified != last) {
         // Another process may have been faster; the next start tries again.
         let _ = std::fs::remove_file(path);
     }
@@ -248,7 +250,13 @@ mod tests {
     fn as_many_files_are_kept_as_it_says_and_others_are_left_alone() {
         let directory = tempfile::tempdir().expect("a directory");
         let config = Config { directory: Some(directory.path().to_owned()), keep: 2, ..Config::default() };
-        let names = ["redeliver.2026-01-03.log", "redeliver.2026-01-01.log", "redeliver.2026-01-02.log", "notes.log"];
+        let names = [
+            "redeliver.2026-01-04.log",
+            "redeliver.2026-01-03.log",
+            "redeliver.2026-01-01.log",
+            "redeliver.2026-01-02.log",
+            "notes.log",
+        ];
         for (age, name) in names.iter().enumerate() {
             let file = std::fs::File::create(directory.path().join(name)).expect("made");
             let modified = std::time::UNIX_EPOCH + std::time::Duration::from_secs(age as u64);
@@ -256,7 +264,8 @@ mod tests {
         }
         remove_old(&config).expect("removed");
         let there: Vec<_> = names.into_iter().filter(|name| directory.path().join(name).exists()).collect();
-        assert_eq!(there, ["redeliver.2026-01-01.log", "redeliver.2026-01-02.log", "notes.log"], "the youngest two");
+        let kept = ["redeliver.2026-01-04.log", "redeliver.2026-01-03.log", "redeliver.2026-01-02.log", "notes.log"];
+        assert_eq!(there, kept, "the youngest two by name, and the one that was written last");
     }
 
     #[test]

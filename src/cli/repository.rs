@@ -15,7 +15,7 @@ use super::table::{self, Table};
 use crate::config;
 use crate::mail::{AttributeValue, Attributes, Mail, MailKey, Recorded, RepositoryPath, attribute};
 use crate::spool::{QueuePage, Waiting, waiting};
-use crate::store::{Error, Listed, MailFilter, Pages, Place, Time};
+use crate::store::{Error, Listed, MailFilter, Pages, Place, Respool, Seq, Time};
 
 pub(super) async fn run(app: &App, command: RepositoryCommand, out: &mut impl Write) -> Result<Exit, Failure> {
     match command {
@@ -28,7 +28,7 @@ pub(super) async fn run(app: &App, command: RepositoryCommand, out: &mut impl Wr
         RepositoryCommand::Reprocess { repository, which, processor, reset } => {
             app.known_processor(&processor)?;
             let reset = if reset { app.config.processors.counters() } else { Vec::new() };
-            act(app, &repository, &which, &Verb::Reprocess { processor, reset }, out).await
+            act(app, &repository, &which, &Verb::Reprocess(Respool { processor, reset, upto: None }), out).await
         }
         RepositoryCommand::Move { repository, which, to } => {
             let to = resolve(app, &to).await?;
@@ -296,16 +296,22 @@ fn parse_key(key: &str) -> Result<MailKey, Failure> {
 }
 
 /// What is done to each mail that is meant.
+#[derive(Clone)]
 enum Verb {
-    Reprocess {
-        processor: String,
-        /// The counters that are forgotten.
-        reset: Vec<String>,
-    },
-    Move {
-        to: RepositoryPath,
-    },
+    Reprocess(Respool),
+    Move { to: RepositoryPath },
     Remove,
+}
+
+impl Verb {
+    /// The same for mails that had come to rest by `upto`: one that another command has sent
+    /// round meanwhile is not sent again.
+    fn upto(&self, upto: Seq) -> Self {
+        match self {
+            Self::Reprocess(how) => Self::Reprocess(Respool { upto: Some(upto), ..how.clone() }),
+            other => other.clone(),
+        }
+    }
 }
 
 /// What was done, in numbers.
@@ -375,6 +381,7 @@ async fn act_on_all(
     out: &mut impl Write,
 ) -> Result<(), Failure> {
     let upto = app.store.newest().await?;
+    let verb = &verb.upto(upto);
     let mut pages = Pages::new(&*app.store, place.clone(), filter).upto(upto);
     while let Some(page) = pages.next().await? {
         done.show_meant(app, &page, out).await?;
@@ -406,14 +413,13 @@ async fn act_on(
     let now = app.clock.now();
     match verb {
         _ if dry_run => {}
-        Verb::Reprocess { processor, reset } => {
-            app.store.respool(place, key, processor, reset, now).await?;
-        }
+        Verb::Reprocess(how) => app.store.respool(place, key, how, now).await?,
         Verb::Move { to } => app.store.move_to(place, key, to, now).await?,
         Verb::Remove => app.store.remove(place, key, now).await?,
     }
-    if let (Verb::Reprocess { processor, reset }, Some(attributes)) = (verb, attributes) {
-        done.exhausted += u64::from(reset.is_empty() && app.config.processors.is_used_up(processor, attributes));
+    if let (Verb::Reprocess(how), Some(attributes)) = (verb, attributes) {
+        let is_used_up = || app.config.processors.is_used_up(&how.processor, attributes);
+        done.exhausted += u64::from(how.reset.is_empty() && is_used_up());
     }
     done.mails += 1;
     Ok(())
@@ -422,14 +428,14 @@ async fn act_on(
 fn report(which: &WhichArguments, verb: &Verb, done: &Done, out: &mut impl Write) -> Result<(), Failure> {
     if which.format == Format::Json {
         let mut object = json!({"mails": done.mails, "skipped": done.in_hand, "dryRun": which.dry_run});
-        if let Verb::Reprocess { .. } = verb {
+        if let Verb::Reprocess(_) = verb {
             object["exhausted"] = done.exhausted.into();
         }
         json_lines::write(out, &object)?;
         return Ok(());
     }
     let what = match verb {
-        Verb::Reprocess { processor, .. } => format!("put into the spool for processor {processor}"),
+        Verb::Reprocess(how) => format!("put into the spool for processor {}", how.processor),
         Verb::Move { to } => format!("moved to {to}"),
         Verb::Remove => "removed".to_owned(),
     };

@@ -24,7 +24,7 @@ use crate::jobs::{self, Order, Progress};
 use crate::mail::{MailKey, RepositoryPath};
 use crate::parts::{self, users};
 use crate::spool::QueuePage;
-use crate::store::{AttemptFilter, Error, MailFilter, Pages, Place, Seq, Time};
+use crate::store::{AttemptFilter, Error, MailFilter, Pages, Place, Respool, Seq, Time};
 
 /// Octets read at once.
 const PIECE: usize = 64 * 1024;
@@ -329,7 +329,8 @@ fn swept(app: &App) -> Vec<(RepositoryPath, String)> {
 async fn sweep_one(app: &App, key: &MailKey, out: &mut impl Write) -> Result<Exit, Failure> {
     let only = Arc::from([key.clone()]);
     for (repository, processor) in swept(app) {
-        match app.store.respool(&Place::Repository(repository), key, &processor, &[], app.clock.now()).await {
+        let how = Respool { processor, ..Respool::default() };
+        match app.store.respool(&Place::Repository(repository), key, &how, app.clock.now()).await {
             Ok(()) => return sweep_job(app, SPOOL_JOB, Some(&only), out).await,
             Err(Error::NoSuchMail(_)) => {}
             Err(error) => return Err(error.into()),
@@ -346,8 +347,9 @@ async fn sweep_some(app: &App, filter: &MailFilter, out: &mut impl Write) -> Res
     let mut only = keys_of(app, &Place::Spool, filter, upto).await?;
     for (repository, processor) in swept(app) {
         let place = Place::Repository(repository);
+        let how = Respool { processor, upto: Some(upto), ..Respool::default() };
         for key in keys_of(app, &place, filter, upto).await? {
-            match app.store.respool(&place, &key, &processor, &[], app.clock.now()).await {
+            match app.store.respool(&place, &key, &how, app.clock.now()).await {
                 Ok(()) => only.push(key),
                 Err(Error::InHand(_) | Error::NoSuchMail(_)) => {}
                 Err(error) => return Err(error.into()),

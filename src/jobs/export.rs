@@ -61,6 +61,11 @@ async fn write_all(
                 Ok(()) => runner.handled(1, swept),
                 // It was sent round again, or removed, while it was being read.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && is_gone(runner, &place, &listed).await? => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    let key = &listed.mail.key;
+                    tracing::error!(mail.id = %key, %error, "the mail is not exported");
+                    swept.trouble.get_or_insert_with(|| format!("mail {key} is not exported: {error}"));
+                }
                 Err(error) => return Ok(Err(error)),
             }
         }
@@ -84,7 +89,13 @@ fn write_one(directory: &Directory, name: &str, content: &dyn Content) -> io::Re
     let mut file = OpenOptions::new().write(true).open(part)?;
     let mut offset = 0;
     loop {
-        let piece = content.read(offset)?;
+        let piece = match content.read(offset) {
+            Ok(piece) => piece,
+            Err(error) => {
+                directory.give_up()?;
+                return Err(error);
+            }
+        };
         if piece.is_empty() {
             return directory.keep(name);
         }

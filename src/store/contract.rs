@@ -515,9 +515,10 @@ pub(super) async fn a_mail_in_hand_is_neither_moved_nor_removed(open: Open, dire
     insert(&*store, "K1", &["b@x.example"]).await;
     let _claimed = claim_one(&*store, Place::Spool).await;
     let in_hand = |result: Result<()>| matches!(result, Err(Error::InHand(_)));
+    let relay = Respool { processor: "relay".to_owned(), ..Respool::default() };
     assert!(in_hand(store.remove(&Place::Spool, &key("K1"), at(2)).await));
     assert!(in_hand(store.move_to(&Place::Spool, &key("K1"), &temporary(), at(2)).await));
-    assert!(in_hand(store.respool(&Place::Spool, &key("K1"), "relay", &[], at(2)).await));
+    assert!(in_hand(store.respool(&Place::Spool, &key("K1"), &relay, at(2)).await));
     let unknown = store.remove(&Place::Spool, &key("K9"), at(2)).await;
     assert!(matches!(unknown, Err(Error::NoSuchMail(_))));
 }
@@ -530,11 +531,16 @@ pub(super) async fn reprocessing_counts_and_resets(open: Open, directory: &Path)
     let claimed = claim_one(&*store, Place::Spool).await;
     defer(&*store, &claimed, None, at(2)).await;
     let place = Place::Repository(temporary());
-    store.respool(&place, &key("K1"), "relay", &[], at(3)).await.expect("respooled");
+    let relay = Respool { processor: "relay".to_owned(), ..Respool::default() };
+    let before = Respool { upto: Some(Seq(0)), ..relay.clone() };
+    let late = store.respool(&place, &key("K1"), &before, at(3)).await;
+    assert!(matches!(late, Err(Error::NoSuchMail(_))), "it came to rest after that");
+    store.respool(&place, &key("K1"), &relay, at(3)).await.expect("respooled");
     let kept = store.find(&Place::Spool, &key("K1")).await.expect("found").mail;
     assert_eq!(kept.passes(), 8);
-    let counters = [attribute::AT_MOST_EXECUTIONS.to_owned()];
-    store.respool(&Place::Spool, &key("K1"), "again", &counters, at(4)).await.expect("respooled");
+    let reset = vec![attribute::AT_MOST_EXECUTIONS.to_owned()];
+    let again = Respool { processor: "again".to_owned(), reset, upto: None };
+    store.respool(&Place::Spool, &key("K1"), &again, at(4)).await.expect("respooled");
     let found = store.find(&Place::Spool, &key("K1")).await.expect("found").mail;
     assert_eq!(found.passes(), 0);
     assert_eq!((found.state.as_str(), found.attributes.integer(attribute::REPROCESSING)), ("again", Some(2)));

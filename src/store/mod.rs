@@ -265,6 +265,19 @@ pub struct Old {
     pub after: Option<Seq>,
 }
 
+/// How a mail is put into the spool.
+#[derive(Debug, Clone, Default)]
+pub struct Respool {
+    /// The processor that it enters.
+    pub processor: String,
+    /// The attributes that count its passes: they are forgotten, and so is how often it was
+    /// attempted.
+    pub reset: Vec<String>,
+    /// Only where it had come to rest by then: else it was sent round meanwhile, and is no
+    /// such mail.
+    pub upto: Option<Seq>,
+}
+
 /// What one step of a purge did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Purged {
@@ -290,7 +303,8 @@ pub trait Store: Send + Sync {
     async fn insert(&self, mail: NewMail, now: Time) -> Result<()>;
 
     /// Takes mails in hand, oldest first; first frees what dead processes held. One that
-    /// cannot be read is told to the log and set aside: nobody takes it any more.
+    /// cannot be read is told to the log and set aside in `var/mail/error`, from where nobody
+    /// takes it.
     async fn claim(&self, wanted: &Wanted, now: Time) -> Result<Vec<Claimed>>;
 
     /// Opens the attempt record and counts the pass, before the first packet. `plan` is whom
@@ -386,9 +400,8 @@ pub trait Store: Send + Sync {
         limit: usize,
     ) -> Result<Vec<(AttemptId, Attempt)>>;
 
-    /// Puts a mail of a repository into the spool for `processor`. `reset` are the attributes
-    /// that count its passes: they are forgotten, and so is how often it was attempted.
-    async fn respool(&self, place: &Place, key: &MailKey, processor: &str, reset: &[String], now: Time) -> Result<()>;
+    /// Puts a mail of a repository into the spool.
+    async fn respool(&self, place: &Place, key: &MailKey, how: &Respool, now: Time) -> Result<()>;
 
     /// Moves a mail to another repository.
     async fn move_to(&self, place: &Place, key: &MailKey, to: &RepositoryPath, now: Time) -> Result<()>;

@@ -65,6 +65,24 @@ fn an_export_is_one_file_per_mail_byte_for_byte() {
 }
 
 #[test]
+fn a_mail_that_is_not_whole_is_named_and_the_others_are_exported() {
+    let sink = refusing();
+    let job = "kind: export\nrepository: permanent\ndirectory: ../out\n";
+    let relay = with_failures(&sink, &["a@x.example", "b@x.example", "c@x.example"], job);
+    let key = relay.mails("permanent")[1]["key"].as_str().expect("a key").to_owned();
+    let database = rusqlite::Connection::open(relay.path().join("var/redeliver.db")).expect("the store");
+    let chunk = "DELETE FROM chunk WHERE id >> 20 = (SELECT message FROM mail WHERE key = ?1)";
+    assert_eq!(database.execute(chunk, [&key]).expect("deleted"), 1);
+    drop(database);
+    let ended = relay.command(&["run", "it"]).expect(70);
+    assert!(ended.stderr.contains(&format!("mail {key} is not exported")), "{ended:?}");
+    let files = files(&relay, "out");
+    assert_eq!(files.len(), 2, "{files:?}");
+    assert!(files.iter().all(|file| file.extension().is_some_and(|extension| extension == "eml")), "{files:?}");
+    relay.command(&["repository", "export", "permanent", &key]).expect(74);
+}
+
+#[test]
 fn a_backup_is_a_database_that_sqlite_and_redeliver_open_as_it_stands() {
     let sink = refusing();
     let relay = with_failures(&sink, &["a@x.example"], "kind: backup\ndirectory: ../backups\n");

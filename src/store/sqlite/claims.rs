@@ -10,10 +10,10 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, params};
 use tracing::error;
 
-use super::super::{AttemptId, Claim, Claimed, Error, Reaped, Resting, Result, Settlement, Time, Wanted};
+use super::super::{AttemptId, Claim, Claimed, Error, Reaped, Resting, Result, Settlement, Time, Trouble, Wanted};
 use super::instance::{self, Liveness, next_number};
 use super::{filing, records, rows, runs};
-use crate::mail::{Address, Mail, MailKey, Outcome, Recorded};
+use crate::mail::{Address, Mail, MailKey, Outcome, Recorded, RepositoryPath};
 
 /// A mail that a run still going took before is left to it.
 const NOT_TAKEN: &str = "(run IS NULL OR run NOT IN (SELECT run.id FROM run WHERE run.finished IS NULL))";
@@ -35,7 +35,7 @@ pub(super) fn claim(connection: &Connection, wanted: &Wanted, instance: i64, now
     for id in ids {
         match by_id(connection, id) {
             Ok(row) => taken.push(take(connection, row, instance, wanted)?),
-            Err(error) if error.is_unreadable() => set_aside(connection, id, &error)?,
+            Err(error) if error.is_unreadable() => set_aside(connection, id, &error, now)?,
             Err(error) => return Err(error),
         }
     }
@@ -145,15 +145,21 @@ fn take(connection: &Connection, row: rows::MailRow, instance: i64, wanted: &Wan
     })
 }
 
-/// Leaves a mail that cannot be read where it is, in nobody's hand and out of the way of the
-/// others: -1 is neither a suspect nor none.
-fn set_aside(connection: &Connection, id: i64, why: &Error) -> Result<()> {
+/// Where mails are kept that are nobody's failure but ours.
+const ERROR_REPOSITORY: &str = "var/mail/error";
+
+/// Puts a mail that cannot be read where administrators look for trouble, in nobody's hand and
+/// out of the way of all claims: -1 is neither a suspect nor none.
+fn set_aside(connection: &Connection, id: i64, why: &Error, now: Time) -> Result<()> {
+    let path = RepositoryPath::parse(ERROR_REPOSITORY).map_err(|error| Error::trouble(Trouble::Internal, error))?;
+    let repository = filing::ensure(connection, &path, now)?;
     let key: String = connection
         .prepare_cached(
-            "UPDATE mail SET held = 0, instance = NULL, claim = NULL, suspect = -1 WHERE id = ?1 RETURNING key",
+            "UPDATE mail SET held = 0, instance = NULL, claim = NULL, suspect = -1, repository = ?2, seq = ?3 \
+             WHERE id = ?1 RETURNING key",
         )?
-        .query_row([id], |row| row.get(0))?;
-    error!(mail.id = key, error = %why, "the mail cannot be read and is left alone: repository reprocess or remove it");
+        .query_row([id, repository, next_number(connection)?], |row| row.get(0))?;
+    error!(mail.id = key, error = %why, "the mail cannot be read: it is set aside in {ERROR_REPOSITORY}");
     Ok(())
 }
 
@@ -302,7 +308,7 @@ fn free_mails(connection: &Connection, dead: i64, now: Time, reaped: &mut Reaped
     for (id, begun) in held {
         reaped.mails += 1;
         match free(connection, id, Blame { suspect: begun || none_begun, alone }, now, reaped) {
-            Err(error) if error.is_unreadable() => set_aside(connection, id, &error)?,
+            Err(error) if error.is_unreadable() => set_aside(connection, id, &error, now)?,
             freed => freed?,
         }
     }

@@ -2,10 +2,10 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::super::{Error, NewMail, NewMessage, Place, Result, Time};
+use super::super::{Error, NewMail, NewMessage, Place, Respool, Result, Time};
 use super::instance::next_number;
 use super::{messages, rows};
-use crate::mail::{Attributes, Mail, MailKey, RepositoryPath, attribute};
+use crate::mail::{Mail, MailKey, RepositoryPath, attribute};
 
 /// Takes a mail into the spool.
 pub(super) fn insert(connection: &Connection, mail: &NewMail, now: Time) -> Result<()> {
@@ -151,7 +151,6 @@ pub(super) fn ensure(connection: &Connection, path: &RepositoryPath, now: Time) 
 /// What administrators need of a mail; it may be one that cannot be read.
 struct AtRest {
     id: i64,
-    attributes: String,
     recipients: String,
 }
 
@@ -159,9 +158,9 @@ struct AtRest {
 fn at_rest(connection: &Connection, place: &Place, key: &MailKey) -> Result<AtRest> {
     let repository = rows::place_id(connection, place)?;
     let found = connection
-        .prepare_cached("SELECT held, id, attributes, recipients FROM mail WHERE key = ?1 AND repository = ?2")?
+        .prepare_cached("SELECT held, id, recipients FROM mail WHERE key = ?1 AND repository = ?2")?
         .query_row(params![key.as_str(), repository], |row| {
-            let found = AtRest { id: row.get(1)?, attributes: row.get(2)?, recipients: row.get(3)? };
+            let found = AtRest { id: row.get(1)?, recipients: row.get(2)? };
             Ok((row.get::<_, bool>(0)?, found))
         })
         .optional()?;
@@ -185,18 +184,18 @@ pub(super) fn find(connection: &Connection, place: &Place, key: &MailKey) -> Res
 }
 
 /// Puts a mail into the spool for `processor`, as one transaction.
-pub(super) fn respool(
-    connection: &Connection,
-    place: &Place,
-    key: &MailKey,
-    processor: &str,
-    reset: &[String],
-    now: Time,
-) -> Result<()> {
-    let row = at_rest(connection, place, key)?;
-    let mut attributes: Attributes = rows::from_json(&row.attributes)?;
+pub(super) fn respool(connection: &Connection, place: &Place, key: &MailKey, how: &Respool, now: Time) -> Result<()> {
+    // One that cannot be read would stand in the spool, where nobody could reach it.
+    let rows::MailRow { id, listed, .. } = find(connection, place, key)?;
+    if listed.in_hand {
+        return Err(Error::InHand(key.clone()));
+    }
+    if how.upto.is_some_and(|upto| listed.seq > upto) {
+        return Err(Error::NoSuchMail(key.clone()));
+    }
+    let mut attributes = listed.mail.attributes;
     attributes.increment(attribute::REPROCESSING);
-    for counter in reset {
+    for counter in &how.reset {
         attributes.remove(counter);
     }
     connection
@@ -205,14 +204,14 @@ pub(super) fn respool(
              run = NULL, suspect = 0, attempts = CASE WHEN ?6 THEN 0 ELSE attempts END WHERE id = ?1",
         )?
         .execute(params![
-            row.id,
+            id,
             next_number(connection)?,
-            processor,
+            how.processor,
             rows::to_json(&attributes)?,
             now.timestamp_millis(),
-            !reset.is_empty(),
+            !how.reset.is_empty(),
         ])?;
-    note_action(connection, "reprocess", place, key, Some(processor), now)
+    note_action(connection, "reprocess", place, key, Some(&how.processor), now)
 }
 
 pub(super) fn move_to(

@@ -33,7 +33,7 @@ use tracing::warn;
 
 use super::{
     AttemptFilter, AttemptId, Claim, Claimed, Counts, Error, Listed, MailFilter, NewMail, Old, Place, Purged, Reaped,
-    Result, Run, RunId, Seq, Settlement, Store, Time, Trouble, Wanted,
+    Respool, Result, Run, RunId, Seq, Settlement, Store, Time, Trouble, Wanted,
 };
 use crate::mail::{
     Attempt, Attributes, Content, DialogueEntry, Mail, MailKey, MessageId, Planned, Recorded, RepositoryPath,
@@ -289,10 +289,10 @@ impl Store for SqliteStore {
         self.read(move |connection| records::page(connection, &filter, after, limit)).await
     }
 
-    async fn respool(&self, place: &Place, key: &MailKey, processor: &str, reset: &[String], now: Time) -> Result<()> {
-        let (place, key, processor, reset) = (place.clone(), key.clone(), processor.to_owned(), reset.to_vec());
+    async fn respool(&self, place: &Place, key: &MailKey, how: &Respool, now: Time) -> Result<()> {
+        let (place, key, how) = (place.clone(), key.clone(), how.clone());
         self.reap_dead(now).await?;
-        self.write(move |connection| filing::respool(connection, &place, &key, &processor, &reset, now)).await
+        self.write(move |connection| filing::respool(connection, &place, &key, &how, now)).await
     }
 
     async fn move_to(&self, place: &Place, key: &MailKey, to: &RepositoryPath, now: Time) -> Result<()> {

@@ -9,9 +9,9 @@ use chrono::DateTime;
 use rusqlite::Connection;
 
 use super::super::contract::store_contract;
-use super::super::{Claimed, Error, MailFilter, NewMail, NewMessage, Place, Seq, Store, Trouble, Wanted};
+use super::super::{Claimed, Error, MailFilter, NewMail, NewMessage, Place, Respool, Seq, Store, Trouble, Wanted};
 use super::{SqliteStore, claims, open};
-use crate::mail::{Address, Attributes, Envelope, MailKey, MessageFacts, ReversePath};
+use crate::mail::{Address, Attributes, Envelope, MailKey, MessageFacts, RepositoryPath, ReversePath};
 
 fn open_at(directory: &Path) -> Arc<dyn Store> {
     Arc::new(SqliteStore::open(&directory.join("t.db"), "test").expect("opens"))
@@ -122,12 +122,17 @@ async fn a_mail_that_cannot_be_read_stops_no_other() {
     let listed = store.list(&Place::Spool, &MailFilter::default(), None, 9).await.expect("listed");
     assert_eq!(listed.iter().map(|one| one.mail.key.to_string()).collect::<Vec<_>>(), ["K3"]);
     let (first, second) = (MailKey::parse("K1").expect("a key"), MailKey::parse("K2").expect("a key"));
-    assert!(store.find(&Place::Spool, &first).await.is_err_and(|error| error.is_unreadable()));
-    store.remove(&Place::Spool, &first, now).await.expect("removed");
+    let aside = Place::Repository(RepositoryPath::parse("var/mail/error").expect("a path"));
+    assert_eq!((store.size(&Place::Spool).await.expect("size"), store.size(&aside).await.expect("size")), (1, 2));
+    assert!(store.find(&aside, &first).await.is_err_and(|error| error.is_unreadable()));
+    let again = Respool { processor: "relay".to_owned(), ..Respool::default() };
+    let refused = store.respool(&aside, &first, &again, now).await;
+    assert!(refused.is_err_and(|error| error.is_unreadable()), "in the spool nobody could reach it");
+    store.remove(&aside, &first, now).await.expect("removed");
     // A version that can read it is told to try again.
     let connection = Connection::open(directory.path().join("t.db")).expect("opens");
     connection.execute_batch("UPDATE mail SET recipients = '[\"b@x.example\"]' WHERE key = 'K2'").expect("written");
-    store.respool(&Place::Spool, &second, "relay", &[], now).await.expect("respooled");
+    store.respool(&aside, &second, &again, now).await.expect("respooled");
     assert_eq!(keys(store.claim(&wanted, now).await.expect("claimed")), ["K2"]);
 }
 
