@@ -17,6 +17,7 @@ mod sendmail;
 mod table;
 
 use std::ffi::{OsStr, OsString};
+use std::fmt::Display;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -31,7 +32,6 @@ use crate::ingest::{Here, Invocation, Mode};
 use crate::logging;
 use crate::parts::{self, users};
 use crate::serve;
-use crate::yaml::Diagnostics;
 use app::App;
 use args::{Arguments, Command, Format};
 use exit::{Exit, Failure};
@@ -133,7 +133,7 @@ fn load(option: Option<PathBuf>, by_mail_program: bool) -> Result<Config, Failur
 
 fn find_and_load(option: Option<PathBuf>, by_mail_program: bool) -> Result<(Source, Config), Failure> {
     let source = find(option, by_mail_program)?;
-    let config = config::load(&source).map_err(|wrong| refused(&wrong))?;
+    let config = config::load(&source).map_err(|wrong| refused(&wrong.0))?;
     Ok((source, config))
 }
 
@@ -151,14 +151,14 @@ fn find(option: Option<PathBuf>, by_mail_program: bool) -> Result<Source, Failur
 /// a secret that its user may not read, as long as a service takes it.
 fn load_for_submission(option: Option<PathBuf>, by_mail_program: bool) -> Result<(Config, Option<Failure>), Failure> {
     let source = find(option, by_mail_program)?;
-    match config::load_for_submission(&source).map_err(|wrong| refused(&wrong))? {
+    match config::load_for_submission(&source).map_err(|wrong| refused(&wrong.0))? {
         ForSubmission::Usable(config, beside) => {
-            note_all(&beside);
+            note_all(&beside.0);
             Ok((config, None))
         }
         ForSubmission::Doubtful(config, wrong) => {
             if !sendmail::has_service(&config) {
-                return Err(refused(&wrong));
+                return Err(refused(&wrong.0));
             }
             let why = wrong.0.first().map(ToString::to_string).unwrap_or_default();
             Ok((config, Some(Failure::new(Exit::Deferred, why))))
@@ -166,13 +166,13 @@ fn load_for_submission(option: Option<PathBuf>, by_mail_program: bool) -> Result
     }
 }
 
-fn note_all(wrong: &Diagnostics) {
-    for diagnostic in &wrong.0 {
-        note(&diagnostic.to_string());
+fn note_all(wrong: &[impl Display]) {
+    for error in wrong {
+        note(&error.to_string());
     }
 }
 
-fn refused(wrong: &Diagnostics) -> Failure {
+fn refused(wrong: &[impl Display]) -> Failure {
     note_all(wrong);
     Failure::new(Exit::Configuration, "")
 }
@@ -192,10 +192,7 @@ fn check(option: Option<PathBuf>, format: Format) -> Result<Exit, Failure> {
     let config = load(option, false)?;
     let wrong = serve::check(&config).map_err(|error| Failure::new(Exit::Configuration, error.to_string()))?;
     if !wrong.is_empty() {
-        for error in &wrong {
-            note(&error.to_string());
-        }
-        return Err(Failure::new(Exit::Configuration, ""));
+        return Err(refused(&wrong));
     }
     let mut out = std::io::stdout().lock();
     if format == Format::Json {

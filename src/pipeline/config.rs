@@ -230,27 +230,27 @@ impl Config {
     /// The attributes that limit a mail's passes and that a mailet sets or removes: the limit
     /// does not hold then.
     pub fn changed_counters(&self) -> BTreeSet<String> {
-        let limits = self.rules().flat_map(|rule| rule.matcher.all()).filter_map(|matcher| match matcher {
-            Matcher::AtMost(limit) | Matcher::AttemptsExhausted(limit) => Some(limit.counter.clone()),
-            _ => None,
-        });
-        let limits: BTreeSet<_> = limits.collect();
+        let limits: BTreeSet<_> = self.limiting_counters().collect();
         let changed = self.rules().flat_map(|rule| match &rule.mailet {
             Mailet::SetMailAttribute(mailet) => mailet.names().collect(),
             Mailet::RemoveMailAttribute(mailet) => mailet.names().collect(),
             _ => Vec::new(),
         });
-        changed.filter(|name| limits.contains(*name)).map(str::to_owned).collect()
+        changed.filter(|name| limits.contains(name)).map(str::to_owned).collect()
+    }
+
+    /// The counters of every AtMost and AttemptsExhausted.
+    fn limiting_counters(&self) -> impl Iterator<Item = &str> {
+        self.rules().flat_map(|rule| rule.matcher.all()).filter_map(|matcher| match matcher {
+            Matcher::AtMost(limit) | Matcher::AttemptsExhausted(limit) => Some(limit.counter.as_str()),
+            _ => None,
+        })
     }
 
     /// The attributes that limit a mail's passes: without them every peer is tried again.
     pub fn counters(&self) -> Vec<String> {
-        let configured = self.rules().flat_map(|rule| rule.matcher.all()).filter_map(|matcher| match matcher {
-            Matcher::AtMost(limit) | Matcher::AttemptsExhausted(limit) => Some(limit.counter.as_str()),
-            _ => None,
-        });
         let always = [attribute::AT_MOST_EXECUTIONS, attribute::DNS_PROBLEMS];
-        let all: BTreeSet<_> = configured.chain(always).map(str::to_owned).collect();
+        let all: BTreeSet<_> = self.limiting_counters().chain(always).map(str::to_owned).collect();
         all.into_iter().collect()
     }
 
