@@ -118,16 +118,24 @@ fn git_send_email_sends_a_patch() {
         From: A <a@y.example>\nDate: Mon, 5 Jan 2026 10:00:00 +0000\nSubject: [PATCH] x\n\nbody\n---\n 0 files\n";
     fs::write(machine.relay.path().join("0001.patch"), patch).expect("written");
     let mut git = machine.program("/usr/bin/git");
-    git.env("HOME", machine.relay.path()).env("GIT_CONFIG_NOSYSTEM", "1").args([
-        "send-email",
-        &format!("--smtp-server={}", machine.sendmail.display()),
-        "--from=a@y.example",
-        "--envelope-sender=auto",
-        "--to=b@x.example",
-        "--suppress-cc=all",
-        "--confirm=never",
-        "0001.patch",
-    ]);
+    // It asks for an identity though a sender is given; what it would guess depends on the host.
+    for who in ["AUTHOR", "COMMITTER"] {
+        git.env(format!("GIT_{who}_NAME"), "A").env(format!("GIT_{who}_EMAIL"), "a@y.example");
+    }
+    git.envs([("GIT_CONFIG_NOSYSTEM", "1"), ("GIT_CONFIG_GLOBAL", "/dev/null")])
+        .env("HOME", machine.relay.path())
+        .args([
+            "-c",
+            "user.useConfigOnly=true",
+            "send-email",
+            &format!("--smtp-server={}", machine.sendmail.display()),
+            "--from=a@y.example",
+            "--envelope-sender=auto",
+            "--to=b@x.example",
+            "--suppress-cc=all",
+            "--confirm=never",
+            "0001.patch",
+        ]);
     run(&mut git, "");
     let (mail, message) = machine.sent();
     assert_eq!((&mail["sender"], &mail["recipients"]), (&"a@y.example".into(), &serde_json::json!(["b@x.example"])));
