@@ -8,15 +8,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::unistd::{Uid, User};
-use tokio::sync::Notify;
 
 use crate::clock::Clock;
 use crate::config::{Config, Dialogue};
-use crate::delivery::{Delivery, Network, Stop};
-use crate::ingest::{ListenerConfig, ListenerContext, TlsFiles};
+use crate::delivery::{Delivery, Network};
+use crate::ingest::{Intake, ListenerConfig, TlsFiles};
 use crate::mail::Domain;
 use crate::pipeline::{Deliver, Pipeline};
 use crate::spool::{Room, Settings, Spool};
+use crate::stop::Stop;
 use crate::store::{self, SqliteStore, Store};
 
 /// Why the parts cannot be built.
@@ -55,7 +55,7 @@ impl Parts {
         down_for: Option<Duration>,
     ) -> Result<Self, Error> {
         // A reload retires these parts and no others.
-        let stop = Stop { gentle: stop.gentle.child_token(), hard: stop.hard.clone() };
+        let stop = stop.child();
         let network = network(config, clock, &stop, down_for)?;
         let pipeline = Arc::new(pipeline(config, &network)?);
         let settings = Settings {
@@ -110,13 +110,13 @@ pub fn listener_config(config: &Config) -> Result<ListenerConfig, Error> {
     })
 }
 
-/// What stands behind the listener. `accepted` is told after each mail.
-pub fn listener_context(
-    clock: &Clock,
-    accepted: &Arc<Notify>,
-    spool: impl Fn() -> Arc<Spool> + Send + Sync + 'static,
-) -> ListenerContext {
-    ListenerContext { spool: Arc::new(spool), clock: clock.clone(), accepted: Arc::clone(accepted) }
+/// What mail that comes in meets, as the configuration has it.
+///
+/// # Errors
+/// [`Error::Configuration`].
+pub fn intake(config: &Config, spool: &Arc<Spool>) -> Result<Intake, Error> {
+    let here = users::here(&config.hostname).map_err(Error::Configuration)?;
+    Ok(Intake { spool: Arc::clone(spool), kept: config.kept_repositories(), here })
 }
 
 /// What all deliveries share.

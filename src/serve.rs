@@ -15,7 +15,7 @@ mod waker;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -27,14 +27,15 @@ use tracing::{error, info, warn};
 use crate::admin::{self, Admin};
 use crate::clock::Clock;
 use crate::config::{Config, Source};
-use crate::delivery::Stop;
 use crate::health::Health;
 use crate::ingest::{
-    self, Door, Listener, ListenerContext, ListenerControl, ListenerError, ListenerStop, SubmitSocket,
+    self, Intake, Listener, ListenerContext, ListenerControl, ListenerError, SubmitContext, SubmitSocket,
 };
 use crate::jobs::Gate;
+use crate::live::Live;
 use crate::logging::LostLines;
 use crate::parts::{self, Parts, users};
+use crate::stop::Stop;
 use crate::store::{self, Store};
 use housekeeping::ClockWatch;
 use scheduler::Unrecorded;
@@ -99,7 +100,10 @@ struct Service {
     /// Told once the mails of the spool that a death left as suspects have been taken: no
     /// job runs beside them.
     suspects_taken: CancellationToken,
-    current: RwLock<Arc<Current>>,
+    /// The configuration and parts in force.
+    current: Live<Current>,
+    /// The same as those see it who take mail in.
+    intake: Live<Intake>,
     lost_lines: LostLines,
     clock_watch: Mutex<ClockWatch>,
     /// Runs that the store was in no state to take note of.
@@ -122,6 +126,7 @@ impl Service {
     ) -> Result<Self, Error> {
         let stop = Stop::default();
         let parts = Parts::build(&config, &store, &clock, &stop, Some(config.down_for))?;
+        let intake = Live::new(parts::intake(&config, &parts.spool)?);
         Ok(Self {
             source,
             store,
@@ -130,7 +135,8 @@ impl Service {
             accepted: Arc::default(),
             gate: Gate::default(),
             suspects_taken: CancellationToken::new(),
-            current: RwLock::new(Arc::new(Current { config, parts })),
+            current: Live::new(Current { config, parts }),
+            intake,
             clock_watch: Mutex::new(ClockWatch::new(clock.now(), clock.instant())),
             clock,
             lost_lines,
@@ -138,13 +144,8 @@ impl Service {
         })
     }
 
-    /// The configuration and parts in force; what holds on to them keeps them.
     fn current(&self) -> Arc<Current> {
-        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn listener_stop(&self) -> ListenerStop {
-        ListenerStop { gentle: self.stop.gentle.clone(), hard: self.stop.hard.clone() }
+        self.current.now()
     }
 
     fn is_stopping(&self) -> bool {
@@ -202,13 +203,13 @@ async fn serve(
     let config = &service.current().config;
     let smtp = Listener::bind(&parts::listener_config(config)?, listener_context(&service))?;
     let admin = bind_admin(&service, config).await?;
-    let (submissions, door) = (bind_submit_socket(config)?, submit_door(&service, config, smtp.control())?);
+    let (submissions, submit) = (bind_submit_socket(config)?, submit_context(&service, smtp.control()));
     let waker = Waker::start().await.map_err(Error::System)?;
     announce(config, &smtp.addresses(), admin.address());
 
     let controls = reload::Controls { smtp: smtp.control(), admin: admin.control() };
     let running = Running::start(&service, smtp, admin, &waker);
-    running.tasks.spawn(submissions.serve(door, service.stop.gentle.clone()));
+    running.tasks.spawn(submissions.serve(submit, service.stop.gentle.clone()));
     systemd::ready();
     while signals.reload_before_stop().await {
         systemd::reloading();
@@ -230,10 +231,12 @@ async fn refuse_second_service(store: &dyn Store, config: &Config, clock: &Clock
     }
 }
 
-fn listener_context(service: &Arc<Service>) -> ListenerContext {
-    let of_spool = Arc::clone(service);
-    let spool = move || Arc::clone(&of_spool.current().parts.spool);
-    parts::listener_context(&service.clock, &service.accepted, spool)
+fn listener_context(service: &Service) -> ListenerContext {
+    ListenerContext {
+        intake: service.intake.clone(),
+        clock: service.clock.clone(),
+        accepted: Arc::clone(&service.accepted),
+    }
 }
 
 fn bind_submit_socket(config: &Config) -> Result<SubmitSocket, Error> {
@@ -242,22 +245,15 @@ fn bind_submit_socket(config: &Config) -> Result<SubmitSocket, Error> {
 }
 
 /// What users who may not write the store submit through.
-fn submit_door(service: &Arc<Service>, config: &Config, smtp: ListenerControl) -> Result<Arc<Door>, Error> {
-    let first = users::here(&config.hostname).map_err(parts::Error::Configuration)?;
-    let (of_spool, of_kept, of_here) = (Arc::clone(service), Arc::clone(service), Arc::clone(service));
-    // A reload may have given the machine another name.
-    let here = Arc::new(move || users::here(&of_here.current().config.hostname).unwrap_or_else(|_| first.clone()));
-    let of_caller = Arc::clone(&here);
-    Ok(Arc::new(Door {
-        spool: Arc::new(move || Arc::clone(&of_spool.current().parts.spool)),
-        kept: Box::new(move || of_kept.current().config.kept_repositories()),
+fn submit_context(service: &Service, smtp: ListenerControl) -> Arc<SubmitContext> {
+    Arc::new(SubmitContext {
+        intake: service.intake.clone(),
         accepted: Arc::clone(&service.accepted),
         clock: service.clock.clone(),
         smtp,
-        stop: service.listener_stop(),
-        here,
-        caller: Box::new(move |uid| users::caller(uid, &of_caller())),
-    }))
+        stop: service.stop.clone(),
+        caller: users::caller,
+    })
 }
 
 async fn bind_admin(service: &Service, config: &Config) -> Result<Admin, Error> {
@@ -301,7 +297,7 @@ struct Running {
 impl Running {
     fn start(service: &Arc<Service>, smtp: Listener, admin: Admin, waker: &Waker) -> Self {
         let tasks = TaskTracker::new();
-        tasks.spawn(smtp.run(service.listener_stop()));
+        tasks.spawn(smtp.run(service.stop.clone()));
         let supervise = |name, work: fn(Arc<Service>, Waker) -> supervision::Work| {
             let (service, waker) = (Arc::clone(service), waker.clone());
             tasks.spawn(supervision::supervised(name, service.stop.clone(), move || {

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use super::exit::{Exit, Failure};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::delivery::Stop;
 use crate::jobs::{self, Gate, Progress, Runner};
 use crate::parts::{self, Parts};
 use crate::pipeline::Pipeline;
 use crate::spool::Spool;
+use crate::stop::Stop;
 use crate::store::Store;
 
 /// The parts, each built on those before it.

@@ -9,10 +9,12 @@ use super::app::App;
 use super::args::{AttemptsArguments, Format, OutcomeArgument};
 use super::exit::{Exit, Failure};
 use super::json_lines;
-use super::repository::{rfc3339, said};
-use super::table::{self, Table};
+use super::repository::said;
+use super::terminal;
 use crate::mail::{Attempt, AttemptState, Outcome, Recorded, Side};
 use crate::store::AttemptFilter;
+use crate::text::rfc3339;
+use crate::text::{self, Table};
 
 /// Attempts read from the store at once.
 const PAGE: usize = 100;
@@ -41,7 +43,7 @@ pub(super) async fn run(app: &App, arguments: AttemptsArguments, out: &mut impl 
             }
         }
         if arguments.format == Format::Text {
-            write!(out, "{}", table.block(table::width()))?;
+            write!(out, "{}", table.block(terminal::width()))?;
         }
     }
     if arguments.format == Format::Text && number == 0 {
@@ -93,13 +95,13 @@ pub(super) fn picture(attempt: &Attempt) -> String {
             text.push_str(&peer);
             last_peer = peer;
         }
-        let said = table::one_line(&said(recorded));
+        let said = text::one_line(&said(recorded));
         text.push_str(&format!("    {} {} at {}: {said}\n", recorded.recipient, recorded.outcome, recorded.stage));
     }
     for entry in &attempt.dialogue {
         let arrow = if entry.from == Side::Client { "->" } else { "<-" };
         for line in entry.text.lines() {
-            text.push_str(&format!("    {} {arrow} {}\n", entry.time.format("%H:%M:%S%.3f"), table::printable(line)));
+            text.push_str(&format!("    {} {arrow} {}\n", entry.time.format("%H:%M:%S%.3f"), text::printable(line)));
         }
     }
     text
@@ -120,5 +122,5 @@ fn peer_picture(recorded: &Recorded) -> String {
     for note in &recorded.notes {
         text.push_str(&format!("; {note}"));
     }
-    table::one_line(&text) + "\n"
+    text::one_line(&text) + "\n"
 }

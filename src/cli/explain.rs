@@ -8,13 +8,15 @@ use serde_json::json;
 use super::args::Format;
 use super::exit::{Exit, Failure};
 use super::json_lines;
-use super::table;
+
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::delivery::{Explanation, RoutedBy, Stop};
+use crate::delivery::{Explanation, RoutedBy};
 use crate::ingest::{self, Invocation, Mode};
 use crate::mail::Address;
 use crate::parts;
+use crate::stop::Stop;
+use crate::text::{self};
 
 pub(super) async fn run(
     config: &Config,
@@ -88,5 +90,5 @@ fn picture(explanation: &Explanation) -> String {
     if explanation.needs_smtputf8 {
         lines.push(("needs", "SMTPUTF8 at the peer".to_owned()));
     }
-    lines.iter().map(|(name, value)| format!("{name:<10} {}\n", table::one_line(value))).collect()
+    lines.iter().map(|(name, value)| format!("{name:<10} {}\n", text::one_line(value))).collect()
 }

@@ -11,11 +11,11 @@ use super::args::{Format, ImportArguments};
 use super::exit::{Exit, Failure};
 use super::json_lines;
 use super::note;
-use super::table::count;
 use crate::ingest::{Fingerprint, Found, Opened, Origin, Sources, Told, Transcript, received_field};
 use crate::mail::{Address, Domain, Envelope, MailKey, ReversePath};
 use crate::spool::{AcceptError, Incoming, Submission};
 use crate::store::Error;
+use crate::text::count;
 
 /// Mails that wait for one commit at most.
 const AT_ONCE: usize = 32;

@@ -8,12 +8,13 @@ use super::app::App;
 use super::args::{Format, JobCommand, ScheduleCommand};
 use super::exit::{Exit, Failure};
 use super::json_lines;
-use super::repository::rfc3339;
-use super::table::{self, Table};
+use super::terminal;
 use crate::config::Config;
 use crate::jobs::Config as Job;
 use crate::schedule::{self, Missed, Overlap};
 use crate::store::Run;
+use crate::text::rfc3339;
+use crate::text::{Table, rfc3339_seconds};
 
 pub(super) async fn run(app: &App, command: JobCommand, out: &mut impl Write) -> Result<Exit, Failure> {
     match command {
@@ -50,7 +51,7 @@ fn list(config: &Config, format: Format, out: &mut impl Write) -> Result<Exit, F
         }
     }
     if format == Format::Text {
-        write!(out, "{}", table.block(table::width()))?;
+        write!(out, "{}", table.block(terminal::width()))?;
     }
     Ok(Exit::Ok)
 }
@@ -97,7 +98,7 @@ fn runs(runs: &[Run], format: Format, out: &mut impl Write) -> Result<Exit, Fail
         }
     }
     if format == Format::Text {
-        let text = if runs.is_empty() { "no runs\n".to_owned() } else { table.block(table::width()) };
+        let text = if runs.is_empty() { "no runs\n".to_owned() } else { table.block(terminal::width()) };
         write!(out, "{text}")?;
     }
     Ok(Exit::Ok)
@@ -113,10 +114,7 @@ pub(super) fn schedules(
     let ScheduleCommand::List { format } = *command;
     let mut table = Table::new(&["SCHEDULE", "JOB", "ENABLED", "CRON", "TIME ZONE", "NEXT"]).whole();
     for (name, schedule) in &config.schedules {
-        let next: Vec<String> = upcoming(schedule, now)
-            .take(5)
-            .map(|time| time.to_rfc3339_opts(chrono::SecondsFormat::Secs, false))
-            .collect();
+        let next: Vec<String> = upcoming(schedule, now).take(5).map(|time| rfc3339_seconds(&time, false)).collect();
         let overlap = match schedule.overlap {
             Overlap::Skip => "skip",
             Overlap::Queue => "queue",
@@ -145,7 +143,7 @@ pub(super) fn schedules(
         }
     }
     if format == Format::Text {
-        write!(out, "{}", table.block(table::width()))?;
+        write!(out, "{}", table.block(terminal::width()))?;
     }
     Ok(Exit::Ok)
 }

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use serde_json::Value;
 
-use crate::logging::escaped;
+use crate::text::escaped;
 
 /// Writes an object. JSON lets characters stand that steer a terminal, and people look at
 /// it there; escaped they are the same to a script.

@@ -14,7 +14,7 @@ mod json_lines;
 mod repository;
 mod run;
 mod sendmail;
-mod table;
+mod terminal;
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
@@ -32,6 +32,7 @@ use crate::ingest::{Here, Invocation, Mode};
 use crate::logging;
 use crate::parts::{self, users};
 use crate::serve;
+use crate::text::{self};
 use app::App;
 use args::{Arguments, Command, Format};
 use exit::{Exit, Failure};
@@ -45,7 +46,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         Err(failure) => {
             if !failure.message.is_empty() {
                 // With nowhere to say it, the exit code remains.
-                let _ = writeln!(std::io::stderr(), "redeliver: {}", table::one_line(&failure.message));
+                let _ = writeln!(std::io::stderr(), "redeliver: {}", text::one_line(&failure.message));
             }
             failure.exit
         }
@@ -179,7 +180,7 @@ fn refused(wrong: &[impl Display]) -> Failure {
 
 /// A line on standard error; where there is nowhere to say it, the exit code remains.
 fn note(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{}", table::one_line(line));
+    let _ = writeln!(std::io::stderr(), "{}", text::one_line(line));
 }
 
 fn start_logging(config: &Config, console: LevelFilter) -> Result<logging::Logging, Failure> {
@@ -217,7 +218,7 @@ fn sweep_json(sweep: &Sweep) -> Value {
 
 /// What a mail can expect of a job.
 fn sweep_line(sweep: &Sweep) -> String {
-    let attempts = sweep.attempts.map_or("without limit".to_owned(), |n| table::count(n.into(), "time"));
+    let attempts = sweep.attempts.map_or("without limit".to_owned(), |n| text::count(n.into(), "time"));
     let covers =
         sweep.covers.map_or(String::new(), |covers| format!(" over {:.1} days", covers.as_secs_f64() / 86_400.0));
     format!("job {}: a deferred mail is tried {attempts}{covers}", sweep.job)

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use chrono::{SecondsFormat, TimeDelta};
+use chrono::TimeDelta;
 use serde_json::{Map, Value, json};
 
 use super::app::App;
@@ -11,11 +11,12 @@ use super::args::{FilterArguments, Format, RepositoryCommand, WhichArguments};
 use super::attempts;
 use super::exit::{Exit, Failure};
 use super::json_lines;
-use super::table::{self, Table};
+use super::terminal;
 use crate::config;
 use crate::mail::{AttributeValue, Attributes, Mail, MailKey, Recorded, RepositoryPath, attribute};
 use crate::spool::{QueuePage, Waiting, waiting};
 use crate::store::{Error, Listed, MailFilter, Pages, Place, Respool, Seq, Time};
+use crate::text::{self, Table, rfc3339};
 
 pub(super) async fn run(app: &App, command: RepositoryCommand, out: &mut impl Write) -> Result<Exit, Failure> {
     match command {
@@ -76,7 +77,7 @@ async fn list(app: &App, format: Format, out: &mut impl Write) -> Result<Exit, F
         }
     }
     if format == Format::Text {
-        write!(out, "{}", table.block(table::width()))?;
+        write!(out, "{}", table.block(terminal::width()))?;
     }
     Ok(Exit::Ok)
 }
@@ -115,7 +116,7 @@ pub(super) async fn list_place(
             Format::Json => page.iter().try_for_each(|listed| json_lines::write(out, &mail_json(&listed.mail)))?,
             Format::Text => {
                 rows(&waiting(&*app.store, &page).await?, app.clock.now(), &mut table);
-                write!(out, "{}", table.block(table::width()))?;
+                write!(out, "{}", table.block(terminal::width()))?;
             }
         }
     }
@@ -139,7 +140,7 @@ fn row(mail: &Waiting, now: Time) -> Vec<String> {
     let first = mail.recipient.as_ref().map(ToString::to_string).unwrap_or_default();
     vec![
         format!("{}{mark}", mail.key),
-        table::age(now - mail.accepted),
+        text::age(now - mail.accepted),
         mail.passes.to_string(),
         last.and_then(|r| r.code).map_or("-".to_owned(), |code| code.to_string()),
         last.and_then(|r| r.next_hop.clone()).unwrap_or_else(|| "-".to_owned()),
@@ -171,7 +172,7 @@ impl QueueTable {
             self.place = Some(page.place.clone());
         }
         rows(&page.mails, now, &mut self.table);
-        write!(out, "{}", self.table.block(table::width()))
+        write!(out, "{}", self.table.block(terminal::width()))
     }
 
     /// What stands in place of a table, as it does with other mailers.
@@ -215,10 +216,6 @@ pub(super) fn mail_json(mail: &Mail) -> Value {
 }
 
 /// A time as all output for scripts has it.
-pub(super) fn rfc3339(time: Time) -> String {
-    time.to_rfc3339_opts(SecondsFormat::Millis, true)
-}
-
 async fn show(app: &App, repository: &str, key: &str, format: Format, out: &mut impl Write) -> Result<Exit, Failure> {
     let listed = find(app, repository, key).await?;
     let attempts = app.store.attempts_of(&listed.mail).await?;
@@ -246,7 +243,7 @@ fn picture(listed: &Listed, now: Time) -> String {
     let mut lines = vec![
         ("key", mail.key.to_string()),
         ("sender", mail.envelope.reverse_path.to_string()),
-        ("accepted", format!("{} ({} ago)", rfc3339(listed.accepted), table::age(now - listed.accepted))),
+        ("accepted", format!("{} ({} ago)", rfc3339(listed.accepted), text::age(now - listed.accepted))),
         ("last updated", rfc3339(mail.last_updated)),
         ("size", format!("{} octets", mail.facts.size)),
         ("processor", mail.state.clone()),
@@ -264,7 +261,7 @@ fn picture(listed: &Listed, now: Time) -> String {
     if let Some(AttributeValue::Text(error)) = mail.attributes.get(attribute::DELIVERY_ERROR) {
         lines.push(("last failure", error.clone()));
     }
-    lines.iter().map(|(name, value)| format!("{name:<15} {}\n", table::one_line(value))).collect()
+    lines.iter().map(|(name, value)| format!("{name:<15} {}\n", text::one_line(value))).collect()
 }
 
 async fn export(app: &App, repository: &str, key: &str, out: &mut impl Write) -> Result<Exit, Failure> {
@@ -328,7 +325,7 @@ impl Done {
     async fn show_meant(&mut self, app: &App, page: &[Listed], out: &mut impl Write) -> Result<(), Failure> {
         if let Some(table) = &mut self.meant {
             rows(&waiting(&*app.store, page).await?, app.clock.now(), table);
-            write!(out, "{}", table.block(table::width()))?;
+            write!(out, "{}", table.block(terminal::width()))?;
         }
         Ok(())
     }
@@ -440,9 +437,9 @@ fn report(which: &WhichArguments, verb: &Verb, done: &Done, out: &mut impl Write
         Verb::Remove => "removed".to_owned(),
     };
     let would = if which.dry_run { "would be " } else { "" };
-    writeln!(out, "{} {would}{what}", table::count(done.mails, "mail"))?;
+    writeln!(out, "{} {would}{what}", text::count(done.mails, "mail"))?;
     if done.in_hand > 0 {
-        writeln!(out, "{} in hand now and left alone", table::count(done.in_hand, "mail"))?;
+        writeln!(out, "{} in hand now and left alone", text::count(done.in_hand, "mail"))?;
     }
     match done.exhausted {
         0 => {}

@@ -14,12 +14,12 @@ use super::app::App;
 use super::args::{Format, RunArguments};
 use super::exit::{self, Exit, Failure};
 use super::json_lines;
-use super::repository::rfc3339;
-use super::table::count;
-use crate::delivery::Stop;
 use crate::jobs::{self, Order, Progress, Swept};
 use crate::mail::{Address, MailKey};
+use crate::stop::Stop;
 use crate::store::{Store, Time};
+use crate::text::count;
+use crate::text::rfc3339;
 
 /// How often the progress line is drawn anew.
 const REDRAW: Duration = Duration::from_millis(200);

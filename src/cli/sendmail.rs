@@ -17,13 +17,15 @@ use super::{attempts, explain, note};
 use crate::clock::Clock;
 use crate::config::{Config, SPOOL_JOB};
 use crate::ingest::{
-    Here, Input, Invocation, Listener, ListenerConfig, ListenerStop, Mode, QueueTold, SOCKET, SubmitError, Waiting,
+    Here, Input, Invocation, Listener, ListenerConfig, ListenerContext, Mode, QueueTold, SOCKET, SubmitError, Waiting,
     hand_over, hung_up, open_session, parse, submit,
 };
 use crate::jobs::{self, Order, Progress};
+use crate::live::Live;
 use crate::mail::{MailKey, RepositoryPath};
 use crate::parts::{self, users};
 use crate::spool::QueuePage;
+use crate::stop::Stop;
 use crate::store::{AttemptFilter, Error, MailFilter, Pages, Place, Respool, Seq, Time};
 
 /// Octets read at once.
@@ -126,12 +128,12 @@ async fn take(app: &App, invocation: &Invocation, here: &Here, uid: u32) -> Resu
 async fn speak(app: &App, uid: u32, out: &mut impl Write) -> Result<Exit, Failure> {
     // Nobody can listen in between, and the key may be out of this user's reach.
     let config = ListenerConfig { listen: Vec::new(), tls: None, users: None, ..parts::listener_config(&app.config)? };
-    let spool = Arc::clone(&app.spool);
-    let context = parts::listener_context(&app.clock, &Arc::default(), move || Arc::clone(&spool));
+    let intake = Live::new(parts::intake(&app.config, &app.spool)?);
+    let context = ListenerContext { intake, clock: app.clock.clone(), accepted: Arc::default() };
     let unusable = |error: &dyn std::fmt::Display| Failure::new(Exit::Deferred, error.to_string());
     let listener = Listener::bind(&config, context).map_err(|error| unusable(&error))?;
     let (ours, theirs) = UnixStream::pair().map_err(|error| unusable(&error))?;
-    let session = tokio::spawn(async move { listener.control().speak(theirs, uid, ListenerStop::default()).await });
+    let session = tokio::spawn(async move { listener.control().speak(theirs, uid, Stop::default()).await });
     join_standard_streams(ours, out)?;
     session.await.map_err(|panic| Failure::new(Exit::Internal, panic.to_string()))?;
     Ok(Exit::Ok)

@@ -37,7 +37,7 @@ use tokio_util::task::TaskTracker;
 
 pub use config::{Config, Credentials, DnsConfig, Gateway, Secret, StartTls};
 pub use explain::{ExplainedHost, Explanation, RoutedBy};
-pub use network::{Network, Stop};
+pub use network::Network;
 pub use outcome::is_dns_problem;
 
 use attempt::Attempt;

@@ -1,26 +1,17 @@
 //! What all deliveries of a process share: clock, names, trusted roots, who we are, and
-//! the two ways to stop.
+//! how they are asked to end.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio_rustls::rustls::pki_types::CertificateDer;
-use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
+use crate::stop::Stop;
 
 use super::config::DnsConfig;
 use super::dns::Dns;
-
-/// Asks deliveries to end.
-#[derive(Debug, Clone, Default)]
-pub struct Stop {
-    /// No new attempts: what has not begun returns at once.
-    pub gentle: CancellationToken,
-    /// Sessions under way are given up: deferred, in doubt where the final dot was sent.
-    pub hard: CancellationToken,
-}
 
 /// What all deliveries of a process share.
 pub struct Network {

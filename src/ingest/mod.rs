@@ -7,6 +7,7 @@ mod addresses;
 mod dsn;
 mod header;
 mod import;
+mod intake;
 mod listener;
 mod message;
 mod queue;
@@ -18,13 +19,14 @@ mod trace;
 pub use addresses::{AddressListError, Here, parse_address_list};
 pub use dsn::Dsn;
 pub use import::{Dialect, Fingerprint, Found, Opened, SourceError, Sources, Told, Transcript, TranscriptError};
+pub use intake::Intake;
 pub use listener::{
     Config as ListenerConfig, Context as ListenerContext, Control as ListenerControl, Error as ListenerError, Limits,
-    Listener, Stop as ListenerStop, TlsFiles,
+    Listener, TlsFiles,
 };
 pub use message::IntakeError;
 pub use queue::Told as QueueTold;
 pub use sendmail::{Invocation, Mode, UsageError, Waiting, parse};
 pub use submission::{Caller, Input, SubmitError, submit};
-pub use submit::{Answer, Door, SOCKET, SubmitSocket, ask, hand_over, hung_up, open_session};
+pub use submit::{Answer, SOCKET, SubmitContext, SubmitSocket, ask, hand_over, hung_up, open_session};
 pub use trace::{Origin, Protocol, received_field};

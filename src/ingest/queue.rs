@@ -11,7 +11,7 @@ use tokio::net::UnixStream;
 
 use super::sendmail::{Invocation, Mode};
 use super::submit::{
-    ANSWER, Door, PATIENCE, hung_up, is_trusted, open_session, read_frame, within, write_frame, write_json,
+    ANSWER, PATIENCE, SubmitContext, hung_up, is_trusted, open_session, read_frame, within, write_frame, write_json,
 };
 use crate::mail::Address;
 use crate::spool::Waiting;
@@ -36,8 +36,9 @@ type Answered = Result<Line, String>;
 
 /// Tells what waits: all of it to whoever could read the store, to any other user the mails
 /// that bear his own address.
-pub(super) async fn tell(stream: &mut UnixStream, uid: u32, door: &Door) -> io::Result<()> {
-    let heading = match (door.caller)(uid) {
+pub(super) async fn tell(stream: &mut UnixStream, uid: u32, context: &SubmitContext) -> io::Result<()> {
+    let intake = context.intake.now();
+    let heading = match (context.caller)(uid, &intake.here) {
         _ if is_trusted(uid) => Heading::All,
         Ok(caller) => Heading::From(caller.address),
         Err(why) => Heading::Refused(why),
@@ -48,8 +49,7 @@ pub(super) async fn tell(stream: &mut UnixStream, uid: u32, door: &Door) -> io::
         Heading::From(address) => Some(address),
         Heading::Refused(_) => return Ok(()),
     };
-    let (spool, kept) = ((door.spool)(), (door.kept)());
-    let mut queue = spool.queue(kept, only);
+    let mut queue = intake.spool.queue(intake.kept.clone(), only);
     loop {
         let page = match queue.next().await {
             Ok(Some(page)) => page,

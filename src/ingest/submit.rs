@@ -7,7 +7,7 @@
 //! octets, the most significant first) and so many octets. Who the client is the kernel says.
 //! Where `sendmail -bs` was asked for, both speak SMTP behind the first frame.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -26,13 +26,15 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::addresses::Here;
-use super::listener::{Control as ListenerControl, Stop as ListenerStop};
+use super::intake::Intake;
+use super::listener::Control as ListenerControl;
 use super::queue;
 use super::sendmail::{Invocation, Mode};
 use super::submission::{Caller, Input, submit};
 use crate::clock::Clock;
-use crate::mail::{Address, MailKey, RepositoryPath};
-use crate::spool::Spool;
+use crate::live::Live;
+use crate::mail::{Address, MailKey};
+use crate::stop::Stop;
 
 /// Octets of one frame at most: a request with a thousand recipients fits.
 const MAX_FRAME: usize = 1 << 20;
@@ -84,23 +86,19 @@ impl Answer {
 }
 
 /// What the service takes messages with.
-pub struct Door {
-    /// Where they go: asked for each message, since a reload may replace it.
-    pub spool: Arc<dyn Fn() -> Arc<Spool> + Send + Sync>,
-    /// The repositories whose mails wait for a next pass.
-    pub kept: Box<dyn Fn() -> BTreeSet<RepositoryPath> + Send + Sync>,
+pub struct SubmitContext {
+    /// What new mail meets.
+    pub intake: Live<Intake>,
     /// Told after each mail that was taken.
     pub accepted: Arc<Notify>,
     /// The time.
     pub clock: Clock,
     /// What speaks SMTP with those who ask for that.
     pub smtp: ListenerControl,
-    /// When it is to end doing so.
-    pub stop: ListenerStop,
-    /// The machine's name and users.
-    pub here: Arc<dyn Fn() -> Here + Send + Sync>,
-    /// Who has this number; the error says why he cannot submit.
-    pub caller: Box<dyn Fn(u32) -> Result<Caller, String> + Send + Sync>,
+    /// Asks it to end.
+    pub stop: Stop,
+    /// Who has this number on the machine; the error says why he cannot submit.
+    pub caller: fn(u32, &Here) -> Result<Caller, String>,
 }
 
 /// The socket, bound and not yet served.
@@ -128,9 +126,9 @@ impl SubmitSocket {
         Ok(Self { listener, path: path.to_owned() })
     }
 
-    /// Serves clients until `stop`. Those that have begun a message may end, until the door's
+    /// Serves clients until `stop`. Those that have begun a message may end, until the context's
     /// hard stop; a commit under way still ends then.
-    pub async fn serve(self, door: Arc<Door>, stop: CancellationToken) {
+    pub async fn serve(self, context: Arc<SubmitContext>, stop: CancellationToken) {
         let (mut users, mut turned_away) = (Users::default(), TurnedAway::default());
         let mut clients = JoinSet::new();
         loop {
@@ -141,15 +139,15 @@ impl SubmitSocket {
             match accepted {
                 Ok((stream, uid)) => {
                     let Some(turn) = users.admit(uid) else {
-                        turned_away.one_more(uid, door.clock.instant());
+                        turned_away.one_more(uid, context.clock.instant());
                         continue;
                     };
-                    let door = Arc::clone(&door);
+                    let context = Arc::clone(&context);
                     clients.spawn(async move {
                         tokio::select! {
-                            () = door.stop.gentle.cancelled() => {}
+                            () = context.stop.gentle.cancelled() => {}
                             // Whoever has gone when his turn comes is found to be gone.
-                            _turn = turn.wait() => serve_one(stream, uid, &door).await,
+                            _turn = turn.wait() => serve_one(stream, uid, &context).await,
                         }
                     });
                 }
@@ -224,34 +222,34 @@ impl Turn {
     }
 }
 
-async fn serve_one(stream: UnixStream, uid: u32, door: &Door) {
-    if let Err(error) = serve_request(stream, uid, door).await {
+async fn serve_one(stream: UnixStream, uid: u32, context: &SubmitContext) {
+    if let Err(error) = serve_request(stream, uid, context).await {
         info!(%error, uid, "the client of a submission went away");
     }
 }
 
 /// An error is the connection's.
-async fn serve_request(stream: UnixStream, uid: u32, door: &Door) -> io::Result<()> {
-    let mut frames = Frames { stream, ended: false, stop: &door.stop };
+async fn serve_request(stream: UnixStream, uid: u32, context: &SubmitContext) -> io::Result<()> {
+    let mut frames = Frames { stream, ended: false, stop: &context.stop };
     let request = tokio::select! {
-        () = door.stop.gentle.cancelled() => return Ok(()),
+        () = context.stop.gentle.cancelled() => return Ok(()),
         request = within(REQUEST, read_frame(&mut frames.stream)) => request?,
     };
     let answer = match serde_json::from_slice::<Invocation>(&request) {
         Ok(invocation) if invocation.mode == Mode::Smtp => {
-            door.smtp.speak(frames.stream, uid, door.stop.clone()).await;
+            context.smtp.speak(frames.stream, uid, context.stop.clone()).await;
             return Ok(());
         }
         Ok(invocation) if invocation.mode == Mode::Verify => {
-            return verify(&invocation.recipients, uid, &mut frames.stream, door).await;
+            return verify(&invocation.recipients, uid, &mut frames.stream, context).await;
         }
         Ok(invocation) if invocation.mode == Mode::List => {
             return tokio::select! {
-                () = door.stop.gentle.cancelled() => Ok(()),
-                told = queue::tell(&mut frames.stream, uid, door) => told,
+                () = context.stop.gentle.cancelled() => Ok(()),
+                told = queue::tell(&mut frames.stream, uid, context) => told,
             };
         }
-        Ok(invocation) => take(&invocation, uid, &mut frames, door).await,
+        Ok(invocation) => take(&invocation, uid, &mut frames, context).await,
         Err(error) => Answer::refused(64, format!("the request cannot be read: {error}")),
     };
     // With octets unread the client would see a reset instead of the answer.
@@ -262,8 +260,8 @@ async fn serve_request(stream: UnixStream, uid: u32, door: &Door) -> io::Result<
 
 /// What would be done for each recipient, as the service knows it. Whoever may not read its
 /// configuration is told nothing.
-async fn verify(recipients: &[Address], uid: u32, stream: &mut UnixStream, door: &Door) -> io::Result<()> {
-    let explained = if is_trusted(uid) { (door.spool)().explain(recipients).await } else { Vec::new() };
+async fn verify(recipients: &[Address], uid: u32, stream: &mut UnixStream, context: &SubmitContext) -> io::Result<()> {
+    let explained = if is_trusted(uid) { context.intake.now().spool.explain(recipients).await } else { Vec::new() };
     write_json(stream, &explained).await
 }
 
@@ -272,15 +270,16 @@ pub(super) fn is_trusted(uid: u32) -> bool {
     uid == 0 || uid == Uid::effective().as_raw()
 }
 
-async fn take(invocation: &Invocation, uid: u32, frames: &mut Frames<'_>, door: &Door) -> Answer {
-    let caller = match (door.caller)(uid) {
+async fn take(invocation: &Invocation, uid: u32, frames: &mut Frames<'_>, context: &SubmitContext) -> Answer {
+    let intake = context.intake.now();
+    let caller = match (context.caller)(uid, &intake.here) {
         Ok(caller) => caller,
         Err(why) => return Answer::refused(78, why),
     };
-    match submit(&(door.spool)(), invocation, &caller, &(door.here)(), door.clock.now(), frames).await {
+    match submit(&intake.spool, invocation, &caller, &intake.here, context.clock.now(), frames).await {
         Ok(key) => {
             info!(mail.id = %key, uid, "accepted over submit.sock");
-            door.accepted.notify_one();
+            context.accepted.notify_one();
             Answer { exit: 0, key: Some(key), message: None }
         }
         Err(error) => Answer::refused(error.exit_code(), error.to_string()),
@@ -292,7 +291,7 @@ struct Frames<'a> {
     stream: UnixStream,
     /// The empty frame came: the client waits for the answer.
     ended: bool,
-    stop: &'a ListenerStop,
+    stop: &'a Stop,
 }
 
 #[async_trait]

@@ -15,9 +15,9 @@ use super::config::{Config, Reprocess};
 use super::sweep::{Progress, Sweep, Swept};
 use super::{backup, export, purge, report};
 use crate::clock::Clock;
-use crate::delivery::Stop;
 use crate::mail::MailKey;
 use crate::spool::Spool;
+use crate::stop::Stop;
 use crate::store::{Error, Place, RunId, Seq, Store};
 
 /// What carries out jobs.

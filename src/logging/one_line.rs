@@ -1,9 +1,10 @@
 //! One event is one line, and none steers the terminal that shows it.
 
-use std::fmt::Write as _;
 use std::io::{self, Write};
 
 use tracing_subscriber::fmt::MakeWriter;
+
+use crate::text::escaped;
 
 /// A writer of events: what a peer or a client said may hold line ends and escapes.
 pub(super) struct OneLine<W> {
@@ -35,31 +36,6 @@ impl<W: Write> Write for OneLine<W> {
     }
 }
 
-/// A text on one line that steers nothing. The escapes are JSON's, so that they may stand
-/// in both formats; with `colour` escape characters stay.
-pub fn escaped(text: &str, colour: bool) -> String {
-    text.chars().fold(String::with_capacity(text.len() + 1), |mut line, c| {
-        match c {
-            '\x1b' if colour => line.push(c),
-            '\n' => line.push_str("\\n"),
-            '\r' => line.push_str("\\r"),
-            '\t' => line.push_str("\\t"),
-            // Nothing fails that is written into a text.
-            c if steers(c) => drop(write!(line, "\\u{:04x}", u32::from(c))),
-            c => line.push(c),
-        }
-        line
-    })
-}
-
-/// Whether a character steers the terminal that shows it, or how what stands around it is
-/// read: control characters, other line ends, marks of direction, blanks without a width.
-pub fn steers(c: char) -> bool {
-    let marks_direction =
-        matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    c.is_control() || marks_direction || matches!(c, '\u{200b}' | '\u{2060}' | '\u{feff}')
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -77,15 +53,5 @@ mod tests {
             writer.write_all(event.as_bytes()).expect("written");
             assert_eq!(String::from_utf8_lossy(&writer.writer), line);
         }
-        assert_eq!(escaped("\x1b[32m INFO\x1b[0m a\u{9b}", true), "\x1b[32m INFO\x1b[0m a\\u009b");
-    }
-
-    #[test]
-    fn an_escaped_text_is_still_the_same_json() {
-        let hostile: String = (0..0x2100).filter_map(char::from_u32).collect();
-        let json = serde_json::to_string(&hostile).expect("JSON");
-        let line = escaped(&json, false);
-        assert!(!line.contains(steers));
-        assert_eq!(serde_json::from_str::<String>(&line).expect("still JSON"), hostile);
     }
 }

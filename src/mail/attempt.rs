@@ -4,10 +4,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::{Address, MailKey, ReversePath};
+use crate::text;
 
 /// What became of one recipient in one attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -289,7 +290,7 @@ pub struct Attempt {
 
 /// RFC 3339 in UTC with milliseconds: the one way this crate writes a time.
 fn rfc3339<S: Serializer>(time: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&time.to_rfc3339_opts(SecondsFormat::Millis, true))
+    serializer.serialize_str(&text::rfc3339(*time))
 }
 
 #[expect(clippy::ref_option, reason = "serde's signature")]

@@ -1,6 +1,6 @@
 //! SIGHUP: configuration, jobs and schedules anew, as a whole or not at all.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use tracing::{error, info, warn};
 
@@ -51,11 +51,12 @@ async fn put_in_force(service: &Arc<Service>, controls: &Controls, config: Confi
     let config = with_what_needs_a_restart(&old.config, config);
     parts::ensure_repositories(&config, &*service.store, &service.clock).await?;
     let parts = Parts::build(&config, &service.store, &service.clock, &service.stop, Some(config.down_for))?;
+    let intake = parts::intake(&config, &parts.spool)?;
     controls.smtp.reload(&parts::listener_config(&config)?)?;
     // From here nothing can fail.
     controls.admin.set(admin_settings(&config));
-    let new = Arc::new(Current { config, parts });
-    *service.current.write().unwrap_or_else(PoisonError::into_inner) = new;
+    service.current.replace(Current { config, parts });
+    service.intake.replace(intake);
     // What only waits comes back, and goes by the new settings.
     old.parts.spool.retire();
     // Sessions that come idle later end by themselves.

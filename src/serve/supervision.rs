@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tracing::error;
 
-use crate::delivery::Stop;
+use crate::stop::Stop;
 
 /// Something that runs until a stop.
 pub(super) type Work = Pin<Box<dyn Future<Output = ()> + Send>>;

@@ -16,9 +16,10 @@ use tokio::task::JoinError;
 use tracing::{error, warn};
 
 use crate::clock::Clock;
-use crate::delivery::{Explanation, Stop};
+use crate::delivery::Explanation;
 use crate::mail::{Address, Mail, MailKey, RepositoryPath};
 use crate::pipeline::{Disposition, ERROR_PROCESSOR, End, Pipeline, Verdict};
+use crate::stop::Stop;
 use crate::store::{Claim, Claimed, Resting, Settlement, Store};
 use checkpoint::Pass;
 
@@ -94,6 +95,23 @@ impl Spool {
             unwritten: AtomicUsize::new(0),
             begun: AtomicU64::new(0),
         })
+    }
+
+    /// One that no mail reaches, for tests of what stands before it.
+    #[cfg(test)]
+    pub(crate) fn unused() -> Arc<Self> {
+        let directory = tempfile::tempdir().expect("a directory");
+        let store = crate::store::SqliteStore::open(&directory.path().join("store.db"), "test").expect("opens");
+        let pipeline = Pipeline::new(crate::pipeline::Config::default(), |_| Err("nobody delivers".to_owned()));
+        let settings = Settings {
+            processor: "relay".to_owned(),
+            max_message_size: 1,
+            keep_all_dialogues: true,
+            max_dialogue: 1,
+            room: Room::told_by(|| Ok(u64::MAX)),
+        };
+        let pipeline = Arc::new(pipeline.expect("a pipeline"));
+        Self::new(Arc::new(store), pipeline, Clock::system(), settings, Stop::default())
     }
 
     /// Begins no more attempts: mails in hand that only wait go back to where they were.

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// Rooms that every other may use; those without I/O and clock use neither.
-const FOR_ALL: [&str; 2] = ["clock", "yaml"];
-const PURE: [&str; 3] = ["mail", "smtp", "yaml"];
+/// Rooms that every other may use; those without I/O and clock use `text` alone.
+const FOR_ALL: [&str; 5] = ["clock", "yaml", "text", "stop", "live"];
+const PURE: [&str; 4] = ["mail", "smtp", "yaml", "text"];
 
 type Rooms = BTreeMap<String, BTreeSet<String>>;
 
@@ -18,10 +18,12 @@ fn rooms() -> Rooms {
     let text = std::fs::read_to_string(root().join("ARCHITECTURE.md")).expect("ARCHITECTURE.md");
     let rows = text.lines().filter(|line| line.starts_with("| `"));
     let rooms: Rooms = rows
-        .map(|line| {
+        .flat_map(|line| {
             let cells: Vec<_> = line.trim_matches('|').split('|').map(str::trim).collect();
-            let words = cells.last().expect("a last cell").split_whitespace().map(str::to_owned).collect();
-            (cells[0].trim_matches('`').to_owned(), words)
+            let words = cells.last().expect("a last cell").split_whitespace().filter(|word| *word != "-");
+            let words: BTreeSet<_> = words.map(str::to_owned).collect();
+            let names: Vec<_> = cells[0].split(", ").map(|name| name.trim_matches('`').to_owned()).collect();
+            names.into_iter().map(move |name| (name, words.clone()))
         })
         .collect();
     assert!(rooms.len() > 8, "the table is read: {rooms:?}");
@@ -60,7 +62,7 @@ fn breaches(rooms: &Rooms, room: &str, text: &str) -> Vec<String> {
     imports(text)
         .into_iter()
         .filter(|name| name != room && !everything && !allowed.contains(name))
-        .filter(|name| !FOR_ALL.contains(&name.as_str()) || PURE.contains(&room))
+        .filter(|name| !FOR_ALL.contains(&name.as_str()) || (PURE.contains(&room) && name != "text"))
         .map(|name| format!("{room} imports {name}"))
         .collect()
 }
@@ -80,12 +82,36 @@ fn every_room_imports_only_what_its_line_names() {
     assert!(found.is_empty(), "{found:#?}");
 }
 
+/// All of a room's text.
+fn text_of(room: &str) -> String {
+    let files = sources(&root().join("src")).into_iter().filter(|file| room_of(file) == room);
+    files.map(|file| std::fs::read_to_string(file).expect("a source")).collect()
+}
+
+fn unused_permissions(room: &str, allowed: &BTreeSet<String>, text: &str) -> Vec<String> {
+    let used = imports(text);
+    let unused = allowed.iter().filter(|name| *name != "everything" && !used.contains(*name));
+    unused.map(|name| format!("{room} may import {name} and does not")).collect()
+}
+
+#[test]
+fn every_permission_of_the_table_is_used() {
+    let rooms = rooms().into_iter().filter(|(_, allowed)| !allowed.contains("above"));
+    let found: Vec<_> =
+        rooms.flat_map(|(room, allowed)| unused_permissions(&room, &allowed, &text_of(&room))).collect();
+    assert!(found.is_empty(), "{found:#?}");
+    let planted = unused_permissions("mail", &BTreeSet::from(["store".to_owned()]), "use crate::text;");
+    assert_eq!(planted, ["mail may import store and does not"]);
+}
+
 #[test]
 fn a_planted_breach_is_found() {
     let rooms = rooms();
     assert_eq!(breaches(&rooms, "mail", "use crate::store::Store;"), ["mail imports store"]);
     assert_eq!(breaches(&rooms, "mail", "use crate::clock::Clock;"), ["mail imports clock"]);
+    assert_eq!(breaches(&rooms, "mail", "use crate::stop::Stop;"), ["mail imports stop"]);
     assert_eq!(breaches(&rooms, "pipeline", "use crate::{mail, spool};"), ["pipeline imports spool"]);
+    assert!(breaches(&rooms, "mail", "use crate::text::rfc3339;").is_empty());
     assert_eq!(breaches(&rooms, "attic", ""), ["attic is not in the table"]);
     assert!(breaches(&rooms, "store", "use crate::mail::Mail; crate::store::Error").is_empty());
 }
@@ -118,4 +144,24 @@ fn the_files_that_the_architecture_names_exist() {
         let exists = root().join(word).exists() || root().join("src").join(word).exists();
         assert!(exists, "{word}");
     }
+}
+
+/// The function names that the architecture gives as `Type::function` or `file::function`.
+fn named_functions(text: &str) -> BTreeSet<String> {
+    let words = text.split('`').skip(1).step_by(2).filter(|word| word.contains("::") && !word.contains(' '));
+    let last = |word: &str| word.rsplit("::").next().unwrap_or_default().trim_end_matches("()").to_owned();
+    words.map(last).filter(|name| name.starts_with(char::is_lowercase)).collect()
+}
+
+#[test]
+fn the_functions_that_the_architecture_names_exist() {
+    let text = std::fs::read_to_string(root().join("ARCHITECTURE.md")).expect("ARCHITECTURE.md");
+    let code: String =
+        sources(&root().join("src")).iter().map(|file| std::fs::read_to_string(file).expect("a source")).collect();
+    let named = named_functions(&text);
+    assert!(named.len() > 8, "the names are found: {named:?}");
+    let exists = |name: &str| [format!("fn {name}("), format!("fn {name}<")].iter().any(|head| code.contains(head));
+    let missing: Vec<_> = named.iter().filter(|name| !exists(name)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    assert!(!exists("no_such_function"));
 }

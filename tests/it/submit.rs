@@ -6,11 +6,12 @@ use std::io::Write;
 use std::sync::Arc;
 
 use redeliver::clock::Clock;
-use redeliver::delivery::Stop;
-use redeliver::ingest::{Caller, Door, Here, Listener, ListenerConfig, ListenerContext, ListenerStop, SubmitSocket};
+use redeliver::ingest::{Caller, Here, Intake, Listener, ListenerConfig, ListenerContext, SubmitContext, SubmitSocket};
+use redeliver::live::Live;
 use redeliver::mail::{Address, Domain, RepositoryPath};
 use redeliver::pipeline::{self, Pipeline};
 use redeliver::spool::{Room, Settings, Spool};
+use redeliver::stop::Stop;
 use redeliver::store::{Listed, MailFilter, Place, SqliteStore, Store};
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
@@ -26,7 +27,7 @@ struct Served {
     store: Arc<dyn Store>,
     runtime: Runtime,
     stop: CancellationToken,
-    door_stop: ListenerStop,
+    door_stop: Stop,
     serving: JoinHandle<()>,
 }
 
@@ -39,12 +40,12 @@ impl Served {
         let runtime = Runtime::new().expect("a runtime");
         let store: Arc<dyn Store> =
             Arc::new(SqliteStore::open(&relay.path().join("var/open.db"), "serve").expect("opens"));
-        let door_stop = ListenerStop::default();
-        let door = door(Arc::clone(&store), door_stop.clone());
+        let door_stop = Stop::default();
+        let context = context(Arc::clone(&store), door_stop.clone());
         let stop = CancellationToken::new();
         let _inside = runtime.enter();
         let socket = SubmitSocket::bind(&relay.path().join("var/submit.sock")).expect("bound");
-        let serving = runtime.spawn(socket.serve(door, stop.clone()));
+        let serving = runtime.spawn(socket.serve(context, stop.clone()));
         Self { relay, store, runtime, stop, door_stop, serving }
     }
 
@@ -54,7 +55,7 @@ impl Served {
     }
 }
 
-fn door(store: Arc<dyn Store>, stop: ListenerStop) -> Arc<Door> {
+fn context(store: Arc<dyn Store>, stop: Stop) -> Arc<SubmitContext> {
     let pipeline = Pipeline::new(pipeline::Config::default(), |_| Err("nothing is delivered here".to_owned()));
     let settings = Settings {
         processor: "relay".to_owned(),
@@ -65,26 +66,17 @@ fn door(store: Arc<dyn Store>, stop: ListenerStop) -> Arc<Door> {
     };
     let spool = Spool::new(store, Arc::new(pipeline.expect("a pipeline")), Clock::system(), settings, Stop::default());
     let here = Here { domain: Domain::parse("relay.test").expect("a domain"), is_user: |_| false };
-    let caller = |uid| {
+    let caller = |uid, _: &Here| {
         let address = Address::parse(&format!("uid{uid}@relay.test")).expect("an address");
         Ok(Caller { uid, address, full_name: None })
     };
-    let kept = || BTreeSet::from([RepositoryPath::parse("var/mail/temporary").expect("a path")]);
-    let spool: Arc<dyn Fn() -> Arc<Spool> + Send + Sync> = Arc::new(move || Arc::clone(&spool));
+    let kept = BTreeSet::from([RepositoryPath::parse("var/mail/temporary").expect("a path")]);
     let (clock, accepted) = (Clock::system(), Arc::default());
     let config = ListenerConfig { listen: Vec::new(), ..ListenerConfig::new(here.domain.clone()) };
-    let context = ListenerContext { spool: Arc::clone(&spool), clock: clock.clone(), accepted: Arc::clone(&accepted) };
+    let intake = Live::new(Intake { spool, kept, here });
+    let context = ListenerContext { intake: intake.clone(), clock: clock.clone(), accepted: Arc::clone(&accepted) };
     let smtp = Listener::bind(&config, context).expect("nothing to bind").control();
-    Arc::new(Door {
-        spool,
-        accepted,
-        clock,
-        smtp,
-        stop,
-        here: Arc::new(move || here.clone()),
-        caller: Box::new(caller),
-        kept: Box::new(kept),
-    })
+    Arc::new(SubmitContext { intake, accepted, clock, smtp, stop, caller })
 }
 
 #[test]

@@ -13,10 +13,10 @@ use crate::clock::Clock;
 use crate::mail::{
     Address, DialogueEntry, HeaderScan, MailKey, MemoryContent, Outcome, Planned, Recorded, ReversePath, Stage,
 };
+use crate::stop::Stop;
 
 use super::{
     Attempted, Config, Credentials, Delivery, DnsConfig, Gateway, Network, NotBegun, Request, Secret, Sink, StartTls,
-    Stop,
 };
 
 /// What a peer answers to a line: nothing keeps silent, an empty text closes.

@@ -10,9 +10,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use super::Shared;
 use super::answer::Answer;
 use super::session::Client;
-use super::{Shared, Stop};
+use crate::stop::Stop;
 
 /// After an error of our own, out of descriptors for instance: doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -104,6 +105,7 @@ async fn turn_away(mut stream: TcpStream, answer: Answer) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use tokio::io::AsyncReadExt;
@@ -111,7 +113,10 @@ mod tests {
     use super::super::{Config, Context, Settings};
     use super::*;
     use crate::clock::Clock;
+    use crate::ingest::{Here, Intake};
+    use crate::live::Live;
     use crate::mail::Domain;
+    use crate::spool::Spool;
 
     /// Too many open files, this often; then what the socket says.
     struct OutOfDescriptors {
@@ -131,11 +136,9 @@ mod tests {
 
     fn door() -> Door {
         let config = Config::new(Domain::parse("relay.test").expect("a domain"));
-        let context = Context {
-            spool: Arc::new(|| unreachable!("nobody says EHLO")),
-            clock: Clock::system(),
-            accepted: Arc::default(),
-        };
+        let here = Here { domain: config.hostname.clone(), is_user: |_| false };
+        let intake = Live::new(Intake { spool: Spool::unused(), kept: BTreeSet::new(), here });
+        let context = Context { intake, clock: Clock::system(), accepted: Arc::default() };
         let settings = std::sync::RwLock::new(Arc::new(Settings::load(&config, Arc::default()).expect("valid")));
         let shared = Arc::new(Shared { settings, context, slots: Arc::default() });
         Door { shared, stop: Stop::default(), tasks: TaskTracker::new() }

@@ -28,12 +28,13 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::net::{TcpListener, TcpSocket, UnixStream};
 use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
+use crate::ingest::Intake;
+use crate::live::Live;
 use crate::mail::Domain;
-use crate::spool::Spool;
+use crate::stop::Stop;
 use session::{Client, Session};
 use settings::Settings;
 use slots::Slots;
@@ -141,22 +142,12 @@ impl Default for Limits {
 /// What stands behind the listener.
 #[derive(Clone)]
 pub struct Context {
-    /// The spool that new mail enters; asked for anew with each mail, since a reload may
-    /// have put another in its place.
-    pub spool: Arc<dyn Fn() -> Arc<Spool> + Send + Sync>,
+    /// What new mail meets.
+    pub intake: Live<Intake>,
     /// For `Received:`.
     pub clock: Clock,
     /// Told after each accepted mail, so that it is attempted at once.
     pub accepted: Arc<Notify>,
-}
-
-/// Asks the listener to end.
-#[derive(Debug, Clone, Default)]
-pub struct Stop {
-    /// No new connections and no new transactions; one that is open may end.
-    pub gentle: CancellationToken,
-    /// Sessions are closed, with 421 where that can be said. A commit under way still ends.
-    pub hard: CancellationToken,
 }
 
 /// Why the listener cannot work as it is configured.

@@ -5,9 +5,9 @@
 
 use super::super::config::Mailing;
 use super::digest::{Cause, Digest, Example, Group};
-use crate::logging::steers;
 use crate::mail::RepositoryPath;
 use crate::store::Time;
+use crate::text::{count, plain, rfc3339_seconds};
 
 /// Causes that are written out; the others are counted.
 const MAX_SHOWN: usize = 200;
@@ -103,7 +103,7 @@ fn title(cause: &Cause) -> String {
 }
 
 fn numbers(group: &Group) -> String {
-    let oldest = group.oldest.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
+    let oldest = rfc3339_seconds(&group.oldest, true);
     format!("{}, the oldest accepted {oldest}", count(group.recipients, "recipient"))
 }
 
@@ -123,15 +123,6 @@ fn rest(digest: &Digest) -> Option<String> {
     let hidden: u64 = digest.causes().iter().skip(MAX_SHOWN).map(|(_, group)| group.recipients).sum();
     let number = hidden + digest.others;
     (number > 0).then(|| format!("Of less frequent causes: {}.", count(number, "recipient")))
-}
-
-fn count(number: u64, one: &str) -> String {
-    if number == 1 { format!("1 {one}") } else { format!("{number} {one}s") }
-}
-
-/// On one line, without control characters and marks of direction.
-fn plain(text: &str) -> String {
-    text.split(steers).filter(|piece| !piece.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 fn escaped(text: &str) -> String {

@@ -10,6 +10,7 @@ mod noise;
 mod stop;
 mod tls;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,11 +18,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use redeliver::clock::Clock;
-use redeliver::delivery::{Attempted, Request, Sink, Stop};
-use redeliver::ingest::{Listener, ListenerConfig, ListenerContext, ListenerControl, ListenerStop};
+use redeliver::delivery::{Attempted, Request, Sink};
+use redeliver::ingest::{Here, Intake, Listener, ListenerConfig, ListenerContext, ListenerControl};
+use redeliver::live::Live;
 use redeliver::mail::{Content, Domain, MemoryContent};
 use redeliver::pipeline::{self, Deliver, Pipeline};
 use redeliver::spool::{Room, Settings, Spool};
+use redeliver::stop::Stop;
 use redeliver::store::{MailFilter, Place, SqliteStore, Store};
 use redeliver::yaml::{Document, Reading};
 use rusqlite::{Connection, OpenFlags};
@@ -45,7 +48,7 @@ struct Relay {
     address: std::net::SocketAddr,
     config: ListenerConfig,
     control: ListenerControl,
-    stop: ListenerStop,
+    stop: Stop,
     accepted: Arc<Notify>,
     free_space: Arc<AtomicU64>,
     running: JoinHandle<()>,
@@ -96,12 +99,9 @@ fn spool(store: &Arc<SqliteStore>, free_space: &Arc<AtomicU64>) -> Arc<Spool> {
 }
 
 fn context(store: &Arc<SqliteStore>, accepted: &Arc<Notify>, free_space: &Arc<AtomicU64>) -> ListenerContext {
-    let spool = spool(store, free_space);
-    ListenerContext {
-        spool: Arc::new(move || Arc::clone(&spool)),
-        clock: Clock::system(),
-        accepted: Arc::clone(accepted),
-    }
+    let here = Here { domain: Domain::parse("relay.test").expect("a domain"), is_user: |_| false };
+    let intake = Live::new(Intake { spool: spool(store, free_space), kept: BTreeSet::new(), here });
+    ListenerContext { intake, clock: Clock::system(), accepted: Arc::clone(accepted) }
 }
 
 impl Relay {
@@ -119,7 +119,7 @@ impl Relay {
         let (accepted, free_space) = (Arc::new(Notify::new()), Arc::new(AtomicU64::new(u64::MAX)));
         let listener = Listener::bind(&config, context(&store, &accepted, &free_space)).expect("listens");
         let (address, control) = (listener.addresses()[0], listener.control());
-        let stop = ListenerStop::default();
+        let stop = Stop::default();
         let running = tokio::spawn(listener.run(stop.clone()));
         Self { directory, store, address, config, control, stop, accepted, free_space, running }
     }

@@ -42,7 +42,7 @@ impl Session {
 
     /// From 354 to the reply to the final dot.
     async fn take_message(&mut self) -> Result<Answer, Ended> {
-        let incoming = (self.context.spool)().incoming();
+        let incoming = self.context.intake.now().spool.incoming();
         let trace = self.trace(incoming.key());
         let mut message = Message::new(incoming, &trace);
         let read = self.read_message(&mut message).await;

@@ -12,13 +12,14 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use tracing::info;
 
+use super::Context;
 use super::answer::Answer;
 use super::settings::Settings;
 use super::transaction::Transaction;
 use super::wire::{Ended, Line, Stream, Wire};
-use super::{Context, Stop};
 use crate::mail::{Address, ReversePath};
 use crate::smtp::{CommandError, CommandLine, ForwardPath, MailParameters};
+use crate::stop::Stop;
 
 /// What the client called itself.
 struct Greeting {
@@ -192,7 +193,7 @@ impl Session {
         let mut lines = vec![
             self.settings.hostname.folded(),
             "PIPELINING".to_owned(),
-            format!("SIZE {}", (self.context.spool)().max_message_size()),
+            format!("SIZE {}", self.context.intake.now().spool.max_message_size()),
             "8BITMIME".to_owned(),
             "SMTPUTF8".to_owned(),
             "ENHANCEDSTATUSCODES".to_owned(),
@@ -214,7 +215,7 @@ impl Session {
             return Answer::out_of_order("a mail is begun already; say RSET to forget it");
         }
         self.transaction.open(from, parameters.smtputf8);
-        let admitted = (self.context.spool)().admits(parameters.size.unwrap_or(0));
+        let admitted = self.context.intake.now().spool.admits(parameters.size.unwrap_or(0));
         let Err(refusal) = admitted.map_err(|error| Answer::from(&error)) else {
             return Answer::new(250, "2.1.0", "ok");
         };

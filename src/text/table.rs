@@ -1,14 +1,8 @@
-//! Output for people: columns that line up, text that cannot harm a terminal.
+//! Tables for people: columns that line up, whatever stands in them.
 
-use std::io::IsTerminal;
-
-use chrono::TimeDelta;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-use crate::logging::steers;
-
-/// Columns of a terminal that does not say, and of an output that is none.
-const DEFAULT_WIDTH: usize = 160;
+use super::steering::one_line;
 
 /// Columns of a cell between the first and the last: an address may have hundreds.
 const MAX_CELL: usize = 40;
@@ -17,7 +11,7 @@ const MAX_CELL: usize = 40;
 ///
 /// A long listing is written block by block, so that it need not be held: a column is as
 /// wide as its widest cell so far.
-pub(super) struct Table {
+pub struct Table {
     heading: Vec<&'static str>,
     rows: Vec<Vec<String>>,
     widths: Vec<usize>,
@@ -28,20 +22,21 @@ pub(super) struct Table {
 
 impl Table {
     /// A table with these columns.
-    pub(super) fn new(heading: &[&'static str]) -> Self {
+    pub fn new(heading: &[&'static str]) -> Self {
         let widths = heading.iter().map(|name| name.chars().count()).collect();
         Self { heading: heading.to_vec(), rows: Vec::new(), widths, begun: false, whole: false }
     }
 
     /// Does not cut the last column, however narrow the terminal.
-    pub(super) fn whole(mut self) -> Self {
+    #[must_use]
+    pub fn whole(mut self) -> Self {
         self.whole = true;
         self
     }
 
     /// Adds a row; control characters are made visible, line ends become ` / `. The first
     /// cell is what the row is called by, and whole.
-    pub(super) fn row(&mut self, cells: &[String]) {
+    pub fn row(&mut self, cells: &[String]) {
         let last = self.heading.len().saturating_sub(1);
         let bounded = |(at, cell): (usize, &String)| {
             if at == 0 || at == last { one_line(cell) } else { cut(&one_line(cell), MAX_CELL) }
@@ -55,7 +50,7 @@ impl Table {
 
     /// The rows since the last block for a terminal of `width` columns, with the heading
     /// above the first.
-    pub(super) fn block(&mut self, width: usize) -> String {
+    pub fn block(&mut self, width: usize) -> String {
         let mut text = String::new();
         if !std::mem::replace(&mut self.begun, true) {
             let heading: Vec<String> = self.heading.iter().map(ToString::to_string).collect();
@@ -84,7 +79,7 @@ impl Table {
 }
 
 /// What fits into so many columns, with an ellipsis where there was more.
-pub(super) fn cut(text: &str, room: usize) -> String {
+pub fn cut(text: &str, room: usize) -> String {
     if text.width() <= room {
         return text.to_owned();
     }
@@ -94,40 +89,6 @@ pub(super) fn cut(text: &str, room: usize) -> String {
         used <= room
     };
     text.chars().take_while(|c| fits(c)).chain(['…']).collect()
-}
-
-/// A text on one line.
-pub(super) fn one_line(text: &str) -> String {
-    printable(&text.replace("\r\n", "\n").replace('\n', " / "))
-}
-
-/// A text without control characters: what a remote server says may not steer a terminal.
-pub(super) fn printable(text: &str) -> String {
-    text.chars().map(|c| if steers(c) { c.escape_unicode().to_string() } else { c.to_string() }).collect()
-}
-
-/// An age such as `45s`, `12m`, `3h`, `9d`.
-pub(super) fn age(age: TimeDelta) -> String {
-    let seconds = age.num_seconds().max(0);
-    match seconds {
-        0..60 => format!("{seconds}s"),
-        60..3600 => format!("{}m", seconds / 60),
-        3600..172_800 => format!("{}h", seconds / 3600),
-        _ => format!("{}d", seconds / 86_400),
-    }
-}
-
-/// The width of standard output.
-pub(super) fn width() -> usize {
-    if !std::io::stdout().is_terminal() {
-        return DEFAULT_WIDTH;
-    }
-    terminal_size::terminal_size().map_or(DEFAULT_WIDTH, |(width, _)| usize::from(width.0))
-}
-
-/// `1 mail`, `2 mails`.
-pub(super) fn count(number: u64, one: &str) -> String {
-    if number == 1 { format!("1 {one}") } else { format!("{number} {one}s") }
 }
 
 #[cfg(test)]
@@ -165,11 +126,5 @@ mod tests {
         let mut table = Table::new(&["JOB", "NEXT"]).whole();
         table.row(&["j".into(), "2026-11-29T07:00:00+00:00".into()]);
         assert_eq!(table.block(10), "JOB  NEXT\nj    2026-11-29T07:00:00+00:00\n");
-    }
-
-    #[test]
-    fn ages_are_read_at_a_glance() {
-        let texts: Vec<_> = [-5, 59, 60, 7199, 172_800].map(|s| age(TimeDelta::seconds(s))).to_vec();
-        assert_eq!(texts, ["0s", "59s", "1m", "1h", "2d"]);
     }
 }
