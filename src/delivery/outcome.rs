@@ -210,6 +210,7 @@ impl Contact {
             tls: self.tls.clone(),
             notes: self.notes.clone(),
             cause: cause(&self.target, finding),
+            in_doubt: finding.is_in_doubt(),
             time,
             duration: 0.0,
         }
@@ -396,7 +397,7 @@ mod tests {
             assert!(finding.ends_session());
             let recorded = Contact::to(&target).record(&recipient, &finding, DateTime::UNIX_EPOCH);
             assert_eq!(recorded.cause.as_deref(), Some(cause));
-            assert_eq!(recorded.in_doubt(), step == Step::EndOfData);
+            assert_eq!(recorded.in_doubt, step == Step::EndOfData);
         }
     }
 

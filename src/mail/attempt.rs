@@ -121,6 +121,9 @@ pub struct Recorded {
     pub notes: Vec<String>,
     /// Why, in a sentence, where no reply says it.
     pub cause: Option<String>,
+    /// Whether the peer may have the mail although the outcome is a deferral (RFC 1047).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub in_doubt: bool,
     /// When the outcome was known.
     #[serde(serialize_with = "rfc3339")]
     pub time: DateTime<Utc>,
@@ -157,6 +160,7 @@ impl Recorded {
             tls: None,
             notes: Vec::new(),
             cause: Some(cause),
+            in_doubt: false,
             time,
             duration: 0.0,
         }
@@ -166,7 +170,8 @@ impl Recorded {
     /// had come nobody knows: `end-of-data` is the farthest.
     pub fn died(recipient: Address, with: &str, time: DateTime<Utc>) -> Self {
         let cause = format!("{IN_DOUBT}redeliver died in this attempt{with}; the peer may have the mail (RFC 1047)");
-        Self::without_contact(recipient, Outcome::Deferred, Stage::EndOfData, cause, time)
+        let known = Self::without_contact(recipient, Outcome::Deferred, Stage::EndOfData, cause, time);
+        Self { in_doubt: true, ..known }
     }
 
     /// An outcome whose process died in the attempt before anybody was to be contacted for
@@ -174,11 +179,6 @@ impl Recorded {
     pub fn untried(recipient: Address, time: DateTime<Utc>) -> Self {
         let cause = "redeliver died in this attempt; nobody had been contacted for this recipient".to_owned();
         Self::without_contact(recipient, Outcome::Deferred, Stage::Dns, cause, time)
-    }
-
-    /// Whether the peer may have the mail although the outcome is a deferral (RFC 1047).
-    pub fn in_doubt(&self) -> bool {
-        self.outcome == Outcome::Deferred && self.cause.as_deref().is_some_and(|cause| cause.starts_with(IN_DOUBT))
     }
 }
 
@@ -218,7 +218,8 @@ impl Planned {
     }
 }
 
-/// How the cause of every outcome in doubt begins.
+/// How the cause of every outcome in doubt begins, for those who read it; what decides is
+/// [`Recorded::in_doubt`].
 pub const IN_DOUBT: &str = "in doubt: ";
 
 /// Who said a line.
@@ -349,7 +350,7 @@ mod tests {
         ] {
             planned.others = others;
             let died = planned.in_doubt(recipient.clone(), time);
-            assert!(died.in_doubt() && died.cause.as_deref().is_some_and(|cause| cause.contains(with)), "{died:?}");
+            assert!(died.in_doubt && died.cause.as_deref().is_some_and(|cause| cause.contains(with)), "{died:?}");
             assert_eq!((died.next_hop.as_deref(), died.host.as_deref()), (Some("x.example"), host));
         }
     }

@@ -32,6 +32,7 @@ macro_rules! store_contract {
             a_clock_set_back_makes_nobody_wait
             a_dead_process_gives_back_what_is_not_known
             recorded_outcomes_survive_their_process
+            what_is_in_doubt_is_told_by_the_record_and_no_text
             who_ends_in_order_leaves_nothing_in_hand
             a_lost_claim_is_refused
             a_mail_alone_in_hand_at_a_death_is_counted
@@ -382,9 +383,9 @@ pub(super) async fn a_dead_process_gives_back_what_is_not_known(open: Open, dire
     let attempts = store.attempts_of(&again.mail).await.expect("attempts");
     assert_eq!((attempts[0].state, attempts[0].counted), (crate::mail::AttemptState::InDoubt, true));
     let doubtful = attempts[0].recipients.iter().find(|r| r.recipient == address("c@x.example")).expect("recorded");
-    assert!(doubtful.in_doubt(), "{doubtful:?}");
+    assert!(doubtful.in_doubt, "{doubtful:?}");
     let untried = attempts[0].recipients.iter().find(|r| r.recipient == address("e@x.example")).expect("recorded");
-    assert!(!untried.in_doubt() && untried.next_hop.is_none(), "nobody was to be contacted for it: {untried:?}");
+    assert!(!untried.in_doubt && untried.next_hop.is_none(), "nobody was to be contacted for it: {untried:?}");
     assert_eq!(doubtful.next_hop.as_deref(), Some("gateway.example"));
     assert_eq!((doubtful.host.as_deref(), doubtful.port), (Some("mx.gateway.example"), Some(25)));
 }
@@ -404,6 +405,24 @@ pub(super) async fn recorded_outcomes_survive_their_process(open: Open, director
     assert_eq!(store.size(&Place::Spool).await.expect("size"), 0, "nobody is owed anything");
     let all = store.attempts(&AttemptFilter::default(), None, 10).await.expect("attempts");
     assert_eq!(all[0].1.state, crate::mail::AttemptState::Settled);
+}
+
+pub(super) async fn what_is_in_doubt_is_told_by_the_record_and_no_text(open: Open, directory: &Path) {
+    let store = open(directory);
+    for (name, in_doubt, cause, state) in [
+        ("K1", true, "however it is said", crate::mail::AttemptState::InDoubt),
+        ("K2", false, "in doubt: as a peer might say", crate::mail::AttemptState::Settled),
+    ] {
+        insert(&*store, name, &["b@x.example"]).await;
+        let claimed = claim_one(&*store, Place::Spool).await;
+        let attempt = store.begin_attempt(&claimed.claim, &claimed.mail.attributes, &[], at(2)).await.expect("begun");
+        let outcome =
+            Recorded { in_doubt, cause: Some(cause.to_owned()), ..recorded("b@x.example", Outcome::Deferred) };
+        store.record(&claimed.claim, attempt, &[outcome], &[], 1000).await.expect("recorded");
+        defer(&*store, &claimed, Some(attempt), at(3)).await;
+        let attempts = store.attempts_of(&claimed.mail).await.expect("attempts");
+        assert_eq!((attempts[0].state, attempts[0].recipients[0].in_doubt), (state, in_doubt), "{cause}");
+    }
 }
 
 pub(super) async fn a_lost_claim_is_refused(open: Open, directory: &Path) {

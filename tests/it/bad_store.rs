@@ -58,6 +58,10 @@ fn what_is_no_database_of_ours_is_refused_untouched() {
         &made("CREATE TABLE t (x); PRAGMA application_id = 0x7265646c; PRAGMA user_version = 999"),
         "schema version 999",
     );
+    is_refused_and_untouched(
+        &made("CREATE TABLE t (x); PRAGMA application_id = 0x7265646c; PRAGMA user_version = 4"),
+        "schema version 4, of a redeliver before the first release",
+    );
 }
 
 #[test]

@@ -313,7 +313,7 @@ async fn no_reply_to_the_final_dot_is_in_doubt_and_no_other_host_is_tried() {
         let second = Peer::start(agreeable).await;
         let delivery = delivery(&[first.port, second.port], |config| config.timeout = Some(Duration::from_millis(300)));
         let (done, _) = attempt(&delivery, &["a@x.example"]).await;
-        assert!(done[0].in_doubt(), "{reply:?}: {:?}", done[0].cause);
+        assert!(done[0].in_doubt, "{reply:?}: {:?}", done[0].cause);
         assert_eq!((done[0].stage, second.count("CONNECT")), (Stage::EndOfData, 0), "{reply:?}");
     }
 }
@@ -482,7 +482,7 @@ async fn a_stop_keeps_what_has_not_begun_and_gives_up_what_has() {
     assert!(matches!(new, Attempted::Stopped), "{new:?}");
     stop.hard.cancel();
     let ended = under_way.await.expect("no panic");
-    assert!(matches!(&ended, Attempted::Done(done) if done[0].in_doubt()), "{ended:?}");
+    assert!(matches!(&ended, Attempted::Done(done) if done[0].in_doubt), "{ended:?}");
 }
 
 #[tokio::test]

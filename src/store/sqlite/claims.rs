@@ -52,7 +52,7 @@ fn in_order(
     limit: i64,
 ) -> Result<Vec<i64>> {
     let sql = format!(
-        "SELECT id FROM mail INDEXED BY {index} WHERE held = 0 AND {condition} AND repository = ?1 AND seq <= ?2 \
+        "SELECT id FROM mail INDEXED BY {index} WHERE claimed = 0 AND {condition} AND repository = ?1 AND seq <= ?2 \
          AND {NOT_TAKEN} ORDER BY seq LIMIT ?3"
     );
     let mut statement = connection.prepare_cached(&sql)?;
@@ -64,7 +64,7 @@ fn in_order(
 fn of_keys(connection: &Connection, keys: &[MailKey], repository: i64, wanted: &Wanted) -> Result<Vec<i64>> {
     let condition = if wanted.suspects { "suspect > 0" } else { "suspect = 0" };
     let sql = format!(
-        "SELECT id FROM mail WHERE key = ?1 AND held = 0 AND {condition} AND repository = ?2 AND seq <= ?3 AND {NOT_TAKEN}"
+        "SELECT id FROM mail WHERE key = ?1 AND claimed = 0 AND {condition} AND repository = ?2 AND seq <= ?3 AND {NOT_TAKEN}"
     );
     let mut statement = connection.prepare_cached(&sql)?;
     let mut ids = Vec::new();
@@ -82,7 +82,7 @@ fn of_keys(connection: &Connection, keys: &[MailKey], repository: i64, wanted: &
 
 /// What a due query reads: for one number of attempts, those whose last one lies long
 /// enough back, or in the future (the clock was set back: nobody waits for it).
-const DUE: &str = "SELECT id, seq FROM mail INDEXED BY mail_due WHERE held = 0 AND repository = ?1 AND attempts = ?2 \
+const DUE: &str = "SELECT id, seq FROM mail INDEXED BY mail_due WHERE claimed = 0 AND repository = ?1 AND attempts = ?2 \
      AND last_attempt BETWEEN ?3 AND ?4 AND suspect = 0 AND seq <= ?5 AND ";
 
 /// Mails that are due, oldest first. The due time is not stored: a changed spacing holds at once.
@@ -120,7 +120,7 @@ fn millis(duration: Duration) -> i64 {
 /// The different numbers of attempts in a repository: one step into the index for each.
 fn numbers_of_attempts(connection: &Connection, repository: i64) -> Result<Vec<i64>> {
     let mut statement = connection.prepare_cached(
-        "SELECT attempts FROM mail INDEXED BY mail_due WHERE held = 0 AND repository = ?1 AND attempts > ?2 \
+        "SELECT attempts FROM mail INDEXED BY mail_due WHERE claimed = 0 AND repository = ?1 AND attempts > ?2 \
          ORDER BY attempts LIMIT 1",
     )?;
     let mut numbers = Vec::new();
@@ -135,7 +135,7 @@ fn numbers_of_attempts(connection: &Connection, repository: i64) -> Result<Vec<i
 fn take(connection: &Connection, row: rows::MailRow, instance: i64, wanted: &Wanted) -> Result<Claimed> {
     let token = next_number(connection)?;
     connection
-        .prepare_cached("UPDATE mail SET held = 1, instance = ?2, claim = ?3, run = ?4 WHERE id = ?1")?
+        .prepare_cached("UPDATE mail SET claimed = 1, instance = ?2, claim = ?3, run = ?4 WHERE id = ?1")?
         .execute(params![row.id, instance, token, wanted.run.map(|run| run.0)])?;
     let mail = row.listed.mail;
     Ok(Claimed {
@@ -155,7 +155,7 @@ fn set_aside(connection: &Connection, id: i64, why: &Error, now: Time) -> Result
     let repository = filing::ensure(connection, &path, now)?;
     let key: String = connection
         .prepare_cached(
-            "UPDATE mail SET held = 0, instance = NULL, claim = NULL, suspect = -1, repository = ?2, seq = ?3 \
+            "UPDATE mail SET claimed = 0, instance = NULL, claim = NULL, suspect = -1, repository = ?2, seq = ?3 \
              WHERE id = ?1 RETURNING key",
         )?
         .query_row([id, repository, next_number(connection)?], |row| row.get(0))?;
@@ -177,7 +177,7 @@ fn by_id(connection: &Connection, id: i64) -> Result<rows::MailRow> {
 /// The fence: nothing is written for a claim that was reaped.
 pub(super) fn verify(connection: &Connection, claim: &Claim) -> Result<()> {
     let held = connection
-        .prepare_cached("SELECT 1 FROM mail WHERE id = ?1 AND claim = ?2 AND held = 1")?
+        .prepare_cached("SELECT 1 FROM mail WHERE id = ?1 AND claim = ?2 AND claimed = 1")?
         .exists([claim.mail, claim.token])?;
     if held { Ok(()) } else { Err(Error::ClaimLost(claim.key.clone())) }
 }
@@ -186,7 +186,7 @@ pub(super) fn verify(connection: &Connection, claim: &Claim) -> Result<()> {
 pub(super) fn release(connection: &Connection, claim: &Claim) -> Result<()> {
     verify(connection, claim)?;
     connection
-        .prepare_cached("UPDATE mail SET held = 0, instance = NULL, claim = NULL WHERE id = ?1")?
+        .prepare_cached("UPDATE mail SET claimed = 0, instance = NULL, claim = NULL WHERE id = ?1")?
         .execute([claim.mail])?;
     Ok(())
 }
@@ -258,7 +258,7 @@ fn keep(connection: &Connection, claim: &Claim, part: &Resting, attempted: bool,
 fn write_part(connection: &Connection, id: i64, mail: &Mail) -> Result<()> {
     connection
         .prepare_cached(
-            "UPDATE mail SET held = 0, instance = NULL, claim = NULL, suspect = 0, recipients = ?2, state = ?3, \
+            "UPDATE mail SET claimed = 0, instance = NULL, claim = NULL, suspect = 0, recipients = ?2, state = ?3, \
              error = ?4, attributes = ?5, header_prefix = ?6, recorded = ?7 WHERE id = ?1",
         )?
         .execute(params![
@@ -299,7 +299,7 @@ struct Blame {
 fn free_mails(connection: &Connection, dead: i64, now: Time, reaped: &mut Reaped) -> Result<()> {
     let mut statement = connection.prepare_cached(
         "SELECT id, EXISTS (SELECT 1 FROM attempt WHERE attempt.mail = mail.key AND attempt.state = 0) \
-         FROM mail WHERE held = 1 AND instance = ?1",
+         FROM mail WHERE claimed = 1 AND instance = ?1",
     )?;
     let held = statement.query_map([dead], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let held = held.collect::<rusqlite::Result<Vec<(i64, bool)>>>()?;
@@ -334,7 +334,7 @@ fn free(connection: &Connection, id: i64, blame: Blame, now: Time, reaped: &mut 
     }
     connection
         .prepare_cached(
-            "UPDATE mail SET held = 0, instance = NULL, claim = NULL, last_attempt = 0, \
+            "UPDATE mail SET claimed = 0, instance = NULL, claim = NULL, last_attempt = 0, \
              suspect = max(suspect, ?2) + ?3, recipients = ?4, recorded = ?5 WHERE id = ?1",
         )?
         .execute(params![
@@ -393,7 +393,7 @@ pub(super) fn plans(connection: &Connection) -> Result<Vec<(String, String)>> {
     let queries = [
         format!("{DUE}{NOT_TAKEN} ORDER BY last_attempt LIMIT ?6"),
         format!(
-            "SELECT id FROM mail INDEXED BY mail_resting WHERE held = 0 AND suspect = 0 AND repository = ?1 \
+            "SELECT id FROM mail INDEXED BY mail_resting WHERE claimed = 0 AND suspect = 0 AND repository = ?1 \
              AND seq <= ?2 AND {NOT_TAKEN} ORDER BY seq LIMIT ?3"
         ),
     ];

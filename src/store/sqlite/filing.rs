@@ -158,7 +158,7 @@ struct AtRest {
 fn at_rest(connection: &Connection, place: &Place, key: &MailKey) -> Result<AtRest> {
     let repository = rows::place_id(connection, place)?;
     let found = connection
-        .prepare_cached("SELECT held, id, recipients FROM mail WHERE key = ?1 AND repository = ?2")?
+        .prepare_cached("SELECT claimed, id, recipients FROM mail WHERE key = ?1 AND repository = ?2")?
         .query_row(params![key.as_str(), repository], |row| {
             let found = AtRest { id: row.get(1)?, recipients: row.get(2)? };
             Ok((row.get::<_, bool>(0)?, found))
@@ -235,7 +235,7 @@ pub(super) fn remove(connection: &Connection, place: &Place, key: &MailKey, now:
     note_action(connection, "remove", place, key, Some(&row.recipients), now)
 }
 
-/// Notes what was done to a mail otherwise than by delivery.
+/// Notes what was done to a mail otherwise than by delivery, as an operation of its own.
 pub(super) fn note_action(
     connection: &Connection,
     verb: &str,
@@ -249,7 +249,10 @@ pub(super) fn note_action(
         Place::Repository(path) => path.as_str(),
     };
     connection
-        .prepare_cached("INSERT INTO action (at, verb, repository, key, detail) VALUES (?1, ?2, ?3, ?4, ?5)")?
-        .execute(params![now.timestamp_millis(), verb, repository, key.as_str(), detail])?;
+        .prepare_cached("INSERT INTO operation (at, who, verb, repository, done) VALUES (?1, '', ?2, ?3, 1)")?
+        .execute(params![now.timestamp_millis(), verb, repository])?;
+    connection
+        .prepare_cached("INSERT INTO operation_mail (key, operation, detail) VALUES (?1, ?2, ?3)")?
+        .execute(params![key.as_str(), connection.last_insert_rowid(), detail])?;
     Ok(())
 }

@@ -16,7 +16,7 @@ const PAGES_KEPT: i64 = 2048;
 pub(super) fn old_mails(connection: &Connection, old: &Old, batch: usize) -> Result<Vec<(i64, Seq)>> {
     let repository = rows::place_id(connection, &old.place)?;
     let mut statement = connection.prepare_cached(
-        "SELECT id, seq FROM mail INDEXED BY mail_resting WHERE held = 0 AND repository = ?1 AND seq > ?2 \
+        "SELECT id, seq FROM mail INDEXED BY mail_resting WHERE claimed = 0 AND repository = ?1 AND seq > ?2 \
          AND seq <= ?3 AND last_updated < ?4 ORDER BY seq LIMIT ?5",
     )?;
     let after = old.after.map_or(i64::MIN, |seq| seq.0);
@@ -33,7 +33,7 @@ pub(super) fn purge(connection: &Connection, old: &Old, ids: &[i64], now: Time) 
     for &id in ids {
         let still = connection
             .prepare_cached(
-                "SELECT key, recipients FROM mail WHERE id = ?1 AND held = 0 AND repository = ?2 AND last_updated < ?3",
+                "SELECT key, recipients FROM mail WHERE id = ?1 AND claimed = 0 AND repository = ?2 AND last_updated < ?3",
             )?
             .query_row(params![id, repository, old.before.timestamp_millis()], |row| {
                 Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
@@ -50,7 +50,7 @@ pub(super) fn purge(connection: &Connection, old: &Old, ids: &[i64], now: Time) 
 
 /// Tables whose rows came in the order of their times, and the column that says since when
 /// a row is over.
-const IN_ORDER: [(&str, &str); 3] = [("action", "at"), ("run", "finished"), ("instance", "ended")];
+const IN_ORDER: [(&str, &str); 3] = [("operation", "at"), ("run", "finished"), ("instance", "ended")];
 
 /// Whether there is anything that [`purge_records`] would delete.
 pub(super) fn any_expired(connection: &Connection, before: Time, batch: usize) -> Result<bool> {

@@ -76,7 +76,7 @@ pub(super) fn register(connection: &Connection, liveness: &Liveness, kind: &str,
 pub(super) fn end_in_order(connection: &Connection, own: i64, now: Time) -> Result<()> {
     connection.execute(
         "UPDATE instance SET ended = ?2 WHERE id = ?1 \
-         AND NOT EXISTS (SELECT 1 FROM mail WHERE held = 1 AND instance = ?1) \
+         AND NOT EXISTS (SELECT 1 FROM mail WHERE claimed = 1 AND instance = ?1) \
          AND NOT EXISTS (SELECT 1 FROM message WHERE mails = 0 AND writer = ?1) \
          AND NOT EXISTS (SELECT 1 FROM run WHERE finished IS NULL AND instance = ?1)",
         params![own, now.timestamp_millis()],

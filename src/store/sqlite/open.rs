@@ -14,13 +14,13 @@ use super::listing;
 /// "redl": tells our databases from others (the SQLite header's application id).
 const APPLICATION_ID: i32 = 0x7265_646c;
 
-/// Append-only: the n-th brings a database from version n to n + 1.
-const MIGRATIONS: &[&str] = &[
-    include_str!("../migrations/0001_initial.sql"),
-    include_str!("../migrations/0002_reported.sql"),
-    include_str!("../migrations/0003_mail_message.sql"),
-    include_str!("../migrations/0004_planned.sql"),
-];
+/// The first version that there is a way on from: those before were of programs that were
+/// never released.
+const FIRST_VERSION: i64 = 5;
+
+/// Append-only: the first makes a database of [`FIRST_VERSION`], each further one brings it
+/// one version on.
+const MIGRATIONS: &[&str] = &[include_str!("migrations/0005_schema.sql")];
 
 /// How long a writer waits for another process's commit.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -177,6 +177,11 @@ fn check_ours(path: &Path, connection: &Connection) -> std::result::Result<(), F
             "it has schema version {version}, this program knows up to {}: use the newer redeliver",
             known_version()
         )
+    } else if version < FIRST_VERSION {
+        format!(
+            "it has schema version {version}, of a redeliver before the first release, which this program does not \
+             read: let that redeliver deliver or export its mail, then move the database away and begin anew"
+        )
     } else {
         return Ok(());
     };
@@ -184,7 +189,7 @@ fn check_ours(path: &Path, connection: &Connection) -> std::result::Result<(), F
 }
 
 fn known_version() -> i64 {
-    i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
+    FIRST_VERSION - 1 + i64::try_from(MIGRATIONS.len()).unwrap_or_default()
 }
 
 fn migrate(path: &Path, connection: &mut Connection) -> std::result::Result<(), Failure> {
@@ -196,7 +201,8 @@ fn migrate(path: &Path, connection: &mut Connection) -> std::result::Result<(), 
     // Another process may have been first: look again, now with the lock.
     check_ours(path, &transaction)?;
     let version: i64 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    for step in &MIGRATIONS[usize::try_from(version).unwrap_or(0)..] {
+    let done = usize::try_from(version - FIRST_VERSION + 1).unwrap_or(0);
+    for step in &MIGRATIONS[done..] {
         transaction.execute_batch(step)?;
     }
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;

@@ -80,7 +80,7 @@ pub(super) fn open(connection: &Connection, mail: i64, now: Time) -> Result<Atte
 
 /// Ends a record: in doubt where one of its outcomes is, else settled.
 pub(super) fn finish(connection: &Connection, attempt: AttemptId, counted: bool, now: Time) -> Result<()> {
-    let in_doubt = outcomes(connection, attempt)?.iter().any(Recorded::in_doubt);
+    let in_doubt = outcomes(connection, attempt)?.iter().any(|recorded| recorded.in_doubt);
     let state = if in_doubt { 2 } else { 1 };
     connection
         .prepare_cached("UPDATE attempt SET finished = ?2, state = ?3, counted = ?4, planned = NULL WHERE id = ?1")?

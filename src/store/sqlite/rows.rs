@@ -12,7 +12,7 @@ use crate::mail::{Envelope, Mail, MailKey, MessageFacts, MessageId, ReversePath}
 pub(super) const MAIL_COLUMNS: &str = "mail.id, mail.key, mail.name, mail.origin, mail.sender, mail.recipients, \
      mail.smtputf8, mail.attributes, mail.state, mail.error, mail.last_updated, mail.header_prefix, mail.message, \
      mail.recorded, message.size, message.eight_bit_header, message.eight_bit_body, message.received, mail.seq, \
-     mail.accepted, mail.held, mail.suspect";
+     mail.accepted, mail.claimed, mail.suspect";
 
 /// One row of `mail JOIN message`.
 pub(super) struct MailRow {

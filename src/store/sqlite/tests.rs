@@ -160,11 +160,19 @@ fn what_is_no_store_of_ours_is_refused_untouched() {
     other.execute_batch("CREATE TABLE t (a); PRAGMA user_version = 1").expect("made");
     drop(open::open(&path("newer.db")).expect("opens"));
     Connection::open(path("newer.db")).expect("opens").execute_batch("PRAGMA user_version = 99").expect("made");
+    for version in [1, 4] {
+        let older = path(&format!("older{version}.db"));
+        drop(open::open(&older).expect("opens"));
+        let connection = Connection::open(older).expect("opens");
+        connection.execute_batch(&format!("PRAGMA user_version = {version}")).expect("made");
+    }
     for (name, why) in [
         ("text.db", "not a SQLite database"),
         ("directory.db", "it is a directory"),
         ("other.db", "of another program"),
         ("newer.db", "schema version 99"),
+        ("older1.db", "schema version 1, of a redeliver before the first release"),
+        ("older4.db", "begin anew"),
     ] {
         let before = std::fs::read(path(name)).ok();
         let error = open::open(&path(name)).map(drop).expect_err(name).to_string();
