@@ -4,6 +4,7 @@
 //! repositories. ARCHITECTURE.md walks a mail through the rooms below.
 
 pub mod admin;
+pub mod audit;
 pub mod cli;
 pub mod clients;
 pub mod clock;
@@ -15,6 +16,7 @@ pub mod jobs;
 pub mod live;
 pub mod logging;
 pub mod mail;
+pub mod operations;
 pub mod parts;
 pub mod pipeline;
 pub mod schedule;

@@ -19,6 +19,8 @@ use chrono_tz::Tz;
 use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
 
+use crate::audit::ScheduleView;
+use crate::text::rfc3339_seconds;
 use crate::yaml::{Fields, Node, Reading, boolean, choice, duration, nearest, text};
 
 pub use flights::{Asked, Flights};
@@ -59,6 +61,15 @@ pub enum Missed {
     RunOnce,
     /// Nothing.
     Skip,
+}
+
+const OVERLAPS: [(&str, Overlap); 2] = [("skip", Overlap::Skip), ("queue", Overlap::Queue)];
+
+const MISSED: [(&str, Missed); 2] = [("runOnce", Missed::RunOnce), ("skip", Missed::Skip)];
+
+/// What stands for `value` in a file.
+fn written<T: PartialEq>(words: &[(&'static str, T)], value: &T) -> &'static str {
+    words.iter().find(|(_, known)| known == value).map_or("", |(word, _)| word)
 }
 
 /// A cron expression of five fields, or six with seconds first.
@@ -102,8 +113,8 @@ impl Config {
             Some(node) => reading.value(node, |node| zone(&text(node)?)),
             None => Some(Tz::UTC),
         };
-        let overlap = fields.optional("overlap", choice(&[("skip", Overlap::Skip), ("queue", Overlap::Queue)]));
-        let missed = fields.optional("missed", choice(&[("runOnce", Missed::RunOnce), ("skip", Missed::Skip)]));
+        let overlap = fields.optional("overlap", choice(&OVERLAPS));
+        let missed = fields.optional("missed", choice(&MISSED));
         let jitter = fields.optional("jitter", duration);
         let enabled = fields.optional("enabled", boolean);
         fields.finish();
@@ -116,6 +127,22 @@ impl Config {
             jitter: jitter.unwrap_or(Duration::ZERO),
             enabled: enabled.unwrap_or(true),
         })
+    }
+
+    /// As it is shown under its `name`, with its next five ticks after `now`.
+    pub fn view<'a>(&'a self, name: &'a str, now: DateTime<Utc>) -> ScheduleView<'a> {
+        let ticks = successors(self.next_after(now), |last| self.next_after(*last));
+        let in_zone = |time: DateTime<Utc>| time.with_timezone(&self.timezone);
+        ScheduleView {
+            schedule: name,
+            job: &self.job,
+            cron: self.cron.as_str(),
+            timezone: self.timezone.name(),
+            enabled: self.enabled,
+            overlap: written(&OVERLAPS, &self.overlap),
+            missed: written(&MISSED, &self.missed),
+            next: ticks.take(5).map(|time| rfc3339_seconds(&in_zone(time), false)).collect(),
+        }
     }
 
     /// The first tick after `now`, without jitter.

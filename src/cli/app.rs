@@ -6,6 +6,7 @@ use super::exit::{Exit, Failure};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::jobs::{self, Gate, Progress, Runner};
+use crate::operations::Operations;
 use crate::parts::{self, Parts};
 use crate::pipeline::Pipeline;
 use crate::spool::Spool;
@@ -52,6 +53,11 @@ impl App {
     /// Refuses a processor that does not exist.
     pub(super) fn known_processor(&self, name: &str) -> Result<(), Failure> {
         self.config.processors.check_processor(name).map_err(|message| Failure::new(Exit::Usage, message))
+    }
+
+    /// What does things to many mails.
+    pub(super) fn operations(&self) -> Operations<'_> {
+        Operations { store: &*self.store, clock: &self.clock, processors: &self.config.processors }
     }
 
     /// What carries out jobs.

@@ -208,7 +208,7 @@ pub(super) struct WhichArguments {
 }
 
 /// Conditions that must all hold.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(super) struct FilterArguments {
     /// Reverse-path; `<>` for null
     #[arg(long, value_name = "ADDRESS")]
@@ -231,19 +231,6 @@ pub(super) struct FilterArguments {
     /// Passes counted
     #[arg(long)]
     pub(super) passes: Option<u32>,
-}
-
-impl FilterArguments {
-    /// Whether no condition was given.
-    pub(super) fn is_empty(&self) -> bool {
-        self.sender.is_none()
-            && self.recipient.is_none()
-            && self.domain.is_none()
-            && self.code.is_none()
-            && self.older.is_none()
-            && self.newer.is_none()
-            && self.passes.is_none()
-    }
 }
 
 #[derive(Debug, Args)]

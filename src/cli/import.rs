@@ -3,7 +3,6 @@
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use serde_json::json;
 use tokio::task::JoinSet;
 
 use super::app::App;
@@ -11,6 +10,7 @@ use super::args::{Format, ImportArguments};
 use super::exit::{Exit, Failure};
 use super::json_lines;
 use super::note;
+use crate::audit::import_json;
 use crate::ingest::{Fingerprint, Found, Opened, Origin, Sources, Told, Transcript, received_field};
 use crate::mail::{Address, Domain, Envelope, MailKey, ReversePath};
 use crate::spool::{AcceptError, Incoming, Submission};
@@ -211,7 +211,7 @@ impl Import<'_> {
         self.clear();
         let Done { taken, before, refused } = self.done;
         match format {
-            Format::Json => json_lines::write(out, &json!({"taken": taken, "before": before, "refused": refused}))?,
+            Format::Json => json_lines::write(out, &import_json(taken, before, refused))?,
             Format::Text => {
                 let taken = count(taken, "message");
                 writeln!(out, "{taken} taken, {before} imported before, {refused} refused")?;

@@ -23,9 +23,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use serde_json::{Value, json};
 use tracing::level_filters::LevelFilter;
 
+use crate::audit::{self, sweep_json};
 use crate::clock::Clock;
 use crate::config::{self, Config, ForSubmission, Search, Source, Sweep};
 use crate::ingest::{Here, Invocation, Mode};
@@ -197,8 +197,9 @@ fn check(option: Option<PathBuf>, format: Format) -> Result<Exit, Failure> {
     }
     let mut out = std::io::stdout().lock();
     if format == Format::Json {
-        let sweeps: Vec<_> = config.sweeps().iter().map(sweep_json).collect();
-        json_lines::write(&mut out, &json!({"sweeps": sweeps, "warnings": config.warnings()}))?;
+        let sweeps: Vec<_> =
+            config.sweeps().iter().map(|sweep| sweep_json(&sweep.job, sweep.attempts, sweep.covers)).collect();
+        json_lines::write(&mut out, &audit::check_json(&sweeps, &config.warnings()))?;
         return Ok(Exit::Ok);
     }
     for sweep in config.sweeps() {
@@ -209,11 +210,6 @@ fn check(option: Option<PathBuf>, format: Format) -> Result<Exit, Failure> {
     }
     writeln!(out, "ok")?;
     Ok(Exit::Ok)
-}
-
-/// As [`sweep_line`]; the time is in seconds.
-fn sweep_json(sweep: &Sweep) -> Value {
-    json!({"job": sweep.job, "attempts": sweep.attempts, "covers": sweep.covers.map(|covers| covers.as_secs())})
 }
 
 /// What a mail can expect of a job.

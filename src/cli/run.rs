@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::warn;
 
@@ -14,12 +13,12 @@ use super::app::App;
 use super::args::{Format, RunArguments};
 use super::exit::{self, Exit, Failure};
 use super::json_lines;
+use crate::audit::result_json;
 use crate::jobs::{self, Order, Progress, Swept};
 use crate::mail::{Address, MailKey};
 use crate::stop::Stop;
-use crate::store::{Store, Time};
+use crate::store::Store;
 use crate::text::count;
-use crate::text::rfc3339;
 
 /// How often the progress line is drawn anew.
 const REDRAW: Duration = Duration::from_millis(200);
@@ -42,7 +41,7 @@ pub(super) async fn run(app: &App, arguments: RunArguments, out: &mut impl Write
     let swept = swept?;
     let finished = app.clock.now();
     match arguments.format {
-        Format::Json => json_lines::write(out, &as_json(&arguments.job, started, finished, &swept))?,
+        Format::Json => json_lines::write(out, &result_json(&arguments.job, started, finished, &swept.counts))?,
         Format::Text => writeln!(out, "{}", as_text(&arguments.job, job, finished - started, &swept))?,
     }
     out.flush()?;
@@ -56,21 +55,6 @@ pub(super) async fn run(app: &App, arguments: RunArguments, out: &mut impl Write
         warn!(%error, "expired audit records are still there");
     }
     Ok(exit::of_run(&swept))
-}
-
-fn as_json(job: &str, started: Time, finished: Time, swept: &Swept) -> Value {
-    let counts = &swept.counts;
-    json!({
-        "job": job,
-        "started": rfc3339(started),
-        "finished": rfc3339(finished),
-        "selected": counts.selected,
-        "delivered": counts.delivered,
-        "deferred": counts.deferred,
-        "failed": counts.failed,
-        "promoted": counts.promoted,
-        "errors": counts.errors,
-    })
 }
 
 fn as_text(name: &str, job: &jobs::Config, took: chrono::TimeDelta, swept: &Swept) -> String {

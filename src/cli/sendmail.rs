@@ -13,7 +13,8 @@ use super::args::Format;
 use super::exit::{Exit, Failure};
 use super::repository::QueueTable;
 use super::run::{sweep_all, sweep_job};
-use super::{attempts, explain, note};
+use super::{explain, note};
+use crate::audit::{QueuePage, attempt_picture};
 use crate::clock::Clock;
 use crate::config::{Config, SPOOL_JOB};
 use crate::ingest::{
@@ -24,9 +25,8 @@ use crate::jobs::{self, Order, Progress};
 use crate::live::Live;
 use crate::mail::{MailKey, RepositoryPath};
 use crate::parts::{self, users};
-use crate::spool::QueuePage;
 use crate::stop::Stop;
-use crate::store::{AttemptFilter, Error, MailFilter, Pages, Place, Respool, Seq, Time};
+use crate::store::{AttemptFilter, MailFilter, Time};
 
 /// Octets read at once.
 const PIECE: usize = 64 * 1024;
@@ -304,7 +304,7 @@ async fn show_delivery(app: &App, key: &MailKey, since: Time) -> Result<(), Fail
         for (_, attempt) in page.iter().filter(|(_, attempt)| attempt.key == *key) {
             shown = true;
             // What cannot be shown is on record all the same.
-            let _ = io::stderr().write_all(attempts::picture(attempt).as_bytes());
+            let _ = io::stderr().write_all(attempt_picture(attempt).as_bytes());
         }
     }
     if !shown {
@@ -329,45 +329,14 @@ fn swept(app: &App) -> Vec<(RepositoryPath, String)> {
 
 /// `-qI`: one mail, wherever it waits.
 async fn sweep_one(app: &App, key: &MailKey, out: &mut impl Write) -> Result<Exit, Failure> {
-    let only = Arc::from([key.clone()]);
-    for (repository, processor) in swept(app) {
-        let how = Respool { processor, ..Respool::default() };
-        match app.store.respool(&Place::Repository(repository), key, &how, app.clock.now()).await {
-            Ok(()) => return sweep_job(app, SPOOL_JOB, Some(&only), out).await,
-            Err(Error::NoSuchMail(_)) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    app.store.find(&Place::Spool, key).await?;
-    sweep_job(app, SPOOL_JOB, Some(&only), out).await
+    app.operations().fetch(&swept(app), key).await?;
+    sweep_job(app, SPOOL_JOB, Some(&Arc::from([key.clone()])), out).await
 }
 
 /// `-qR`: the mails that match, wherever they wait. One that is in hand is attempted already.
 async fn sweep_some(app: &App, filter: &MailFilter, out: &mut impl Write) -> Result<Exit, Failure> {
-    // What a running service brings back meanwhile is not met again.
-    let upto = app.store.newest().await?;
-    let mut only = keys_of(app, &Place::Spool, filter, upto).await?;
-    for (repository, processor) in swept(app) {
-        let place = Place::Repository(repository);
-        let how = Respool { processor, upto: Some(upto), ..Respool::default() };
-        for key in keys_of(app, &place, filter, upto).await? {
-            match app.store.respool(&place, &key, &how, app.clock.now()).await {
-                Ok(()) => only.push(key),
-                Err(Error::InHand(_) | Error::NoSuchMail(_)) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
+    let only = app.operations().gather(&swept(app), filter).await?;
     sweep_job(app, SPOOL_JOB, Some(&only.into()), out).await
-}
-
-async fn keys_of(app: &App, place: &Place, filter: &MailFilter, upto: Seq) -> Result<Vec<MailKey>, Failure> {
-    let mut pages = Pages::new(&*app.store, place.clone(), filter.clone()).upto(upto);
-    let mut keys = Vec::new();
-    while let Some(page) = pages.next().await? {
-        keys.extend(page.into_iter().map(|listed| listed.mail.key));
-    }
-    Ok(keys)
 }
 
 /// As mailq: what waits in the spool, and what is kept for a next pass.

@@ -13,8 +13,8 @@ use super::sendmail::{Invocation, Mode};
 use super::submit::{
     ANSWER, PATIENCE, SubmitContext, hung_up, is_trusted, open_session, read_frame, within, write_frame, write_json,
 };
+use crate::audit::Waiting;
 use crate::mail::Address;
-use crate::spool::Waiting;
 
 /// Whose mails follow.
 #[derive(Debug, Serialize, Deserialize)]

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::audit::JobView;
 use crate::mail::{Address, RepositoryPath};
 use crate::pipeline;
 use crate::yaml::{Fields, Node, Reading, Value, boolean, choice, integer, nearest, positive_duration, text};
@@ -131,6 +132,16 @@ impl Config {
             Self::Export { .. } => "export",
             Self::Backup { .. } => "backup",
         }
+    }
+
+    /// As it is shown under its `name`.
+    pub fn view<'a>(&'a self, name: &'a str) -> JobView<'a> {
+        let (processor, limit) = match self {
+            Self::Reprocess(sweep) => (Some(sweep.processor.as_str()), sweep.limit),
+            _ => (None, None),
+        };
+        let repository = self.repository().map(ToString::to_string);
+        JobView { job: name, kind: self.kind(), repository, processor, limit }
     }
 
     /// The repository it works on.

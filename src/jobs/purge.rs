@@ -7,10 +7,8 @@ use chrono::TimeDelta;
 use super::runner::Runner;
 use super::sweep::Swept;
 use crate::mail::RepositoryPath;
+use crate::operations;
 use crate::store::{Error, Old, Place, Seq};
-
-/// Mails removed in one transaction: others write in between.
-const BATCH: usize = 50;
 
 /// Removes every mail of `repository` that came to rest more than `older_than` ago and that
 /// nobody has in hand. Each is an action on record; its attempts stay for the retention time.
@@ -25,18 +23,14 @@ pub(super) async fn run(
     // Nothing can be older than the calendar.
     let Some(before) = runner.clock.now().checked_sub_signed(age) else { return Ok(()) };
     let place = Place::Repository(repository.clone());
-    let mut old = Old { place, before, upto, after: None };
-    loop {
-        if runner.is_stopped() {
-            // At most: the rest of the repository may be younger.
-            swept.left = runner.store.size(&old.place).await?;
-            return Ok(());
-        }
-        let purged = runner.store.purge(&old, BATCH, runner.clock.now()).await?;
-        runner.handled(purged.mails as u64, swept);
-        old.after = purged.last;
-        if purged.last.is_none() {
-            return Ok(());
-        }
+    let old = Old { place: place.clone(), before, upto, after: None };
+    let mut goes_on = |mails| {
+        runner.handled(mails, swept);
+        !runner.is_stopped()
+    };
+    if !operations::purge(runner.store, runner.clock, old, &mut goes_on).await? {
+        // At most: the rest of the repository may be younger.
+        swept.left = runner.store.size(&place).await?;
     }
+    Ok(())
 }

@@ -1,15 +1,14 @@
 //! Job kind `report`: a digest of new failures by cause, mailed to those who look after them.
 
-mod digest;
 mod message;
 
 use super::config::Mailing;
 use super::runner::{Order, Runner};
 use super::sweep::Swept;
+use crate::audit::Digest;
 use crate::mail::{Envelope, MailKey, RepositoryPath, ReversePath};
 use crate::spool::AcceptError;
 use crate::store::{Error, MailFilter, Pages, Place, Seq};
-use digest::Digest;
 use message::Heading;
 
 /// Mails what came to rest in `repository` since the last report, or with

@@ -6,7 +6,6 @@
 
 mod checkpoint;
 mod incoming;
-mod queue;
 mod room;
 
 use std::sync::Arc;
@@ -15,6 +14,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use tokio::task::JoinError;
 use tracing::{error, warn};
 
+use crate::audit::Queue;
 use crate::clock::Clock;
 use crate::delivery::Explanation;
 use crate::mail::{Address, Mail, MailKey, RepositoryPath};
@@ -24,7 +24,6 @@ use crate::store::{Claim, Claimed, Resting, Settlement, Store};
 use checkpoint::Pass;
 
 pub use incoming::{AcceptError, Incoming, Submission};
-pub use queue::{Queue, QueuePage, Waiting, waiting};
 pub use room::{MIN_FREE, Room, free_space};
 
 /// Deaths of a process with only this mail in hand, or panics over it, in a row, before it

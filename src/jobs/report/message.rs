@@ -4,7 +4,7 @@
 //! end a header field nor bring in markup.
 
 use super::super::config::Mailing;
-use super::digest::{Cause, Digest, Example, Group};
+use crate::audit::{Cause, Digest, Example, Group};
 use crate::mail::RepositoryPath;
 use crate::store::Time;
 use crate::text::{count, plain, rfc3339_seconds};
@@ -167,8 +167,8 @@ fn quoted_printable_line(line: &str) -> String {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::digest::tests::failure;
     use super::*;
+    use crate::audit::failure;
     use crate::mail::Address;
 
     fn report(reply: &str) -> String {

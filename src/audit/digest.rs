@@ -16,45 +16,54 @@ const TEXT: usize = 200;
 
 /// Why recipients failed: what is equal is one line of the report.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
-pub(super) struct Cause {
-    pub(super) code: Option<u16>,
-    pub(super) enhanced: Option<String>,
-    pub(super) next_hop: Option<String>,
+pub struct Cause {
+    /// Reply code; `None` without a reply.
+    pub code: Option<u16>,
+    /// Enhanced status code.
+    pub enhanced: Option<String>,
+    /// Whom it was with.
+    pub next_hop: Option<String>,
     /// The reply without what differs from mail to mail.
-    pub(super) text: String,
+    pub text: String,
 }
 
 /// The failures of one cause.
 #[derive(Debug, Clone)]
-pub(super) struct Group {
-    pub(super) recipients: u64,
+pub struct Group {
+    /// How many failed so.
+    pub recipients: u64,
     /// When the oldest of the mails was accepted.
-    pub(super) oldest: Time,
-    pub(super) examples: Vec<Example>,
+    pub oldest: Time,
+    /// Some of the mails.
+    pub examples: Vec<Example>,
 }
 
 /// One mail of a group.
 #[derive(Debug, Clone)]
-pub(super) struct Example {
-    pub(super) key: MailKey,
-    pub(super) recipient: String,
+pub struct Example {
+    /// Which.
+    pub key: MailKey,
+    /// For whom it failed.
+    pub recipient: String,
     /// As the peer said it.
-    pub(super) reply: String,
+    pub reply: String,
 }
 
 /// All failures of a report.
 #[derive(Debug, Default)]
-pub(super) struct Digest {
-    pub(super) mails: u64,
-    pub(super) recipients: u64,
+pub struct Digest {
+    /// Mails added.
+    pub mails: u64,
+    /// Recipients of theirs.
+    pub recipients: u64,
     /// Recipients whose cause was one too many.
-    pub(super) others: u64,
+    pub others: u64,
     groups: HashMap<Cause, Group>,
 }
 
 impl Digest {
     /// Adds a mail with the last outcome of each of its recipients.
-    pub(super) fn add(&mut self, listed: &Listed, outcomes: &[Recorded]) {
+    pub fn add(&mut self, listed: &Listed, outcomes: &[Recorded]) {
         self.mails += 1;
         for recorded in outcomes {
             let said = recorded.reply.as_ref().or(recorded.cause.as_ref()).map_or("", String::as_str);
@@ -95,7 +104,7 @@ impl Digest {
     }
 
     /// The causes, the most frequent first.
-    pub(super) fn causes(&self) -> Vec<(&Cause, &Group)> {
+    pub fn causes(&self) -> Vec<(&Cause, &Group)> {
         let mut causes: Vec<_> = self.groups.iter().collect();
         causes.sort_by(|(a, left), (b, right)| right.recipients.cmp(&left.recipients).then_with(|| a.cmp(b)));
         causes
@@ -152,7 +161,7 @@ pub(super) mod tests {
     use crate::store::Seq;
 
     /// A failed mail with one recipient who was refused in these words.
-    pub(in crate::jobs::report) fn failure(key: &str, recipient: &str, code: u16, reply: &str) -> (Listed, Recorded) {
+    pub(crate) fn failure(key: &str, recipient: &str, code: u16, reply: &str) -> (Listed, Recorded) {
         let recipient = Address::parse(recipient).expect("an address");
         let time = DateTime::from_timestamp(1_700_000_000, 0).expect("in range");
         let mail = Mail {

@@ -4,9 +4,12 @@ use std::collections::VecDeque;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
+use super::{or_nothing, said};
 use crate::mail::{Address, Mail, MailKey, Recorded, RepositoryPath, ReversePath};
-use crate::store::{Listed, MailFilter, Pages, Place, Result, Store};
+use crate::store::{Listed, MailFilter, Pages, Place, Result, Store, Time};
+use crate::text::{age, rfc3339};
 
 /// A mail that waits, with what there is to say of it on one line.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -95,4 +98,42 @@ pub async fn waiting(store: &dyn Store, page: &[Listed]) -> Result<Vec<Waiting>>
         last: outcomes.into_iter().next(),
     });
     Ok(lines.collect())
+}
+
+/// Of a listing of what waits, and of a repository's mails.
+pub const WAITING_COLUMNS: [&str; 8] = ["KEY", "AGE", "PASSES", "CODE", "NEXT HOP", "SENDER", "RECIPIENT", "REPLY"];
+
+/// A mail in [`WAITING_COLUMNS`].
+pub fn waiting_row(mail: &Waiting, now: Time) -> Vec<String> {
+    let last = mail.last.as_ref();
+    let mark = if mail.in_hand { "*" } else { "" };
+    // What was decided here about the mail stands above what a peer said before.
+    let reply = mail.error.clone().or_else(|| last.map(said)).unwrap_or_default();
+    let first = mail.recipient.as_ref().map(ToString::to_string).unwrap_or_default();
+    vec![
+        format!("{}{mark}", mail.key),
+        age(now - mail.accepted),
+        mail.passes.to_string(),
+        or_nothing(last.and_then(|last| last.code)),
+        or_nothing(last.and_then(|last| last.next_hop.as_ref())),
+        mail.sender.to_string(),
+        if mail.others == 0 { first } else { format!("{first} +{}", mail.others) },
+        reply,
+    ]
+}
+
+/// A mail that waits in `place`, as `mailq` writes it for scripts.
+pub fn waiting_json(place: &str, mail: &Waiting) -> Value {
+    json!({
+        "place": place,
+        "key": mail.key,
+        "accepted": rfc3339(mail.accepted),
+        "inHand": mail.in_hand,
+        "passes": mail.passes,
+        "sender": mail.sender,
+        "recipient": mail.recipient,
+        "others": mail.others,
+        "error": mail.error,
+        "last": mail.last,
+    })
 }

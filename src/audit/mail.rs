@@ -1,0 +1,70 @@
+//! A mail at rest.
+
+use serde_json::{Map, Value, json};
+
+use super::attempt::{attempt_picture, of_mail_json};
+use crate::mail::{Attempt, AttributeValue, Mail, attribute};
+use crate::store::{Listed, Time};
+use crate::text::{age, one_line, rfc3339};
+
+/// A mail in a listing.
+pub fn mail_json(mail: &Mail) -> Value {
+    json!({
+        "key": mail.key,
+        "name": mail.name,
+        "sender": mail.envelope.reverse_path,
+        "recipients": mail.envelope.recipients,
+        "state": mail.state,
+        "lastUpdated": rfc3339(mail.last_updated),
+        "passes": mail.passes(),
+        "error": mail.error,
+    })
+}
+
+/// A mail with all there is to know of it.
+pub fn whole_mail_json(mail: &Mail, attempts: &[Attempt]) -> Value {
+    let mut object = mail_json(mail);
+    let attributes: Map<String, Value> =
+        mail.attributes.iter().map(|(name, value)| (name.to_owned(), value.to_string().into())).collect();
+    object["attributes"] = attributes.into();
+    object["messageSize"] = mail.facts.size.into();
+    object["origin"] = json!(mail.origin);
+    object["attempts"] = attempts.iter().map(of_mail_json).collect();
+    object
+}
+
+/// A mail for a person, with its attempts.
+pub fn mail_picture(listed: &Listed, attempts: &[Attempt], now: Time) -> String {
+    let mut picture = facts_picture(listed, now);
+    for attempt in attempts {
+        picture.push('\n');
+        picture.push_str(&attempt_picture(attempt));
+    }
+    picture
+}
+
+fn facts_picture(listed: &Listed, now: Time) -> String {
+    let mail = &listed.mail;
+    let mut lines = vec![
+        ("key", mail.key.to_string()),
+        ("sender", mail.envelope.reverse_path.to_string()),
+        ("accepted", format!("{} ({} ago)", rfc3339(listed.accepted), age(now - listed.accepted))),
+        ("last updated", rfc3339(mail.last_updated)),
+        ("size", format!("{} octets", mail.facts.size)),
+        ("processor", mail.state.clone()),
+        ("passes", mail.passes().to_string()),
+    ];
+    lines.extend(mail.envelope.recipients.iter().map(|recipient| ("recipient", recipient.to_string())));
+    lines.extend(mail.origin.iter().map(|origin| ("split off from", origin.to_string())));
+    lines.extend(mail.error.iter().map(|error| ("error", error.clone())));
+    if listed.in_hand {
+        lines.push(("in hand", "an attempt is under way".to_owned()));
+    }
+    for (name, value) in mail.attributes.iter().filter(|(name, _)| *name != attribute::DELIVERY_ERROR) {
+        lines.push(("attribute", format!("{name} = {value}")));
+    }
+    if let Some(AttributeValue::Text(error)) = mail.attributes.get(attribute::DELIVERY_ERROR) {
+        lines.push(("last failure", error.clone()));
+    }
+    lines.iter().map(|(name, value)| format!("{name:<15} {}\n", one_line(value))).collect()
+}

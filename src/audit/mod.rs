@@ -1,0 +1,38 @@
+//! What is shown: a mail, its attempts, runs, jobs and schedules, what waits, and failures
+//! by cause, each as JSON for scripts and as text for people.
+//!
+//! Command line and HTTP show the same, because both ask here. Nothing here changes
+//! anything; that is `operations`.
+
+mod attempt;
+mod digest;
+mod mail;
+mod queue;
+mod repository;
+mod run;
+mod schedule;
+
+pub use attempt::{ATTEMPT_COLUMNS, attempt_json, attempt_picture, attempt_rows};
+pub use digest::{Cause, Digest, Example, Group};
+pub use mail::{mail_json, mail_picture, whole_mail_json};
+pub use queue::{Queue, QueuePage, WAITING_COLUMNS, Waiting, waiting, waiting_json, waiting_row};
+pub use repository::repository_json;
+pub use run::{RUN_COLUMNS, check_json, import_json, result_json, run_json, run_row, sweep_json};
+pub use schedule::{JOB_COLUMNS, JobView, SCHEDULE_COLUMNS, ScheduleView};
+
+#[cfg(test)]
+pub(crate) use digest::tests::failure;
+
+use crate::mail::Recorded;
+
+/// What stands in a column where there is nothing to say.
+const NOTHING: &str = "-";
+
+/// The reply, or what stands for it.
+fn said(recorded: &Recorded) -> String {
+    recorded.reply.clone().or_else(|| recorded.cause.clone()).unwrap_or_default()
+}
+
+fn or_nothing(value: Option<impl ToString>) -> String {
+    value.map_or(NOTHING.to_owned(), |value| value.to_string())
+}
