@@ -1,7 +1,7 @@
 //! Credentials and certificates of our own: with whom they are used, and that what is secret
 //! of them is seen by nobody else.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::support::message;
 use crate::support::relay::{Relay, Setup};
@@ -32,13 +32,6 @@ fn said_auth(peer: &SmtpSink) -> Vec<String> {
 
 fn one_mail(relay: &Relay) {
     relay.submit("me@example.org", &["you@example.net"], &message("m"));
-}
-
-/// The only recipient of the only attempt.
-fn record(relay: &Relay) -> Value {
-    let attempts = relay.attempts();
-    assert_eq!(attempts.len(), 1);
-    attempts[0]["recipients"][0].clone()
 }
 
 #[test]
@@ -132,7 +125,7 @@ fn credentials_never_go_in_clear_unless_that_is_allowed() {
         } else {
             assert_eq!(finished.code, Some(75), "{finished:?}");
             assert_eq!((said_auth(&peer), peer.transactions().len()), (vec![], 0), "neither AUTH nor MAIL");
-            let record = record(&relay);
+            let record = relay.only_record();
             assert_eq!((&record["stage"], &record["enhanced"]), (&json!("auth"), &json!("4.7.0")), "{record}");
             assert!(record["cause"].as_str().is_some_and(|cause| cause.contains("authInClear")), "{record}");
         }
@@ -195,7 +188,7 @@ fn a_peer_that_repeats_a_secret_does_not_bring_it_into_the_record() {
     let relay = with_password(&peer).build();
     one_mail(&relay);
     let run = relay.run_spool().expect(75);
-    let record = record(&relay);
+    let record = relay.only_record();
     assert_eq!(record["reply"], "535 5.7.8 **** is wrong (****)");
     let mut seen = files(&relay);
     seen.extend([("the log", run.stderr), ("attempts", relay.attempts()[0].to_string())]);
@@ -224,7 +217,7 @@ fn without_a_mechanism_that_we_have_nothing_is_sent() {
         one_mail(&relay);
         relay.run_spool().expect(75);
         assert_eq!((said_auth(&peer), peer.transactions().len()), (vec![], 0), "{what}");
-        assert_eq!(record(&relay)["stage"], "auth", "{what}");
+        assert_eq!(relay.only_record()["stage"], "auth", "{what}");
     }
 }
 
@@ -235,7 +228,7 @@ fn auth_refused_is_deferred_whatever_the_code() {
         let relay = with_password(&peer).build();
         one_mail(&relay);
         relay.run_spool().expect(75);
-        let record = record(&relay);
+        let record = relay.only_record();
         assert_eq!((&record["outcome"], &record["stage"]), (&json!("deferred"), &json!("auth")), "{refusal}");
         assert_eq!(record["reply"], refusal);
         assert_eq!(peer.transactions().len(), 0, "{refusal}");
@@ -317,7 +310,7 @@ fn tls_from_the_first_byte_is_verified_by_ca_file_and_carries_credentials() {
         one_mail(&relay);
         let finished = relay.run_spool();
         assert_eq!(finished.code, Some(if delivered { 0 } else { 75 }), "{what}: {finished:?}");
-        let record = record(&relay);
+        let record = relay.only_record();
         assert_eq!(peer.transactions().len(), usize::from(delivered), "{what}");
         if delivered {
             assert_eq!(record["tls"]["verified"], true, "{what}: {record}");

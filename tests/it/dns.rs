@@ -3,6 +3,7 @@
 use hickory_proto::rr::RecordType;
 use serde_json::{Value, json};
 
+use crate::support::records::summary;
 use crate::support::relay::{Relay, Setup};
 use crate::support::sink::{Script, SmtpSink, script};
 use crate::support::zones::Zones;
@@ -122,20 +123,6 @@ fn world(peer: &SmtpSink) -> String {
          six.example         AAAA ::1
          refusing.example    MX 10 dead.example"
     )
-}
-
-/// The only recipient's `outcome code enhanced stage`, whatever the case of its domain.
-fn summary(attempts: &[Value], recipient: &str) -> String {
-    let of = |attempt: &Value| attempt["recipients"][0]["recipient"].as_str().map(str::to_ascii_lowercase);
-    let Some(attempt) = attempts.iter().find(|attempt| of(attempt).as_deref() == Some(recipient)) else {
-        return "no record".to_owned();
-    };
-    let word = |name: &str| match &attempt["recipients"][0][name] {
-        Value::Null => "-".to_owned(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
-    ["outcome", "code", "enhanced", "stage"].map(word).join(" ")
 }
 
 fn one_mail_to(relay: &Relay, recipient: &str) {

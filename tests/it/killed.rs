@@ -375,7 +375,7 @@ fn killed_while_many_are_moved_each_is_in_one_place_and_the_command_can_be_given
 }
 
 /// A relay under fire: what was accepted, and a peer that refuses, defers and dawdles.
-struct Battlefield {
+struct Harness {
     relay: Relay,
     peers: [SmtpSink; 3],
     accepted: Vec<String>,
@@ -383,7 +383,7 @@ struct Battlefield {
     _zones: Zones,
 }
 
-impl Battlefield {
+impl Harness {
     fn new(seed: u64) -> Self {
         let slow = |text| wait(Duration::from_millis(15)).then(reply(text));
         let first = SmtpSink::start(script!["." => slow("250 2.0.0 ok")]);
@@ -489,11 +489,11 @@ fn killed_at_random_every_accepted_recipient_is_somewhere_exactly_once() {
     let rounds = number("REDELIVER_KILL_ROUNDS").unwrap_or(20);
     let seed = number("REDELIVER_KILL_SEED").unwrap_or_else(rand::random);
     println!("REDELIVER_KILL_SEED={seed}");
-    let mut field = Battlefield::new(seed);
+    let mut harness = Harness::new(seed);
     for _ in 0..rounds {
-        field.round();
+        harness.round();
     }
-    field.come_to_rest();
-    field.account();
-    field.store_is_sound();
+    harness.come_to_rest();
+    harness.account();
+    harness.store_is_sound();
 }

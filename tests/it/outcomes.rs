@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::support::message;
+use crate::support::records::{self, record_of};
 use crate::support::relay::{Relay, Setup};
 use crate::support::sink::{Script, SmtpSink, close, drip, endless, on, raw, reply, reset, script, stall, wait};
 use crate::support::zones::Zones;
@@ -62,18 +63,9 @@ fn to_each(peers: &[SmtpSink], timeout: &str) -> (Zones, Relay) {
     (zones, relay)
 }
 
-/// The only recipient's `outcome code enhanced stage`, and the whole record.
+/// A recipient's `outcome code enhanced stage`, and the whole record.
 fn summary(attempts: &[Value], recipient: &str) -> (String, String) {
-    let mut found = attempts.iter().flat_map(|attempt| attempt["recipients"].as_array().expect("recipients"));
-    let Some(record) = found.find(|record| record["recipient"] == recipient) else {
-        return ("no record".to_owned(), String::new());
-    };
-    let word = |name: &str| match &record[name] {
-        Value::Null => "-".to_owned(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
-    (["outcome", "code", "enhanced", "stage"].map(word).join(" "), record.to_string())
+    (records::summary(attempts, recipient), record_of(attempts, recipient).map_or_else(String::new, Value::to_string))
 }
 
 fn every_recipient_is_in_one_place(relay: &Relay, attempts: &[Value], mails: usize) {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::support::records::{record_of, words};
 use crate::support::relay::{Relay, Setup};
 use crate::support::sink::{Script, SmtpSink, Then, Transaction, close, drip, on, raw, reply, reset, wait};
 use crate::support::zones::Zones;
@@ -105,9 +106,8 @@ impl Case {
 
 /// `outcome stage reply` of a recipient.
 fn seen(attempts: &[Value], recipient: &str) -> String {
-    let mut all = attempts.iter().flat_map(|attempt| attempt["recipients"].as_array().expect("recipients"));
-    let record = all.find(|record| record["recipient"] == recipient).unwrap_or_else(|| panic!("none of {recipient}"));
-    ["outcome", "stage", "reply"].map(|name| record[name].as_str().unwrap_or("-").to_owned()).join(" ")
+    let record = record_of(attempts, recipient).unwrap_or_else(|| panic!("none of {recipient}"));
+    words(record, ["outcome", "stage", "reply"])
 }
 
 /// All [`cases`] over one session after another, `lone` being what is said where DATA is said

@@ -13,12 +13,6 @@ fn one_mail(relay: &Relay, recipients: &[&str]) {
     relay.submit("me@example.org", recipients, &message("m"));
 }
 
-fn record(relay: &Relay, recipient: &str) -> Value {
-    let attempts = relay.attempts();
-    let mut all = attempts.iter().flat_map(|attempt| attempt["recipients"].as_array().expect("recipients"));
-    all.find(|record| record["recipient"] == recipient).expect("a record").clone()
-}
-
 #[test]
 fn the_ehlo_name_is_the_hostname_unless_helo_name_is_set() {
     for (line, expected) in [("port: 25", "EHLO relay.test"), ("heloName: out.example.org", "EHLO out.example.org")] {
@@ -38,7 +32,7 @@ fn connections_come_from_the_address_that_is_bound() {
     relay.run_spool().expect(0);
     let from = peer.record().connections[0].from;
     assert_eq!(from.ip(), bound);
-    assert_eq!(record(&relay, "you@example.net")["localAddress"], from.to_string());
+    assert_eq!(relay.record_of("you@example.net")["localAddress"], from.to_string());
 }
 
 /// How many mails each of two gateways gets; each closes after one, so that the order is
@@ -112,7 +106,7 @@ fn a_connect_is_given_up_after_its_time_out() {
         one_mail(&relay, &["you@example.net"]);
         let finished = relay.run_spool().expect(75);
         assert!(finished.elapsed < Duration::from_secs(5), "{finished:?}");
-        let record = record(&relay, "you@example.net");
+        let record = relay.record_of("you@example.net");
         assert_eq!(record["stage"], "connect");
         assert!(record["cause"].as_str().is_some_and(|cause| cause.contains("timed out after 400 ms")), "{record}");
     }
@@ -130,7 +124,7 @@ fn a_transaction_that_takes_too_long_is_given_up_however_busy_it_is() {
 
     assert_eq!(finished.counts(), [1, 0, 20, 0, 0, 0]);
     assert!(finished.elapsed < Duration::from_secs(5), "{finished:?}");
-    let record = record(&relay, "r0@example.net");
+    let record = relay.record_of("r0@example.net");
     assert!(record["cause"].as_str().is_some_and(|cause| cause.contains("longer than 1 s")), "{record}");
     assert_eq!(peer.transactions().len(), 0);
 }
@@ -175,9 +169,9 @@ fn all_or_nobody_holds_for_each_refusal_and_names_the_reason() {
             one_mail(&relay, &["a@example.net", "no@example.net", "b@example.net"]);
             relay.run_spool().expect(code);
             assert_eq!(peer.transactions().len(), 0, "{refusal}");
-            assert_eq!(record(&relay, "no@example.net")["outcome"], outcome);
+            assert_eq!(relay.record_of("no@example.net")["outcome"], outcome);
             for accepted in ["a@example.net", "b@example.net"] {
-                let record = record(&relay, accepted);
+                let record = relay.record_of(accepted);
                 assert_eq!((&record["outcome"], &record["code"]), (&json!("deferred"), &Value::Null), "{record}");
                 assert!(record["cause"].as_str().is_some_and(|cause| cause.contains("sendpartial")), "{record}");
             }

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use redeliver::ingest::Limits;
+use tokio::time::timeout;
 
-use super::{Client, Relay};
+use super::{Client, LONG, Relay};
 
 const SHORT: Duration = Duration::from_millis(300);
 
@@ -27,9 +28,12 @@ async fn connections_beyond_the_limits_are_turned_away_and_slots_are_given_back(
         first.talk("C: QUIT\nS: 221 *\nS: (closed)").await;
         drop((first, second));
         // The slot is free as soon as the listener has seen the end.
-        while relay.first_digit().await != b'2' {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        let given_back = async {
+            while relay.first_digit().await != b'2' {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(LONG, given_back).await.expect("a connection's place is given back with its end");
     }
 }
 

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rand::Rng;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use serde_json::Value;
 
 use super::{Client, Service, message, served, write_schedule};
@@ -28,6 +29,11 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// How often the service is killed; more with `REDELIVER_KILL_ROUNDS`.
 fn rounds() -> u32 {
     std::env::var("REDELIVER_KILL_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(50)
+}
+
+/// When it is killed, the same again with `REDELIVER_KILL_SEED`.
+fn seed() -> u64 {
+    std::env::var("REDELIVER_KILL_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random)
 }
 
 /// Clients that hand in mails for as long as a service takes them.
@@ -85,9 +91,12 @@ fn killed_at_random_under_load_no_mail_is_lost_and_no_copy_unannounced() {
     let relay = served(Setup::gateway(peer.address()).limit(LIMIT));
     write_schedule(&relay, "s", "job: retry-temporary\ncron: \"* * * * * *\"\n");
     let load = Load { taken: Arc::default(), next: Arc::default() };
+    let seed = seed();
+    println!("REDELIVER_KILL_SEED={seed}");
+    let mut times = StdRng::seed_from_u64(seed);
     for round in 0..rounds() {
         let service = Service::start(&relay);
-        let time = Duration::from_millis(rand::rng().random_range(5..600));
+        let time = Duration::from_millis(times.random_range(5..600));
         load.on(service, 1 + round % 3, time);
         if round % 5 == 0 {
             assert_eq!(integrity(&relay), "ok", "after round {round}");

@@ -2,6 +2,7 @@
 
 #[allow(dead_code, reason = "it offers what scenarios need, whichever there are at the moment")]
 pub(crate) mod dialogue;
+pub(crate) mod records;
 pub(crate) mod relay;
 pub(crate) mod sink;
 pub(crate) mod zones;

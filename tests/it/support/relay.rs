@@ -14,6 +14,7 @@ use redeliver::store::{NewMail, NewMessage, SqliteStore, Store};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::records::record_of;
 use super::zones::Zones;
 
 /// How long a command may run before it is killed and the test fails.
@@ -277,6 +278,18 @@ impl Relay {
     /// The record of all attempts, oldest first.
     pub(crate) fn attempts(&self) -> Vec<Value> {
         self.command(&["attempts", "--format", "json"]).expect(0).json()
+    }
+
+    /// The record of the only recipient of the only attempt.
+    pub(crate) fn only_record(&self) -> Value {
+        let attempts = self.attempts();
+        assert_eq!(attempts.len(), 1, "{attempts:#?}");
+        attempts[0]["recipients"][0].clone()
+    }
+
+    /// The record of this recipient in the oldest attempt that has him.
+    pub(crate) fn record_of(&self, recipient: &str) -> Value {
+        record_of(&self.attempts(), recipient).unwrap_or_else(|| panic!("{recipient} has no record")).clone()
     }
 }
 
