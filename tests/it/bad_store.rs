@@ -73,7 +73,7 @@ fn a_directory_or_a_dangling_link_at_its_place_is_said_to_be_one() {
     let relay = Setup::gateway(refusing()).build();
     std::fs::create_dir(relay.path().join("var")).expect("a directory");
     std::os::unix::fs::symlink("nowhere/at/all.db", database(&relay)).expect("a link");
-    is_refused(&relay, "a link to a file that does not exist");
+    is_refused(&relay, "it is a link to a file that does not exist");
 }
 
 #[test]

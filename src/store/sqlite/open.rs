@@ -226,6 +226,9 @@ fn explain(path: &Path, error: &rusqlite::Error) -> Error {
         Some(ErrorCode::DiskFull) => "there is no room left on its file system".to_owned(),
         Some(ErrorCode::DatabaseCorrupt) => "it is damaged: restore a backup, or try sqlite3's .recover".to_owned(),
         Some(ErrorCode::CannotOpen) if path.is_dir() => "it is a directory".to_owned(),
+        Some(ErrorCode::CannotOpen) if path.is_symlink() && !path.exists() => {
+            "it is a link to a file that does not exist".to_owned()
+        }
         Some(ErrorCode::CannotOpen) => not_writable(path).unwrap_or_else(|| error.to_string()),
         _ => error.to_string(),
     };
