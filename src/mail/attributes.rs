@@ -27,6 +27,8 @@ pub mod attribute {
     pub const DSN_ENVELOPE_ID: &str = "dsn-envid";
     /// Boolean: it goes to servers alone that promise TLS all the way (RFC 8689).
     pub const REQUIRE_TLS: &str = "redeliver.require-tls";
+    /// Text: the reverse-path that the mail was accepted with, where a rule has set another.
+    pub const ACCEPTED_REVERSE_PATH: &str = "redeliver.accepted-reverse-path";
     /// Integer: passes that ended with "no such domain"; see `maxDnsProblemRetries`.
     pub const DNS_PROBLEMS: &str = "redeliver.dns-problems";
 }

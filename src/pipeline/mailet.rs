@@ -8,6 +8,7 @@ use super::metrics_mailet::MetricsMailet;
 use super::part::Part;
 use super::remote_delivery::RemoteDelivery;
 use super::set_error_message::SetErrorMessage;
+use super::set_reverse_path::SetReversePath;
 use super::to_processor::ToProcessor;
 use super::to_repository::ToRepository;
 use super::{End, Pass, null};
@@ -31,6 +32,8 @@ pub(super) enum Mailet {
     RemoveMailAttribute(RemoveMailAttribute),
     /// The error text set.
     SetErrorMessage(SetErrorMessage),
+    /// Another envelope sender.
+    SetReversePath(SetReversePath),
     /// A header field in front.
     AddHeader(AddHeader),
     /// A line in the log.
@@ -40,7 +43,7 @@ pub(super) enum Mailet {
 }
 
 /// The names of all mailets, for "did you mean".
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 11] = [
     "RemoteDelivery",
     "ToRepository",
     "ToProcessor",
@@ -48,6 +51,7 @@ const NAMES: [&str; 10] = [
     "SetMailAttribute",
     "RemoveMailAttribute",
     "SetErrorMessage",
+    "SetReversePath",
     "AddHeader",
     "LogMessage",
     "MetricsMailet",
@@ -100,6 +104,7 @@ impl Mailet {
             "SetMailAttribute" => SetMailAttribute::read(fields).map(Self::SetMailAttribute),
             "RemoveMailAttribute" => RemoveMailAttribute::read(fields).map(Self::RemoveMailAttribute),
             "SetErrorMessage" => SetErrorMessage::read(fields).map(Self::SetErrorMessage),
+            "SetReversePath" => SetReversePath::read(fields).map(Self::SetReversePath),
             "AddHeader" => AddHeader::read(fields).map(Self::AddHeader),
             "LogMessage" => Some(Self::LogMessage(LogMessage::read(fields))),
             "MetricsMailet" => MetricsMailet::read(fields).map(Self::Metrics),
@@ -128,6 +133,7 @@ impl Mailet {
             Self::SetMailAttribute(mailet) => mailet.run(part),
             Self::RemoveMailAttribute(mailet) => mailet.run(part),
             Self::SetErrorMessage(mailet) => mailet.run(part),
+            Self::SetReversePath(mailet) => mailet.run(part),
             Self::AddHeader(mailet) => mailet.run(part),
             Self::LogMessage(mailet) => return mailet.run(part, pass).await,
             Self::Metrics(mailet) => mailet.run(part),

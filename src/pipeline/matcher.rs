@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::part::Part;
+use super::pattern::Pattern;
 use crate::mail::{Address, Attributes, Domain, attribute};
 use crate::yaml::{Entry, Node, Reading, Value, nearest, text};
 
@@ -29,12 +30,16 @@ pub(super) enum Matcher {
     SenderIs(Vec<Address>),
     /// All where the reverse-path's domain is one of these.
     SenderDomainIs(Vec<Domain>),
+    /// All where the reverse-path is an address that this matches.
+    SenderIsRegex(Pattern),
     /// All where the reverse-path is null.
     SenderIsNull,
     /// The recipients that are among these.
     RecipientIs(Vec<Address>),
     /// The recipients whose domain is among these.
     RecipientDomainIs(Vec<Domain>),
+    /// The recipients whose address this matches.
+    RecipientIsRegex(Pattern),
     /// All of a message with at least so many `Received:` fields.
     RelayLimit(u32),
     /// The recipients that every one of these matches.
@@ -85,7 +90,7 @@ impl Limit {
 }
 
 /// The names of all matchers, for "did you mean".
-const NAMES: [&str; 18] = [
+const NAMES: [&str; 21] = [
     "All",
     "AtMost",
     "AttemptsExhausted",
@@ -96,9 +101,12 @@ const NAMES: [&str; 18] = [
     "HasMailAttributeWithValue",
     "SenderIs",
     "SenderDomainIs",
+    "SenderIsRegex",
     "SenderIsNull",
     "RecipientIs",
     "RecipientDomainIs",
+    "RecipientIsRegex",
+    "HostIs",
     "RelayLimit",
     "And",
     "Or",
@@ -166,7 +174,9 @@ impl Matcher {
             "SenderIs" => items(given, Address::parse).map(Self::SenderIs),
             "RecipientIs" => items(given, Address::parse).map(Self::RecipientIs),
             "SenderDomainIs" => items(given, Domain::parse).map(Self::SenderDomainIs),
-            "RecipientDomainIs" => items(given, Domain::parse).map(Self::RecipientDomainIs),
+            "SenderIsRegex" => Pattern::parse(given).map(Self::SenderIsRegex),
+            "RecipientIsRegex" => Pattern::parse(given).map(Self::RecipientIsRegex),
+            "RecipientDomainIs" | "HostIs" => items(given, Domain::parse).map(Self::RecipientDomainIs),
             "RelayLimit" => relay_limit(given).map(Self::RelayLimit),
             "And" | "Or" | "Xor" | "Not" => Err(format!("write {name} as a key, with its matchers as the value")),
             other => Err(unknown(other)),
@@ -178,6 +188,7 @@ impl Matcher {
         match self {
             Self::RecipientIs(those) => part.each(|recipient| those.iter().any(|one| same(one, recipient))),
             Self::RecipientDomainIs(those) => part.each(|recipient| among(recipient.domain(), those)),
+            Self::RecipientIsRegex(pattern) => part.each(|recipient| pattern.matches(recipient)),
             Self::And(inner) => combine(inner, part, true, |a, b| a && b),
             Self::Or(inner) => combine(inner, part, false, |a, b| a || b),
             Self::Xor(inner) => combine(inner, part, false, |a, b| a != b),
@@ -208,6 +219,7 @@ impl Matcher {
             }
             Self::SenderIs(those) => sender.is_some_and(|sender| those.iter().any(|one| same(one, sender))),
             Self::SenderDomainIs(those) => sender.is_some_and(|sender| among(sender.domain(), those)),
+            Self::SenderIsRegex(pattern) => sender.is_some_and(|sender| pattern.matches(sender)),
             Self::SenderIsNull => sender.is_none(),
             Self::RelayLimit(most) => mail.facts.received >= *most,
             // Those that look at recipients do not come here.
@@ -340,6 +352,9 @@ mod tests {
             ("RemoteDeliveryFailedWithSMTPCode=555", "Invalid SMTP code"),
             ("RecipientIs=", "a condition is required"),
             ("SenderIs=a b", "no domain"),
+            ("SenderIsRegex", "a condition is required"),
+            ("RecipientIsRegex=(?!x).*", "at character 1"),
+            ("RecipientIsRegx=x", "did you mean 'RecipientIsRegex'?"),
         ] {
             let found = Matcher::parse(written).expect_err(written);
             assert!(found.contains(message), "{written}: {found}");
@@ -383,6 +398,11 @@ mod tests {
             ("SenderIsNull", [false, false]),
             ("RecipientIs=b@Y.example", [false, true]),
             ("RecipientDomainIs=x.example", [true, false]),
+            ("HostIs=Y.example, z.example", [false, true]),
+            ("RecipientIsRegex=[Bb]@y\\..*", [false, true]),
+            ("RecipientIsRegex=b@y\\..*", [false, false]),
+            ("SenderIsRegex=.*@send\\.example", [true, true]),
+            ("SenderIsRegex=send", [false, false]),
             ("RelayLimit=3", [true, true]),
             ("RelayLimit=4", [false, false]),
         ] {

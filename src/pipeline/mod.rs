@@ -15,9 +15,11 @@ mod metrics_mailet;
 mod null;
 mod on_exception;
 mod part;
+mod pattern;
 mod remote_delivery;
 mod run;
 mod set_error_message;
+mod set_reverse_path;
 #[cfg(test)]
 mod tests;
 mod to_processor;

@@ -297,6 +297,30 @@ rest: [{mailet: ToRepository, repositoryPath: sqlite://var/held}]
 }
 
 #[tokio::test]
+async fn a_reverse_path_is_replaced_for_what_goes_on_and_the_null_one_never() {
+    let config = "
+relay:
+  - {match: SenderDomainIs=web1, mailet: SetReversePath, value: relay@x.example}
+  - {mailet: SetReversePath, value: <two@x.example>}
+  - {match: SenderIs=two@x.example, mailet: RemoteDelivery, bounceProcessor: rest}
+  - {mailet: ToRepository, repositoryPath: var/null}
+rest: [{mailet: ToRepository, repositoryPath: var/rest}]
+";
+    for (sender, sent, accepted, place) in [
+        ("root@web1", "two@x.example", Some("root@web1"), "Deferred WHOLE r -> rest"),
+        ("two@x.example", "two@x.example", None, "Deferred WHOLE r -> rest"),
+        ("<>", "<>", None, "Deferred WHOLE r -> null"),
+    ] {
+        let ran = run(read(config).expect("valid"), mail(sender, &["r@x.example"])).await;
+        assert_eq!(picture(&ran.ends), [place], "{sender}");
+        let rested = &ran.ends[0].mail;
+        assert_eq!(rested.envelope.reverse_path.to_string(), sent, "{sender}");
+        let kept = rested.attributes.get(attribute::ACCEPTED_REVERSE_PATH).map(ToString::to_string);
+        assert_eq!(kept.as_deref(), accepted, "{sender}");
+    }
+}
+
+#[tokio::test]
 async fn a_mailet_that_fails_hands_its_mail_where_the_rule_says() {
     for (on_exception, expected) in [
         ("", "Error WHOLE d1 -> set-aside"),
@@ -392,6 +416,13 @@ fn every_mistake_has_its_line_and_says_what_would_be_right() {
         ("p: [{mailet: ToRepository, repositoryPath: a/b, passThrough: true}]".into(), "f:1:1: processor 'p' has an open end"),
         ("p: []".into(), "f:1:1: processor 'p' has an open end"),
         ("p: {}".into(), "f:1:4: a list of rules"),
+        ("p: [{mailet: SetReversePath}, {mailet: 'Null'}]".into(), "key 'value' is missing"),
+        ("p: [{mailet: SetReversePath, value: <>}, {mailet: 'Null'}]".into(), "f:1:37: an address is expected here: the null"),
+        ("p: [{mailet: SetReversePath, value: root}, {mailet: 'Null'}]".into(), "f:1:37: an address is expected here, not 'root'"),
+        (
+            "p: [{match: 'RecipientIsRegex=a(?!b).*', mailet: 'Null'}, {mailet: 'Null'}]".into(),
+            "f:1:13: at character 2 of the regular expression: look-around",
+        ),
         ("- p".into(), "f:1:1: 'processors' is expected here"),
         ("ghost: [{mailet: 'Null'}]".into(), "f:1:1: the name 'ghost' is reserved"),
         ("p: [{mailet: ToProcessor, processor: p}]".into(), "f:1:38: a circle of processors: p -> p"),

@@ -179,10 +179,12 @@ pub(super) async fn a_split_loses_no_recipient_and_stores_the_message_once(open:
         recorded("d@x.example", Outcome::Failed),
     ];
     store.record(&claimed.claim, attempt, &outcomes, &[], 1000).await.expect("recorded");
+    let set = ReversePath::parse("set@x.example").expect("an address");
     let part = |name: &str, recipient: &str, place: &str| {
         let mut mail = claimed.mail.clone();
         mail.key = key(name);
         mail.envelope.recipients = vec![address(recipient)];
+        mail.envelope.reverse_path = set.clone();
         Resting { mail, place: Some(RepositoryPath::parse(place).expect("a path")) }
     };
     let parts = vec![part("K1", "c@x.example", "t"), part("K2", "d@x.example", "p"), part("K3", "e@x.example", "p")];
@@ -202,6 +204,9 @@ pub(super) async fn a_split_loses_no_recipient_and_stores_the_message_once(open:
         assert_eq!(seen, [recipient], "an attempt is stored once and shown for the recipients that the mail has");
     }
     let untried = find("p", "K3").await;
+    for mail in [&deferred, &failed, &untried] {
+        assert_eq!(mail.envelope.reverse_path, set, "as a rule has set it");
+    }
     assert!(store.attempts_of(&untried).await.expect("attempts").is_empty(), "nobody was tried for e@x.example");
     store
         .remove(&Place::Repository(RepositoryPath::parse("t").expect("a path")), &key("K1"), at(4))

@@ -259,7 +259,7 @@ fn write_part(connection: &Connection, id: i64, mail: &Mail) -> Result<()> {
     connection
         .prepare_cached(
             "UPDATE mail SET claimed = 0, instance = NULL, claim = NULL, suspect = 0, recipients = ?2, state = ?3, \
-             error = ?4, attributes = ?5, header_prefix = ?6, recorded = ?7 WHERE id = ?1",
+             error = ?4, attributes = ?5, header_prefix = ?6, recorded = ?7, sender = ?8 WHERE id = ?1",
         )?
         .execute(params![
             id,
@@ -269,6 +269,7 @@ fn write_part(connection: &Connection, id: i64, mail: &Mail) -> Result<()> {
             rows::to_json(&mail.attributes)?,
             mail.header_prefix,
             rows::to_json(&mail.recorded)?,
+            rows::sender(&mail.envelope.reverse_path),
         ])?;
     Ok(())
 }
