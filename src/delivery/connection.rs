@@ -52,7 +52,7 @@ impl Dialer {
         let local = stream.local_addr().map_err(|error| broken(Broken::from_io(&error)))?;
         let limits = Limits { timeout: self.config.timeout, transaction: self.config.attempt_timeout };
         let hard = self.network.stop.hard.clone();
-        let wire = Wire::new(stream, target.address, limits, self.network.clock.clone(), hard);
+        let wire = Wire::new(stream, target.address, self.helo.clone(), limits, self.network.clock.clone(), hard);
         wire.note(&format!("connected to {target}"));
         Ok((wire, local))
     }
