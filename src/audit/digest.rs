@@ -1,8 +1,8 @@
 //! Failures by cause.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use crate::mail::{Address, Mail, MailKey, Recorded};
+use crate::mail::{Cause, Mail, MailKey, Recorded};
 use crate::store::{Listed, Time};
 
 /// Causes told apart at most; what comes after is counted together.
@@ -11,21 +11,8 @@ const MAX_CAUSES: usize = 10_000;
 /// Mails named for each cause.
 const EXAMPLES: usize = 3;
 
-/// Characters of a reply that tell causes apart, and that are shown of an example.
+/// Characters of a reply that are shown of an example.
 const TEXT: usize = 200;
-
-/// Why recipients failed: what is equal is one line of the report.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
-pub struct Cause {
-    /// Reply code; `None` without a reply.
-    pub code: Option<u16>,
-    /// Enhanced status code.
-    pub enhanced: Option<String>,
-    /// Whom it was with.
-    pub next_hop: Option<String>,
-    /// The reply without what differs from mail to mail.
-    pub text: String,
-}
 
 /// The failures of one cause.
 #[derive(Debug, Clone)]
@@ -66,20 +53,15 @@ impl Digest {
     pub fn add(&mut self, listed: &Listed, outcomes: &[Recorded]) {
         self.mails += 1;
         for recorded in outcomes {
-            let said = recorded.reply.as_ref().or(recorded.cause.as_ref()).map_or("", String::as_str);
-            let cause = Cause {
-                code: recorded.code,
-                enhanced: recorded.enhanced.clone(),
-                next_hop: recorded.next_hop.clone(),
-                text: normalised(said, &recorded.recipient),
-            };
-            self.count(cause, listed, &recorded.recipient.to_string(), said);
+            let said = super::said(recorded);
+            if let Some(cause) = Cause::of(recorded) {
+                self.count(cause, listed, &recorded.recipient.to_string(), &said);
+            }
         }
-        // Without an attempt on record: what the mail itself says.
-        for recipient in listed.mail.envelope.recipients.iter().skip(outcomes.len()) {
+        let known: HashSet<_> = outcomes.iter().map(|recorded| recorded.recipient.mailbox()).collect();
+        for recipient in listed.mail.envelope.recipients.iter().filter(|one| !known.contains(&one.mailbox())) {
             let said = own_words(&listed.mail);
-            let cause = Cause { text: normalised(said, recipient), ..Cause::default() };
-            self.count(cause, listed, &recipient.to_string(), said);
+            self.count(Cause::of_error(said, recipient), listed, &recipient.to_string(), said);
         }
     }
 
@@ -115,49 +97,12 @@ fn own_words(mail: &Mail) -> &str {
     mail.error.as_deref().unwrap_or("no attempt is on record")
 }
 
-/// A reply without what differs from mail to mail: codes (they are told apart already),
-/// addresses, the recipient's local part, and words with digits such as queue ids, times and
-/// IP addresses.
-fn normalised(reply: &str, recipient: &Address) -> String {
-    let words = reply.lines().flat_map(|line| without_codes(line).split_whitespace());
-    let plain: Vec<_> = words.map(|word| general(word, recipient.local_part())).collect();
-    plain.join(" ").chars().take(TEXT).collect()
-}
-
-/// A reply line without reply code and enhanced status code.
-fn without_codes(line: &str) -> &str {
-    let code = |c: &u8| c.is_ascii_digit();
-    let bytes = line.as_bytes();
-    let rest = match bytes {
-        [a, b, c, b' ' | b'-', ..] if [a, b, c].into_iter().all(code) => &line[4..],
-        [a, b, c] if [a, b, c].into_iter().all(code) => "",
-        _ => line,
-    };
-    let (first, behind) = rest.split_once(' ').unwrap_or((rest, ""));
-    let enhanced = first.split('.').count() == 3 && first.split('.').all(|n| n.parse::<u16>().is_ok());
-    if enhanced { behind } else { rest }
-}
-
-fn general<'a>(word: &'a str, local_part: &str) -> &'a str {
-    match word {
-        _ if word.contains('@') => "<address>",
-        _ if word.trim_matches(is_punctuation).eq_ignore_ascii_case(local_part) => "<user>",
-        _ if word.contains(|c: char| c.is_ascii_digit()) => "#",
-        _ => word,
-    }
-}
-
-/// What a reply may put around a name.
-fn is_punctuation(c: char) -> bool {
-    matches!(c, '<' | '>' | '(' | ')' | '[' | ']' | '"' | '\'' | '`' | ':' | ';' | ',' | '.')
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use chrono::DateTime;
 
     use super::*;
-    use crate::mail::{Attributes, Envelope, MessageFacts, MessageId, Outcome, ReversePath, Stage};
+    use crate::mail::{Address, Attributes, Envelope, MessageFacts, MessageId, Outcome, ReversePath, Stage};
     use crate::store::Seq;
 
     /// A failed mail with one recipient who was refused in these words.
@@ -186,22 +131,6 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_differs_from_mail_to_mail_does_not_tell_causes_apart() {
-        for (reply, text) in [
-            ("550 5.1.1 <b@x.example>: no such user", "<address> no such user"),
-            ("550-5.7.1 blocked [192.0.2.1]\n550 5.7.1 see 4bXy12", "blocked # see #"),
-            ("250", ""),
-            ("no route to host", "no route to host"),
-            ("550 5.1.1 user alice unknown", "user <user> unknown"),
-            ("550 5.1.1 Alice: 'alice', <ALICE>. alices", "<user> <user> <user> alices"),
-            ("", ""),
-        ] {
-            let alice = Address::parse("alice@x.example").expect("an address");
-            assert_eq!(normalised(reply, &alice), text, "{reply}");
-        }
-    }
-
-    #[test]
     fn failures_are_grouped_the_most_frequent_first() {
         let mut digest = Digest::default();
         for (key, recipient, code, reply) in [
@@ -224,5 +153,18 @@ pub(super) mod tests {
         assert_eq!(causes[0].1.examples.len(), EXAMPLES);
         assert_eq!(causes[0].1.examples[0].reply, "550 5.1.1 <b@x.example> unknown");
         assert_eq!(causes[1].0.text, "why");
+    }
+
+    #[test]
+    fn a_recipient_without_a_record_is_told_once_whoever_else_has_one() {
+        let (mut listed, recorded) = failure("K1", "b@x.example", 550, "550 no");
+        let first = Address::parse("a@x.example").expect("an address");
+        listed.mail.envelope.recipients.insert(0, first);
+        listed.mail.error = Some("why".to_owned());
+        let mut digest = Digest::default();
+        digest.add(&listed, &[recorded]);
+        let told: Vec<_> =
+            digest.causes().iter().map(|(cause, group)| (cause.code, group.examples[0].recipient.clone())).collect();
+        assert_eq!(told, [(None, "a@x.example".to_owned()), (Some(550), "b@x.example".to_owned())]);
     }
 }

@@ -13,7 +13,7 @@ mod run;
 mod schedule;
 
 pub use attempt::{ATTEMPT_COLUMNS, attempt_json, attempt_picture, attempt_rows};
-pub use digest::{Cause, Digest, Example, Group};
+pub use digest::{Digest, Example, Group};
 pub use mail::{mail_json, mail_picture, whole_mail_json};
 pub use queue::{Queue, QueuePage, WAITING_COLUMNS, Waiting, waiting, waiting_json, waiting_row};
 pub use repository::repository_json;

@@ -11,7 +11,7 @@ use super::{Address, MailKey, ReversePath};
 use crate::text;
 
 /// What became of one recipient in one attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
     /// The peer took responsibility: 2xx to the final dot (RFC 5321 section 4.2.5).

@@ -1,4 +1,4 @@
-//! What a mail is: address, envelope, attributes, message, attempt.
+//! What a mail is: address, envelope, attributes, message, attempt, and why one failed.
 //!
 //! Pure data. Nothing here does I/O, reads a clock or awaits; everything else in
 //! the crate is built on these words.
@@ -6,6 +6,7 @@
 mod address;
 mod attempt;
 mod attributes;
+mod cause;
 mod message;
 mod repository;
 
@@ -17,6 +18,7 @@ pub use attempt::{
     Attempt, AttemptState, Dialogue, DialogueEntry, IN_DOUBT, Outcome, Planned, Recorded, Side, Stage, TlsFacts,
 };
 pub use attributes::{AttributeValue, Attributes, attribute};
+pub use cause::{CAUSE_VERSION, Cause, CauseId, OTHER_TEXTS};
 pub use message::{CHUNK_BYTES, Content, HeaderScan, MemoryContent, MessageFacts, MessageProblem};
 pub use repository::{RepositoryPath, RepositoryPathError};
 

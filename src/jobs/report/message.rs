@@ -4,8 +4,8 @@
 //! end a header field nor bring in markup.
 
 use super::super::config::Mailing;
-use crate::audit::{Cause, Digest, Example, Group};
-use crate::mail::RepositoryPath;
+use crate::audit::{Digest, Example, Group};
+use crate::mail::{Cause, RepositoryPath};
 use crate::store::Time;
 use crate::text::{count, plain, rfc3339_seconds};
 
