@@ -11,7 +11,9 @@ use super::exit::{Exit, Failure};
 use super::json_lines;
 use super::note;
 use crate::audit::import_json;
-use crate::ingest::{Fingerprint, Found, Opened, Origin, Sources, Told, Transcript, received_field};
+use crate::ingest::{
+    FieldError, Fingerprint, Found, Marked, Opened, Origin, Sources, Told, Transcript, received_field,
+};
 use crate::mail::{Address, Domain, Envelope, MailKey, ReversePath};
 use crate::spool::{AcceptError, Incoming, Submission};
 use crate::store::Error;
@@ -30,8 +32,10 @@ pub(super) async fn run(app: &App, arguments: ImportArguments, out: &mut impl Wr
     let envelope = Asked::read(&arguments)?;
     let by = Domain::parse(&app.config.hostname)
         .map_err(|error| Failure::new(Exit::Configuration, format!("hostname: {error}")))?;
-    let mut import = Import { app, asked: envelope, by, under_way: JoinSet::new(), done: Done::default(), drawn: None };
-    let read = import.all(Sources::new(arguments.paths, arguments.mbox_dialect)).await;
+    let marked = Marked { trash: arguments.include_trash, drafts: arguments.include_drafts };
+    let mut import =
+        Import { app, asked: envelope, marked, by, under_way: JoinSet::new(), done: Done::default(), drawn: None };
+    let read = import.all(Sources::new(arguments.paths, arguments.mbox_dialect, marked)).await;
     let settled = import.settle(0).await;
     // Also where the store gave out: what was taken is taken.
     let exit = import.finish(arguments.format, out)?;
@@ -57,17 +61,26 @@ impl Asked {
         Ok(Self { reverse_path: reverse_path.transpose()?, recipients: recipients.collect::<Result<_, _>>()? })
     }
 
-    /// Completed by what a message tells of itself.
+    /// Completed by what a message tells of itself; what it need not tell is not judged.
     fn envelope(&self, told: Told) -> Result<Envelope, Refusal> {
-        let lacks = |what: &str| Refusal::Message(what.to_owned());
-        let reverse_path = self.reverse_path.clone().or(told.reverse_path);
-        let reverse_path =
-            reverse_path.ok_or_else(|| lacks("it has no Return-Path: name the reverse-path with --from"))?;
-        let recipients = if self.recipients.is_empty() { told.recipients } else { self.recipients.clone() };
-        if recipients.is_empty() {
-            return Err(lacks("it has no Delivered-To: name the recipient with --to"));
+        let reverse_path = self.reverse_path.clone().map_or_else(|| told_reverse_path(told.reverse_path), Ok);
+        let recipients = self.recipients.clone();
+        let recipients = if recipients.is_empty() { told_recipients(told.recipients) } else { Ok(recipients) };
+        Ok(Envelope::new(reverse_path?, recipients?))
+    }
+}
+
+fn told_reverse_path(told: Result<Option<ReversePath>, FieldError>) -> Result<ReversePath, Refusal> {
+    let lacks = || Refusal::Message("it has no Return-Path: name the reverse-path with --from".to_owned());
+    told.map_err(|error| Refusal::Message(error.to_string()))?.ok_or_else(lacks)
+}
+
+fn told_recipients(told: Result<Vec<Address>, FieldError>) -> Result<Vec<Address>, Refusal> {
+    match told {
+        Ok(none) if none.is_empty() => {
+            Err(Refusal::Message("it has no Delivered-To: name the recipient with --to".to_owned()))
         }
-        Ok(Envelope::new(reverse_path, recipients))
+        told => told.map_err(|error| Refusal::Message(error.to_string())),
     }
 }
 
@@ -82,6 +95,7 @@ struct Done {
 struct Import<'a> {
     app: &'a App,
     asked: Asked,
+    marked: Marked,
     by: Domain,
     /// Mails on their way into the store, with the names of their messages.
     under_way: JoinSet<(String, Result<MailKey, AcceptError>)>,
@@ -128,6 +142,10 @@ impl Import<'_> {
                     self.refuse(&why);
                     return Ok(());
                 }
+                Err(Refusal::Message(why)) => {
+                    let line = file.line().map(|line| format!(" (it begins at line {line})")).unwrap_or_default();
+                    self.refuse(&format!("{}: {why}{line}", file.name()));
+                }
                 Err(refusal) => self.passed_over(&file.name(), refusal)?,
             }
             self.settle(AT_ONCE - 1).await?;
@@ -144,7 +162,7 @@ impl Import<'_> {
         let trace = received_field(Origin::User(uid), &self.by, incoming.key(), only, self.app.clock.now());
         incoming.write_trace(&trace);
         let read = match read(file, &mut incoming).await {
-            Ok((told, fingerprint)) => self.asked.envelope(told).map(|envelope| (envelope, fingerprint)),
+            Ok((told, fingerprint)) => self.envelope(told).map(|envelope| (envelope, fingerprint)),
             Err(refusal) => Err(refusal),
         };
         let (envelope, fingerprint) = match read {
@@ -160,6 +178,13 @@ impl Import<'_> {
         let submission = Submission { name: Some(of_mail), import_digest: Some(digest), ..envelope.into() };
         self.under_way.spawn(async move { (name, incoming.accept(submission).await) });
         Ok(())
+    }
+
+    fn envelope(&self, told: Told) -> Result<Envelope, Refusal> {
+        match self.marked.forbids(told.trash, told.draft) {
+            Some(why) => Err(Refusal::Message(why.to_owned())),
+            None => self.asked.envelope(told),
+        }
     }
 
     /// Waits until at most `left` mails are under way.

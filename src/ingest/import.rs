@@ -8,5 +8,5 @@ mod sources;
 mod transcript;
 
 pub use mbox::Dialect;
-pub use sources::{Found, Opened, SourceError, Sources};
-pub use transcript::{Fingerprint, Told, Transcript, TranscriptError};
+pub use sources::{Found, Marked, Opened, SourceError, Sources};
+pub use transcript::{FieldError, Fingerprint, Told, Transcript, TranscriptError};

@@ -18,7 +18,9 @@ mod trace;
 
 pub use addresses::{AddressListError, Here, parse_address_list};
 pub use dsn::Dsn;
-pub use import::{Dialect, Fingerprint, Found, Opened, SourceError, Sources, Told, Transcript, TranscriptError};
+pub use import::{
+    Dialect, FieldError, Fingerprint, Found, Marked, Opened, SourceError, Sources, Told, Transcript, TranscriptError,
+};
 pub use intake::Intake;
 pub use listener::{
     Config as ListenerConfig, Context as ListenerContext, Control as ListenerControl, Error as ListenerError, Limits,

@@ -4,9 +4,17 @@
 //! they do where a line of a message begins so: *mboxo* puts a `>` before it, *mboxrd* also
 //! before lines that have such a `>` already, so that it can be undone; *mboxcl* and *mboxcl2*
 //! tell each message's length in `Content-Length:`, the first with the `>` of mboxo, the
-//! second without. Nothing in a file says which dialect it is.
+//! second without. Nothing in a file says which dialect it is, and some writers quote
+//! nothing: what a line looks like, where it stands and what follows decide together
+//! ([`judge`]). Where they leave a doubt, [`detect`] asks for the dialect.
+
+mod lines;
+mod separator;
 
 use std::io::{self, BufRead, Seek, SeekFrom};
+
+use lines::{Lines, Piece, unquoted};
+use separator::{Follows, Likeness, Verdict, judge, likeness};
 
 /// How messages are kept apart in a mailbox file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,17 +46,14 @@ pub(super) enum MboxError {
     #[error("it cannot be read: {0}")]
     Io(#[from] io::Error),
     /// Two dialects would make different messages of it.
-    #[error("it may be {0} or {1}, which read some of its lines differently: say which with --mbox-dialect")]
-    Ambiguous(&'static str, &'static str),
-    /// A whole `From ` line that may belong to a message, or begin the next.
-    #[error(
-        "a line 'From ... date' stands behind a line that is not empty: say with --mbox-dialect mboxrd that a \
-         message begins there, or put a > before it"
-    )]
-    Tight,
+    #[error("it may be {0} or {1}, which read line {2} differently: say which with --mbox-dialect")]
+    Ambiguous(&'static str, &'static str, u64),
+    /// A line that may belong to a message, or begin the next.
+    #[error("{0}: say with --mbox-dialect mboxrd that a message begins there, or put a > before it")]
+    Doubtful(Doubt),
     /// Between two messages stands no `From ` line.
-    #[error("no line 'From ... date' stands where the next message should begin")]
-    NoSeparator,
+    #[error("no line 'From ... date' stands where the next message should begin, which is line {0}")]
+    NoSeparator(u64),
     /// A message of mboxcl or mboxcl2 does not tell its length.
     #[error("the message has no Content-Length: field, which its dialect needs")]
     NoLength,
@@ -57,27 +62,47 @@ pub(super) enum MboxError {
     TooShort,
 }
 
+/// The first of the lines that may belong to a message, or begin the next.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("line {line} '{text}' {why}{}", Self::others(*more))]
+pub(super) struct Doubt {
+    line: u64,
+    /// As far as it is safe to print.
+    text: String,
+    why: &'static str,
+    /// How many such lines follow.
+    more: u64,
+}
+
+impl Doubt {
+    fn others(more: u64) -> String {
+        if more == 0 { String::new() } else { format!(" (as may {more} more)") }
+    }
+}
+
 /// Octets of a line that are looked at, and handed on, at once.
 const PIECE: usize = 64 * 1024;
 
-/// The longest `From ` line.
-const LONGEST_SEPARATOR: usize = 1000;
+/// Characters of a line that a message cites.
+const CITED: usize = 60;
+
+/// Messages whose told lengths are watched at once.
+const LENGTHS: usize = 64;
 
 /// A mailbox file, open at one of its messages.
 pub(super) struct Mbox<R> {
-    input: R,
+    lines: Lines<R>,
     dialect: Dialect,
     state: State,
-    /// The last piece ended a line.
-    at_line_start: bool,
     /// An empty line that may belong to the message or stand before the next `From ` line.
     blank: Option<Vec<u8>>,
     /// The last line was empty, be it the one that ends the header.
     after_blank: bool,
     /// The length told in the header that is being read.
     length: Option<u64>,
-    /// What lines begin with that dialects treat differently.
-    quotes: Quotes,
+    /// It begins with a patch by git: so do its other messages.
+    of_patches: bool,
+    met: Met,
 }
 
 /// Where the reading stands.
@@ -94,32 +119,33 @@ enum State {
     End,
 }
 
-/// Lines met so far.
-#[expect(clippy::struct_excessive_bools, reason = "each is one kind of line, met or not")]
-#[derive(Debug, Clone, Copy, Default)]
-struct Quotes {
+/// Lines met so far that leave a doubt, or tell dialects apart; by their numbers.
+#[derive(Debug, Default)]
+struct Met {
     /// `From ` within a message.
     bare: bool,
     /// `>From `.
-    once: bool,
+    once: Option<u64>,
     /// `>>From ` and deeper.
-    deeper: bool,
-    /// A whole `From ` line without an empty line before it. Who quotes would have quoted
-    /// it within a message, but some look only at what follows an empty line.
-    tight: bool,
+    deeper: Option<u64>,
+    doubt: Option<Doubt>,
+    /// What would begin a message, if the length that reaches over it were not true.
+    within_length: Option<u64>,
+    /// Where told lengths lead, and whether a message begins before that.
+    lengths: Vec<(u64, bool)>,
 }
 
 impl<R: BufRead> Mbox<R> {
     pub(super) fn new(input: R, dialect: Dialect) -> Self {
         Self {
-            input,
+            lines: Lines::new(input),
             dialect,
             state: State::Between,
-            at_line_start: true,
             blank: None,
             after_blank: false,
             length: None,
-            quotes: Quotes::default(),
+            of_patches: false,
+            met: Met::default(),
         }
     }
 
@@ -129,12 +155,7 @@ impl<R: BufRead> Mbox<R> {
             self.read(&mut Vec::new())?;
         }
         while self.state == State::Between {
-            match self.piece(PIECE)? {
-                None => self.state = State::End,
-                Some(line) if is_blank(&line) => {}
-                Some(line) if separates(&line) => self.state = State::Behind,
-                Some(_) => return Err(MboxError::NoSeparator),
-            }
+            self.between()?;
         }
         if self.state == State::End {
             return Ok(false);
@@ -143,19 +164,43 @@ impl<R: BufRead> Mbox<R> {
         Ok(true)
     }
 
+    /// The number of the line that was read last.
+    pub(super) fn line_number(&self) -> u64 {
+        self.lines.number
+    }
+
+    /// Reads a line at a place where a message may begin, and nothing else.
+    fn between(&mut self) -> Result<(), MboxError> {
+        let is_first = self.lines.offset == 0;
+        let Some(Piece { octets: line, starts }) = self.lines.next(PIECE)? else {
+            self.state = State::End;
+            return Ok(());
+        };
+        if is_blank(&line) {
+            return Ok(());
+        }
+        let likeness = likeness(&line).filter(|_| starts).ok_or(MboxError::NoSeparator(self.lines.number))?;
+        let is_sure = is_first || matches!(likeness, Likeness::Whole | Likeness::Dated);
+        if !is_sure && self.lines.follows()? == Follows::Nothing {
+            return Err(MboxError::NoSeparator(self.lines.number));
+        }
+        self.of_patches |= is_first && likeness == Likeness::Patch;
+        self.state = State::Behind;
+        Ok(())
+    }
+
     /// Appends the next octets of the message; `false` at its end.
     pub(super) fn read(&mut self, message: &mut Vec<u8>) -> Result<bool, MboxError> {
         let mut taken = 0;
         while taken < PIECE && matches!(self.state, State::Header | State::Body | State::Counted(1..)) {
             let room =
                 if let State::Counted(left) = self.state { usize::try_from(left).unwrap_or(PIECE) } else { PIECE };
-            let starts = self.at_line_start;
-            let Some(line) = self.piece(room.min(PIECE))? else {
+            let Some(piece) = self.lines.next(room.min(PIECE))? else {
                 self.end_of_file()?;
                 break;
             };
-            taken += line.len();
-            self.line(&line, starts, message)?;
+            taken += piece.octets.len();
+            self.line(&piece, message)?;
         }
         if self.state == State::Counted(0) {
             self.state = State::Between;
@@ -163,67 +208,89 @@ impl<R: BufRead> Mbox<R> {
         Ok(matches!(self.state, State::Header | State::Body | State::Counted(_)))
     }
 
-    /// The next piece of a line, with its line end where that fits.
-    fn piece(&mut self, room: usize) -> io::Result<Option<Vec<u8>>> {
-        let mut line = Vec::new();
-        while line.len() < room && line.last() != Some(&b'\n') {
-            let buffered = self.input.fill_buf()?;
-            if buffered.is_empty() {
-                break;
+    fn line(&mut self, piece: &Piece, message: &mut Vec<u8>) -> Result<(), MboxError> {
+        let Piece { octets: line, starts } = piece;
+        let is_blank = *starts && is_blank(line);
+        let after_blank = std::mem::replace(&mut self.after_blank, is_blank);
+        if *starts && self.begins_next(line, after_blank)? {
+            if !after_blank {
+                message.extend(self.blank.take().into_iter().flatten());
             }
-            let buffered = &buffered[..buffered.len().min(room - line.len())];
-            let taken = buffered.iter().position(|&octet| octet == b'\n').map_or(buffered.len(), |at| at + 1);
-            line.extend_from_slice(&buffered[..taken]);
-            self.input.consume(taken);
-        }
-        self.at_line_start = line.last() == Some(&b'\n');
-        Ok(if line.is_empty() { None } else { Some(line) })
-    }
-
-    fn line(&mut self, line: &[u8], starts: bool, message: &mut Vec<u8>) -> Result<(), MboxError> {
-        let after_blank = std::mem::replace(&mut self.after_blank, starts && is_blank(line));
-        if starts && !after_blank && self.is_tight(line) {
-            self.quotes.tight = true;
             self.state = State::Behind;
-            message.extend(self.blank.take().into_iter().flatten());
             return Ok(());
         }
+        if self.state == State::Header && *starts && self.is_second_separator(line)? {
+            return Ok(());
+        }
+        if matches!(self.state, State::Counted(_)) && *starts {
+            self.notice_within_length(line, after_blank)?;
+        }
         match self.state {
-            State::Header if starts && is_blank(line) => {
-                self.state = if self.dialect.has_length() {
-                    State::Counted(self.length.ok_or(MboxError::NoLength)?)
-                } else {
-                    State::Body
-                };
-                message.extend_from_slice(line);
-                return Ok(());
-            }
-            State::Header => {
-                if starts && let Some(length) = content_length(line) {
-                    self.length = Some(length);
-                }
-            }
+            State::Header if is_blank => self.end_header()?,
+            State::Header => self.length = content_length(line).filter(|_| *starts).or(self.length),
             State::Counted(left) => self.state = State::Counted(left.saturating_sub(line.len() as u64)),
-            _ if starts && after_blank && separates(line) => {
-                self.state = State::Behind;
-                return Ok(());
-            }
             _ => {
                 message.extend(self.blank.take().into_iter().flatten());
-                if starts && is_blank(line) {
-                    self.blank = Some(line.to_vec());
+                if is_blank {
+                    self.blank = Some(line.clone());
                     return Ok(());
                 }
             }
         }
-        message.extend_from_slice(if starts { self.unquoted(line) } else { line });
+        message.extend_from_slice(if *starts { self.unquoted(line) } else { line });
         Ok(())
     }
 
-    /// Whether a message begins here though no empty line stands before it.
-    fn is_tight(&self, line: &[u8]) -> bool {
-        let is_within = matches!(self.state, State::Header | State::Body);
-        is_within && !self.dialect.has_length() && separates(line) && has_whole_date(line)
+    /// Whether this line, met within a message, begins the next. A doubt is noted; who
+    /// names the dialect has answered it.
+    fn begins_next(&mut self, line: &[u8], after_blank: bool) -> Result<bool, MboxError> {
+        let is_within = matches!(self.state, State::Header | State::Body) && !self.dialect.has_length();
+        let Some(likeness) = likeness(line).filter(|_| is_within) else { return Ok(false) };
+        let is_own_patch = self.of_patches && likeness == Likeness::Patch;
+        let likeness = if is_own_patch { Likeness::Whole } else { likeness };
+        let begins = match judge(likeness, self.lines.follows()?, after_blank) {
+            Verdict::Text => false,
+            Verdict::Begins => true,
+            Verdict::Doubt(why) => {
+                self.met.doubt(self.lines.number, line, why);
+                true
+            }
+        };
+        if begins && self.met.a_length_leads_to(self.lines.offset - line.len() as u64) {
+            self.met.doubt(
+                self.lines.number,
+                line,
+                "stands where the Content-Length: of an earlier message than the one before it leads",
+            );
+        }
+        Ok(begins)
+    }
+
+    /// A sender may write any `Content-Length:`, and a mailbox of another dialect keeps it.
+    fn notice_within_length(&mut self, line: &[u8], after_blank: bool) -> io::Result<()> {
+        if let Some(likeness) = likeness(line).filter(|_| self.met.within_length.is_none())
+            && judge(likeness, self.lines.follows()?, after_blank) != Verdict::Text
+        {
+            self.met.within_length = Some(self.lines.number);
+        }
+        Ok(())
+    }
+
+    fn end_header(&mut self) -> Result<(), MboxError> {
+        self.state = State::Body;
+        if self.dialect.has_length() {
+            self.state = State::Counted(self.length.ok_or(MboxError::NoLength)?);
+        } else if let Some(length) = self.length.filter(|_| self.met.lengths.len() < LENGTHS) {
+            self.met.lengths.push((self.lines.offset.saturating_add(length), false));
+        }
+        Ok(())
+    }
+
+    /// Whether this line of a header once stood before the message in another mailbox.
+    fn is_second_separator(&mut self, line: &[u8]) -> io::Result<bool> {
+        let is_like_one = line.starts_with(b">")
+            && matches!(likeness(unquoted(line)), Some(Likeness::Whole | Likeness::Dated | Likeness::Loose));
+        Ok(is_like_one && self.lines.follows()? > Follows::Nothing)
     }
 
     fn end_of_file(&mut self) -> Result<(), MboxError> {
@@ -237,14 +304,15 @@ impl<R: BufRead> Mbox<R> {
 
     /// A line as it was before it was stored.
     fn unquoted<'l>(&mut self, line: &'l [u8]) -> &'l [u8] {
-        let depth = line.iter().take_while(|&&octet| octet == b'>').count();
+        let depth = line.len() - unquoted(line).len();
         if !line[depth..].starts_with(b"From ") {
             return line;
         }
+        let number = self.lines.number;
         match depth {
-            0 => self.quotes.bare = true,
-            1 => self.quotes.once = true,
-            _ => self.quotes.deeper = true,
+            0 => self.met.bare = true,
+            1 => self.met.once = self.met.once.or(Some(number)),
+            _ => self.met.deeper = self.met.deeper.or(Some(number)),
         }
         let undo = match self.dialect {
             Dialect::Mboxo | Dialect::Mboxcl => depth == 1,
@@ -255,36 +323,57 @@ impl<R: BufRead> Mbox<R> {
     }
 }
 
+impl Met {
+    fn doubt(&mut self, line: u64, text: &[u8], why: &'static str) {
+        if let Some(first) = &mut self.doubt {
+            first.more += 1;
+            return;
+        }
+        let text = String::from_utf8_lossy(text.trim_ascii_end());
+        let text = text.chars().filter(|c| !c.is_control()).take(CITED).collect();
+        self.doubt = Some(Doubt { line, text, why, more: 0 });
+    }
+
+    /// Whether a message that told its length and is over long since would end here.
+    fn a_length_leads_to(&mut self, offset: u64) -> bool {
+        // Between a message and the next stands an empty line.
+        let leads = self.lengths.iter().any(|(target, is_over)| *is_over && (*target..=*target + 2).contains(&offset));
+        self.lengths.retain(|(target, _)| *target > offset);
+        self.lengths.iter_mut().for_each(|(_, is_over)| *is_over = true);
+        leads
+    }
+}
+
 /// Finds the dialect of a file, and leaves it at its beginning.
 ///
 /// # Errors
-/// [`MboxError::Ambiguous`] where two would make different messages of it.
+/// [`MboxError::Ambiguous`] or [`MboxError::Doubtful`] where it may be read in two ways.
 pub(super) fn detect<R: BufRead + Seek>(mut input: R) -> Result<Dialect, MboxError> {
-    let counted = survey(&mut input, Dialect::Mboxcl2)?;
-    if let Some(quotes) = counted {
-        return match quotes {
+    if let Some(met) = survey(&mut input, Dialect::Mboxcl2)? {
+        return match met {
+            Met { within_length: Some(line), .. } => Err(MboxError::Ambiguous("mboxcl2", "mboxrd", line)),
             // Where lengths hold, an unquoted line shows that nothing is quoted.
-            Quotes { bare: true, .. } => Ok(Dialect::Mboxcl2),
-            Quotes { once: true, .. } => Err(MboxError::Ambiguous("mboxcl", "mboxcl2")),
+            Met { bare: false, once: Some(line), .. } => Err(MboxError::Ambiguous("mboxcl", "mboxcl2", line)),
+            Met { bare: false, deeper: Some(line), .. } => Err(MboxError::Ambiguous("mboxcl2", "mboxrd", line)),
             _ => Ok(Dialect::Mboxcl2),
         };
     }
     match survey(&mut input, Dialect::Mboxrd)? {
-        Some(Quotes { tight: true, .. }) => Err(MboxError::Tight),
-        Some(Quotes { deeper: true, .. }) => Err(MboxError::Ambiguous("mboxo", "mboxrd")),
+        Some(Met { doubt: Some(doubt), .. }) => Err(MboxError::Doubtful(doubt)),
+        Some(Met { deeper: Some(line), .. }) => Err(MboxError::Ambiguous("mboxo", "mboxrd", line)),
         _ => Ok(Dialect::Mboxrd),
     }
 }
 
-/// The lines that dialects treat differently; `None` where the file is not of this one.
-fn survey<R: BufRead + Seek>(input: &mut R, dialect: Dialect) -> Result<Option<Quotes>, MboxError> {
+/// What tells dialects apart; `None` where the file is not of this one.
+fn survey<R: BufRead + Seek>(input: &mut R, dialect: Dialect) -> Result<Option<Met>, MboxError> {
     input.seek(SeekFrom::Start(0))?;
     let mut mbox = Mbox::new(&mut *input, dialect);
     let outcome = to_the_end(&mut mbox);
-    let quotes = mbox.quotes;
+    let met = mbox.met;
     input.seek(SeekFrom::Start(0))?;
     match outcome {
-        Ok(()) => Ok(Some(quotes)),
+        Ok(()) => Ok(Some(met)),
         Err(MboxError::Io(error)) => Err(error.into()),
         Err(_) => Ok(None),
     }
@@ -303,33 +392,35 @@ fn to_the_end<R: BufRead>(mbox: &mut Mbox<R>) -> Result<(), MboxError> {
 
 /// Whether a file that begins with these octets is a mailbox file.
 pub(super) fn begins_mbox(start: &[u8]) -> bool {
-    let end = start.iter().position(|&octet| octet == b'\n').unwrap_or(start.len());
-    separates(&start[..end])
-}
-
-/// `From `, somebody, and a date that begins with the day of the week.
-fn separates(line: &[u8]) -> bool {
-    if line.len() > LONGEST_SEPARATOR || !line.starts_with(b"From ") {
-        return false;
+    let mut lines = start.split_inclusive(|&octet| octet == b'\n').skip_while(|line| is_blank(line));
+    match lines.next().and_then(likeness) {
+        None => false,
+        Some(Likeness::Words) => lines.next().and_then(separator::of_line).is_some(),
+        Some(_) => true,
     }
-    let days: [&[u8]; 7] = [b"Mon", b"Tue", b"Wed", b"Thu", b"Fri", b"Sat", b"Sun"];
-    let mut words = line[5..].split(|&octet| octet == b' ').filter(|word| !word.is_empty());
-    words.next().is_some() && words.take(3).any(|word| days.contains(&word))
 }
 
-/// Whether a `From ` line has a time and a year behind the day of the week, as asctime(3)
-/// writes them; nobody writes that by chance.
-fn has_whole_date(line: &[u8]) -> bool {
-    let digits = |word: &[u8]| word.iter().all(u8::is_ascii_digit);
-    let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).rev();
-    let is_year = words.next().is_some_and(|word| word.len() == 4 && digits(word));
-    let is_time = |word: &[u8]| word.contains(&b':') && word.split(|&octet| octet == b':').all(digits);
-    // Some write a time zone between them.
-    is_year && words.take(2).any(is_time)
+/// The line at which a message of a mailbox begins, in a file that does not begin with one.
+pub(super) fn message_within<R: BufRead + Seek>(mut input: R) -> io::Result<Option<u64>> {
+    let mut lines = Lines::new(&mut input);
+    let (mut found, mut after_blank) = (None, false);
+    while found.is_none()
+        && let Some(Piece { octets: line, starts }) = lines.next(PIECE)?
+    {
+        let likeness = likeness(&line).filter(|likeness| starts && after_blank && *likeness != Likeness::Patch);
+        if let Some(likeness) = likeness {
+            let follows = lines.follows()?;
+            let is_one = follows > Follows::Field && judge(likeness, follows, true) == Verdict::Begins;
+            found = is_one.then_some(lines.number);
+        }
+        after_blank = starts && is_blank(&line);
+    }
+    input.seek(SeekFrom::Start(0))?;
+    Ok(found)
 }
 
 fn is_blank(line: &[u8]) -> bool {
-    matches!(line, b"\n" | b"\r\n")
+    matches!(line, b"\n" | b"\r\n" | b"\xef\xbb\xbf\n" | b"\xef\xbb\xbf\r\n")
 }
 
 fn content_length(line: &[u8]) -> Option<u64> {
@@ -419,13 +510,104 @@ mod tests {
         assert!(detected(&file).expect_err("asked").contains("--mbox-dialect"));
         let messages = read_as(&file, Dialect::Mboxrd).expect("read");
         assert_eq!(messages, ["X: 1\n\na\n", "X: 2\n", "X: 3\n\n\nb\n"]);
-        for (line, whole) in [
-            (FROM, true),
-            ("From a@x.example Mon Jan  2 03:04 CET 2026\r\n", true),
-            ("From here on Mon we read\n", false),
-            ("From Mon 10:00 on\n", false),
+    }
+
+    /// What a mailbox of two messages becomes, the second behind `line`.
+    fn behind(line: &str, second: &str) -> Result<Vec<String>, String> {
+        let file = format!("{FROM}X: 1\n\na\n{line}\n{second}");
+        detected(&file).and_then(|dialect| read_as(&file, dialect))
+    }
+
+    #[test]
+    fn lines_of_every_dialect_begin_a_message_where_a_header_follows() {
+        for line in [
+            "From a@y.example Tue, 15 Mar 2021 10:00:00 +0000",
+            "From a@y.example 2021-03-15T10:00:00Z",
+            "From a@y.example 15/03/2021 10:00",
+            "From a@y.example Di Mär 15 10:00:00 2021",
+            "From Tue Mar 15 10:00:00 2021",
+            "From - Tue Mar 15 10:00:00 2021",
+            "From news Tue Mar 15 10:00:00 1994 remote from uunet",
+            "From a@y.example",
+            "From -",
+            "From ",
         ] {
-            assert_eq!(has_whole_date(line.as_bytes()), whole, "{line}");
+            let second = "Subject: x\n\nb\n";
+            assert_eq!(behind(&format!("\n{line}"), second), Ok(vec!["X: 1\n\na\n".into(), second.into()]), "{line}");
+            let told = behind(line, second).expect_err("no empty line before it");
+            assert!(told.contains("line 5 'From") && told.contains("--mbox-dialect mboxrd"), "{line}: {told}");
+            let first = format!("{line}\nSubject: x\n\nb\n");
+            for before in ["", "\n", "\u{feff}", "\u{feff}\r\n\n"] {
+                let file = format!("{before}{first}");
+                assert!(begins_mbox(file.as_bytes()), "{file:?}");
+                assert_eq!(read_as(&file, Dialect::Mboxrd), Ok(vec![second.into()]), "{file:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_line_that_may_begin_a_message_is_asked_about() {
+        for (lines, asked) in [
+            ("\nFrom now on\nNote: this\n", true),
+            ("\nFrom Bob Smith\nDate: today\nSubject: x\n", true),
+            ("\nFrom\nTo: b\n", false),
+            ("\nFrom alice\nPS: hello\n", true),
+            ("\nFrom 10:00 to 12:00 on 15.03.2021\nPlace: Berlin\n", true),
+            ("\nFrom a@y.example Tue, 15 Mar 2021 10:00:00 +0000\ntext\n", true),
+            ("\nFrom 1b8c7d6e5f4a3b2c1d0e9f8a7b6c5d4e3f2a1b0c Mon Sep 17 00:00:00 2001\nFrom: a@y\nSubject: x\n", true),
+            ("\nFrom now on\nwe see\n", false),
+            ("\nFrom here on Mon we read\nit\n", false),
+            ("\nFrom alice\nhttps://x.example/\n", false),
+            ("\nFrom 2021-03-15 10:00 on\nit was down\n", false),
+            ("From now on\nNote: this\n", false),
+            ("From Bob Smith\nDate: today\n", false),
+        ] {
+            match behind(lines, "b\n") {
+                Err(told) => assert!(
+                    asked && told.contains("line 6 'From") || told.contains("line 5 'From"),
+                    "{lines:?}: {told}"
+                ),
+                Ok(messages) => assert!(!asked && messages.len() == 1, "{lines:?}: {messages:?}"),
+            }
+        }
+        let patch = "From 1b8c7d6e5f4a3b2c1d0e9f8a7b6c5d4e3f2a1b0c Mon Sep 17 00:00:00 2001\nSubject: x\n\nb\n\n";
+        let file = patch.repeat(2);
+        assert_eq!(detected(&file).and_then(|dialect| read_as(&file, dialect)).map(|found| found.len()), Ok(2));
+    }
+
+    #[test]
+    fn a_length_that_leads_over_a_message_is_asked_about() {
+        let inner = format!("a\n\n{FROM}X: 2\n\nb\n");
+        let first = format!("{FROM}Content-Length: {}\n\n{inner}\n", inner.len());
+        assert!(detected(&first).expect_err("asked").contains("mboxcl2 or mboxrd, which read line 6 differently"));
+        let told = detected(&format!("{first}{FROM}X: 3\n\nno length here\n")).expect_err("asked");
+        assert!(told.contains("Content-Length:"), "{told}");
+    }
+
+    #[test]
+    fn what_once_stood_before_a_message_is_no_part_of_it() {
+        for (before, after) in [
+            ("", ">From - Sat Apr 12 15:59:28 2025\n"),
+            ("", ">From a@y.example Sat Apr 12 15:59:28 1994 remote from uunet\n"),
+            ("X-Mozilla-Status: 0011\n", ">From - Mon Jan 26 17:20:56 2009\n"),
+        ] {
+            let file = format!("{FROM}{before}{after}X-Mozilla-Status: 0001\nX: 1\n\nb\n");
+            let expected = format!("{before}X-Mozilla-Status: 0001\nX: 1\n\nb\n");
+            for dialect in [Dialect::Mboxo, Dialect::Mboxrd] {
+                assert_eq!(read_as(&file, dialect), Ok(vec![expected.clone()]), "{file:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_mailbox_without_its_first_line_is_known() {
+        for (file, line) in [
+            (format!("X: 1\n\na\n\n{FROM}Subject: x\n\n"), Some(5)),
+            ("X: 1\n\nFrom a@y.example\nSubject: x\n".to_owned(), Some(3)),
+            (format!("X: 1\n\na\n{FROM}Subject: x\n"), None),
+            ("X: 1\n\nFrom now on\nSubject: x\n".to_owned(), None),
+        ] {
+            assert_eq!(message_within(Cursor::new(file.as_bytes())).expect("read"), line, "{file}");
         }
     }
 
@@ -440,6 +622,43 @@ mod tests {
             let told = read_as(&file, dialect).expect_err(&file);
             assert!(told.contains(why), "{told}");
         }
+    }
+
+    const SEPARATORS: [&str; 9] = [
+        "From a@x.example Mon Jan  2 03:04:05 2026",
+        "From a@x.example Mon, 02 Jan 2026 03:04:05 +0000",
+        "From a@x.example 2026-01-02 03:04:05",
+        "From a@x.example 02.01.2026 03:04",
+        "From a@x.example lun. janv. 2 03:04:05 2026",
+        "From - Mon Jan  2 03:04:05 2026",
+        "From a@x.example",
+        "From -",
+        "From ",
+    ];
+
+    /// A message as a program of this dialect stores it, and as it comes back: mboxo and
+    /// mboxcl cannot tell a `>From ` that they wrote from one that was there.
+    fn written(header: &str, body: &str, dialect: Dialect) -> (String, String) {
+        let quoted = |line: &str| match dialect {
+            Dialect::Mboxo | Dialect::Mboxcl => line.starts_with("From "),
+            Dialect::Mboxrd => line.trim_start_matches('>').starts_with("From "),
+            Dialect::Mboxcl2 => false,
+        };
+        let lossy = matches!(dialect, Dialect::Mboxo | Dialect::Mboxcl);
+        let body: String = body.split_inclusive('\n').filter(|line| !(lossy && line.starts_with('>'))).collect();
+        let stored = |line: &str| if quoted(line) { format!(">{line}") } else { line.to_owned() };
+        let lines: String = body.split_inclusive('\n').map(stored).collect();
+        let header = if dialect.has_length() {
+            let fields = header.split_inclusive('\n').filter(|field| !field.starts_with("Content-Length"));
+            fields.chain([format!("Content-Length: {}\n", lines.len()).as_str()]).collect()
+        } else {
+            header.to_owned()
+        };
+        (format!("{header}\n{lines}"), format!("{header}\n{body}"))
+    }
+
+    fn trimmed(messages: &[String]) -> Vec<String> {
+        messages.iter().map(|message| message.trim_end().to_owned()).collect()
     }
 
     proptest! {
@@ -460,6 +679,39 @@ mod tests {
             let file: String = bodies.iter().map(stored).collect();
             let expected: Vec<_> = bodies.iter().map(|body| format!("X: 1\n\n{body}")).collect();
             prop_assert_eq!(read_as(&file, Dialect::Mboxrd), Ok(expected));
+        }
+
+        /// Whatever a program makes of messages is read back as these, or asked about.
+        #[test]
+        fn no_dialect_glues_or_splits_messages(
+            messages in prop::collection::vec(
+                (
+                    "(Subject: x\n|X: [a-z]{0,3}\n|Received: y\n z\n|Content-Length: [0-9]{1,3}\n){1,3}",
+                    "((>{0,2}From( -|( a)?( Mon Jan  2 03:04:05 2026| 15/03/2021 10:00| now on)?)|Subject: x|[a-z]{0,9}|>)?\n){0,7}",
+                    proptest::sample::select(SEPARATORS.to_vec()),
+                ),
+                1..5,
+            ),
+            dialect in proptest::sample::select(Dialect::ALL.map(|(_, dialect)| dialect).to_vec()),
+            crlf: bool,
+        ) {
+            let expected: Vec<_> = messages.iter().map(|(header, body, _)| written(header, body, dialect).1).collect();
+            let file: String = messages.iter().map(|(header, body, separator)| {
+                format!("{separator}\n{}\n", written(header, body, dialect).0)
+            }).collect();
+            let (file, expected) = if crlf && !dialect.has_length() {
+                (file.replace('\n', "\r\n"), expected.iter().map(|text| text.replace('\n', "\r\n")).collect())
+            } else {
+                (file, expected)
+            };
+            // A told length may leave out empty lines at the end of a message.
+            let read = |dialect| read_as(&file, dialect).map(|messages| trimmed(&messages));
+            let expected = trimmed(&expected);
+            prop_assert!(begins_mbox(file.as_bytes()));
+            if let Ok(found) = detected(&file) {
+                prop_assert_eq!(read(found), Ok(expected.clone()), "{:?} of {}", found, file);
+            }
+            prop_assert_eq!(read(dialect), Ok(expected), "{}", file);
         }
 
         #[test]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
 
-use super::mbox::{Dialect, Mbox, MboxError, begins_mbox, detect};
+use super::mbox::{Dialect, Mbox, MboxError, begins_mbox, detect, message_within};
 
 /// Octets read from a file at once.
 const PIECE: usize = 64 * 1024;
@@ -17,14 +17,26 @@ const PIECE: usize = 64 * 1024;
 pub struct Sources {
     waiting: VecDeque<Waiting>,
     dialect: Option<Dialect>,
+    marked: Marked,
+}
+
+/// Which messages are taken though somebody marked them; to import is to send.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Marked {
+    /// Those that were thrown away.
+    pub trash: bool,
+    /// Those that were never finished.
+    pub drafts: bool,
 }
 
 /// Something still to be looked at.
 enum Waiting {
     /// What was asked for.
     Named(PathBuf),
-    /// What a folder has: whoever may write there must not have other files read.
+    /// A file that a folder has: whoever may write there must not have others read.
     Met(PathBuf),
+    /// A file of a maildir, likewise: it is one message, whatever it looks like.
+    Delivered(PathBuf),
     /// What a folder has and nobody asked for.
     PassedOver(PathBuf, &'static str),
 }
@@ -51,6 +63,12 @@ enum Why {
     /// It was not asked for, or must not be.
     #[error("{0}")]
     PassedOver(&'static str),
+    /// It would be one message, and looks like several.
+    #[error(
+        "a message of a mailbox begins at line {0}, and the file does not begin with one: if it is one message, \
+         name it .eml; if it is a mailbox, put the missing 'From ' line before its first line"
+    )]
+    Headless(u64),
     #[error(transparent)]
     Unreadable(#[from] MboxError),
 }
@@ -67,30 +85,33 @@ pub struct Opened {
     inside: Inside,
     /// Messages begun.
     number: u64,
+    /// The line at which the last of them begins, in a mailbox.
+    begins: Option<u64>,
 }
 
 enum Inside {
     Message(BufReader<File>),
-    Mailbox(Mbox<BufReader<File>>),
+    Mailbox(Box<Mbox<BufReader<File>>>),
 }
 
 impl Sources {
     /// Reads `paths` in their order. A folder with `new` and `cur` is a maildir; of any other
     /// the `.eml` files are read. What else a folder has is named and passed over. Without
-    /// `dialect` that of each mailbox file is found out.
-    pub fn new(paths: Vec<PathBuf>, dialect: Option<Dialect>) -> Self {
-        Self { waiting: paths.into_iter().map(Waiting::Named).collect(), dialect }
+    /// `dialect` that of each mailbox file is found out. What is marked in its file's name is
+    /// passed over, but as `marked` says.
+    pub fn new(paths: Vec<PathBuf>, dialect: Option<Dialect>, marked: Marked) -> Self {
+        Self { waiting: paths.into_iter().map(Waiting::Named).collect(), dialect, marked }
     }
 
     /// Opens a file, or puts what a folder has in front of what waits.
     fn look(&mut self, waiting: &Waiting) -> Result<Option<Opened>, Why> {
         let (path, facts) = match waiting {
             Waiting::Named(path) => (path, path.metadata()?),
-            Waiting::Met(path) => (path, path.symlink_metadata()?),
+            Waiting::Met(path) | Waiting::Delivered(path) => (path, path.symlink_metadata()?),
             Waiting::PassedOver(_, why) => return Err(Why::PassedOver(why)),
         };
         if facts.is_dir() {
-            if matches!(waiting, Waiting::Met(_)) {
+            if !matches!(waiting, Waiting::Named(_)) {
                 return Err(Why::PassedOver(FOLDER));
             }
             for inside in inside(path)?.into_iter().rev() {
@@ -104,15 +125,71 @@ impl Sources {
         if !facts.is_file() {
             return Err(io::Error::other("it is neither a file nor a folder").into());
         }
+        if let Some(why) = self.marked.forbid(path) {
+            return Err(Why::PassedOver(why));
+        }
+        let inside = self.inside(waiting, path)?;
+        Ok(Some(Opened { path: path.to_owned(), inside, number: 0, begins: None }))
+    }
+
+    fn inside(&self, waiting: &Waiting, path: &Path) -> Result<Inside, Why> {
         let mut file = BufReader::with_capacity(PIECE, open(waiting, path)?);
-        let is_mailbox = begins_mbox(file.fill_buf()?) || facts.len() == 0 && !named_eml(path);
-        let inside = if is_mailbox {
+        let is_message = matches!(waiting, Waiting::Delivered(_)) || named_eml(path);
+        let start = file.fill_buf()?;
+        if start.starts_with(b"\xff\xfe") || start.starts_with(b"\xfe\xff") {
+            return Err(Why::PassedOver("it is UTF-16: write it anew as UTF-8"));
+        }
+        let is_mailbox = begins_mbox(start) || start.is_empty() && !is_message;
+        if is_mailbox && !matches!(waiting, Waiting::Delivered(_)) {
             let dialect = self.dialect.map_or_else(|| detect(&mut file), Ok)?;
-            Inside::Mailbox(Mbox::new(file, dialect))
-        } else {
-            Inside::Message(file)
+            return Ok(Inside::Mailbox(Box::new(Mbox::new(file, dialect))));
+        }
+        if !is_message && let Some(line) = message_within(&mut file)? {
+            return Err(Why::Headless(line));
+        }
+        pass_over_blank_lines(&mut file)?;
+        if is_mailbox {
+            // Whoever delivered it into the maildir took it out of a mailbox, line and all.
+            file.skip_until(b'\n')?;
+        }
+        Ok(Inside::Message(file))
+    }
+}
+
+/// Passes over a byte order mark and the empty lines before a header.
+fn pass_over_blank_lines(file: &mut impl BufRead) -> io::Result<()> {
+    if file.fill_buf()?.starts_with("\u{feff}".as_bytes()) {
+        file.consume("\u{feff}".len());
+    }
+    loop {
+        let blank = match file.fill_buf()? {
+            [b'\n', ..] => 1,
+            [b'\r', b'\n', ..] => 2,
+            _ => return Ok(()),
         };
-        Ok(Some(Opened { path: path.to_owned(), inside, number: 0 }))
+        file.consume(blank);
+    }
+}
+
+impl Marked {
+    /// Why a file of this name is passed over: it bears the flags of a maildir behind `:2,`,
+    /// or behind `;2,` or `!2,` where a file system has no colons.
+    fn forbid(self, path: &Path) -> Option<&'static str> {
+        let name = path.file_name()?.to_string_lossy();
+        let (before, flags) = name.rsplit_once("2,")?;
+        if !before.ends_with([':', ';', '!']) || !flags.bytes().all(|flag| flag.is_ascii_alphabetic()) {
+            return None;
+        }
+        self.forbids(flags.contains('T'), flags.contains('D'))
+    }
+
+    /// Why a message is passed over that was thrown away, or is a draft.
+    pub fn forbids(self, trash: bool, draft: bool) -> Option<&'static str> {
+        match () {
+            () if trash && !self.trash => Some("it is marked as deleted: --include-trash has it sent"),
+            () if draft && !self.drafts => Some("it is marked as a draft: --include-drafts has it sent"),
+            () => None,
+        }
     }
 }
 
@@ -135,7 +212,7 @@ impl Iterator for Sources {
 impl Waiting {
     fn into_path(self) -> PathBuf {
         match self {
-            Self::Named(path) | Self::Met(path) | Self::PassedOver(path, _) => path,
+            Self::Named(path) | Self::Met(path) | Self::Delivered(path) | Self::PassedOver(path, _) => path,
         }
     }
 }
@@ -149,7 +226,7 @@ const FOLDER: &str = "it is a folder within a folder: name it to have it read";
 
 fn open(waiting: &Waiting, path: &Path) -> io::Result<File> {
     let mut options = File::options();
-    if matches!(waiting, Waiting::Met(_)) {
+    if !matches!(waiting, Waiting::Named(_)) {
         options.custom_flags(OFlag::O_NOFOLLOW.bits());
     }
     options.read(true).open(path)
@@ -162,7 +239,7 @@ fn inside(folder: &Path) -> io::Result<Vec<Waiting>> {
         if let Some(link) = [&new, &cur].into_iter().find(|folder| folder.is_symlink()) {
             return Ok(vec![Waiting::PassedOver(link.clone(), LINK)]);
         }
-        let messages = [visible(&new)?, visible(&cur)?].concat().into_iter().map(Waiting::Met);
+        let messages = [visible(&new)?, visible(&cur)?].concat().into_iter().map(Waiting::Delivered);
         let others = entries(folder)?.into_iter().filter(|path| is_maildir(path));
         return Ok(messages.chain(others.map(|path| Waiting::PassedOver(path, FOLDER))).collect());
     }
@@ -206,7 +283,11 @@ impl Opened {
     pub fn advance(&mut self) -> Result<bool, SourceError> {
         let found = match &mut self.inside {
             Inside::Message(_) => Ok(self.number == 0),
-            Inside::Mailbox(mailbox) => mailbox.advance(),
+            Inside::Mailbox(mailbox) => {
+                let found = mailbox.advance();
+                self.begins = Some(mailbox.line_number() + 1);
+                found
+            }
         };
         self.number += 1;
         found.map_err(|why| self.wrong(why))
@@ -232,6 +313,11 @@ impl Opened {
             Inside::Message(_) => self.path.display().to_string(),
             Inside::Mailbox(_) => format!("{}: message {}", self.path.display(), self.number),
         }
+    }
+
+    /// The line of the file at which the message begins, in a mailbox.
+    pub fn line(&self) -> Option<u64> {
+        self.begins
     }
 
     fn wrong(&self, why: MboxError) -> SourceError {

@@ -14,19 +14,18 @@ pub enum TranscriptError {
     /// NUL, or CR without LF.
     #[error(transparent)]
     Octets(#[from] MessageProblem),
-    /// Some lines end in LF and some in CRLF: two readers could disagree on them.
-    #[error("line {0} does not end as line 1 does: let all end in LF, or all in CRLF")]
-    MixedLineEnds(u64),
     /// Nothing, or something that is no message.
     #[error("it has no header: the first line is no header field")]
     NoHeader,
     /// The header section does not end in time.
     #[error("the header section is longer than {MAX_HEADER_BYTES} octets")]
     HeaderTooLong,
-    /// A field that should name an address names something else.
-    #[error("header field {0}: {1}")]
-    Field(&'static str, #[source] AddressListError),
 }
+
+/// A field that should name an address and names something else. The text is one line.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("header field {0}: {1}: name the {2}")]
+pub struct FieldError(&'static str, #[source] AddressListError, &'static str);
 
 /// Takes a message as it lies in its file, piece by piece.
 pub struct Transcript {
@@ -38,12 +37,22 @@ pub struct Transcript {
 }
 
 /// What a message tells of itself.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Told {
     /// Of `Return-Path:`, which a final delivery writes (RFC 5321 section 4.4).
-    pub reverse_path: Option<ReversePath>,
+    pub reverse_path: Result<Option<ReversePath>, FieldError>,
     /// Of `Delivered-To:`, or else `X-Original-To:` or `Envelope-To:`.
-    pub recipients: Vec<Address>,
+    pub recipients: Result<Vec<Address>, FieldError>,
+    /// Who read it threw it away.
+    pub trash: bool,
+    /// Who wrote it has not finished it.
+    pub draft: bool,
+}
+
+impl Default for Told {
+    fn default() -> Self {
+        Self { reverse_path: Ok(None), recipients: Ok(Vec::new()), trash: false, draft: false }
+    }
 }
 
 impl Default for Transcript {
@@ -92,7 +101,7 @@ impl Transcript {
         if header.end == 0 {
             return Err(TranscriptError::NoHeader);
         }
-        self.told = told(&header.fields())?;
+        self.told = told(&header.fields());
         message.extend_from_slice(&header.octets);
         Ok(())
     }
@@ -105,20 +114,42 @@ fn through(header: &mut Header) -> Result<bool, TranscriptError> {
     })
 }
 
-fn told(fields: &[Field<'_>]) -> Result<Told, TranscriptError> {
-    let mut told = Told::default();
-    if let Some(field) = fields.iter().find(|field| field.is("Return-Path")) {
-        told.reverse_path = Some(reverse_path(&field.body()).map_err(|e| TranscriptError::Field("Return-Path", e))?);
+fn told(fields: &[Field<'_>]) -> Told {
+    let returned = fields.iter().find(|field| field.is("Return-Path"));
+    let reverse_path = returned.map(|field| reverse_path(&field.body())).transpose();
+    Told {
+        reverse_path: reverse_path.map_err(|error| FieldError("Return-Path", error, "reverse-path with --from")),
+        recipients: recipients(fields),
+        trash: is_deleted(fields),
+        draft: fields.iter().any(|field| field.is("X-Status") && field.body().contains('T')),
     }
+}
+
+fn recipients(fields: &[Field<'_>]) -> Result<Vec<Address>, FieldError> {
+    let mut found = Vec::new();
     for name in ["Delivered-To", "X-Original-To", "Envelope-To"] {
         for field in fields.iter().filter(|field| field.is(name)) {
-            told.recipients.extend(parse_address_list(&field.body()).map_err(|e| TranscriptError::Field(name, e))?);
+            let addresses = parse_address_list(&field.body());
+            found.extend(addresses.map_err(|error| FieldError(name, error, "recipient with --to"))?);
         }
-        if !told.recipients.is_empty() {
+        if !found.is_empty() {
             break;
         }
     }
-    Ok(told)
+    Ok(found)
+}
+
+/// Bits of `X-Mozilla-Status:` and `X-Mozilla-Status2:`, hexadecimal numbers: the message is
+/// only still there until the mailbox is compacted; it is deleted on the server.
+const EXPUNGED: [(&str, u32); 2] = [("X-Mozilla-Status", 0x0008), ("X-Mozilla-Status2", 0x0020_0000)];
+
+/// Whether Mozilla's fields say so, or the flag `D` that other programs write.
+fn is_deleted(fields: &[Field<'_>]) -> bool {
+    let has_bit = |(name, bit): (&str, u32)| {
+        let number = |field: &Field<'_>| u32::from_str_radix(field.body().trim(), 16).unwrap_or(0);
+        fields.iter().any(|field| field.is(name) && number(field) & bit != 0)
+    };
+    EXPUNGED.into_iter().any(has_bit) || fields.iter().any(|field| field.is("X-Status") && field.body().contains('D'))
 }
 
 fn reverse_path(body: &str) -> Result<ReversePath, AddressListError> {
@@ -144,11 +175,9 @@ impl Fingerprint {
     }
 }
 
-/// Turns LF into CRLF where that is how the file ends its lines.
+/// Turns LF into CRLF, be it here and there: within a file nothing else ends a message.
 #[derive(Debug)]
 struct LineEnds {
-    /// Whether the first line ended in CRLF.
-    crlf: Option<bool>,
     /// A CR, kept back until the LF that must follow.
     cr: bool,
     within_line: bool,
@@ -157,7 +186,7 @@ struct LineEnds {
 
 impl Default for LineEnds {
     fn default() -> Self {
-        Self { crlf: None, cr: false, within_line: false, line: 1 }
+        Self { cr: false, within_line: false, line: 1 }
     }
 }
 
@@ -184,9 +213,6 @@ impl LineEnds {
         match octet {
             0 => return Err(MessageProblem::Nul(self.line).into()),
             b'\r' => self.cr = true,
-            _ if *self.crlf.get_or_insert(self.cr) != self.cr => {
-                return Err(TranscriptError::MixedLineEnds(self.line));
-            }
             _ => {
                 out.extend_from_slice(b"\r\n");
                 (self.cr, self.within_line) = (false, false);
@@ -218,7 +244,7 @@ mod tests {
             transcript.push(octet, &mut out).map_err(|error| error.to_string())?;
         }
         let (told, fingerprint) = transcript.finish(&mut out).map_err(|error| error.to_string())?;
-        let digest = fingerprint.with_envelope(&ReversePath::Null, &told.recipients);
+        let digest = fingerprint.with_envelope(&ReversePath::Null, told.recipients.as_deref().unwrap_or_default());
         Ok((String::from_utf8(out).expect("it was"), told, digest))
     }
 
@@ -229,6 +255,8 @@ mod tests {
             ("X: 1\r\n\r\nb\r\n", "X: 1\r\n\r\nb\r\n"),
             ("X: 1", "X: 1\r\n"),
             ("X: 1\n", "X: 1\r\n"),
+            ("X: 1\n\r\na\nb\r\n", "X: 1\r\n\r\na\r\nb\r\n"),
+            ("X: 1\r\n\nb\n", "X: 1\r\n\r\nb\r\n"),
         ] {
             assert_eq!(transcript(message).expect(message).0, expected, "{message:?}");
         }
@@ -247,8 +275,8 @@ mod tests {
             ),
         ] {
             let told = transcript(&format!("{header}To: nobody@else.example\n\n")).expect(header).1;
-            assert_eq!(told.reverse_path.expect("told").to_string(), reverse_path);
-            assert_eq!(told.recipients, recipients.into_iter().map(address).collect::<Vec<_>>());
+            assert_eq!(told.reverse_path.expect("read").expect("told").to_string(), reverse_path);
+            assert_eq!(told.recipients, Ok(recipients.into_iter().map(address).collect::<Vec<_>>()));
         }
         assert_eq!(transcript("To: a@x.example\nFrom: b@x.example\n\n").expect("taken").1, Told::default());
     }
@@ -260,14 +288,41 @@ mod tests {
             ("\nbody\n", "no header"),
             ("just text\n", "no header"),
             ("X: 1\n\nb\0\n", "NUL octet in line 3"),
-            ("X: 1\r\n\r\nb\n", "line 3 does not end as line 1"),
-            ("X: 1\n\r\nb\n", "line 2 does not end as line 1"),
             ("X: 1\n\na\rb\n", "bare CR in line 3"),
             ("X: 1\n\na\r", "bare CR in line 3"),
-            ("Return-Path: nobody\n\n", "header field Return-Path"),
         ] {
             let told = transcript(message).expect_err(message);
             assert!(told.contains(why), "{message:?}: {told}");
+        }
+    }
+
+    #[test]
+    fn fields_that_name_no_address_are_told_of_with_what_overrides_them() {
+        let told = transcript("Return-Path: nobody\nDelivered-To: mailing list dev@x.example\n\n").expect("taken").1;
+        let reverse_path = told.reverse_path.expect_err("no address").to_string();
+        assert!(
+            reverse_path.starts_with("header field Return-Path") && reverse_path.ends_with("--from"),
+            "{reverse_path}"
+        );
+        let recipients = told.recipients.expect_err("no address").to_string();
+        assert!(recipients.starts_with("header field Delivered-To") && recipients.ends_with("--to"), "{recipients}");
+    }
+
+    #[test]
+    fn what_was_thrown_away_or_not_finished_is_told() {
+        for (header, trash, draft) in [
+            ("X-Mozilla-Status: 0009", true, false),
+            ("X-Mozilla-Status: 0008\nX-Mozilla-Status2: 00000000", true, false),
+            ("X-Mozilla-Status: 0001\nX-Mozilla-Status2: 00200000", true, false),
+            ("X-Mozilla-Status: 0001\nX-Mozilla-Status2: 10000000", false, false),
+            ("X-Mozilla-Status: nothing", false, false),
+            ("X-Status: AD", true, false),
+            ("X-Status: T", false, true),
+            ("Status: RO\nX-Status: AF", false, false),
+            ("X: 1\n\nX-Mozilla-Status: 0009", false, false),
+        ] {
+            let told = transcript(&format!("{header}\n\nb\n")).expect(header).1;
+            assert_eq!((told.trash, told.draft), (trash, draft), "{header}");
         }
     }
 
