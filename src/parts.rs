@@ -15,7 +15,7 @@ use crate::delivery::{Delivery, Network};
 use crate::ingest::{Intake, ListenerConfig, TlsFiles};
 use crate::mail::Domain;
 use crate::pipeline::{Deliver, Pipeline};
-use crate::spool::{Room, Settings, Spool};
+use crate::spool::{FreeSpace, Settings, Spool};
 use crate::stop::Stop;
 use crate::store::{self, SqliteStore, Store};
 
@@ -63,7 +63,7 @@ impl Parts {
             max_message_size: config.smtp.max_message_size,
             keep_all_dialogues: config.audit.dialogue == Dialogue::All,
             max_dialogue: usize::try_from(config.audit.max_dialogue).unwrap_or(usize::MAX),
-            room: Room::of(config.store.directory().to_owned()),
+            free_space: FreeSpace::of(config.store.directory().to_owned()),
         };
         let spool = Spool::new(Arc::clone(store), Arc::clone(&pipeline), clock.clone(), settings, stop);
         Ok(Self { pipeline, spool })

@@ -31,10 +31,10 @@ use crate::health::Health;
 use crate::ingest::{
     self, Intake, Listener, ListenerContext, ListenerControl, ListenerError, SubmitContext, SubmitSocket,
 };
-use crate::jobs::Gate;
 use crate::live::Live;
 use crate::logging::LostLines;
 use crate::parts::{self, Parts, users};
+use crate::spool::Exclusion;
 use crate::stop::Stop;
 use crate::store::{self, Store};
 use housekeeping::ClockWatch;
@@ -96,7 +96,7 @@ struct Service {
     /// Told after each mail that comes in.
     accepted: Arc<Notify>,
     /// Where suspects are kept apart.
-    gate: Gate,
+    exclusion: Exclusion,
     /// Told once the mails of the spool that a death left as suspects have been taken: no
     /// job runs beside them.
     suspects_taken: CancellationToken,
@@ -133,7 +133,7 @@ impl Service {
             stop,
             health: Arc::new(Health::new(clock.instant())),
             accepted: Arc::default(),
-            gate: Gate::default(),
+            exclusion: Exclusion::default(),
             suspects_taken: CancellationToken::new(),
             current: Live::new(Current { config, parts }),
             intake,

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use super::exit::{Exit, Failure};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::jobs::{self, Gate, Progress, Runner};
+use crate::jobs::{self, Progress, Runner};
 use crate::operations::Operations;
 use crate::parts::{self, Parts};
 use crate::pipeline::Pipeline;
-use crate::spool::Spool;
+use crate::spool::{Exclusion, Spool};
 use crate::stop::Stop;
 use crate::store::Store;
 
@@ -18,7 +18,7 @@ pub(super) struct App {
     pub(super) config: Config,
     pub(super) clock: Clock,
     pub(super) stop: Stop,
-    gate: Gate,
+    exclusion: Exclusion,
     pub(super) store: Arc<dyn Store>,
     pub(super) pipeline: Arc<Pipeline>,
     pub(super) spool: Arc<Spool>,
@@ -31,7 +31,7 @@ impl App {
         let stop = Stop::default();
         // What is found down is remembered for the life of the process: one sweep.
         let Parts { pipeline, spool } = Parts::build(&config, &store, &clock, &stop, None)?;
-        Ok(Self { config, clock, stop, gate: Gate::default(), store, pipeline, spool })
+        Ok(Self { config, clock, stop, exclusion: Exclusion::default(), store, pipeline, spool })
     }
 
     /// Ends in order: nothing of this process is to be reaped.
@@ -62,7 +62,7 @@ impl App {
 
     /// What carries out jobs.
     pub(super) fn runner<'a>(&'a self, progress: &'a Progress) -> Runner<'a> {
-        let Self { spool, clock, gate, stop, .. } = self;
-        Runner { store: &*self.store, spool, clock, gate, stop, progress }
+        let Self { spool, clock, exclusion, stop, .. } = self;
+        Runner { store: &*self.store, spool, clock, exclusion, stop, progress }
     }
 }

@@ -54,7 +54,7 @@ impl SubmitError {
             Self::Message(_) | Self::Accept(AcceptError::TooLarge(_) | AcceptError::Message(_)) => 65,
             Self::Accept(AcceptError::NoRecipient) => 64,
             // The caller may try again.
-            Self::Accept(AcceptError::Behind | AcceptError::NoRoom | AcceptError::Store(_)) | Self::Input(_) => 75,
+            Self::Accept(AcceptError::Behind | AcceptError::NoFreeSpace | AcceptError::Store(_)) | Self::Input(_) => 75,
         }
     }
 }

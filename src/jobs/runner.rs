@@ -10,13 +10,12 @@ use std::task::Poll;
 
 use tracing::info;
 
-use super::alone::Gate;
 use super::config::{Config, Reprocess};
 use super::sweep::{Progress, Sweep, Swept};
 use super::{backup, export, purge, report};
 use crate::clock::Clock;
 use crate::mail::MailKey;
-use crate::spool::Spool;
+use crate::spool::{Exclusion, Spool};
 use crate::stop::Stop;
 use crate::store::{Error, Place, RunId, Seq, Store};
 
@@ -29,7 +28,7 @@ pub struct Runner<'a> {
     /// The time.
     pub clock: &'a Clock,
     /// Where suspects are kept apart.
-    pub gate: &'a Gate,
+    pub exclusion: &'a Exclusion,
     /// Ends a run early.
     pub stop: &'a Stop,
     /// Is kept up to date.

@@ -1,25 +1,16 @@
 //! One run over the due mails of a place: each once through its processor.
 
+use std::future::pending;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::time::timeout;
-
-use super::in_hand::InHand;
 use super::runner::Runner;
 use crate::mail::{MailKey, attribute};
 use crate::pipeline::Verdict;
-use crate::spool::Passed;
+use crate::spool::{News, Passed, Spool, Taker, take_up};
 use crate::store::{Claimed, Counts, Error, Place, RunId, Seq, Wanted};
-
-/// Mails of a sweep's first step; each further one is of twice as many. Trouble of our own
-/// that meets every mail is mostly known at once, and is to meet few.
-const FIRST_STEP: usize = 8;
-
-/// How long a step waits for a first pass to end: a dead peer is not to hold up the others.
-const STEP: Duration = Duration::from_millis(50);
 
 /// What a sweep takes, and where to.
 #[derive(Debug, Clone)]
@@ -66,16 +57,11 @@ impl Runner<'_> {
     /// # Errors
     /// Where the store cannot claim; what was in hand has been settled all the same.
     pub(super) async fn sweep(&self, sweep: &Sweep, run: RunId, upto: Seq, swept: &mut Swept) -> Result<(), Error> {
-        let spacing = sweep.spacing.clone();
-        let (from, only) = (sweep.from.clone(), sweep.only.clone());
-        let wanted = Wanted { from, run: Some(run), upto, spacing, limit: 1, suspects: true, only };
-        let in_hand = InHand::new(self.spool);
-        let mut sweeping = Sweeping { runner: self, sweep, wanted, swept, step: FIRST_STEP, in_hand };
-        let outcome = sweeping.take_all().await;
-        while let Some(passed) = sweeping.in_hand.next().await {
-            sweeping.ended(&passed);
+        let mut sweeping = Sweeping { runner: self, sweep, run, upto, swept, failure: None };
+        take_up(&mut sweeping, self.store, self.exclusion).await;
+        if let Some(error) = sweeping.failure.take() {
+            return Err(error);
         }
-        outcome?;
         sweeping.left_untaken().await
     }
 }
@@ -84,103 +70,28 @@ impl Runner<'_> {
 struct Sweeping<'a> {
     runner: &'a Runner<'a>,
     sweep: &'a Sweep,
-    /// What is claimed next.
-    wanted: Wanted,
+    run: RunId,
+    upto: Seq,
     swept: &'a mut Swept,
-    /// How many are claimed at once, as yet.
-    step: usize,
-    in_hand: InHand,
+    /// What the store could not do.
+    failure: Option<Error>,
 }
 
 impl Sweeping<'_> {
-    /// First the suspects, as long as they may be alone; then the others, and the rest of them.
-    async fn take_all(&mut self) -> Result<(), Error> {
-        self.suspects().await?;
-        for suspects in [false, true] {
-            self.wanted.suspects = suspects;
-            self.others().await?;
-        }
-        Ok(())
-    }
-
     /// Whether a stop or a deadline left mails that were never taken: one is enough for
     /// the run not to look complete, so one is looked for and given back.
     async fn left_untaken(&mut self) -> Result<(), Error> {
         if !self.runner.spool.is_retired() || self.room() == 0 {
             return Ok(());
         }
-        self.wanted.limit = 1;
         for suspects in [false, true] {
-            self.wanted.suspects = suspects;
-            for claimed in self.claim().await? {
+            let wanted = Wanted { suspects, ..self.wanted() };
+            for claimed in self.runner.store.claim(&wanted, self.runner.clock.now()).await? {
                 self.swept.left += claimed.mail.envelope.recipients.len() as u64;
                 self.runner.store.release(&claimed.claim).await?;
             }
         }
         Ok(())
-    }
-
-    /// Mails that were in hand when a process died go first, one at a time and, as long as
-    /// that lasts, with nothing beside: the one that kills processes is to be found.
-    async fn suspects(&mut self) -> Result<(), Error> {
-        let mut alone = self.runner.gate.alone();
-        while self.goes_on() && !alone.is_over() {
-            let Some(claimed) = self.claim().await?.pop() else { break };
-            self.took(1);
-            alone.begin().await;
-            if let Some(passed) = self.in_hand.examine(self.runner.spool, self.sweep.taken(claimed)).await {
-                self.ended(&passed);
-            }
-        }
-        Ok(())
-    }
-
-    async fn others(&mut self) -> Result<(), Error> {
-        while self.goes_on() {
-            self.wanted.limit = self.room().min(self.in_hand.room(self.runner.spool)).min(self.step);
-            if self.wanted.limit > 0 && !self.take().await? {
-                break;
-            }
-            if self.step < self.in_hand.room(self.runner.spool) {
-                self.step *= 2;
-                if let Ok(Some(passed)) = timeout(STEP, self.in_hand.next()).await {
-                    self.ended(&passed);
-                }
-            }
-            while let Some(passed) = self.in_hand.try_next() {
-                self.ended(&passed);
-            }
-            if self.in_hand.room(self.runner.spool) == 0
-                && let Some(passed) = self.next_or_proof().await
-            {
-                self.ended(&passed);
-            }
-        }
-        Ok(())
-    }
-
-    /// The next pass to end; `None` where there may be room before that.
-    async fn next_or_proof(&mut self) -> Option<Passed> {
-        if self.in_hand.is_full() {
-            return self.in_hand.next().await;
-        }
-        timeout(STEP, self.in_hand.next()).await.ok().flatten()
-    }
-
-    /// Takes a batch and sets it to work; whether there may be more.
-    async fn take(&mut self) -> Result<bool, Error> {
-        let beside = self.runner.gate.beside().await;
-        let claimed = self.claim().await?;
-        let more = claimed.len() == self.wanted.limit;
-        self.took(claimed.len() as u64);
-        for claimed in claimed {
-            self.in_hand.take(self.runner.spool, self.sweep.taken(claimed), &beside);
-        }
-        Ok(more)
-    }
-
-    async fn claim(&self) -> Result<Vec<Claimed>, Error> {
-        self.runner.store.claim(&self.wanted, self.runner.clock.now()).await
     }
 
     /// Trouble of our own would meet the next mails too, so no more are taken then.
@@ -193,13 +104,48 @@ impl Sweeping<'_> {
         let taken = usize::try_from(self.swept.counts.selected).unwrap_or(usize::MAX);
         self.sweep.limit.unwrap_or(usize::MAX).saturating_sub(taken)
     }
+}
 
-    fn took(&mut self, mails: u64) {
-        self.swept.counts.selected += mails;
-        self.runner.progress.selected.fetch_add(mails, Ordering::Relaxed);
+impl Taker for Sweeping<'_> {
+    fn spool(&self) -> Arc<Spool> {
+        Arc::clone(self.runner.spool)
     }
 
-    fn ended(&mut self, passed: &Passed) {
+    fn wanted(&self) -> Wanted {
+        Wanted {
+            from: self.sweep.from.clone(),
+            run: Some(self.run),
+            upto: self.upto,
+            spacing: self.sweep.spacing.clone(),
+            limit: 1,
+            suspects: false,
+            only: self.sweep.only.clone(),
+        }
+    }
+
+    fn allowance(&self) -> usize {
+        self.room()
+    }
+
+    fn is_over(&self, exhausted: bool) -> bool {
+        exhausted || self.failure.is_some() || !self.goes_on()
+    }
+
+    /// A mail out of a repository enters the job's processor, and is counted as taken.
+    fn prepared(&self, mut claimed: Claimed) -> Claimed {
+        if let Some(processor) = &self.sweep.processor {
+            claimed.mail.state.clone_from(processor);
+            claimed.mail.attributes.increment(attribute::REPROCESSING);
+        }
+        claimed
+    }
+
+    fn took(&mut self, mails: usize, _idle: bool) {
+        self.swept.counts.selected += mails as u64;
+        self.runner.progress.selected.fetch_add(mails as u64, Ordering::Relaxed);
+    }
+
+    fn ended(&mut self, passed: &Passed) -> bool {
         self.runner.progress.done.fetch_add(1, Ordering::Relaxed);
         let Swept { counts, left, trouble, .. } = &mut *self.swept;
         for tally in &passed.tallies {
@@ -217,16 +163,15 @@ impl Sweeping<'_> {
         if trouble.is_none() {
             trouble.clone_from(&passed.trouble);
         }
+        false
     }
-}
 
-impl Sweep {
-    /// A mail out of a repository enters the job's processor, and is counted as taken.
-    fn taken(&self, mut claimed: Claimed) -> Claimed {
-        if let Some(processor) = &self.processor {
-            claimed.mail.state.clone_from(processor);
-            claimed.mail.attributes.increment(attribute::REPROCESSING);
-        }
-        claimed
+    fn failed(&mut self, error: Error) {
+        self.failure = Some(error);
+    }
+
+    /// A sweep takes what was there when it began, and waits for nothing.
+    async fn news(&mut self) -> News {
+        pending().await
     }
 }

@@ -257,7 +257,7 @@ async fn one_run(service: &Service, job: &str, trigger: &str) -> Option<String> 
         store: &*service.store,
         spool: &current.parts.spool,
         clock: &service.clock,
-        gate: &service.gate,
+        exclusion: &service.exclusion,
         stop: &service.stop,
         progress: &progress,
     };

@@ -1,84 +1,117 @@
 //! Takes up what waits in the spool, for as long as the service runs.
 //!
-//! Woken by each accepted mail, and every two seconds for what other processes put there.
-//! Many mails are in hand at once, as in a sweep. Trouble of our own pauses the taking:
-//! the next mail would meet it too.
+//! The loop is [`take_up`]; here is what the service wants of it: to be woken by each mail
+//! that comes in, and every two seconds for what other processes put there. Local trouble
+//! pauses the taking: the next mail would meet it too.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 use tracing::{info, warn};
 
 use super::Service;
 use crate::health::Status;
-use crate::jobs::InHand;
 use crate::pipeline::Verdict;
-use crate::spool::Passed;
-use crate::store::{Claimed, Error, Place, Seq, Wanted};
+use crate::spool::{News, Passed, Spool, Taker, take_up};
+use crate::store::{Error, Place, Seq, Wanted};
 
 /// How often is looked without being told.
 const POLL: Duration = Duration::from_secs(2);
 
-/// How often it is looked whether an attempt has begun, where that is waited for.
-const PROOF: Duration = Duration::from_millis(50);
-
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
-/// Runs until a stop, and returns when nothing is in hand any more.
+/// Runs until a stop, and returns when no mail of the spool is active any more.
 pub(super) async fn run(service: Arc<Service>) {
-    let in_hand = InHand::new(&service.current().parts.spool);
-    let mut spool = SpoolLoop { in_hand, trouble: Trouble::default(), more: true, suspects: true, service };
-    spool.take_until_stop().await;
-    while let Some(passed) = spool.in_hand.next().await {
-        spool.ended(&passed);
-    }
+    let mut poll = interval(POLL);
+    poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut taker = SpoolTaker { trouble: Trouble::default(), may_probe: true, poll, service: Arc::clone(&service) };
+    take_up(&mut taker, &*service.store, &service.exclusion).await;
 }
 
-struct SpoolLoop {
+struct SpoolTaker {
     service: Arc<Service>,
-    in_hand: InHand,
     trouble: Trouble,
-    /// There may be mail to take.
-    more: bool,
-    /// There may be mails that were in hand when a process died.
-    suspects: bool,
+    /// After trouble one mail is tried, not all: it has not been taken yet.
+    may_probe: bool,
+    poll: Interval,
 }
 
-impl SpoolLoop {
-    async fn take_until_stop(&mut self) {
-        let service = Arc::clone(&self.service);
-        let mut poll = interval(POLL);
-        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while !service.is_stopping() {
-            self.take().await;
-            tokio::select! {
-                biased;
-                () = service.stop.gentle.cancelled() => {}
-                _ = poll.tick() => self.look_around().await,
-                () = service.accepted.notified() => self.more = true,
-                // At once, where a full batch was taken.
-                () = std::future::ready(()), if self.may_go_on() => {}
-                // Once an attempt has begun there is room for more.
-                () = sleep(PROOF), if self.more && self.room() == 0 => {}
-                Some(passed) = self.in_hand.next() => self.ended(&passed),
-            }
-            while let Some(passed) = self.in_hand.try_next() {
-                self.ended(&passed);
-            }
+impl Taker for SpoolTaker {
+    fn spool(&self) -> Arc<Spool> {
+        Arc::clone(&self.service.current().parts.spool)
+    }
+
+    fn wanted(&self) -> Wanted {
+        Wanted {
+            from: Place::Spool,
+            run: None,
+            upto: Seq(i64::MAX),
+            spacing: Vec::new(),
+            limit: 1,
+            suspects: false,
+            only: None,
         }
     }
 
-    fn may_go_on(&self) -> bool {
-        self.more && self.room() > 0 && !self.trouble.is_probing()
+    fn allowance(&self) -> usize {
+        match self.trouble.is_probing() {
+            _ if self.trouble.is_pausing(self.service.clock.instant()) => 0,
+            true => self.may_probe.into(),
+            false => usize::MAX,
+        }
     }
 
-    fn room(&self) -> usize {
-        self.in_hand.room(&self.service.current().parts.spool)
+    fn takes_suspects(&self) -> bool {
+        !self.trouble.is_probing()
     }
 
-    /// Frees what dead processes held, and has everything looked at anew.
+    fn is_over(&self, _exhausted: bool) -> bool {
+        self.service.is_stopping()
+    }
+
+    fn took(&mut self, mails: usize, idle: bool) {
+        self.may_probe = false;
+        self.service.health.spool.beat(self.service.clock.instant());
+        if mails == 0 && idle {
+            self.is_well();
+        }
+    }
+
+    /// A mail that was left where it was may be in the spool again.
+    fn ended(&mut self, passed: &Passed) -> bool {
+        self.may_probe = true;
+        match &passed.trouble {
+            Some(cause) => self.in_trouble(cause),
+            None if passed.tallies.is_empty() || self.service.is_stopping() => {}
+            None if self.is_well() => return true,
+            None => {}
+        }
+        passed.trouble.is_some() || passed.tallies.iter().any(|tally| tally.verdict == Verdict::Left)
+    }
+
+    fn failed(&mut self, error: Error) {
+        self.in_trouble(&error.to_string());
+    }
+
+    fn suspects_are_through(&mut self) {
+        self.service.suspects_taken.cancel();
+    }
+
+    async fn news(&mut self) -> News {
+        let service = &self.service;
+        let news = tokio::select! {
+            biased;
+            () = service.stop.gentle.cancelled() => News::Stop,
+            _ = self.poll.tick() => News::Time,
+            () = service.accepted.notified() => News::Mail,
+        };
+        self.may_probe = true;
+        news
+    }
+
+    /// Frees what dead processes held, and says how the spool is.
     async fn look_around(&mut self) {
         let (service, now) = (Arc::clone(&self.service), self.service.clock.instant());
         if let Err(error) = service.store.reap(service.clock.now()).await {
@@ -90,110 +123,25 @@ impl SpoolLoop {
             service.health.spool.well();
         }
         service.health.spool.beat(now);
-        (self.more, self.suspects) = (true, true);
     }
+}
 
-    async fn take(&mut self) {
-        let now = self.service.clock.instant();
-        if !self.more || self.room() == 0 || self.trouble.is_pausing(now) {
-            return;
-        }
-        if let Err(error) = self.take_all().await {
-            self.in_trouble(&error.to_string());
-        }
-    }
-
-    /// First the suspects, as long as they may be alone; then the others, and what is left
-    /// of the suspects as any mail is.
-    async fn take_all(&mut self) -> Result<(), Error> {
-        self.examine_suspects().await?;
-        self.take_others().await?;
-        while self.may_take_suspects() {
-            self.suspects = self.take_batch(true).await?;
-        }
-        self.service.suspects_taken.cancel();
-        Ok(())
-    }
-
-    async fn take_others(&mut self) -> Result<(), Error> {
-        self.more = self.take_batch(false).await?;
-        if self.in_hand.is_empty() {
-            self.is_well();
-        }
-        Ok(())
-    }
-
-    /// Whether there may be more.
-    async fn take_batch(&mut self, suspects: bool) -> Result<bool, Error> {
-        let beside = self.service.gate.beside().await;
-        // After trouble one mail is tried, not all.
-        let limit = if self.trouble.is_probing() { 1 } else { self.room() };
-        let claimed = self.claim(limit, suspects).await?;
-        let more = claimed.len() == limit;
-        for claimed in claimed {
-            self.in_hand.take(&self.service.current().parts.spool, claimed, &beside);
-        }
-        Ok(more)
-    }
-
-    fn may_take_suspects(&self) -> bool {
-        self.suspects && self.room() > 0 && !self.service.is_stopping() && !self.trouble.is_probing()
-    }
-
-    /// One at a time and nothing beside, since the one that kills processes is to be found.
-    async fn examine_suspects(&mut self) -> Result<(), Error> {
-        let mut alone = self.service.gate.alone();
-        while self.may_take_suspects() && !alone.is_over() {
-            let Some(claimed) = self.claim(1, true).await?.pop() else {
-                self.suspects = false;
-                break;
-            };
-            alone.begin().await;
-            let spool = Arc::clone(&self.service.current().parts.spool);
-            if let Some(passed) = self.in_hand.examine(&spool, claimed).await {
-                self.ended(&passed);
-            }
-            self.service.health.spool.beat(self.service.clock.instant());
-        }
-        Ok(())
-    }
-
-    async fn claim(&self, limit: usize, suspects: bool) -> Result<Vec<Claimed>, Error> {
-        let wanted = Wanted {
-            from: Place::Spool,
-            run: None,
-            upto: Seq(i64::MAX),
-            spacing: Vec::new(),
-            limit,
-            suspects,
-            only: None,
-        };
-        self.service.store.claim(&wanted, self.service.clock.now()).await
-    }
-
-    fn ended(&mut self, passed: &Passed) {
-        match &passed.trouble {
-            Some(cause) => self.in_trouble(cause),
-            None if passed.tallies.is_empty() || self.service.is_stopping() => {}
-            None => self.is_well(),
-        }
-        // It may be in the spool again.
-        self.more |= passed.trouble.is_some() || passed.tallies.iter().any(|tally| tally.verdict == Verdict::Left);
-    }
-
+impl SpoolTaker {
     fn in_trouble(&mut self, cause: &str) {
         if let Some(pause) = self.trouble.begins(self.service.clock.instant()) {
-            warn!(cause, "trouble of our own: no mail is taken up for {} s", pause.as_secs());
+            warn!(cause, "local trouble: no mail is taken up for {} s", pause.as_secs());
         }
         self.service.health.spool.unwell(Status::Unhealthy, cause);
     }
 
-    fn is_well(&mut self) {
-        if self.trouble.ends(self.service.clock.instant()) {
+    /// Something went well; whether trouble ends with that.
+    fn is_well(&mut self) -> bool {
+        let ends = self.trouble.ends(self.service.clock.instant());
+        if ends {
             info!("mail is taken up again");
             self.service.health.spool.well();
-            self.more = true;
         }
+        ends
     }
 }
 

@@ -46,7 +46,7 @@ pub enum AcceptError {
     Behind,
     /// For the time being: less than [`super::MIN_FREE`] would be left.
     #[error("little room left where the store is, try again later")]
-    NoRoom,
+    NoFreeSpace,
     /// What is in it.
     #[error(transparent)]
     Message(#[from] MessageProblem),
@@ -58,7 +58,7 @@ pub enum AcceptError {
 impl AcceptError {
     /// Whether it is for want of room on the disk.
     pub fn is_full(&self) -> bool {
-        matches!(self, Self::NoRoom | Self::Store(Error::Trouble { kind: Trouble::Full, .. }))
+        matches!(self, Self::NoFreeSpace | Self::Store(Error::Trouble { kind: Trouble::Full, .. }))
     }
 }
 

@@ -1,12 +1,16 @@
-//! The one door and the one loop.
+//! The one door, the one pass, and the one loop that takes mail up.
 //!
 //! Every mail comes in through [`Spool::incoming`], whoever brings it, and is ours once
 //! [`Incoming::accept`] answers. Every pass, of a first attempt as of a retry, is
 //! [`Spool::process`]: a claimed mail through the pipeline, its parts to where they rest.
+//! Sweeps and the service take mail up by [`take_up`].
 
+mod active;
 mod checkpoint;
+mod exclusion;
+mod free_space;
 mod incoming;
-mod room;
+mod taking;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -23,8 +27,10 @@ use crate::stop::Stop;
 use crate::store::{Claim, Claimed, Resting, Settlement, Store};
 use checkpoint::Pass;
 
+pub use exclusion::Exclusion;
+pub use free_space::{FreeSpace, MIN_FREE, free_space};
 pub use incoming::{AcceptError, Incoming, Submission};
-pub use room::{MIN_FREE, Room, free_space};
+pub use taking::{News, Taker, take_up};
 
 /// Deaths of a process with only this mail in hand, or panics over it, in a row, before it
 /// is set aside.
@@ -41,8 +47,8 @@ pub struct Settings {
     pub keep_all_dialogues: bool,
     /// Octets of dialogue kept per attempt.
     pub max_dialogue: usize,
-    /// How much room there is for more mail.
-    pub room: Room,
+    /// How much space there is for more mail.
+    pub free_space: FreeSpace,
 }
 
 /// How a pass ended for one part of a mail.
@@ -107,7 +113,7 @@ impl Spool {
             max_message_size: 1,
             keep_all_dialogues: true,
             max_dialogue: 1,
-            room: Room::told_by(|| Ok(u64::MAX)),
+            free_space: FreeSpace::told_by(|| Ok(u64::MAX)),
         };
         let pipeline = Arc::new(pipeline.expect("a pipeline"));
         Self::new(Arc::new(store), pipeline, Clock::system(), settings, Stop::default())
@@ -136,7 +142,7 @@ impl Spool {
     /// Whether a message of so many octets may come in now.
     ///
     /// # Errors
-    /// [`AcceptError::TooLarge`] for good, [`AcceptError::Behind`] and [`AcceptError::NoRoom`]
+    /// [`AcceptError::TooLarge`] for good, [`AcceptError::Behind`] and [`AcceptError::NoFreeSpace`]
     /// for the time being.
     pub fn admits(&self, octets: u64) -> Result<(), AcceptError> {
         if octets > self.settings.max_message_size {
@@ -145,8 +151,8 @@ impl Spool {
         if self.is_behind() {
             return Err(AcceptError::Behind);
         }
-        if !self.settings.room.takes(octets) {
-            return Err(AcceptError::NoRoom);
+        if !self.settings.free_space.takes(octets) {
+            return Err(AcceptError::NoFreeSpace);
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use redeliver::ingest::{Caller, Here, Intake, Listener, ListenerConfig, Listener
 use redeliver::live::Live;
 use redeliver::mail::{Address, Domain, RepositoryPath};
 use redeliver::pipeline::{self, Pipeline};
-use redeliver::spool::{Room, Settings, Spool};
+use redeliver::spool::{FreeSpace, Settings, Spool};
 use redeliver::stop::Stop;
 use redeliver::store::{Listed, MailFilter, Place, SqliteStore, Store};
 use tokio::runtime::Runtime;
@@ -62,7 +62,7 @@ fn context(store: Arc<dyn Store>, stop: Stop) -> Arc<SubmitContext> {
         max_message_size: 100_000,
         keep_all_dialogues: true,
         max_dialogue: 1000,
-        room: Room::told_by(|| Ok(u64::MAX)),
+        free_space: FreeSpace::told_by(|| Ok(u64::MAX)),
     };
     let spool = Spool::new(store, Arc::new(pipeline.expect("a pipeline")), Clock::system(), settings, Stop::default());
     let here = Here { domain: Domain::parse("relay.test").expect("a domain"), is_user: |_| false };

@@ -23,7 +23,7 @@ use redeliver::ingest::{Here, Intake, Listener, ListenerConfig, ListenerContext,
 use redeliver::live::Live;
 use redeliver::mail::{Content, Domain, MemoryContent};
 use redeliver::pipeline::{self, Deliver, Pipeline};
-use redeliver::spool::{Room, Settings, Spool};
+use redeliver::spool::{FreeSpace, Settings, Spool};
 use redeliver::stop::Stop;
 use redeliver::store::{MailFilter, Place, SqliteStore, Store};
 use redeliver::yaml::{Document, Reading};
@@ -93,7 +93,7 @@ fn spool(store: &Arc<SqliteStore>, free_space: &Arc<AtomicU64>) -> Arc<Spool> {
         max_message_size: LIMIT as u64,
         keep_all_dialogues: true,
         max_dialogue: 65536,
-        room: Room::told_by(move || Ok(free_space.load(Ordering::Relaxed))),
+        free_space: FreeSpace::told_by(move || Ok(free_space.load(Ordering::Relaxed))),
     };
     Spool::new(Arc::<SqliteStore>::clone(store), Arc::new(pipeline), Clock::system(), settings, Stop::default())
 }

@@ -1,4 +1,4 @@
-//! Many mails in hand at once, each on its way through the pipeline.
+//! The active mails: claimed, and on their way through the pipeline.
 //!
 //! A waiting mail costs a few KiB and no connection. Many are taken so that those for a
 //! dead peer do not stand before those for a living one.
@@ -9,18 +9,18 @@ use std::time::Duration;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
 
-use super::alone::Beside;
-use crate::spool::{Passed, Spool};
+use super::exclusion::SharedHold;
+use super::{Passed, Spool};
 use crate::store::Claimed;
 
-/// Mails in hand at most.
+/// Active mails at most.
 const MOST: usize = 20_000;
 
-/// Mails in hand at most before any attempt has begun: what keeps the first ones from
+/// Active mails at most before any attempt has begun: what keeps the first ones from
 /// beginning, a name server that is silent for instance, would meet all others.
 const UNPROVEN: usize = 64;
 
-/// Mails in hand at most that do not just wait for a connection: those are being read, routed
+/// Active mails at most that do not just wait for a connection: those are being read, routed
 /// and written down, which goes no faster where there are more of them.
 const BUSY: usize = 2000;
 
@@ -30,29 +30,24 @@ const BATCH: usize = 500;
 /// How long others wait for one suspect: what kills a process does so sooner.
 const EXAMINATION: Duration = Duration::from_secs(5);
 
-/// Mails in hand.
-pub struct InHand {
+/// Active mails.
+pub(super) struct Active {
     passes: JoinSet<Passed>,
     /// Attempts that the spool had begun before.
     begun_before: u64,
 }
 
-impl InHand {
+impl Active {
     /// Nothing yet, of `spool`.
-    pub fn new(spool: &Spool) -> Self {
+    pub(super) fn new(spool: &Spool) -> Self {
         Self { passes: JoinSet::new(), begun_before: spool.begun() }
     }
 
     /// How many more may be taken in one step.
-    pub fn room(&self, spool: &Spool) -> usize {
-        let (in_hand, most) = (self.passes.len(), if self.is_proven(spool) { MOST } else { UNPROVEN });
-        let busy = in_hand.saturating_sub(spool.waiting_for_connections());
-        most.saturating_sub(in_hand).min(BUSY.saturating_sub(busy)).min(BATCH)
-    }
-
-    /// Whether there is no room before a pass ends.
-    pub fn is_full(&self) -> bool {
-        self.passes.len() >= MOST
+    pub(super) fn room(&self, spool: &Spool) -> usize {
+        let (active, most) = (self.passes.len(), if self.is_proven(spool) { MOST } else { UNPROVEN });
+        let busy = active.saturating_sub(spool.waiting_for_connections());
+        most.saturating_sub(active).min(BUSY.saturating_sub(busy)).min(BATCH)
     }
 
     /// Whether an attempt has begun since the first mail was taken.
@@ -61,23 +56,23 @@ impl InHand {
     }
 
     /// Whether nothing is in hand.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.passes.is_empty()
     }
 
     /// Sets a claimed mail on its way.
-    pub fn take(&mut self, spool: &Arc<Spool>, claimed: Claimed, beside: &Beside) {
-        let (pass, beside) = (spool.process(claimed), Arc::clone(beside));
+    pub(super) fn take(&mut self, spool: &Arc<Spool>, claimed: Claimed, shared: &SharedHold) {
+        let (pass, shared) = (spool.process(claimed), Arc::clone(shared));
         self.passes.spawn(async move {
             let passed = pass.await;
-            drop(beside);
+            drop(shared);
             passed
         });
     }
 
     /// Sets a suspect on its way, and waits for its pass to end, not for ever: what takes
     /// longer is in hand like any other.
-    pub async fn examine(&mut self, spool: &Arc<Spool>, claimed: Claimed) -> Option<Passed> {
+    pub(super) async fn examine(&mut self, spool: &Arc<Spool>, claimed: Claimed) -> Option<Passed> {
         let mut pass = tokio::spawn(spool.process(claimed));
         let ended = timeout(EXAMINATION, &mut pass).await.ok();
         if ended.is_none() {
@@ -87,12 +82,12 @@ impl InHand {
     }
 
     /// Waits for the next pass to end; `None` where nothing is in hand.
-    pub async fn next(&mut self) -> Option<Passed> {
+    pub(super) async fn next(&mut self) -> Option<Passed> {
         self.passes.join_next().await.map(passed)
     }
 
     /// A pass that has ended, without waiting.
-    pub fn try_next(&mut self) -> Option<Passed> {
+    pub(super) fn try_next(&mut self) -> Option<Passed> {
         self.passes.try_join_next().map(passed)
     }
 }

@@ -1,4 +1,4 @@
-//! Room on the disk: new mail is put off before there is none left for what is ours already.
+//! Free space on the disk: new mail is put off before there is none left for what is ours already.
 
 use std::fmt;
 use std::io;
@@ -8,12 +8,12 @@ use std::sync::Arc;
 /// Octets that stay free where the store is: with fewer, new mail is put off.
 pub const MIN_FREE: u64 = 64 * 1024 * 1024;
 
-/// What tells how much room there is.
+/// What tells how much there is.
 #[derive(Clone)]
-pub struct Room(Arc<dyn Fn() -> io::Result<u64> + Send + Sync>);
+pub struct FreeSpace(Arc<dyn Fn() -> io::Result<u64> + Send + Sync>);
 
-impl Room {
-    /// The room on the file system of `directory`.
+impl FreeSpace {
+    /// That of the file system of `directory`.
     pub fn of(directory: PathBuf) -> Self {
         Self::told_by(move || free_space(&directory))
     }
@@ -30,9 +30,9 @@ impl Room {
     }
 }
 
-impl fmt::Debug for Room {
+impl fmt::Debug for FreeSpace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Room").finish_non_exhaustive()
+        f.debug_struct("FreeSpace").finish_non_exhaustive()
     }
 }
 
@@ -58,8 +58,8 @@ mod tests {
             (MIN_FREE + 50, 51, false),
             (u64::MAX, u64::MAX, true),
         ] {
-            assert_eq!(Room::told_by(move || Ok(free)).takes(octets), takes, "{free} {octets}");
+            assert_eq!(FreeSpace::told_by(move || Ok(free)).takes(octets), takes, "{free} {octets}");
         }
-        assert!(Room::told_by(|| Err(io::ErrorKind::NotFound.into())).takes(1));
+        assert!(FreeSpace::told_by(|| Err(io::ErrorKind::NotFound.into())).takes(1));
     }
 }

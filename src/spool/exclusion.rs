@@ -1,5 +1,5 @@
-//! Nothing beside a suspect, whoever takes mails in hand in this process: the spool of a
-//! service and the runs of its jobs.
+//! Nothing beside a suspect, whoever takes mail up in this process: the spool of a service
+//! and the runs of its jobs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,27 +16,27 @@ const ALONE: Duration = Duration::from_secs(20);
 
 /// What all who take mails in hand pass.
 #[derive(Debug, Clone, Default)]
-pub struct Gate(Arc<RwLock<()>>);
+pub struct Exclusion(Arc<RwLock<()>>);
 
 /// Keeps suspects from being alone, as long as a clone of it lives.
-pub(super) type Beside = Arc<OwnedRwLockReadGuard<()>>;
+pub(super) type SharedHold = Arc<OwnedRwLockReadGuard<()>>;
 
-impl Gate {
+impl Exclusion {
     /// Waits until no suspect is, or waits to be, alone.
-    pub async fn beside(&self) -> Beside {
+    pub(super) async fn shared(&self) -> SharedHold {
         Arc::new(Arc::clone(&self.0).read_owned().await)
     }
 
     /// The time for suspects, which has not begun.
-    pub fn alone(&self) -> Alone {
-        Alone { gate: self.clone(), begun: None }
+    pub(super) fn exclusive(&self) -> ExclusiveHold {
+        ExclusiveHold { exclusion: self.clone(), begun: None }
     }
 }
 
 /// The time in which suspects have the process to themselves; dropping it lets others in.
 #[derive(Debug)]
-pub struct Alone {
-    gate: Gate,
+pub(super) struct ExclusiveHold {
+    exclusion: Exclusion,
     begun: Option<Begun>,
 }
 
@@ -46,18 +46,18 @@ struct Begun {
     _nobody_beside: Option<OwnedRwLockWriteGuard<()>>,
 }
 
-impl Alone {
+impl ExclusiveHold {
     /// Waits for the first suspect, not for long, until nothing is in hand, and keeps
     /// everybody else out from then on.
-    pub async fn begin(&mut self) {
+    pub(super) async fn begin(&mut self) {
         if self.begun.is_none() {
-            let nobody_beside = timeout(QUIET, Arc::clone(&self.gate.0).write_owned()).await.ok();
+            let nobody_beside = timeout(QUIET, Arc::clone(&self.exclusion.0).write_owned()).await.ok();
             self.begun = Some(Begun { until: Instant::now() + ALONE, _nobody_beside: nobody_beside });
         }
     }
 
     /// Whether others are to wait no longer.
-    pub fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         self.begun.as_ref().is_some_and(|begun| begun.until <= Instant::now())
     }
 }
@@ -76,25 +76,25 @@ mod tests {
 
     #[tokio::test]
     async fn others_wait_while_a_suspect_is_alone_and_it_waits_for_them() {
-        let gate = Gate::default();
-        let mut alone = gate.alone();
-        alone.begin().await;
-        assert!(!alone.is_over());
-        let mut other = Box::pin(gate.beside());
+        let exclusion = Exclusion::default();
+        let mut hold = exclusion.exclusive();
+        hold.begin().await;
+        assert!(!hold.is_over());
+        let mut other = Box::pin(exclusion.shared());
         assert!(waits(&mut other).await);
-        drop(alone);
+        drop(hold);
         let beside = other.await;
         let another = Arc::clone(&beside);
         drop(beside);
 
-        let mut alone = gate.alone();
-        let mut suspect = Box::pin(alone.begin());
+        let mut hold = exclusion.exclusive();
+        let mut suspect = Box::pin(hold.begin());
         assert!(waits(&mut suspect).await, "as long as any mail of the batch is in hand");
-        let mut late = Box::pin(gate.beside());
+        let mut late = Box::pin(exclusion.shared());
         assert!(waits(&mut late).await, "who comes later does not overtake it");
         drop(another);
         suspect.await;
-        drop(alone);
+        drop(hold);
         late.await;
     }
 }

@@ -1,0 +1,249 @@
+//! The one loop that takes mail up: for a sweep, and for a service's spool.
+//!
+//! A [`Taker`] says which mails it wants, how many more it will have now, and what comes of
+//! them. The loop is the same for all: mails that were in hand when a process died first,
+//! alone; then the others, in steps that grow; then what is left of the first. Many are
+//! active at once, and when the taker has had enough, the loop ends with the last of them.
+
+use std::future::ready;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+
+use super::active::Active;
+use super::exclusion::{Exclusion, ExclusiveHold};
+use super::{Passed, Spool};
+use crate::store::{Claimed, Error, Store, Wanted};
+
+/// Mails of the first step; each further one is of twice as many. Local trouble that meets
+/// every mail is mostly known at once, and is to meet few: at 500 a step 20 000 would be
+/// claimed by then, and each left with an uncounted record.
+const FIRST_STEP: usize = 8;
+
+/// How long a step waits for a pass to end, or to begin an attempt, before the next one is
+/// taken: a dead peer is not to hold up the others.
+const STEP: Duration = Duration::from_millis(50);
+
+/// Why the loop is to look again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum News {
+    /// There may be mail.
+    Mail,
+    /// It is time to look at everything: [`Taker::look_around`].
+    Time,
+    /// The taker may have had enough.
+    Stop,
+}
+
+/// On whose behalf mail is taken up.
+pub trait Taker: Send {
+    /// What mails go through; asked for anew, since a reload may replace it.
+    fn spool(&self) -> Arc<Spool>;
+
+    /// Which mails. How many, and whether suspects, is set by the loop.
+    fn wanted(&self) -> Wanted;
+
+    /// How many more mails may be taken now; 0 while it pauses.
+    fn allowance(&self) -> usize;
+
+    /// Whether suspects may be taken now.
+    fn takes_suspects(&self) -> bool {
+        true
+    }
+
+    /// Whether it has had enough; `exhausted` where there is no more mail that it wants.
+    fn is_over(&self, exhausted: bool) -> bool;
+
+    /// A mail as it is to enter the pipeline.
+    fn prepared(&self, claimed: Claimed) -> Claimed {
+        claimed
+    }
+
+    /// So many mails were taken; `idle` where no mail is active after it.
+    fn took(&mut self, mails: usize, idle: bool);
+
+    /// A pass has ended; whether there may be more mail because of that.
+    fn ended(&mut self, passed: &Passed) -> bool;
+
+    /// The store could not say which mails there are, or give them.
+    fn failed(&mut self, error: Error);
+
+    /// No mail is waited for alone any more.
+    fn suspects_are_through(&mut self) {}
+
+    /// Waits for a reason to look again.
+    fn news(&mut self) -> impl Future<Output = News> + Send;
+
+    /// Looks at what nobody tells of.
+    fn look_around(&mut self) -> impl Future<Output = ()> + Send {
+        ready(())
+    }
+}
+
+/// Takes up mail until `taker` has had enough, and returns when none is active any more.
+pub async fn take_up(taker: &mut impl Taker, store: &dyn Store, exclusion: &Exclusion) {
+    let active = Active::new(&taker.spool());
+    let mut taking =
+        Taking { store, exclusion, active, step: FIRST_STEP, more: true, suspects: Suspects::Alone, taker };
+    while !taking.is_over() {
+        if let Err(error) = taking.take().await {
+            taking.taker.failed(error);
+        }
+        taking.wait().await;
+    }
+    while let Some(passed) = taking.active.next().await {
+        taking.ended(&passed);
+    }
+}
+
+/// What is known of mails that were in hand when a process died.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Suspects {
+    /// There may be some: each is taken alone.
+    Alone,
+    /// Others have waited long enough: what is left is taken as any mail is.
+    AsOthers,
+    /// There are none.
+    None,
+}
+
+struct Taking<'a, T> {
+    taker: &'a mut T,
+    store: &'a dyn Store,
+    exclusion: &'a Exclusion,
+    active: Active,
+    /// How many are claimed at once, as yet.
+    step: usize,
+    /// There may be mail to take.
+    more: bool,
+    suspects: Suspects,
+}
+
+impl<T: Taker> Taking<'_, T> {
+    fn is_over(&self) -> bool {
+        self.taker.is_over(!self.more && self.suspects == Suspects::None)
+    }
+
+    /// How many may be claimed now.
+    fn room(&self) -> usize {
+        self.taker.allowance().min(self.active.room(&self.taker.spool()))
+    }
+
+    async fn take(&mut self) -> Result<(), Error> {
+        self.examine_suspects().await?;
+        if self.more && self.may_take() {
+            self.more = self.take_batch(false).await?;
+        }
+        while self.suspects == Suspects::AsOthers && self.may_take_suspects() {
+            if !self.take_batch(true).await? {
+                self.suspects = Suspects::None;
+            }
+        }
+        Ok(())
+    }
+
+    fn may_take(&self) -> bool {
+        self.room() > 0 && !self.is_over()
+    }
+
+    fn may_take_suspects(&self) -> bool {
+        self.taker.takes_suspects() && self.may_take()
+    }
+
+    /// One at a time and nothing beside, since the one that kills processes is to be found.
+    async fn examine_suspects(&mut self) -> Result<(), Error> {
+        let mut hold = self.exclusion.exclusive();
+        while self.suspects == Suspects::Alone && self.may_take_suspects() {
+            self.examine_one(&mut hold).await?;
+            if self.suspects != Suspects::Alone {
+                self.taker.suspects_are_through();
+            }
+        }
+        Ok(())
+    }
+
+    async fn examine_one(&mut self, hold: &mut ExclusiveHold) -> Result<(), Error> {
+        let Some(claimed) = self.claim(1, true).await?.pop() else {
+            self.suspects = Suspects::None;
+            return Ok(());
+        };
+        self.taker.took(1, false);
+        hold.begin().await;
+        let claimed = self.taker.prepared(claimed);
+        if let Some(passed) = self.active.examine(&self.taker.spool(), claimed).await {
+            self.ended(&passed);
+        }
+        if hold.is_over() {
+            self.suspects = Suspects::AsOthers;
+        }
+        Ok(())
+    }
+
+    /// Claims a batch and sets it to work; whether there may be more.
+    async fn take_batch(&mut self, suspects: bool) -> Result<bool, Error> {
+        let shared = self.exclusion.shared().await;
+        let limit = self.room().min(self.step);
+        let claimed = self.claim(limit, suspects).await?;
+        let taken = claimed.len();
+        let spool = self.taker.spool();
+        for claimed in claimed {
+            self.active.take(&spool, self.taker.prepared(claimed), &shared);
+        }
+        self.taker.took(taken, self.active.is_empty());
+        if taken == limit {
+            self.grow().await;
+        }
+        Ok(taken == limit)
+    }
+
+    /// The next step is of twice as many, a little later.
+    async fn grow(&mut self) {
+        if self.step >= self.room() {
+            return;
+        }
+        self.step *= 2;
+        if let Ok(Some(passed)) = timeout(STEP, self.active.next()).await {
+            self.ended(&passed);
+        }
+    }
+
+    async fn claim(&self, limit: usize, suspects: bool) -> Result<Vec<Claimed>, Error> {
+        self.store.claim(&Wanted { limit, suspects, ..self.taker.wanted() }, self.taker.spool().clock.now()).await
+    }
+
+    /// Waits until there may be something to take, or a pass has ended.
+    async fn wait(&mut self) {
+        if self.is_over() {
+            return;
+        }
+        let more = self.more || (self.suspects == Suspects::AsOthers && self.taker.takes_suspects());
+        let (may_take, is_full) = (more && self.room() > 0, more && self.active.room(&self.taker.spool()) == 0);
+        tokio::select! {
+            biased;
+            news = self.taker.news() => self.heard(news).await,
+            () = ready(()), if may_take => {}
+            Some(passed) = self.active.next() => self.ended(&passed),
+            // Once an attempt has begun there is room for more.
+            () = sleep(STEP), if is_full => {}
+        }
+        while let Some(passed) = self.active.try_next() {
+            self.ended(&passed);
+        }
+    }
+
+    async fn heard(&mut self, news: News) {
+        match news {
+            News::Mail => self.more = true,
+            News::Time => {
+                self.taker.look_around().await;
+                (self.more, self.suspects) = (true, Suspects::Alone);
+            }
+            News::Stop => {}
+        }
+    }
+
+    fn ended(&mut self, passed: &Passed) {
+        self.more |= self.taker.ended(passed);
+    }
+}
