@@ -16,6 +16,7 @@ pub mod jobs;
 pub mod live;
 pub mod logging;
 pub mod mail;
+pub mod metrics;
 pub mod operations;
 pub mod parts;
 pub mod pipeline;
