@@ -24,13 +24,17 @@ pub fn mail_json(mail: &Mail) -> Value {
 /// A mail with all there is to know of it.
 pub fn whole_mail_json(mail: &Mail, attempts: &[Attempt]) -> Value {
     let mut object = mail_json(mail);
-    let attributes: Map<String, Value> =
-        mail.attributes.iter().map(|(name, value)| (name.to_owned(), value.to_string().into())).collect();
-    object["attributes"] = attributes.into();
+    object["attributes"] = attributes_json(mail);
     object["messageSize"] = mail.facts.size.into();
     object["origin"] = json!(mail.origin);
     object["attempts"] = attempts.iter().map(of_mail_json).collect();
     object
+}
+
+/// James's mail attributes, each as text.
+pub(super) fn attributes_json(mail: &Mail) -> Value {
+    let texts = mail.attributes.iter().map(|(name, value)| (name.to_owned(), value.to_string().into()));
+    texts.collect::<Map<String, Value>>().into()
 }
 
 /// A mail for a person, with its attempts.

@@ -5,16 +5,21 @@
 //! anything; that is `operations`.
 
 mod attempt;
+mod bundle;
 mod digest;
 mod mail;
+mod message;
 mod queue;
 mod repository;
 mod run;
 mod schedule;
+mod zip;
 
 pub use attempt::{ATTEMPT_COLUMNS, attempt_json, attempt_picture, attempt_rows};
+pub use bundle::{Evidence, Extent, NoBundle, bundle};
 pub use digest::{Digest, Example, Group};
 pub use mail::{mail_json, mail_picture, whole_mail_json};
+pub use message::{header_of, message};
 pub use queue::{Queue, QueuePage, WAITING_COLUMNS, Waiting, waiting, waiting_json, waiting_row};
 pub use repository::repository_json;
 pub use run::{RUN_COLUMNS, check_json, import_json, result_json, run_json, run_row, sweep_json};

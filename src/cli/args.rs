@@ -162,6 +162,28 @@ pub(super) enum RepositoryCommand {
         /// The mail's key
         key: String,
     },
+    /// Evidence about one mail and one next hop as a zip archive, to be handed to the other side
+    ///
+    /// Its attempts, what was said in them, and the header. Other next hops are a count; our own
+    /// addresses and the attributes are left out.
+    Bundle {
+        /// URL, path or last segment
+        repository: String,
+        /// The mail's key
+        key: String,
+        /// About whom; needed where it was tried at several
+        #[arg(long)]
+        next_hop: Option<String>,
+        /// The file that is written [default: standard output]
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// With the message
+        #[arg(long)]
+        message: bool,
+        /// With everything: other next hops, our own addresses, the attributes
+        #[arg(long)]
+        full: bool,
+    },
     /// Put mails into the spool for a processor
     Reprocess {
         /// URL, path or last segment

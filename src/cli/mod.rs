@@ -5,6 +5,7 @@
 mod app;
 mod args;
 mod attempts;
+mod bundle;
 mod convert;
 mod exit;
 mod explain;

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use super::app::App;
 use super::args::{FilterArguments, Format, RepositoryCommand, WhichArguments};
+use super::bundle::{self, Asked};
 use super::exit::{Exit, Failure};
 use super::json_lines;
 use super::terminal;
-use crate::audit::{self, QueuePage, WAITING_COLUMNS, Waiting, mail_json, waiting, waiting_row};
+use crate::audit::{self, Extent, QueuePage, WAITING_COLUMNS, Waiting, mail_json, waiting, waiting_row};
 use crate::config;
 use crate::mail::{MailKey, RepositoryPath};
 use crate::operations::{Conditions, Selection, Verb, Wrong};
@@ -23,6 +24,10 @@ pub(super) async fn run(app: &App, command: RepositoryCommand, out: &mut impl Wr
         }
         RepositoryCommand::Show { repository, key, format } => show(app, &repository, &key, format, out).await,
         RepositoryCommand::Export { repository, key } => export(app, &repository, &key, out).await,
+        RepositoryCommand::Bundle { repository, key, next_hop, output, message, full } => {
+            let extent = Extent { next_hop: next_hop.as_deref(), full };
+            bundle::run(app, Asked { repository: &repository, key: &key, extent, message, output }, out).await
+        }
         RepositoryCommand::Reprocess { repository, which, processor, reset } => {
             app.known_processor(&processor)?;
             let reset = if reset { app.config.processors.counters() } else { Vec::new() };
@@ -188,7 +193,7 @@ async fn export(app: &App, repository: &str, key: &str, out: &mut impl Write) ->
     }
 }
 
-async fn find(app: &App, repository: &str, key: &str) -> Result<Listed, Failure> {
+pub(super) async fn find(app: &App, repository: &str, key: &str) -> Result<Listed, Failure> {
     let path = resolve(app, repository).await?;
     Ok(app.store.find(&Place::Repository(path), &parse_key(key)?).await?)
 }

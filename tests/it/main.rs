@@ -4,6 +4,7 @@ mod architecture;
 mod auth;
 mod bad_input;
 mod bad_store;
+mod bundle;
 mod convert;
 mod corpus;
 mod dns;

@@ -1,0 +1,47 @@
+//! The stored message of a mail.
+
+use std::io;
+use std::sync::Arc;
+
+use crate::mail::Mail;
+use crate::store::Store;
+
+/// The whole message as it is sent: with the fields that mailets put in front of it.
+///
+/// # Errors
+/// Where it cannot be read.
+pub async fn message(store: &dyn Store, mail: &Mail) -> io::Result<Vec<u8>> {
+    let mut message = mail.header_prefix.clone().into_bytes();
+    let (content, mut offset) = (store.content(mail.message), 0);
+    loop {
+        let reader = Arc::clone(&content);
+        let piece = tokio::task::spawn_blocking(move || reader.read(offset)).await.map_err(io::Error::other)??;
+        if piece.is_empty() {
+            return Ok(message);
+        }
+        offset += piece.len() as u64;
+        message.extend_from_slice(&piece);
+    }
+}
+
+/// The header of a message, without the empty line behind it.
+pub fn header_of(message: &[u8]) -> &[u8] {
+    if message.starts_with(b"\r\n") {
+        return &[];
+    }
+    let end = message.windows(4).position(|octets| octets == b"\r\n\r\n");
+    end.map_or(message, |end| &message[..end + 2])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_header_ends_before_the_empty_line() {
+        for (message, header) in [("A: b\r\n\r\nx\r\n", "A: b\r\n"), ("A: b\r\n", "A: b\r\n"), ("\r\nx", ""), ("", "")]
+        {
+            assert_eq!(header_of(message.as_bytes()), header.as_bytes(), "{message:?}");
+        }
+    }
+}
