@@ -264,6 +264,14 @@ pub fn is_matcher(name: &str) -> bool {
     NAMES.contains(&name)
 }
 
+/// Whether a matcher without others in it, `Name` or `Name=condition`, can be read.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_matcher(written: &str) -> Result<(), String> {
+    Matcher::parse(written).map(drop)
+}
+
 fn unknown(name: &str) -> String {
     match nearest(name, NAMES) {
         Some(known) => format!("unknown matcher '{name}': did you mean '{known}'?"),

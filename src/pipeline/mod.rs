@@ -35,7 +35,7 @@ use crate::delivery::{self, Explanation, NotBegun};
 use crate::mail::{Address, Attributes, Content, DialogueEntry, Mail, MailKey, Planned, Recorded, RepositoryPath};
 
 pub use config::{Config, ERROR_PROCESSOR, ERROR_REPOSITORY, repository};
-pub use matcher::is_matcher;
+pub use matcher::{check_matcher, is_matcher};
 pub use remote_delivery::Deliver;
 
 /// What the pipeline needs of its caller while a mail is in it.

@@ -18,40 +18,52 @@ const UNITS: [(&[&str], u64); 8] = [
 const DEFAULT: Duration = Duration::from_hours(6);
 
 /// The retries where none are said.
-const DEFAULT_RETRIES: u32 = 5;
+const DEFAULT_RETRIES: usize = 5;
 
 /// More retries than anybody waits for.
-const MOST: u32 = 1000;
+const MOST: usize = 1000;
+
+/// What cannot be read, and the delays that James would take instead.
+#[derive(Debug, thiserror::Error)]
+#[error("{why}: {} retries instead, as James has it", instead.len())]
+pub(super) struct Unreadable {
+    why: String,
+    pub(super) instead: Vec<Duration>,
+}
 
 /// The delays before each retry, as James reckons them: where the two disagree, the larger
 /// number of retries holds, and the last delay is repeated.
 ///
 /// `maxRetries: 0` without delays is no retry, as its documentation has it.
-pub(super) fn retries(max_retries: Option<&str>, delay_time: Option<&str>) -> Result<Vec<Duration>, String> {
-    let most = match max_retries {
-        None | Some("") => DEFAULT_RETRIES,
-        Some(text) => text
-            .parse()
-            .ok()
-            .filter(|n| *n <= MOST)
-            .ok_or_else(|| format!("maxRetries {text:?} is no number up to {MOST}"))?,
+pub(super) fn retries(max_retries: Option<&str>, delay_time: Option<&str>) -> Result<Vec<Duration>, Unreadable> {
+    let written = max_retries.filter(|text| !text.is_empty());
+    let Some(most) = written.map_or(Some(DEFAULT_RETRIES), |text| text.parse().ok().filter(|n| *n <= MOST)) else {
+        let why = format!("maxRetries {:?} is no number up to {MOST}", written.unwrap_or_default());
+        return Err(Unreadable { why, instead: filled(Vec::new(), DEFAULT_RETRIES) });
     };
     let elements = delay_time.unwrap_or_default().split(',').map(str::trim).filter(|element| !element.is_empty());
     let mut delays = Vec::new();
     for element in elements {
-        let (times, delay) = element_of(element).ok_or_else(|| format!("delayTime {element:?} cannot be read"))?;
+        let Some((times, delay)) = element_of(element) else {
+            let why = format!("delayTime {element:?} cannot be read");
+            return Err(Unreadable { why, instead: filled(delays, most) });
+        };
         delays.extend(std::iter::repeat_n(delay, times));
     }
+    Ok(filled(delays, most))
+}
+
+/// The last delay is repeated up to so many retries.
+fn filled(mut delays: Vec<Duration>, most: usize) -> Vec<Duration> {
     let last = delays.last().copied().unwrap_or(DEFAULT);
-    let wanted = usize::try_from(most).unwrap_or(usize::MAX);
-    delays.extend(std::iter::repeat_n(last, wanted.saturating_sub(delays.len())));
-    Ok(delays)
+    delays.extend(std::iter::repeat_n(last, most.saturating_sub(delays.len())));
+    delays
 }
 
 /// `N`, `N unit`, `A*N` or `A * N unit`.
 fn element_of(text: &str) -> Option<(usize, Duration)> {
     let (times, delay) = match text.split_once('*') {
-        Some((times, delay)) => (times.trim().parse().ok().filter(|times| *times <= MOST as usize)?, delay.trim()),
+        Some((times, delay)) => (times.trim().parse().ok().filter(|times| *times <= MOST)?, delay.trim()),
         None => (1, text),
     };
     let digits = delay.find(|c: char| !c.is_ascii_digit()).unwrap_or(delay.len());
@@ -74,7 +86,7 @@ mod tests {
     fn retries_are_reckoned_as_james_does() {
         let told = |most, delays| {
             let delays = retries(most, delays)?;
-            Ok::<_, String>(delays.iter().map(Duration::as_millis).collect::<Vec<_>>())
+            Ok::<_, Unreadable>(delays.iter().map(Duration::as_millis).collect::<Vec<_>>())
         };
         for (most, delays, expected) in [
             (Some("0"), None, vec![]),
@@ -87,10 +99,14 @@ mod tests {
             (None, None, vec![6 * 3_600_000; 5]),
             (Some("2"), Some("1 week"), vec![7 * 86_400_000; 2]),
         ] {
-            assert_eq!(told(most, delays).as_ref(), Ok(&expected), "{most:?} {delays:?}");
+            assert_eq!(told(most, delays).ok(), Some(expected), "{most:?} {delays:?}");
         }
         for (most, delays) in [("abc", ""), ("-1", ""), ("1", "36*"), ("1", "2*2*2"), ("1", "3 lightyears")] {
             assert!(told(Some(most), Some(delays)).is_err(), "{most} {delays}");
+        }
+        for (most, delays, instead) in [("abc", "1s", 5), ("2", "1s, x", 2), ("0", "1s, 3*5 minutes, x, 1s", 4)] {
+            let told = retries(Some(most), Some(delays)).expect_err(delays);
+            assert_eq!(told.instead.len(), instead, "{told}");
         }
     }
 }

@@ -16,7 +16,7 @@ pub(super) const MAX_BYTES: u64 = 4 << 20;
 const MAX_DEPTH: usize = 64;
 
 /// An element with all that is in it.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Element {
     pub(super) name: String,
     /// Where it begins, from 1.
@@ -54,8 +54,14 @@ impl Element {
     }
 
     /// The children of that name.
-    pub(super) fn children_named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Element> {
+    pub(super) fn children_named(&self, name: &str) -> impl Iterator<Item = &Element> {
         self.children.iter().filter(move |child| child.name == name)
+    }
+
+    /// The texts of all children of that name, joined as James joins them.
+    pub(super) fn joined(&self, name: &str) -> Option<String> {
+        let texts: Vec<_> = self.children_named(name).map(Element::text).collect();
+        if texts.is_empty() { None } else { Some(texts.join(", ")) }
     }
 
     /// The text of the first child of that name.
@@ -88,7 +94,7 @@ impl Reading<'_> {
             match event {
                 Event::Eof if self.open.is_empty() => return Ok(()),
                 Event::Eof => return Err(self.wrong("the file ends within an element")),
-                Event::DocType(_) => return Err(self.wrong("a document type is not read: remove <!DOCTYPE ...>")),
+                Event::DocType(text) => return Err(self.document_type(&text.xml_content(XmlVersion::Implicit1_0))),
                 other => self.take(other)?,
             }
         }
@@ -155,7 +161,20 @@ impl Reading<'_> {
             return Ok(character.to_string());
         }
         let known = resolve_xml_entity(reference);
-        known.map(str::to_owned).ok_or_else(|| self.wrong("an entity is not known, and none is expanded"))
+        known.map(str::to_owned).ok_or_else(|| {
+            let name = reference.xml_content(XmlVersion::Implicit1_0);
+            self.wrong(&format!(
+                "an entity is not known, and none is expanded: remove &{name};, or write what it stands for"
+            ))
+        })
+    }
+
+    /// What to do about a document type; it begins in the line where it was met.
+    fn document_type(&self, text: &str) -> XmlError {
+        let names = text.split("<!ENTITY").skip(1).filter_map(|rest| rest.split_whitespace().next());
+        let entities: Vec<_> = names.filter(|name| *name != "%").map(|name| format!("&{name};")).collect();
+        let and = if entities.is_empty() { String::new() } else { format!(" and {}", entities.join(", ")) };
+        self.wrong(&format!("a document type is not read: remove <!DOCTYPE ...>{and}; the rest is read then"))
     }
 
     fn count_to(&mut self, position: u64) {

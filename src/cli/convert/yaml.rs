@@ -3,83 +3,58 @@
 
 use std::fmt::Write;
 
-/// A value of a rule.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Value {
-    /// A text, quoted where it must be.
-    Text(String),
-    /// `true`, `false` or a number, as it stands.
-    Bare(String),
-    /// A composite matcher.
-    Matcher(Matcher),
-}
-
-/// A matcher.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Matcher {
-    /// `Name` or `Name=condition`.
-    One(String),
-    /// And, Or or Xor of several.
-    Several(&'static str, Vec<Matcher>),
-    /// Not of one.
-    Not(Box<Matcher>),
-}
-
-/// A processor's rules, each a list of keys and values.
-pub(super) type Rule = Vec<(String, Value)>;
-
-impl Value {
-    /// A value as James has it: `TRUE` is `true`, digits are a number.
-    pub(super) fn of(text: &str) -> Self {
-        match text.to_ascii_lowercase().as_str() {
-            word @ ("true" | "false") => Self::Bare(word.to_owned()),
-            _ if (1..=15).contains(&text.len()) && text.bytes().all(|octet| octet.is_ascii_digit()) => {
-                Self::Bare(text.to_owned())
-            }
-            _ => Self::Text(text.to_owned()),
-        }
-    }
-
-    fn written(&self) -> String {
-        match self {
-            Self::Text(text) => scalar(text),
-            Self::Bare(text) => text.clone(),
-            Self::Matcher(matcher) => matcher.written(),
-        }
-    }
-}
-
-impl Matcher {
-    pub(super) fn value(self) -> Value {
-        match self {
-            Self::One(text) => Value::Text(text),
-            other => Value::Matcher(other),
-        }
-    }
-
-    fn written(&self) -> String {
-        match self {
-            Self::One(text) => scalar(text),
-            Self::Several(name, inner) => {
-                let inner: Vec<_> = inner.iter().map(Self::written).collect();
-                format!("{{ {name}: [{}] }}", inner.join(", "))
-            }
-            Self::Not(inner) => format!("{{ Not: {} }}", inner.written()),
-        }
-    }
-}
+use super::matcher::Matcher;
+use super::rule::{Entry, Processor, Rule, Value};
 
 /// A processor with its rules as a block.
-pub(super) fn processor(name: &str, rules: &[Rule]) -> String {
-    let mut text = format!("  {}:\n", scalar(name));
-    for rule in rules {
-        for (number, (key, value)) in rule.iter().enumerate() {
-            let lead = if number == 0 { "    - " } else { "      " };
-            // Writing to a String cannot fail.
-            let _ = writeln!(text, "{lead}{}: {}", scalar(key), value.written());
+pub(super) fn processor(processor: &Processor) -> String {
+    let mut text = format!("  {}:\n", scalar(&processor.name));
+    for entry in &processor.entries {
+        match entry {
+            Entry::Rule(rule) => {
+                text.extend(Some(&rule.comment).filter(|why| !why.is_empty()).map(|why| comment(why)));
+                text.push_str(&block("    - ", "      ", rule));
+            }
+            Entry::LeftOut(left_out) => text.extend(left_out.lines.iter().map(|line| comment(line))),
         }
     }
     text
+}
+
+/// A rule as the lines of a comment.
+pub(super) fn lines_of(rule: &Rule) -> Vec<String> {
+    block("- ", "  ", rule).lines().map(str::to_owned).collect()
+}
+
+fn block(first: &str, next: &str, rule: &Rule) -> String {
+    let (key, matcher) = match &rule.matcher {
+        Matcher::Not(inner) if !inner.is_all() => ("notmatch", written(inner)),
+        other => ("match", written(other)),
+    };
+    let mut text = format!("{first}{key}: {matcher}\n{next}mailet: {}\n", scalar(&rule.mailet));
+    for (key, value) in &rule.parameters {
+        let value = match value {
+            Value::Text(text) => scalar(text),
+            Value::Bare(text) => text.clone(),
+        };
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{next}{}: {value}", scalar(key));
+    }
+    text
+}
+
+fn written(matcher: &Matcher) -> String {
+    match matcher {
+        Matcher::One(text) => scalar(text),
+        Matcher::Several(name, inner) => {
+            format!("{{ {name}: [{}] }}", inner.iter().map(written).collect::<Vec<_>>().join(", "))
+        }
+        Matcher::Not(inner) => format!("{{ Not: {} }}", written(inner)),
+    }
+}
+
+fn comment(line: &str) -> String {
+    format!("    # {}\n", line.replace(char::is_control, " "))
 }
 
 /// Words that YAML, or some reader of it, takes for something else than a text.
