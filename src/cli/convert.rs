@@ -15,8 +15,6 @@ mod parameters;
 mod reach;
 mod rule;
 mod template;
-#[cfg(test)]
-mod tests;
 mod xml;
 mod yaml;
 

@@ -153,7 +153,7 @@ const SHIPPED: &str = r#"<?xml version="1.0"?>
 "#;
 
 /// Converts a container, and where YAML came of it puts that in force.
-fn convert(xml: &str, code: i32) -> (Relay, Finished) {
+pub(crate) fn convert(xml: &str, code: i32) -> (Relay, Finished) {
     let relay = Setup::gateway("127.0.0.2:25").build();
     fs::write(relay.path().join("mailetcontainer.xml"), xml).expect("written");
     let ended = relay.command(&["convert", "mailetcontainer.xml"]).expect(code);

@@ -6,6 +6,7 @@ mod bad_input;
 mod bad_store;
 mod bundle;
 mod convert;
+mod convert_kinds;
 mod corpus;
 mod dns;
 mod down;

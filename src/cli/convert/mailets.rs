@@ -32,8 +32,6 @@ pub(super) enum Counterpart {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Text,
-    /// A text that an empty element leaves unset.
-    Name,
     Boolean,
     Number,
     /// A text that may stand in a file of its own.
@@ -45,12 +43,12 @@ pub(super) enum Kind {
 }
 
 use Counterpart::{Attributes, Copies, Delivery, Ends, Idle, Mailet, Marks, Tells, Undone};
-use Kind::{Boolean, Elsewhere, Name, Number, Repository, Secret, Text};
+use Kind::{Boolean, Elsewhere, Number, Repository, Secret, Text};
 
 /// Parameters of RemoteDelivery that are ours too.
 pub(super) const DELIVERY: [(&str, Kind); 22] = [
-    ("outgoing", Name),
-    ("outgoingQueue", Name),
+    ("outgoing", Text),
+    ("outgoingQueue", Text),
     ("maxDnsProblemRetries", Number),
     ("timeout", Number),
     ("connectiontimeout", Number),
@@ -59,15 +57,15 @@ pub(super) const DELIVERY: [(&str, Kind); 22] = [
     ("sslEnable", Boolean),
     ("verifyServerIdentity", Boolean),
     ("sslTrustAllCerts", Boolean),
-    ("gateway", Name),
+    ("gateway", Text),
     ("gatewayPort", Number),
-    ("gatewayUsername", Name),
+    ("gatewayUsername", Text),
     ("gatewayPassword", Secret),
     ("loadBalancing", Boolean),
-    ("bind", Name),
-    ("heloName", Name),
+    ("bind", Text),
+    ("heloName", Text),
     ("deliveryThreads", Number),
-    ("bounceProcessor", Name),
+    ("bounceProcessor", Text),
     ("maxRetries", Elsewhere),
     ("delayTime", Elsewhere),
     ("onSuccess", Elsewhere),
@@ -77,7 +75,7 @@ pub(super) const DELIVERY: [(&str, Kind); 22] = [
 const MAILETS: &[(&str, Counterpart)] = &[
     ("RemoteDelivery", Delivery),
     ("ToRepository", Mailet("ToRepository", &[("repositoryPath", Repository), ("passThrough", Boolean)])),
-    ("ToProcessor", Mailet("ToProcessor", &[("processor", Name), ("notice", Text)])),
+    ("ToProcessor", Mailet("ToProcessor", &[("processor", Text), ("notice", Text)])),
     ("Null", Mailet("Null", &[])),
     ("SetMailAttribute", Attributes),
     ("RemoveMailAttribute", Mailet("RemoveMailAttribute", &[("name", Text)])),

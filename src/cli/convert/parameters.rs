@@ -65,7 +65,7 @@ impl Conversion<'_> {
                 None
             }
             Kind::Number if is_number(&text) => Some((name.to_owned(), Value::Bare(text))),
-            Kind::Text => Some(pair(name, &text)),
+            // An empty element leaves it unset.
             _ => Some(pair(name, &text)).filter(|_| !text.is_empty()),
         }
     }

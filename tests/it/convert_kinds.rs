@@ -1,0 +1,413 @@
+//! `redeliver convert`, kind by kind: what James did is done here, or kept and said.
+
+use std::fs;
+
+use crate::convert::convert;
+use crate::support::relay::Relay;
+use crate::support::sink::{Script, SmtpSink, script};
+
+/// A container that relays: `root` with these mailets, and behind them a RemoteDelivery through `gateway`.
+fn relaying(gateway: impl std::fmt::Display, mailets: &str) -> String {
+    format!(
+        r#"<mailetcontainer><processors>
+<processor state="root">
+{mailets}
+<mailet match="All" class="RemoteDelivery"><outgoing>outgoing</outgoing><maxRetries>0</maxRetries><gateway>{gateway}</gateway><bounceProcessor>failed</bounceProcessor></mailet>
+</processor>
+<processor state="failed">
+<mailet match="All" class="ToRepository"><repositoryPath>file://var/mail/failed/</repositoryPath></mailet>
+</processor>
+</processors></mailetcontainer>"#
+    )
+}
+
+/// A gateway with these parameters beside it.
+fn with_parameters(parameters: &str) -> String {
+    format!(
+        r#"<processors><processor state="root"><mailet class="RemoteDelivery"><gateway>gw.example.net</gateway><maxRetries>0</maxRetries>
+{parameters}
+<bounceProcessor>error</bounceProcessor></mailet></processor></processors>"#
+    )
+}
+
+/// The values of a key in the YAML, as they are written.
+fn values<'a>(yaml: &'a str, key: &str) -> Vec<&'a str> {
+    let lead = format!("      {key}: ");
+    yaml.lines().filter_map(|line| line.strip_prefix(&lead)).collect()
+}
+
+/// Sends one mail through the converted configuration; where it is then.
+fn submitted(relay: &Relay) -> Vec<String> {
+    relay.submit("s@x.example", &["r@y.example"], "Subject: x\n\nx\n");
+    relay.run_spool();
+    let listed = relay.command(&["repository", "list", "--format", "json"]).expect(0).json();
+    let filled = listed.iter().filter(|line| line["size"].as_u64() > Some(0));
+    filled.map(|line| line["repository"].as_str().expect("a path").to_owned()).collect()
+}
+
+#[test]
+fn values_that_yaml_reads_otherwise_are_quoted() {
+    for value in
+        ["true", "FALSE", "yes", "null", "~", "4711", "1e5", "0x1F", "2001-01-01", "#x", "a: b", "*x", "- x", "it's"]
+    {
+        let header = format!(r#"<mailet class="SetMimeHeader"><name>X-Value</name><value>{value}</value></mailet>"#);
+        let (relay, ended) = convert(&relaying("127.0.0.2:25", &header), 0);
+        assert_eq!(values(&ended.stdout, "value"), [serde_json::Value::from(value).to_string()], "{ended:?}");
+        relay.command(&["check"]).expect(0);
+    }
+    for secret in ["123456", "0123456", "true", "1e5", "pa#ss", "%x"] {
+        let credentials =
+            format!("<gatewayusername>{secret}</gatewayusername><gatewayPassword>{secret}</gatewayPassword>");
+        let (relay, ended) = convert(&with_parameters(&credentials), 0);
+        let expected = [serde_json::Value::from(secret).to_string()];
+        assert_eq!(values(&ended.stdout, "gatewayUsername"), expected, "{ended:?}");
+        assert_eq!(values(&ended.stdout, "gatewayPassword"), expected, "{ended:?}");
+        relay.command(&["check"]).expect(0);
+    }
+}
+
+#[test]
+fn repeated_elements_are_joined_and_delays_become_the_spacing() {
+    let delay = |text: &str| format!("<delayTime>{text}</delayTime>");
+    for (delays, most, spacing, attempts) in [
+        (vec!["5 minutes", "10 minutes", "2 hours"], 25, "[5m, 10m, 2h]", 26),
+        (vec!["5 minutes, 10 minutes", "45 minutes"], 3, "[5m, 10m, 45m]", 4),
+        (vec!["3*10 minutes", "2 * 1 hour"], 5, "[10m, 10m, 10m, 1h]", 6),
+        (vec!["3*10 minutes"], 1, "[10m]", 4),
+        (vec!["500", "5000"], 2, "[1s, 5s]", 3),
+    ] {
+        let delays: String = delays.into_iter().map(delay).collect();
+        let container = with_parameters(&delays).replace("<maxRetries>0", &format!("<maxRetries>{most}"));
+        let (relay, ended) = convert(&container, 0);
+        assert!(ended.stdout.contains(&format!("#   spacing: {spacing}\n")), "{delays}: {}", ended.stdout);
+        let told = relay.command(&["check"]).expect(0).stdout;
+        assert!(told.contains(&format!("a deferred mail is tried {attempts} times")), "{delays}: {told}");
+    }
+    let (relay, ended) = convert(&with_parameters("<gateway>gw2.example.net:2525</gateway>"), 0);
+    assert_eq!(values(&ended.stdout, "gateway"), ["\"gw.example.net, gw2.example.net:2525\""]);
+    relay.command(&["check"]).expect(0);
+    let broken = with_parameters("<delayTime>5 minutes, soon</delayTime>").replace("<maxRetries>0", "<maxRetries>2");
+    let (_, ended) = convert(&broken, 65);
+    assert!(ended.stderr.contains("delayTime \"soon\" cannot be read: 2 retries instead"), "{ended:?}");
+}
+
+/// What stands before a RemoteDelivery that all mail may reach, or not.
+#[test]
+fn a_mail_that_james_may_have_stopped_does_not_come_to_the_gateway() {
+    for (mailets, at, said) in [
+        // Somebody else's matchers guard what ends a mail, or the only way on.
+        (r#"<mailet match="org.example.IsSpam" class="Null"/>"#, "var/mail/error", "matcher org.example.IsSpam"),
+        (
+            r#"<mailet match="InSpammerBlacklist=x.example" class="ToProcessor"><processor>failed</processor></mailet>"#,
+            "var/mail/error",
+            "InSpammerBlacklist",
+        ),
+        (
+            r#"<mailet notmatch="org.example.IsGood" class="ToProcessor"><processor>failed</processor></mailet>"#,
+            "var/mail/error",
+            "org.example.IsGood",
+        ),
+        (
+            r#"<matcher name="both" match="org.apache.james.mailetcontainer.impl.matchers.And"><matcher match="SenderIs=s@x.example"/><matcher match="org.example.IsSpam"/></matcher><mailet match="both" class="Null"/>"#,
+            "var/mail/error",
+            "org.example.IsSpam",
+        ),
+        (r#"<mailet match="SenderIs=${spammer}" class="Null"/>"#, "var/mail/error", "placeholder ${spammer}"),
+        (r#"<mailet match="RelayLimit=many" class="Null"/>"#, "var/mail/error", "RelayLimit takes"),
+        // Somebody else's mailets may have ended it themselves.
+        (r#"<mailet match="All" class="org.example.Gate"/>"#, "var/mail/error", "mailet org.example.Gate"),
+        (
+            r#"<mailet match="SenderIs=s@x.example" class="PerSenderRateLimit"><duration>1d</duration></mailet>"#,
+            "var/mail/error",
+            "PerSenderRateLimit",
+        ),
+        (
+            r#"<mailet match="All" class="RspamdScanner"><virusProcessor>failed</virusProcessor></mailet>"#,
+            "var/mail/error",
+            "RspamdScanner",
+        ),
+        // Attributes that nobody sets here.
+        (
+            r#"<mailet match="org.example.IsSpam" class="SetMailAttribute"><spam>yes</spam></mailet><mailet match="HasMailAttribute=spam" class="Null"/>"#,
+            "var/mail/error",
+            "attribute spam",
+        ),
+        (
+            r#"<mailet match="All" class="ClamAVScan"/><mailet match="HasMailAttributeWithValue=infected, true" class="Null"/>"#,
+            "var/mail/error",
+            "attribute infected",
+        ),
+        // James's own, that end a mail in ways that have no counterpart.
+        (
+            r#"<mailet match="SenderDomainIs=x.example" class="Redirect"><recipients>a@z.example</recipients></mailet>"#,
+            "var/mail/error",
+            "Redirect",
+        ),
+        (
+            r#"<mailet match="SenderIs=s@x.example" class="DSNBounce"><passThrough>false</passThrough></mailet>"#,
+            "var/mail/error/remote-delivery/permanent",
+            "DSNBounce",
+        ),
+        (r#"<mailet match="SMTPAuthSuccessful" class="Null"/>"#, "var/mail/error", "Null for all who may relay"),
+        (
+            r#"<mailet match="SentByMailet" class="MetricsMailet"><metricName>x</metricName></mailet><mailet notmatch="SentByMailet" class="ToRepository"><repositoryPath>file://var/mail/denied</repositoryPath></mailet>"#,
+            "var/mail/denied",
+            "",
+        ),
+    ] {
+        let sink = SmtpSink::start(Script::new());
+        let (relay, ended) = convert(&relaying(sink.address(), mailets), 65);
+        assert!(ended.stderr.contains(said), "{mailets}: {}", ended.stderr);
+        relay.command(&["check"]).expect(0);
+        assert_eq!(submitted(&relay), [at], "{mailets}: {}", ended.stdout);
+        assert!(sink.transactions().is_empty(), "{mailets}");
+    }
+}
+
+/// What stands before it and lets the mail go on.
+#[test]
+fn a_mail_that_james_let_go_on_comes_to_the_gateway_and_what_is_missing_is_said() {
+    for (mailets, code, said) in [
+        (r#"<mailet match="SenderIs=other@x.example" class="Null"/>"#, 0, ""),
+        (r#"<mailet match="All" class="PostmasterAlias"/>"#, 0, "PostmasterAlias has no counterpart"),
+        (r#"<mailet match="SenderIs=other@x.example" class="org.example.Gate"/>"#, 65, "mailet org.example.Gate"),
+        (
+            r#"<matcher name="either" match="Or"><matcher match="SMTPAuthSuccessful"/><matcher match="org.example.Own"/></matcher><mailet notmatch="either" class="Null"/>"#,
+            65,
+            "org.example.Own",
+        ),
+        (r#"<mailet match="All" class="RemoveMimeHeader"><name>bcc</name></mailet>"#, 65, "RemoveMimeHeader"),
+        (
+            r#"<mailet match="All" class="org.apache.james.jdkim.mailets.ConvertTo7Bit"/>"#,
+            65,
+            "8-bit mail leaves as it is",
+        ),
+        (
+            r#"<mailet match="All" class="org.apache.james.jdkim.mailets.DKIMSign"><signatureTemplate>v=1;</signatureTemplate></mailet>"#,
+            65,
+            "mail leaves unsigned",
+        ),
+        (
+            r#"<mailet match="org.example.Own" class="MetricsMailet"><metricName>x</metricName></mailet>"#,
+            65,
+            "org.example.Own",
+        ),
+        (r#"<mailet match="All" class="Bounce"/>"#, 65, "senders are no longer told"),
+        (
+            r#"<mailet match="RecipientIsLocal" class="LocalDelivery"/>"#,
+            65,
+            "mail for domains that James hosted now goes to 'root'",
+        ),
+        (
+            r#"<mailet match="RemoteAddrNotInNetwork=127.0.0.1" class="Null"/>"#,
+            65,
+            "write 127.0.0.1 into smtp.networks",
+        ),
+    ] {
+        let sink = SmtpSink::start(Script::new());
+        let (relay, ended) = convert(&relaying(sink.address(), mailets), code);
+        assert!(ended.stderr.contains(said), "{mailets}: {}", ended.stderr);
+        relay.command(&["check"]).expect(0);
+        assert_eq!(submitted(&relay), Vec::<String>::new(), "{mailets}: {}", ended.stdout);
+        assert_eq!(sink.transactions().len(), 1, "{mailets}");
+    }
+}
+
+#[test]
+fn what_fails_is_kept_where_james_told_or_kept_before_it_deleted() {
+    for (mailets, at) in [
+        (r#"<mailet match="All" class="org.example.OwnBounce"/><mailet match="All" class="Null"/>"#, "var/mail/error"),
+        (
+            r#"<mailet match="org.example.Own" class="Bounce"/><mailet match="All" class="Null"/>"#,
+            "var/mail/error/remote-delivery/permanent",
+        ),
+        (
+            r#"<mailet match="All" class="NotifyPostmaster"/><mailet match="All" class="ToProcessor"><processor>last</processor></mailet>"#,
+            "var/mail/error/remote-delivery/permanent",
+        ),
+        (
+            r#"<mailet match="RecipientIsLocal" class="LocalDelivery"/><mailet match="All" class="Null"/>"#,
+            "var/mail/error",
+        ),
+        (
+            r#"<mailet match="All" class="ToSenderFolder"><folder>Sent</folder></mailet><mailet match="All" class="LogMessage"><passThrough>false</passThrough></mailet>"#,
+            "var/mail/error",
+        ),
+        (
+            r#"<mailet match="All" class="DSNBounce"><passThrough>false</passThrough></mailet>"#,
+            "var/mail/error/remote-delivery/permanent",
+        ),
+        (r#"<mailet match="All" class="MetricsMailet"><metricName>x</metricName></mailet>"#, "var/mail/error"),
+        (
+            r#"<mailet match="All" class="ToRepository"><repositoryPath>file:///var/failed</repositoryPath></mailet>"#,
+            "var/failed",
+        ),
+        (
+            r#"<mailet match="All" class="ToRepository"><repositoryPath>file://C:/failed</repositoryPath></mailet>"#,
+            "var/mail/error",
+        ),
+    ] {
+        let sink = SmtpSink::start(script!["MAIL" => "550 5.7.1 no"]);
+        let container = relaying(sink.address(), "").replace(
+            r#"<mailet match="All" class="ToRepository"><repositoryPath>file://var/mail/failed/</repositoryPath></mailet>"#,
+            &format!(r#"{mailets}</processor><processor state="last"><mailet match="All" class="Null"/>"#),
+        );
+        let (relay, _) = convert(&container, if at == "var/failed" || mailets.contains("Metrics") { 0 } else { 65 });
+        relay.command(&["check"]).expect(0);
+        assert_eq!(submitted(&relay), [at], "{mailets}");
+    }
+}
+
+#[test]
+fn a_remote_delivery_that_is_left_out_leaves_no_other_way_and_that_is_said() {
+    let remote = |matcher: &str, to: &str| {
+        format!(
+            r#"<mailet match="{matcher}" class="RemoteDelivery"><maxRetries>0</maxRetries><gateway>{to}</gateway><bounceProcessor>error</bounceProcessor></mailet>"#
+        )
+    };
+    let guarded = r#"<mailet match="org.example.Trusted" class="ToProcessor"><processor>relay</processor></mailet>"#;
+    let denied =
+        r#"<mailet match="All" class="ToRepository"><repositoryPath>file://var/mail/denied</repositoryPath></mailet>"#;
+    for (rules, relay, said) in [
+        (
+            remote("org.example.Trusted", "gw.example.net"),
+            String::new(),
+            "no RemoteDelivery is left: all mail would end in var/mail/error",
+        ),
+        (
+            remote("org.example.Trusted", "gw.example.net") + &remote("All", "gw2.example.net"),
+            String::new(),
+            "no mail can reach a RemoteDelivery: all mail would end in var/mail/error",
+        ),
+        (
+            guarded.to_owned() + denied,
+            remote("All", "gw.example.net"),
+            "no mail can reach a RemoteDelivery: all mail would end in var/mail/error",
+        ),
+        (
+            denied.to_owned(),
+            remote("All", "gw.example.net"),
+            "no mail can reach a RemoteDelivery: all mail would end in var/mail/denied",
+        ),
+        (denied.to_owned(), denied.to_owned(), "there is no RemoteDelivery: all mail would end in var/mail/denied"),
+        (
+            r#"<mailet class="Null"/>"#.to_owned(),
+            remote("All", "gw.example.net"),
+            "no mail can reach a RemoteDelivery: all mail would end in Null",
+        ),
+    ] {
+        let relay = if relay.is_empty() { denied.to_owned() } else { relay };
+        let container = format!(
+            "<processors>\n<processor state=\"root\">{rules}</processor>\n<processor state=\"relay\">{relay}</processor></processors>"
+        );
+        let (relay, ended) = convert(&container, 65);
+        let line = format!("mailetcontainer.xml:2: {said}");
+        assert!(ended.stderr.lines().any(|one| one == line), "{line}\n{}", ended.stderr);
+        relay.command(&["check"]).expect(0);
+    }
+}
+
+#[test]
+fn placeholders_and_templates_are_named_and_a_password_is_to_be_in_a_file() {
+    let (relay, ended) = convert(
+        &with_parameters(
+            "<gatewayUsername>${env:SMTP_USER}</gatewayUsername>\n<gatewayPassword>{{ smtp_password }}</gatewayPassword>",
+        ),
+        65,
+    );
+    for line in [
+        "mailetcontainer.xml:2: gatewayUsername has the placeholder ${env:SMTP_USER}: write what it stands for",
+        "mailetcontainer.xml:3: gatewayPassword is the placeholder {{ smtp_password }}: put the password into a file that gatewayPasswordFile names (gateway.password)",
+    ] {
+        assert!(ended.stderr.lines().any(|one| one == line), "{line}\n{}", ended.stderr);
+    }
+    relay.command(&["check"]).expect(78);
+    fs::write(relay.path().join("gateway.password"), "secret\n").expect("written");
+    relay.command(&["check"]).expect(0);
+    for (template, line) in [
+        (
+            "<processors>\n<#list relays as relay></#list></processors>",
+            "mailetcontainer.xml:2: <#list belongs to a template",
+        ),
+        ("<processors>{% for relay in relays %}\n</processors>", "mailetcontainer.xml:1: {% belongs to a template"),
+    ] {
+        let (_, ended) = convert(template, 65);
+        assert!(ended.stderr.contains(line) && ended.stdout.is_empty(), "{ended:?}");
+    }
+}
+
+#[test]
+fn the_layout_of_james_2_is_read_wherever_its_processors_stand() {
+    let inner = relaying("127.0.0.2:25", "").replace("state=", "name=");
+    let inner = inner.replace("<mailetcontainer><processors>", "").replace("</processors></mailetcontainer>", "");
+    for (layout, code) in [
+        (
+            format!(
+                "<config><James><postmaster>p</postmaster></James><spoolmanager><threads>1</threads>{inner}</spoolmanager></config>"
+            ),
+            0,
+        ),
+        (format!("<spoolmanager>{inner}</spoolmanager>"), 0),
+        (inner.clone(), 0),
+        (format!("<!DOCTYPE config [\n<!ENTITY fetch SYSTEM \"f.xml\">]>\n<config>&fetch;{inner}</config>"), 65),
+        (format!("<config>\n&fetch;{inner}</config>"), 65),
+    ] {
+        let (relay, ended) = convert(&layout, code);
+        if code == 0 {
+            assert_eq!(values(&ended.stdout, "gateway"), ["\"127.0.0.2:25\""], "{layout}");
+            relay.command(&["check"]).expect(0);
+        } else {
+            assert!(ended.stderr.contains("&fetch;") && ended.stderr.contains("remove"), "{ended:?}");
+        }
+    }
+}
+
+#[test]
+fn parameters_of_a_delivery_are_taken_over_or_said() {
+    for (parameter, code, written, said) in [
+        ("<startTLS>TRUE</startTLS>", 0, "startTLS: true", ""),
+        ("<mail.smtp.starttls.required>true</mail.smtp.starttls.required>", 0, "startTLS: required", ""),
+        (
+            "<mail.smtp.ssl.protocols>TLSv1.2</mail.smtp.ssl.protocols>",
+            65,
+            "",
+            "mail.smtp.ssl.protocols has no counterpart",
+        ),
+        ("<onSuccess>archive</onSuccess>", 65, "", "what is delivered does not come to processor 'archive'"),
+        ("<usePriority>true</usePriority>", 0, "", "parameter usePriority has no counterpart"),
+        ("<sendpartial>yes</sendpartial>", 0, "sendpartial: false", "sendpartial is neither true nor false"),
+        ("<outgoing>file://var/mail/outgoing/</outgoing>", 0, "outgoing: outgoing", ""),
+        ("<outgoing>a</outgoing><outgoingQueue>b</outgoingQueue>", 0, "outgoing: a", ""),
+        ("<gatewayPort>2525</gatewayPort>", 0, "gatewayPort: 2525", ""),
+    ] {
+        let (relay, ended) = convert(&with_parameters(parameter), code);
+        assert!(ended.stdout.contains(&format!("      {written}")), "{parameter}: {}", ended.stdout);
+        assert!(ended.stderr.contains(said), "{parameter}: {}", ended.stderr);
+        relay.command(&["check"]).expect(0);
+    }
+}
+
+#[test]
+fn a_pass_leads_to_the_delivery_that_deferred_and_to_no_other() {
+    let sinks: Vec<_> = (0..2).map(|_| SmtpSink::start(script!["MAIL" => "451 4.7.1 later"])).collect();
+    let rule = |matcher: &str, sink: &SmtpSink| {
+        format!(
+            r#"<mailet match="{matcher}" class="RemoteDelivery"><delayTime>0</delayTime><maxRetries>1</maxRetries><gateway>{}</gateway><bounceProcessor>failed</bounceProcessor></mailet>"#,
+            sink.address()
+        )
+    };
+    let container = format!(
+        r#"<processors><processor state="root">{}{}</processor><processor state="failed"><mailet class="ToRepository"><repositoryPath>file://var/mail/failed</repositoryPath></mailet></processor></processors>"#,
+        rule("RecipientDomainIs=y.example", &sinks[0]),
+        rule("All", &sinks[1])
+    );
+    let (relay, _) = convert(&container, 0);
+    assert_eq!(submitted(&relay), ["var/mail/error/remote-delivery/temporary"]);
+    relay.command(&["run", "retry-temporary", "--now"]).expect(69);
+    assert_eq!(relay.size("var/mail/failed"), 1);
+    // What is used up ends where it ended in James, and goes to nobody else, also when it is taken round again.
+    relay.command(&["repository", "reprocess", "var/mail/failed", "--all", "--processor", "root"]).expect(0);
+    relay.run_spool();
+    assert_eq!(relay.size("var/mail/failed"), 1);
+    assert_eq!(sinks.iter().map(SmtpSink::connections).collect::<Vec<_>>(), [2, 0]);
+}
