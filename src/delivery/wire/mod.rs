@@ -126,6 +126,18 @@ impl Wire {
         }
     }
 
+    /// No TLS came of the stream that was taken: nothing more is said, and the dialogue says
+    /// why.
+    pub(super) fn fail_handshake(&self, broken: &Broken) {
+        let mut state = self.state();
+        match &state.broken {
+            None => state.break_off(broken.clone()),
+            // It was closed before the handshake began: that much stands there already.
+            Some(known) if known != broken => state.log(Side::Client, format!("[{broken}]")),
+            Some(_) => {}
+        }
+    }
+
     /// Whether the peer has said something that no command asked for, other than that it
     /// closes.
     pub(super) fn has_surplus(&self) -> bool {
