@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::delivery::DnsConfig;
+use crate::delivery::{self, DnsConfig};
 use crate::mail::{Domain, RepositoryPath};
 use crate::yaml::{Diagnostic, Diagnostics, Document, Fields, Node, Reading, positive_duration, text};
 use crate::{jobs, logging, pipeline, schedule};
@@ -187,7 +187,7 @@ impl Config {
         fields.finish();
         Some(Self {
             source: Source::BuiltIn,
-            hostname: hostname.unwrap_or_else(machine_name),
+            hostname: hostname.unwrap_or_else(|| delivery::machine_name(&dns)),
             state_directory,
             store,
             smtp,
@@ -212,12 +212,6 @@ fn host_name(node: &Node) -> Result<String, String> {
         Ok(_) => Ok(name),
         Err(error) => Err(format!("{error}: write a name such as relay.example.org")),
     }
-}
-
-/// The machine's own name, where it can stand in EHLO.
-fn machine_name() -> String {
-    let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
-    name.filter(|name| Domain::parse(name).is_ok()).unwrap_or_else(|| "localhost".to_owned())
 }
 
 /// Without `processors` the ones that ship are in force.

@@ -56,7 +56,7 @@ impl Parts {
     ) -> Result<Self, Error> {
         // A reload retires these parts and no others.
         let stop = stop.child();
-        let network = network(config, clock, &stop, down_for)?;
+        let network = network(config, clock, &stop, down_for);
         let pipeline = Arc::new(pipeline(config, &network)?);
         let settings = Settings {
             processor: config.smtp.processor.clone(),
@@ -120,13 +120,9 @@ pub fn intake(config: &Config, spool: &Arc<Spool>) -> Result<Intake, Error> {
 }
 
 /// What all deliveries share.
-///
-/// # Errors
-/// [`Error::Configuration`].
-pub fn network(config: &Config, clock: &Clock, stop: &Stop, down_for: Option<Duration>) -> Result<Arc<Network>, Error> {
+pub fn network(config: &Config, clock: &Clock, stop: &Stop, down_for: Option<Duration>) -> Arc<Network> {
     let own = config.smtp.listen.clone();
     Network::new(clock.clone(), &config.dns, config.hostname.clone(), own, stop.clone(), down_for)
-        .map_err(Error::Configuration)
 }
 
 /// The processors, with what delivers.

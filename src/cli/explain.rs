@@ -55,7 +55,7 @@ async fn explanations(config: &Config, clock: &Clock, recipients: &[Address]) ->
         // Nobody is there, or does not tell us.
         _ => {}
     }
-    let network = parts::network(config, clock, &Stop::default(), None)?;
+    let network = parts::network(config, clock, &Stop::default(), None);
     Ok(parts::pipeline(config, &network)?.explain(recipients).await)
 }
 

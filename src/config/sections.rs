@@ -232,8 +232,10 @@ pub(super) fn read_dns(fields: Option<Fields<'_>>) -> DnsConfig {
     let Some(mut fields) = fields else { return default };
     let found = DnsConfig {
         servers: fields.list("servers", socket_address).unwrap_or_default(),
-        timeout: fields.optional("timeout", positive_duration).unwrap_or(default.timeout),
-        attempts: fields.optional("attempts", integer(1..=10)).unwrap_or(default.attempts),
+        timeout: fields.optional("timeout", positive_duration),
+        attempts: fields.optional("attempts", integer(1..=10)),
+        resolv_conf: fields.path("resolvConf").unwrap_or(default.resolv_conf),
+        ..DnsConfig::default()
     };
     fields.finish();
     found

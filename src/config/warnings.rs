@@ -5,6 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{Config, Source};
+use crate::delivery;
 use crate::jobs::{self, Reprocess};
 use crate::schedule;
 use crate::yaml::format_duration;
@@ -63,6 +64,7 @@ impl Config {
                 found.push(format!("job {name}: the report is off: write an address into its list 'to'"));
             }
         }
+        found.extend(self.warnings_of_names());
         found.extend(self.schedules.iter().filter_map(|(name, schedule)| warning_of_jitter(name, schedule)));
         for (name, schedule) in &self.schedules {
             found.extend(schedule.cron.doubts().iter().map(|doubt| format!("schedule {name}: {doubt}")));
@@ -72,6 +74,33 @@ impl Config {
              read the permanent repository"
                 .to_owned(),
         );
+        found
+    }
+
+    /// Of our own name, of the gateways', and of the system's files about names.
+    fn warnings_of_names(&self) -> Vec<String> {
+        let deliveries = self.processors.deliveries();
+        let mut names: Vec<(&str, &str)> = deliveries
+            .iter()
+            .map(|delivery| match &delivery.helo_name {
+                Some(name) => (name.as_str(), "heloName of RemoteDelivery"),
+                None => (self.hostname.as_str(), "hostname"),
+            })
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        let ours = names.into_iter().filter(|(name, _)| !delivery::is_full_name(name));
+        let mut found: Vec<_> = ours
+            .map(|(name, key)| {
+                format!("the EHLO name {name:?} is no full name, and many peers refuse mail for that: set '{key}' to a name such as relay.example.org")
+            })
+            .collect();
+        for delivery in deliveries {
+            found.extend(delivery.gateways_without_full_name().map(|gateway| {
+                format!("gateway {gateway:?}: its certificate must be for just this name under startTLS: verify: write its full name")
+            }));
+        }
+        found.extend(delivery::resolver_warnings(&self.dns));
         found
     }
 

@@ -116,6 +116,13 @@ impl Config {
         gateway.port.or(self.gateway_port).unwrap_or_else(|| self.default_port())
     }
 
+    /// Gateways whose name would have to stand without a dot in their certificate.
+    pub fn gateways_without_full_name(&self) -> impl Iterator<Item = &str> {
+        let judged = self.start_tls == StartTls::Verify && self.verify_server_identity && !self.ssl_trust_all_certs;
+        let names = self.gateways.iter().map(|gateway| gateway.host.as_str());
+        names.filter(move |name| judged && !name.trim_end_matches('.').contains(['.', ':']))
+    }
+
     fn default_port(&self) -> u16 {
         if self.ssl_enable { 465 } else { 25 }
     }
@@ -196,15 +203,29 @@ impl StartTls {
 pub struct DnsConfig {
     /// Name servers; empty for the system's (`/etc/resolv.conf` and `/etc/hosts`).
     pub servers: Vec<SocketAddr>,
-    /// For one query. Default 5 s.
-    pub timeout: Duration,
-    /// Queries for one question before it is given up. Default 2, at least 1.
-    pub attempts: usize,
+    /// For one query. Default: what resolv.conf says, else 5 s.
+    pub timeout: Option<Duration>,
+    /// Rounds over all name servers before a question is given up, at least 1. Default: what
+    /// resolv.conf says, else 2.
+    pub attempts: Option<usize>,
+    /// The file of the system's name servers. Default `/etc/resolv.conf`.
+    pub resolv_conf: PathBuf,
+    /// The file of the system's hosts. Default `/etc/hosts`.
+    pub hosts: PathBuf,
+    /// Where the servers of `resolv_conf` are asked. Default 53.
+    pub port: u16,
 }
 
 impl Default for DnsConfig {
     fn default() -> Self {
-        Self { servers: Vec::new(), timeout: Duration::from_secs(5), attempts: 2 }
+        Self {
+            servers: Vec::new(),
+            timeout: None,
+            attempts: None,
+            resolv_conf: PathBuf::from("/etc/resolv.conf"),
+            hosts: PathBuf::from("/etc/hosts"),
+            port: 53,
+        }
     }
 }
 

@@ -1,31 +1,37 @@
 //! Names: MX and addresses, each question asked once and its answer kept, so that a dead
 //! name server costs a sweep a bounded time.
+//!
+//! A name out of a mail or out of the DNS is looked up as it is, from the root: the search
+//! list would let whoever wrote it reach hosts of this network. It is for the names that
+//! the operator wrote.
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts};
-use hickory_resolver::lookup::Lookup;
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use hickory_resolver::net::{DnsError, NetError};
-use hickory_resolver::proto::op::ResponseCode;
-use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
-use hickory_resolver::system_conf;
-use nix::errno::Errno;
+use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use tokio::sync::{OnceCell, Semaphore};
 use tokio::time::Instant;
+use tracing::{info, warn};
 
 use super::config::DnsConfig;
+use super::name_servers::{Manner, NameServers};
+use super::system::{Stamp, System};
 
 /// Questions under way at once.
 const MAX_LOOKUPS: usize = 64;
 
 /// After this long the root is asked for again.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
+
+/// After this long the system's files are looked at again.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// For one query, and rounds over all servers, where nothing else is said.
+const TIMEOUT: Duration = Duration::from_secs(5);
+const ATTEMPTS: usize = 2;
 
 /// Answers kept before expired ones are looked for.
 const PRUNE_ABOVE: usize = 10_000;
@@ -44,9 +50,9 @@ pub(super) enum Answer<T> {
 }
 
 impl<T> Answer<T> {
-    /// Whether a name server has answered, with an error.
-    fn is_error(&self) -> bool {
-        matches!(self, Self::Trouble(trouble) if trouble.whose == Whose::Theirs)
+    /// Whether there is none, not even an error.
+    fn is_silence(&self) -> bool {
+        matches!(self, Self::Trouble(trouble) if trouble.whose != Whose::Theirs)
     }
 }
 
@@ -81,13 +87,8 @@ pub(super) struct Mx {
 
 /// The resolver and what it has learnt.
 pub(super) struct Dns {
-    resolver: TokioResolver,
-    /// Where there are several name servers, each by itself.
-    each: Vec<TokioResolver>,
-    /// Names without a dot are looked up in the system's search domains.
-    searches: bool,
-    /// No question takes longer than this.
-    budget: Duration,
+    config: DnsConfig,
+    current: Mutex<Option<Current>>,
     lookups: Semaphore,
     keep_for: Option<Duration>,
     last_answer: Mutex<Option<Instant>>,
@@ -99,18 +100,27 @@ pub(super) struct Dns {
     addresses: Memo<Answer<Vec<IpAddr>>>,
 }
 
+/// What is in force, and when the system's files were last looked at.
+struct Current {
+    in_force: Arc<InForce>,
+    looked: Instant,
+    stamp: Stamp,
+}
+
+/// Whom to ask.
+struct InForce {
+    servers: NameServers,
+    /// Where the configuration names no servers.
+    system: Option<System>,
+}
+
 impl Dns {
-    /// # Errors
-    /// A sentence where the system's resolver configuration cannot be read.
-    pub(super) fn new(config: &DnsConfig, keep_for: Option<Duration>) -> Result<Self, String> {
-        let attempts = config.attempts.max(1);
-        let (resolver, each) =
-            resolvers(config, attempts).map_err(|error| format!("the resolver cannot be set up: {error}"))?;
-        Ok(Self {
-            resolver,
-            each,
-            searches: config.servers.is_empty(),
-            budget: config.timeout * u32::try_from(attempts).unwrap_or(u32::MAX) + Duration::from_secs(1),
+    /// Looks at nothing yet: only deliveries need a resolver, and the system's files may
+    /// come later than this program.
+    pub(super) fn new(config: &DnsConfig, keep_for: Option<Duration>) -> Self {
+        Self {
+            config: config.clone(),
+            current: Mutex::default(),
             lookups: Semaphore::new(MAX_LOOKUPS),
             keep_for,
             last_answer: Mutex::default(),
@@ -118,7 +128,57 @@ impl Dns {
             last_vain: Mutex::default(),
             mx: Memo::new(keep_for),
             addresses: Memo::new(keep_for),
-        })
+        }
+    }
+
+    /// Whom to ask now. What was learnt from others is forgotten once the files have changed.
+    fn in_force(&self) -> Result<Arc<InForce>, String> {
+        let mut current = lock(&self.current);
+        let stamp = match &mut *current {
+            Some(current) if !self.is_to_be_looked_at(current) => return Ok(Arc::clone(&current.in_force)),
+            Some(current) => {
+                current.looked = Instant::now();
+                let stamp = Stamp::of(&self.config);
+                if stamp == current.stamp {
+                    return Ok(Arc::clone(&current.in_force));
+                }
+                stamp
+            }
+            None => Stamp::of(&self.config),
+        };
+        let in_force = Arc::new(InForce::make(&self.config)?);
+        if current.is_some() {
+            self.tell_of_change(&in_force);
+            self.forget();
+        }
+        *current = Some(Current { in_force: Arc::clone(&in_force), looked: Instant::now(), stamp });
+        Ok(in_force)
+    }
+
+    /// Before an answer that is kept: it may come from servers that are no longer asked.
+    fn look_again(&self) {
+        // Where it cannot be set up, the question says so.
+        let _ = self.in_force();
+    }
+
+    fn is_to_be_looked_at(&self, current: &Current) -> bool {
+        self.config.servers.is_empty() && current.looked.elapsed() >= LOOK_AGAIN
+    }
+
+    fn tell_of_change(&self, in_force: &InForce) {
+        let path = &self.config.resolv_conf;
+        info!("{} or {} has changed and was read again", path.display(), self.config.hosts.display());
+        for warning in in_force.system.iter().flat_map(|system| system.warnings(path)) {
+            warn!("{warning}");
+        }
+    }
+
+    fn forget(&self) {
+        self.mx.forget();
+        self.addresses.forget();
+        for last in [&self.last_answer, &self.last_use, &self.last_vain] {
+            *lock(last) = None;
+        }
     }
 
     /// Whether any name server has answered anything while answers are kept: in this sweep,
@@ -151,6 +211,7 @@ impl Dns {
 
     /// The MX records of `domain` (A-labels), in no order.
     pub(super) async fn mx(&self, domain: &str) -> Answer<Vec<Mx>> {
+        self.look_again();
         self.mx
             .get(domain, async {
                 self.ask(domain, RecordType::MX, |data| match data {
@@ -165,15 +226,55 @@ impl Dns {
             .await
     }
 
-    /// The addresses of `host`, IPv4 before IPv6. One family with addresses is enough,
-    /// whatever became of the question for the other.
+    /// The addresses of `host`, a name out of the DNS, IPv4 before IPv6. One family with
+    /// addresses is enough, whatever became of the question for the other.
     pub(super) async fn addresses(&self, host: &str) -> Answer<Vec<IpAddr>> {
+        // A name without a dot in the hosts' file is one of this network.
+        let known = if host.contains('.') { self.in_hosts(host) } else { Vec::new() };
+        if known.is_empty() { self.looked_up(host).await } else { Answer::Found(known) }
+    }
+
+    /// The addresses of `host` as the operator wrote it: in the hosts' file, or by the
+    /// search list as resolv.conf(5) has it. A trailing dot makes it absolute.
+    pub(super) async fn addresses_as_written(&self, host: &str) -> Answer<Vec<IpAddr>> {
+        let known = self.in_hosts(host);
+        if !known.is_empty() {
+            return Answer::Found(known);
+        }
+        let mut worst = Answer::NoDomain;
+        for candidate in self.candidates(host) {
+            let answer = self.looked_up(&candidate).await;
+            let goes_on = !matches!(&answer, Answer::Found(_)) && !answer.is_silence();
+            worst = weightier(worst, answer);
+            if !goes_on {
+                break;
+            }
+        }
+        worst
+    }
+
+    fn in_hosts(&self, host: &str) -> Vec<IpAddr> {
+        let in_force = self.in_force().ok();
+        in_force.and_then(|in_force| Some(in_force.system.as_ref()?.hosts.addresses(host))).unwrap_or_default()
+    }
+
+    fn candidates(&self, host: &str) -> Vec<String> {
+        let in_force = self.in_force().ok();
+        let searched = in_force.and_then(|in_force| Some(in_force.system.as_ref()?.resolv_conf.candidates(host)));
+        searched.unwrap_or_else(|| vec![host.trim_end_matches('.').to_owned()])
+    }
+
+    async fn looked_up(&self, host: &str) -> Answer<Vec<IpAddr>> {
+        self.look_again();
         self.addresses
             .get(host, async {
                 let v4 = self.ask(host, RecordType::A, |data| match data {
                     RData::A(address) => Some(IpAddr::V4(address.0)),
                     _ => None,
                 });
+                if self.is_without_aaaa() {
+                    return v4.await;
+                }
                 let v6 = self.ask(host, RecordType::AAAA, |data| match data {
                     RData::AAAA(address) => Some(IpAddr::V6(address.0)),
                     _ => None,
@@ -184,112 +285,71 @@ impl Dns {
             .await
     }
 
+    fn is_without_aaaa(&self) -> bool {
+        self.in_force().is_ok_and(|in_force| in_force.system.as_ref().is_some_and(|system| system.resolv_conf.no_aaaa))
+    }
+
     async fn ask<T>(&self, name: &str, kind: RecordType, pick: impl Fn(&RData) -> Option<T>) -> Answer<Vec<T>> {
-        let Ok(name) = self.absolute(name) else { return Answer::NoDomain };
+        let Ok(name) = Name::from_ascii(format!("{name}.")) else { return Answer::NoDomain };
+        let in_force = match self.in_force() {
+            Ok(in_force) => in_force,
+            Err(cause) => return Answer::Trouble(Trouble { cause, whose: Whose::Ours }),
+        };
         let _permit = self.lookups.acquire().await;
-        let mut answer = self.look_up(&self.resolver, &name, kind, &pick).await;
-        // Of several servers an error may be the first to come, whatever the others know.
-        for one in &self.each {
-            if !answer.is_error() {
-                break;
-            }
-            let other = self.look_up(one, &name, kind, &pick).await;
-            if !matches!(other, Answer::Trouble(_)) {
-                answer = other;
-            }
-        }
-        match &answer {
-            answer if answer.is_error() => set(&self.last_answer),
-            Answer::Trouble(_) => {}
+        let mut answer = in_force.servers.ask(&name, kind, pick).await;
+        match &mut answer {
+            Answer::Trouble(trouble) if trouble.whose == Whose::Theirs => set(&self.last_answer),
+            Answer::Trouble(trouble) => in_force.explain(trouble),
             _ => [&self.last_answer, &self.last_use].into_iter().for_each(set),
         }
         answer
     }
+}
 
-    async fn look_up<T>(
-        &self,
-        resolver: &TokioResolver,
-        name: &Name,
-        kind: RecordType,
-        pick: impl Fn(&RData) -> Option<T>,
-    ) -> Answer<Vec<T>> {
-        match tokio::time::timeout(self.budget, resolver.lookup(name.clone(), kind)).await {
-            Err(_) => Answer::Trouble(Trouble { cause: "timed out".to_owned(), whose: Whose::Nobodys }),
-            Ok(Err(error)) => without_records(&error),
-            Ok(Ok(lookup)) => {
-                let records: Vec<T> = belonging(&lookup).filter_map(|record| pick(&record.data)).collect();
-                // A CNAME that leads nowhere leaves an answer without what was asked for.
-                if records.is_empty() { Answer::NoData } else { Answer::Found(records) }
-            }
+impl InForce {
+    fn make(config: &DnsConfig) -> Result<Self, String> {
+        let system = config.servers.is_empty().then(|| System::read(config));
+        let said = system.as_ref().map(|system| &system.resolv_conf);
+        let manner = Manner {
+            timeout: config.timeout.or_else(|| said?.timeout).unwrap_or(TIMEOUT),
+            attempts: config.attempts.or_else(|| said?.attempts).unwrap_or(ATTEMPTS).max(1),
+            edns0: said.is_none_or(|said| said.edns0),
+            tcp_only: said.is_some_and(|said| said.tcp_only),
+        };
+        let servers = system.as_ref().map_or_else(|| config.servers.clone(), |system| system.servers(config.port));
+        Ok(Self { servers: NameServers::new(&servers, &manner)?, system })
+    }
+
+    /// Silence, where no name server is named, has that as its reason.
+    fn explain(&self, trouble: &mut Trouble) {
+        if let Some(why) = self.system.as_ref().and_then(|system| system.without_server.as_ref()) {
+            trouble.cause = format!("{} ({why})", trouble.cause);
         }
     }
+}
 
-    /// `name` from the root, so that no search domain is appended; a single label is left
-    /// to the system's search domains.
-    fn absolute(&self, name: &str) -> Result<Name, ()> {
-        let relative = self.searches && !name.contains('.');
-        let text = if relative { name.to_owned() } else { format!("{name}.") };
-        Name::from_ascii(text).map_err(|_| ())
-    }
+/// Of the answers for several forms of one name: addresses, else an error that may pass, else
+/// that one of them exists.
+fn weightier(one: Answer<Vec<IpAddr>>, other: Answer<Vec<IpAddr>>) -> Answer<Vec<IpAddr>> {
+    let weight = |answer: &Answer<Vec<IpAddr>>| match answer {
+        Answer::Found(_) => 3,
+        Answer::Trouble(_) => 2,
+        Answer::NoData => 1,
+        Answer::NoDomain => 0,
+    };
+    if weight(&other) > weight(&one) { other } else { one }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn get(time: &Mutex<Option<Instant>>) -> Option<Instant> {
-    *time.lock().unwrap_or_else(PoisonError::into_inner)
+    *lock(time)
 }
 
 fn set(time: &Mutex<Option<Instant>>) {
-    *time.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-}
-
-/// The resolver that asks all name servers, and one for each where there are several.
-fn resolvers(config: &DnsConfig, attempts: usize) -> Result<(TokioResolver, Vec<TokioResolver>), NetError> {
-    let (all, mut options) = if config.servers.is_empty() {
-        system_conf::read_system_conf()?
-    } else {
-        let mut options = ResolverOpts::default();
-        options.use_hosts_file = ResolveHosts::Never;
-        let servers = config.servers.iter().copied().map(name_server).collect();
-        (ResolverConfig::from_parts(None, Vec::new(), servers), options)
-    };
-    options.timeout = config.timeout;
-    // The crate counts what follows the first query.
-    options.attempts = attempts - 1;
-    // Answers are kept here, where failures are too; a domain that is set up again is to
-    // be seen by the next sweep.
-    options.cache_size = 0;
-    let build = |config: ResolverConfig| {
-        let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
-        *builder.options_mut() = options.clone();
-        builder.build()
-    };
-    let one = |server: &NameServerConfig| {
-        build(ResolverConfig::from_parts(all.domain().cloned(), all.search().to_vec(), vec![server.clone()]))
-    };
-    let several = if all.name_servers().len() > 1 { all.name_servers() } else { &[] };
-    let each = several.iter().map(one).collect::<Result<_, _>>()?;
-    Ok((build(all)?, each))
-}
-
-fn name_server(server: SocketAddr) -> NameServerConfig {
-    let on_port = |mut connection: ConnectionConfig| {
-        connection.port = server.port();
-        connection
-    };
-    let connections = vec![on_port(ConnectionConfig::udp()), on_port(ConnectionConfig::tcp())];
-    NameServerConfig::new(server.ip(), true, connections)
-}
-
-/// The records of the name that was asked for, or of the one its aliases lead to: a server
-/// may send along others, which would let one domain speak for another.
-fn belonging(lookup: &Lookup) -> impl Iterator<Item = &Record> {
-    let mut owners = vec![lookup.query().name()];
-    lookup.answers().iter().filter(move |record| {
-        let belongs = owners.contains(&&record.name);
-        if let (RData::CNAME(target), true) = (&record.data, belongs) {
-            owners.push(&target.0);
-        }
-        belongs
-    })
+    *lock(time) = Some(Instant::now());
 }
 
 fn both_families(v4: Answer<Vec<IpAddr>>, v6: Answer<Vec<IpAddr>>) -> Answer<Vec<IpAddr>> {
@@ -303,41 +363,6 @@ fn both_families(v4: Answer<Vec<IpAddr>>, v6: Answer<Vec<IpAddr>>) -> Answer<Vec
         (Answer::NoDomain, Answer::NoDomain) => Answer::NoDomain,
         _ => Answer::NoData,
     }
-}
-
-/// What a failed lookup means.
-fn without_records<T>(error: &NetError) -> Answer<T> {
-    let trouble = |cause: String, whose| Answer::Trouble(Trouble { cause, whose });
-    match error {
-        NetError::Dns(DnsError::NoRecordsFound(none)) => match none.response_code {
-            ResponseCode::NXDomain => Answer::NoDomain,
-            ResponseCode::NoError => Answer::NoData,
-            code => trouble(name_of(code), Whose::Theirs),
-        },
-        NetError::Dns(DnsError::ResponseCode(ResponseCode::NXDomain)) => Answer::NoDomain,
-        NetError::Dns(DnsError::ResponseCode(code)) => trouble(name_of(*code), Whose::Theirs),
-        NetError::Dns(error) => trouble(error.to_string(), Whose::Theirs),
-        NetError::Truncated => trouble("a truncated answer, and none over TCP".to_owned(), Whose::Theirs),
-        NetError::Timeout => trouble("timed out".to_owned(), Whose::Nobodys),
-        NetError::Io(error) if !is_out_of_descriptors(error) => {
-            trouble("no name server could be reached".to_owned(), Whose::Nobodys)
-        }
-        // The crate has this for what it could not even open a socket for.
-        NetError::NoConnections | NetError::Io(_) => {
-            trouble("no socket for a question to a name server can be opened".to_owned(), Whose::Ours)
-        }
-        // What cannot be read may come from anybody.
-        other => trouble(other.to_string(), Whose::Nobodys),
-    }
-}
-
-fn is_out_of_descriptors(error: &std::io::Error) -> bool {
-    matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::EMFILE | Errno::ENFILE))
-}
-
-/// As operators know it: `SERVFAIL`, `REFUSED`.
-fn name_of(code: ResponseCode) -> String {
-    format!("{code:?}").to_uppercase()
 }
 
 /// Answers by name. Whoever asks while the question is under way waits for its answer.
@@ -359,9 +384,13 @@ impl<T: Clone> Memo<T> {
         cell.get_or_init(|| look_up).await.clone()
     }
 
+    fn forget(&self) {
+        lock(&self.kept).clear();
+    }
+
     fn cell(&self, name: &str) -> Arc<OnceCell<T>> {
         let now = Instant::now();
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = lock(&self.kept);
         let fresh = |asked: &Instant| self.keep_for.is_none_or(|keep_for| now.duration_since(*asked) < keep_for);
         if kept.len() > PRUNE_ABOVE {
             kept.retain(|_, (asked, _)| fresh(asked));
@@ -393,21 +422,6 @@ mod tests {
             (Answer::NoDomain, Answer::NoDomain, Answer::NoDomain),
         ] {
             assert_eq!(both_families(v4, v6), both);
-        }
-    }
-
-    #[test]
-    fn a_question_that_could_not_be_sent_is_our_own_trouble() {
-        let io = |code: Errno| NetError::from(std::io::Error::from_raw_os_error(code as i32));
-        for (error, whose) in [
-            (NetError::Timeout, Whose::Nobodys),
-            (io(Errno::ECONNREFUSED), Whose::Nobodys),
-            (io(Errno::EMFILE), Whose::Ours),
-            (NetError::NoConnections, Whose::Ours),
-            (NetError::Truncated, Whose::Theirs),
-        ] {
-            let Answer::Trouble(trouble) = without_records::<()>(&error) else { panic!("{error}") };
-            assert_eq!(trouble.whose, whose, "{error}");
         }
     }
 

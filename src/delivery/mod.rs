@@ -9,16 +9,20 @@ mod config;
 mod connection;
 mod dns;
 mod explain;
+mod hosts;
 mod limits;
 mod masking;
 mod memory;
+mod name_servers;
 mod network;
 mod outcome;
 mod recipients;
+mod resolv_conf;
 mod routing;
 mod session;
 mod slots;
 mod step;
+mod system;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -39,6 +43,7 @@ pub use config::{Config, Credentials, DnsConfig, Gateway, Secret, StartTls};
 pub use explain::{ExplainedHost, Explanation, RoutedBy};
 pub use network::Network;
 pub use outcome::is_dns_problem;
+pub use system::{is_full_name, machine_name, resolver_warnings};
 
 use attempt::Attempt;
 use connection::Dialer;

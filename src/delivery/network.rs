@@ -28,9 +28,6 @@ impl Network {
     /// `hostname` is the EHLO name; `own` are the addresses our own listener has, which
     /// mail is not to be sent to; `down_for` says how long trouble with a peer or a name
     /// is remembered (`None`: as long as the object lives, which is one sweep).
-    ///
-    /// # Errors
-    /// A sentence where the system's resolver configuration cannot be read.
     pub fn new(
         clock: Clock,
         dns: &DnsConfig,
@@ -38,9 +35,9 @@ impl Network {
         own: Vec<SocketAddr>,
         stop: Stop,
         down_for: Option<Duration>,
-    ) -> Result<Arc<Self>, String> {
-        let dns = Dns::new(dns, down_for)?;
-        Ok(Arc::new(Self { clock, dns, hostname, stop, down_for, own, roots: OnceLock::new() }))
+    ) -> Arc<Self> {
+        let dns = Dns::new(dns, down_for);
+        Arc::new(Self { clock, dns, hostname, stop, down_for, own, roots: OnceLock::new() })
     }
 
     /// The system's trusted roots, read once when the first peer shows a certificate.
@@ -100,8 +97,7 @@ mod tests {
         let own = ["0.0.0.0:2525", "192.0.2.7:25", "127.0.0.1:26", "[::1]:27"];
         let own = own.map(|address| address.parse().expect("address")).to_vec();
         let dns = DnsConfig { servers: vec!["127.0.0.1:1".parse().expect("address")], ..DnsConfig::default() };
-        let network =
-            Network::new(Clock::system(), &dns, "Relay.example".into(), own, Stop::default(), None).expect("a network");
+        let network = Network::new(Clock::system(), &dns, "Relay.example".into(), own, Stop::default(), None);
         for (peer, is_own) in [
             ("127.0.0.1:2525", true),
             ("127.9.9.9:2525", true),

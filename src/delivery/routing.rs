@@ -190,11 +190,16 @@ fn usable(answer: Answer<Vec<IpAddr>>) -> Result<Vec<IpAddr>, Trouble> {
     }
 }
 
-/// The addresses of `host`, which may be written as one.
+/// The addresses of a gateway, which may be written as one.
 async fn addresses(network: &Network, host: &str) -> Answer<Vec<IpAddr>> {
-    match host.parse() {
-        Ok(address) => Answer::Found(vec![address]),
-        Err(_) => network.dns.addresses(host).await,
+    if let Ok(address) = host.parse() {
+        return Answer::Found(vec![address]);
+    }
+    match Domain::parse(host).ok().and_then(|name| name.ascii().ok()) {
+        // What it makes absolute is not the name's own.
+        Some(name) if host.ends_with('.') => network.dns.addresses_as_written(&format!("{name}.")).await,
+        Some(name) => network.dns.addresses_as_written(&name).await,
+        None => Answer::NoDomain,
     }
 }
 

@@ -20,6 +20,7 @@ mod killed;
 mod listener;
 mod loops;
 mod mail_programs;
+mod names;
 mod not_smtp;
 mod outcomes;
 mod pipelining;

@@ -130,10 +130,11 @@ impl Sink for Record {
 fn network(stop: Stop) -> Arc<Network> {
     let dns = DnsConfig {
         servers: vec!["127.0.0.1:9".parse().expect("address")],
-        timeout: Duration::from_millis(200),
-        attempts: 1,
+        timeout: Some(Duration::from_millis(200)),
+        attempts: Some(1),
+        ..DnsConfig::default()
     };
-    Network::new(Clock::system(), &dns, "me.example".into(), Vec::new(), stop, None).expect("a network")
+    Network::new(Clock::system(), &dns, "me.example".into(), Vec::new(), stop, None)
 }
 
 fn delivery(ports: &[u16], change: impl FnOnce(&mut Config)) -> Delivery {

@@ -1,7 +1,7 @@
 //! A DNS server on UDP and TCP whose zones are a text in the test.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -65,10 +65,19 @@ enum Transport {
 impl Zones {
     /// Serves these zones on a free loopback address and port.
     pub(crate) fn start(text: &str) -> Self {
+        Self::serve(text, (super::fresh_loopback(), 0).into())
+    }
+
+    /// Serves these zones beside others, at the same port of another address.
+    pub(crate) fn beside(other: &Self, text: &str) -> Self {
+        Self::serve(text, (super::fresh_loopback(), other.address.port()).into())
+    }
+
+    fn serve(text: &str, address: SocketAddr) -> Self {
         let zones = Arc::new(Zone { entries: Mutex::new(entries(text)), queries: Mutex::default() });
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
-        let (udp, tcp) = runtime.block_on(listen());
+        let (udp, tcp) = runtime.block_on(listen(address));
         let address = udp.local_addr().expect("bound");
         runtime.spawn(serve_udp(Arc::new(udp), zones.clone()));
         runtime.spawn(serve_tcp(tcp, zones.clone()));
@@ -150,9 +159,8 @@ fn key(name: &str) -> Name {
     name
 }
 
-async fn listen() -> (UdpSocket, TcpListener) {
-    let ip = IpAddr::V4(super::fresh_loopback());
-    let udp = UdpSocket::bind((ip, 0)).await.expect("a free port");
+async fn listen(address: SocketAddr) -> (UdpSocket, TcpListener) {
+    let udp = UdpSocket::bind(address).await.expect("a free port");
     let tcp = TcpListener::bind(udp.local_addr().expect("bound")).await.expect("the same port, on our own address");
     (udp, tcp)
 }

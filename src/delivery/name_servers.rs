@@ -1,0 +1,305 @@
+//! Asking name servers: each in its turn, and none left out before a question is given up.
+//!
+//! The first of them is asked first, as resolv.conf(5) has it, but for those that were
+//! silent lately: a dead one costs the questions of a sweep one time-out and not one each.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hickory_resolver::Resolver;
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts};
+use hickory_resolver::lookup::Lookup;
+use hickory_resolver::net::runtime::{DnsUdpSocket, RuntimeProvider, TokioRuntimeProvider, TokioTime};
+use hickory_resolver::net::{DnsError, NetError};
+use hickory_resolver::proto::op::ResponseCode;
+use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
+use nix::errno::Errno;
+use tokio::net::UdpSocket;
+use tokio::time::Instant;
+
+use super::dns::{Answer, Trouble, Whose};
+
+/// So long a server that was silent is asked after the others.
+const SILENT_FOR: Duration = Duration::from_secs(30);
+
+/// How questions are asked.
+pub(super) struct Manner {
+    /// For one query.
+    pub(super) timeout: Duration,
+    /// Rounds over all servers, at least 1.
+    pub(super) attempts: usize,
+    /// Long answers are welcome.
+    pub(super) edns0: bool,
+    /// Never over UDP.
+    pub(super) tcp_only: bool,
+}
+
+/// All name servers.
+pub(super) struct NameServers {
+    servers: Vec<NameServer>,
+    attempts: usize,
+    /// No server has longer for one question and what its answer leads to.
+    patience: Duration,
+}
+
+struct NameServer {
+    resolver: Resolver<ByInterface>,
+    silent: Mutex<Option<Instant>>,
+}
+
+impl NameServers {
+    /// # Errors
+    /// A sentence of the resolver.
+    pub(super) fn new(servers: &[SocketAddr], manner: &Manner) -> Result<Self, String> {
+        let servers = servers.iter().map(|&server| NameServer::new(server, manner)).collect::<Result<_, _>>();
+        Ok(Self {
+            servers: servers.map_err(|error| format!("the resolver cannot be set up: {error}"))?,
+            attempts: manner.attempts,
+            patience: manner.timeout + Duration::from_secs(1),
+        })
+    }
+
+    /// Asks until one has an answer that can be used. An error may be the first to come,
+    /// whatever the others know.
+    pub(super) async fn ask<T>(
+        &self,
+        name: &Name,
+        kind: RecordType,
+        pick: impl Fn(&RData) -> Option<T>,
+    ) -> Answer<Vec<T>> {
+        let mut trouble = None;
+        for _ in 0..self.attempts {
+            for server in self.in_order() {
+                match server.ask(name, kind, self.patience, &pick).await {
+                    Answer::Trouble(found) => trouble = Some(weightier(trouble, found)),
+                    answer => return answer,
+                }
+            }
+        }
+        let nobody = || Trouble { cause: "there is no name server".to_owned(), whose: Whose::Ours };
+        Answer::Trouble(trouble.unwrap_or_else(nobody))
+    }
+
+    fn in_order(&self) -> Vec<&NameServer> {
+        let mut servers: Vec<_> = self.servers.iter().collect();
+        servers.sort_by_key(|server| server.is_silent());
+        servers
+    }
+}
+
+/// Of two troubles the one that says more: an answer, then what kept us from asking.
+fn weightier(one: Option<Trouble>, other: Trouble) -> Trouble {
+    let weight = |trouble: &Trouble| match trouble.whose {
+        Whose::Theirs => 2,
+        Whose::Ours => 1,
+        Whose::Nobodys => 0,
+    };
+    match one {
+        Some(one) if weight(&one) >= weight(&other) => one,
+        _ => other,
+    }
+}
+
+impl NameServer {
+    fn new(server: SocketAddr, manner: &Manner) -> Result<Self, NetError> {
+        let on_port = |mut connection: ConnectionConfig| {
+            connection.port = server.port();
+            connection
+        };
+        let udp = (!manner.tcp_only).then(|| on_port(ConnectionConfig::udp()));
+        let connections = udp.into_iter().chain([on_port(ConnectionConfig::tcp())]).collect();
+        let config = NameServerConfig::new(server.ip(), true, connections);
+        let scope = if let SocketAddr::V6(server) = server { server.scope_id() } else { 0 };
+        let provider = ByInterface { tokio: TokioRuntimeProvider::default(), scope };
+        let config = ResolverConfig::from_parts(None, Vec::new(), vec![config]);
+        let mut builder = Resolver::builder_with_config(config, provider);
+        let options = builder.options_mut();
+        set(options, manner);
+        Ok(Self { resolver: builder.build()?, silent: Mutex::default() })
+    }
+
+    async fn ask<T>(
+        &self,
+        name: &Name,
+        kind: RecordType,
+        patience: Duration,
+        pick: impl Fn(&RData) -> Option<T>,
+    ) -> Answer<Vec<T>> {
+        let answer = match tokio::time::timeout(patience, self.resolver.lookup(name.clone(), kind)).await {
+            Err(_) => Answer::Trouble(Trouble { cause: "timed out".to_owned(), whose: Whose::Nobodys }),
+            Ok(Err(error)) => without_records(&error),
+            Ok(Ok(lookup)) => {
+                let records: Vec<T> = belonging(&lookup).filter_map(|record| pick(&record.data)).collect();
+                // A CNAME that leads nowhere leaves an answer without what was asked for.
+                if records.is_empty() { Answer::NoData } else { Answer::Found(records) }
+            }
+        };
+        let is_silent = matches!(&answer, Answer::Trouble(trouble) if trouble.whose == Whose::Nobodys);
+        *self.silent.lock().unwrap_or_else(PoisonError::into_inner) = is_silent.then(Instant::now);
+        answer
+    }
+
+    fn is_silent(&self) -> bool {
+        let silent = *self.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        silent.is_some_and(|silent| silent.elapsed() < SILENT_FOR)
+    }
+}
+
+fn set(options: &mut ResolverOpts, manner: &Manner) {
+    options.timeout = manner.timeout;
+    options.edns0 = manner.edns0;
+    options.use_hosts_file = ResolveHosts::Never;
+    // The crate counts what follows the first query; rounds are ours.
+    options.attempts = 0;
+    // Answers are kept above, where failures are too; a domain that is set up again is to
+    // be seen by the next sweep.
+    options.cache_size = 0;
+}
+
+/// The records of the name that was asked for, or of the one its aliases lead to: a server
+/// may send along others, which would let one domain speak for another.
+fn belonging(lookup: &Lookup) -> impl Iterator<Item = &Record> {
+    let mut owners = vec![lookup.query().name()];
+    lookup.answers().iter().filter(move |record| {
+        let belongs = owners.contains(&&record.name);
+        if let (RData::CNAME(target), true) = (&record.data, belongs) {
+            owners.push(&target.0);
+        }
+        belongs
+    })
+}
+
+/// What a failed lookup means.
+fn without_records<T>(error: &NetError) -> Answer<T> {
+    let trouble = |cause: String, whose| Answer::Trouble(Trouble { cause, whose });
+    match error {
+        NetError::Dns(DnsError::NoRecordsFound(none)) => match none.response_code {
+            ResponseCode::NXDomain => Answer::NoDomain,
+            ResponseCode::NoError => Answer::NoData,
+            code => trouble(name_of(code), Whose::Theirs),
+        },
+        NetError::Dns(DnsError::ResponseCode(ResponseCode::NXDomain)) => Answer::NoDomain,
+        NetError::Dns(DnsError::ResponseCode(code)) => trouble(name_of(*code), Whose::Theirs),
+        NetError::Dns(error) => trouble(error.to_string(), Whose::Theirs),
+        NetError::Truncated => trouble("a truncated answer, and none over TCP".to_owned(), Whose::Theirs),
+        NetError::Timeout => trouble("timed out".to_owned(), Whose::Nobodys),
+        NetError::Io(error) if !is_out_of_descriptors(error) => {
+            trouble("no name server could be reached".to_owned(), Whose::Nobodys)
+        }
+        // The crate has this for what it could not even open a socket for.
+        NetError::NoConnections | NetError::Io(_) => {
+            trouble("no socket for a question to a name server can be opened".to_owned(), Whose::Ours)
+        }
+        // What cannot be read may come from anybody.
+        other => trouble(other.to_string(), Whose::Nobodys),
+    }
+}
+
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::EMFILE | Errno::ENFILE))
+}
+
+/// As operators know it: `SERVFAIL`, `REFUSED`.
+fn name_of(code: ResponseCode) -> String {
+    format!("{code:?}").to_uppercase()
+}
+
+/// Sockets to a server whose address may be one of an interface (`fe80::1%eth0`), which the
+/// crate has no place for.
+#[derive(Clone)]
+struct ByInterface {
+    tokio: TokioRuntimeProvider,
+    scope: u32,
+}
+
+fn on_interface(mut address: SocketAddr, scope: u32) -> SocketAddr {
+    if let SocketAddr::V6(address) = &mut address {
+        address.set_scope_id(scope);
+    }
+    address
+}
+
+impl RuntimeProvider for ByInterface {
+    type Handle = <TokioRuntimeProvider as RuntimeProvider>::Handle;
+    type Timer = TokioTime;
+    type Udp = UdpByInterface;
+    type Tcp = <TokioRuntimeProvider as RuntimeProvider>::Tcp;
+
+    fn create_handle(&self) -> Self::Handle {
+        self.tokio.create_handle()
+    }
+
+    fn connect_tcp(
+        &self,
+        server: SocketAddr,
+        bind: Option<SocketAddr>,
+        timeout: Option<Duration>,
+    ) -> Pin<Box<dyn Send + Future<Output = io::Result<Self::Tcp>>>> {
+        self.tokio.connect_tcp(on_interface(server, self.scope), bind, timeout)
+    }
+
+    fn bind_udp(
+        &self,
+        local: SocketAddr,
+        _server: SocketAddr,
+    ) -> Pin<Box<dyn Send + Future<Output = io::Result<Self::Udp>>>> {
+        let scope = self.scope;
+        Box::pin(async move { Ok(UdpByInterface { socket: UdpSocket::bind(local).await?, scope }) })
+    }
+}
+
+struct UdpByInterface {
+    socket: UdpSocket,
+    scope: u32,
+}
+
+impl DnsUdpSocket for UdpByInterface {
+    type Time = TokioTime;
+
+    fn poll_recv_from(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<(usize, SocketAddr)>> {
+        DnsUdpSocket::poll_recv_from(&self.socket, cx, buffer)
+    }
+
+    fn poll_send_to(&self, cx: &mut Context<'_>, octets: &[u8], target: SocketAddr) -> Poll<io::Result<usize>> {
+        self.socket.poll_send_to(cx, octets, on_interface(target, self.scope))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_that_could_not_be_sent_is_our_own_trouble() {
+        let io = |code: Errno| NetError::from(io::Error::from_raw_os_error(code as i32));
+        for (error, whose) in [
+            (NetError::Timeout, Whose::Nobodys),
+            (io(Errno::ECONNREFUSED), Whose::Nobodys),
+            (io(Errno::EMFILE), Whose::Ours),
+            (NetError::NoConnections, Whose::Ours),
+            (NetError::Truncated, Whose::Theirs),
+        ] {
+            let Answer::Trouble(trouble) = without_records::<()>(&error) else { panic!("{error}") };
+            assert_eq!(trouble.whose, whose, "{error}");
+        }
+    }
+
+    #[test]
+    fn an_error_says_more_than_silence() {
+        let trouble = |whose| Trouble { cause: format!("{whose:?}"), whose };
+        for (one, other, told) in [
+            (None, Whose::Nobodys, Whose::Nobodys),
+            (Some(Whose::Theirs), Whose::Nobodys, Whose::Theirs),
+            (Some(Whose::Nobodys), Whose::Theirs, Whose::Theirs),
+            (Some(Whose::Nobodys), Whose::Ours, Whose::Ours),
+            (Some(Whose::Theirs), Whose::Ours, Whose::Theirs),
+        ] {
+            assert_eq!(weightier(one.map(trouble), trouble(other)).whose, told, "{one:?} {other:?}");
+        }
+    }
+}
