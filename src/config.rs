@@ -88,9 +88,19 @@ pub fn load(source: &Source) -> Result<Config, Diagnostics> {
 pub enum ForSubmission {
     /// It is in order but for what is said of jobs and schedules, which a message does not need.
     Usable(Config, Diagnostics),
-    /// It is not, or holds secrets that this user may not read; a running service may know
-    /// better. What is wrong has its default.
-    Doubtful(Config, Diagnostics),
+    /// It is not, or this user may not read all of it; a running service may know better.
+    /// What is wrong has its default.
+    Doubtful(Config, Doubt, Diagnostics),
+}
+
+/// Why a configuration is doubtful.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doubt {
+    /// Something in it is wrong.
+    Wrong,
+    /// This user may not read some of the files that it names; what else is wrong may follow
+    /// from that.
+    Forbidden,
 }
 
 /// As [`load`], for a message that is handed in.
@@ -102,7 +112,10 @@ pub fn load_for_submission(source: &Source) -> Result<ForSubmission, Diagnostics
         Read { config: Some(config), main, folders } if main.is_empty() => {
             Ok(ForSubmission::Usable(config, Diagnostics(folders)))
         }
-        Read { config: Some(config), main, .. } => Ok(ForSubmission::Doubtful(config, Diagnostics(main))),
+        Read { config: Some(config), main, .. } => {
+            let doubt = if main.iter().any(|wrong| wrong.forbidden) { Doubt::Forbidden } else { Doubt::Wrong };
+            Ok(ForSubmission::Doubtful(config, doubt, Diagnostics(main)))
+        }
         Read { main, folders, .. } => Err(Diagnostics(main.into_iter().chain(folders).collect())),
     }
 }

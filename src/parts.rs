@@ -1,6 +1,7 @@
 //! The parts of a relay, each built on those before it, as the configuration says: what a
 //! one-shot command, a service and a reload of the service all need.
 
+pub mod submission;
 pub mod users;
 
 use std::path::Path;
@@ -115,7 +116,7 @@ pub fn listener_config(config: &Config) -> Result<ListenerConfig, Error> {
 /// # Errors
 /// [`Error::Configuration`].
 pub fn intake(config: &Config, spool: &Arc<Spool>) -> Result<Intake, Error> {
-    let here = users::here(&config.hostname).map_err(Error::Configuration)?;
+    let here = users::here(config).map_err(Error::Configuration)?;
     Ok(Intake { spool: Arc::clone(spool), kept: config.kept_repositories(), here })
 }
 

@@ -28,9 +28,7 @@ use crate::admin::{self, Admin};
 use crate::clock::Clock;
 use crate::config::{Config, Source};
 use crate::health::Health;
-use crate::ingest::{
-    self, Intake, Listener, ListenerContext, ListenerControl, ListenerError, SubmitContext, SubmitSocket,
-};
+use crate::ingest::{Intake, Listener, ListenerContext, ListenerControl, ListenerError, SubmitContext, SubmitSocket};
 use crate::live::Live;
 use crate::logging::LostLines;
 use crate::parts::{self, Parts, users};
@@ -240,7 +238,7 @@ fn listener_context(service: &Service) -> ListenerContext {
 }
 
 fn bind_submit_socket(config: &Config) -> Result<SubmitSocket, Error> {
-    let path = config.state_directory.join(ingest::SOCKET);
+    let path = parts::submission::own_socket(config);
     SubmitSocket::bind(&path).map_err(|error| Error::System(format!("cannot listen on {}: {error}", path.display())))
 }
 

@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::delivery::{Explanation, RoutedBy};
 use crate::ingest::{self, Invocation, Mode};
 use crate::mail::Address;
-use crate::parts;
+use crate::parts::{self, submission};
 use crate::stop::Stop;
 use crate::text::{self};
 
@@ -48,9 +48,12 @@ pub(super) async fn explain(
 /// What a running service says, which remembers who is down; without one, what the
 /// configuration and the DNS say.
 async fn explanations(config: &Config, clock: &Clock, recipients: &[Address]) -> Result<Vec<Explanation>, Failure> {
-    let question = Invocation { mode: Mode::Verify, recipients: recipients.to_vec(), ..Invocation::default() };
-    let path = config.state_directory.join(ingest::SOCKET);
-    match ingest::ask::<Vec<Explanation>>(&path, &question).await {
+    let question = Invocation {
+        mode: Mode::Verify,
+        recipients: recipients.iter().map(ToString::to_string).collect(),
+        ..Invocation::default()
+    };
+    match ingest::ask::<Vec<Explanation>>(&submission::socket(Some(config)), &question).await {
         Ok(explained) if !explained.is_empty() => return Ok(explained),
         // Nobody is there, or does not tell us.
         _ => {}

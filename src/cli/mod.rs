@@ -28,10 +28,9 @@ use tracing::level_filters::LevelFilter;
 
 use crate::audit::{self, sweep_json};
 use crate::clock::Clock;
-use crate::config::{self, Config, ForSubmission, Search, Source, Sweep};
-use crate::ingest::{Here, Invocation, Mode};
+use crate::config::{self, Config, Search, Source, Sweep};
 use crate::logging;
-use crate::parts::{self, users};
+use crate::parts;
 use crate::serve;
 use crate::text::{self};
 use app::App;
@@ -59,12 +58,12 @@ fn run(arguments: Vec<OsString>) -> Result<Exit, Failure> {
     let name = arguments.first().map(PathBuf::from).unwrap_or_default();
     match name.file_name().and_then(OsStr::to_str) {
         // BSD's mail calls it send-mail.
-        Some("sendmail" | "send-mail") => return as_sendmail(arguments.into_iter().skip(1).collect(), None, true),
+        Some("sendmail" | "send-mail") => return sendmail::main(arguments.into_iter().skip(1).collect(), None, true),
         Some("mailq") => {
             let options = arguments.into_iter().skip(1);
-            return as_sendmail(std::iter::once("-bp".into()).chain(options).collect(), None, true);
+            return sendmail::main(std::iter::once("-bp".into()).chain(options).collect(), None, true);
         }
-        Some("newaliases") => return as_sendmail(vec!["-bi".into()], None, true),
+        Some("newaliases") => return sendmail::main(vec!["-bi".into()], None, true),
         _ => {}
     }
     let raw = arguments.clone();
@@ -80,7 +79,7 @@ fn run(arguments: Vec<OsString>) -> Result<Exit, Failure> {
             if arguments.verbose {
                 words.insert(0, "-v".into());
             }
-            as_sendmail(words, config, false)
+            sendmail::main(words, config, false)
         }
         Command::Check { format } => check(arguments.config, format),
         Command::Serve => serve(arguments.config, false, clock),
@@ -149,25 +148,6 @@ fn find(option: Option<PathBuf>, by_mail_program: bool) -> Result<Source, Failur
     Ok(source)
 }
 
-/// A message is not given up for a job or a schedule that somebody has just written, nor for
-/// a secret that its user may not read, as long as a service takes it.
-fn load_for_submission(option: Option<PathBuf>, by_mail_program: bool) -> Result<(Config, Option<Failure>), Failure> {
-    let source = find(option, by_mail_program)?;
-    match config::load_for_submission(&source).map_err(|wrong| refused(&wrong.0))? {
-        ForSubmission::Usable(config, beside) => {
-            note_all(&beside.0);
-            Ok((config, None))
-        }
-        ForSubmission::Doubtful(config, wrong) => {
-            if !sendmail::has_service(&config) {
-                return Err(refused(&wrong.0));
-            }
-            let why = wrong.0.first().map(ToString::to_string).unwrap_or_default();
-            Ok((config, Some(Failure::new(Exit::Deferred, why))))
-        }
-    }
-}
-
 fn note_all(wrong: &[impl Display]) {
     for error in wrong {
         note(&error.to_string());
@@ -228,73 +208,6 @@ fn serve(option: Option<PathBuf>, by_mail_program: bool, clock: Clock) -> Result
     let lost_lines = logging.lost_lines();
     block_on(async { Ok(serve::run(source, config, clock, lost_lines).await?) })?;
     Ok(Exit::Ok)
-}
-
-fn as_sendmail(arguments: Vec<OsString>, option: Option<PathBuf>, by_name: bool) -> Result<Exit, Failure> {
-    let wrong = |message| Failure::new(Exit::Configuration, message);
-    // What is wrong with the arguments comes before what is wrong with the configuration,
-    // which alone knows by what name users are completed.
-    let asked = sendmail::invocation(arguments.clone(), &users::here("localhost").map_err(wrong)?)?;
-    match asked.mode {
-        Mode::Help => {
-            write!(std::io::stdout(), "{}", sendmail::HELP)?;
-            return Ok(Exit::Ok);
-        }
-        // There are none.
-        Mode::Aliases => return Ok(Exit::Ok),
-        Mode::Serve => return serve(option, by_name, Clock::system()),
-        _ => {}
-    }
-    let (config, doubt) = match asked.mode {
-        Mode::Submit | Mode::Smtp | Mode::List => load_for_submission(option, by_name)?,
-        _ => (load(option, by_name)?, None),
-    };
-    let here = users::here(&config.hostname).map_err(wrong)?;
-    let invocation = sendmail::invocation(arguments, &here)?;
-    // Before root becomes the owner of the store.
-    let uid = nix::unistd::Uid::current().as_raw();
-    if let Some(why) = doubt {
-        let mut out = std::io::stdout().lock();
-        return block_on(async { sendmail::hand_over_to(&config, &Clock::system(), &invocation, why, &mut out).await });
-    }
-    let console = if invocation.verbose { LevelFilter::INFO } else { LevelFilter::WARN };
-    let logging = start_logging(&config, console);
-    // A log that this user may not write is no reason to give a message up either.
-    let without_log = logging.as_ref().err().map(|failure| failure.message.as_str());
-    block_on(with_own_store(&config, &invocation, &here, uid, without_log))
-}
-
-/// What a mail program asks for, with the store, or by the service that has it.
-async fn with_own_store(
-    config: &Config,
-    invocation: &Invocation,
-    here: &Here,
-    uid: u32,
-    without_log: Option<&str>,
-) -> Result<Exit, Failure> {
-    let mut out = std::io::stdout().lock();
-    if invocation.mode == Mode::Verify {
-        return sendmail::verify(config, invocation, &mut out).await;
-    }
-    let clock = Clock::system();
-    let app = match App::open(config.clone(), clock.clone(), "sendmail").await.map_err(try_again) {
-        Ok(app) => app,
-        Err(why) => return sendmail::hand_over_to(config, &clock, invocation, why, &mut out).await,
-    };
-    if let Some(why) = without_log {
-        tracing::warn!("{why}");
-    }
-    let exit = sendmail::run(&app, invocation, here, uid, &mut out).await;
-    app.close().await;
-    exit
-}
-
-/// A store that cannot be opened now is no reason to give a message up.
-fn try_again(failure: Failure) -> Failure {
-    match failure.exit {
-        Exit::CannotOpen | Exit::CannotWrite => Failure::new(Exit::Deferred, failure.message),
-        _ => failure,
-    }
 }
 
 async fn with_app(config: Config, clock: Clock, command: Command) -> Result<Exit, Failure> {

@@ -99,5 +99,5 @@ fn paths(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
 }
 
 fn wrong(file: &Path, message: String) -> Diagnostic {
-    Diagnostic { file: file.to_owned(), line: 1, column: 1, message }
+    Diagnostic { file: file.to_owned(), line: 1, column: 1, message, forbidden: false }
 }

@@ -12,6 +12,16 @@ pub enum Source {
     BuiltIn,
 }
 
+impl Source {
+    /// Why this user may not read it; `None` where he may, or something else is wrong with it.
+    pub fn forbidden(&self) -> Option<String> {
+        let Self::File(path) = self else { return None };
+        let error = std::fs::File::open(path).err()?;
+        let forbidden = error.kind() == std::io::ErrorKind::PermissionDenied;
+        forbidden.then(|| format!("{} cannot be read: {error}", path.display()))
+    }
+}
+
 /// Where to look.
 #[derive(Debug, Clone)]
 pub struct Search {
@@ -34,15 +44,14 @@ pub struct Search {
 pub struct NoConfiguration(String);
 
 impl Search {
+    /// The machine's file.
+    pub fn machine() -> PathBuf {
+        PathBuf::from("/etc/redeliver/redeliver.yaml")
+    }
+
     /// The usual places.
     pub fn new(option: Option<PathBuf>, environment: Option<OsString>, by_mail_program: bool) -> Self {
-        Self {
-            option,
-            environment,
-            here: PathBuf::from("redeliver.yaml"),
-            machine: PathBuf::from("/etc/redeliver/redeliver.yaml"),
-            by_mail_program,
-        }
+        Self { option, environment, here: PathBuf::from("redeliver.yaml"), machine: Self::machine(), by_mail_program }
     }
 
     /// The first place that has a configuration. A file that was named must be there, and

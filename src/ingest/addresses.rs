@@ -18,6 +18,12 @@ pub enum AddressListError {
     /// More than a comment behind an address in angle brackets.
     #[error("something stands behind the address {0:?}: separate addresses with commas")]
     Separator(String),
+    /// More than one, where one is expected.
+    #[error("several addresses: one is expected here")]
+    Several,
+    /// A word that is no address, in front of a name with an address in angle brackets.
+    #[error("{0:?} is no address: if the comma belongs to a name, quote the name, as in \"{0}, {1}\" <{2}>")]
+    Comma(String, String, String),
     /// Octets that are not UTF-8 within an address.
     #[error("{0:?}: the address is not UTF-8")]
     NotUtf8(String),
@@ -34,14 +40,17 @@ pub fn parse_address_list(text: &str) -> Result<Vec<Address>, AddressListError> 
     parse_list(text, None)
 }
 
-/// As [`parse_address_list`], and a user of this machine may be named without a domain.
-pub(super) fn parse_address_list_here(text: &str, here: &Here) -> Result<Vec<Address>, AddressListError> {
-    parse_list(text, Some(here))
-}
-
 fn parse_list(text: &str, here: Option<&Here>) -> Result<Vec<Address>, AddressListError> {
     let rest = text.chars().peekable();
-    let mut list = List { rest, mailbox: String::new(), bracketed: None, found: Vec::new(), here };
+    let mut list = List {
+        rest,
+        mailbox: String::new(),
+        bracketed: None,
+        name: String::new(),
+        found: Vec::new(),
+        words: None,
+        here,
+    };
     list.read()?;
     Ok(list.found)
 }
@@ -57,11 +66,16 @@ pub struct Here {
 }
 
 impl Here {
+    /// As [`parse_address_list`], and a user of this machine may be named without a domain.
+    pub(super) fn list(&self, text: &str) -> Result<Vec<Address>, AddressListError> {
+        parse_list(text, Some(self))
+    }
+
     /// Reads one address, or completes a user's name.
     ///
     /// # Errors
     /// As [`Address::parse`].
-    pub fn address(&self, text: &str) -> Result<Address, AddressError> {
+    fn address(&self, text: &str) -> Result<Address, AddressError> {
         match Address::parse(text) {
             Err(AddressError::NoDomain) if (self.is_user)(text) => Address::parse(&format!("{text}@{}", self.domain)),
             other => other,
@@ -75,7 +89,11 @@ struct List<'a> {
     mailbox: String,
     /// What stood in angle brackets since then.
     bracketed: Option<String>,
+    /// What stood in front of them.
+    name: String,
     found: Vec<Address>,
+    /// Words that are no address, and why: a name may follow whose beginning they are.
+    words: Option<(String, AddressListError)>,
     here: Option<&'a Here>,
 }
 
@@ -91,8 +109,7 @@ impl List<'_> {
                         return Err(AddressListError::Separator(first));
                     }
                     self.bracketed = Some(self.angle_brackets()?);
-                    // It was the display name.
-                    self.mailbox.clear();
+                    self.name = std::mem::take(&mut self.mailbox);
                 }
                 c => {
                     let token = self.token(c)?;
@@ -100,7 +117,8 @@ impl List<'_> {
                 }
             }
         }
-        self.end_of_mailbox()
+        self.end_of_mailbox()?;
+        self.words.take().map_or(Ok(()), |(_, error)| Err(error))
     }
 
     /// A character, or what it opens, as it stands; a comment is a blank.
@@ -164,9 +182,12 @@ impl List<'_> {
     }
 
     fn end_of_mailbox(&mut self) -> Result<(), AddressListError> {
-        let bare = std::mem::take(&mut self.mailbox);
+        let (bare, name) = (std::mem::take(&mut self.mailbox), std::mem::take(&mut self.name));
         let text = match self.bracketed.take() {
-            Some(bracketed) if bare.trim().is_empty() => without_blanks(&bracketed),
+            Some(bracketed) if bare.trim().is_empty() => {
+                self.words_belong_to(name.trim(), &bracketed)?;
+                without_blanks(&bracketed)
+            }
             Some(bracketed) => return Err(AddressListError::Separator(bracketed)),
             None if bare.trim().is_empty() => return Ok(()),
             None => without_blanks(&bare),
@@ -175,9 +196,34 @@ impl List<'_> {
             return Err(AddressListError::NotUtf8(text));
         }
         let address = self.here.map_or_else(|| Address::parse(&text), |here| here.address(&text));
-        let address = address.map_err(|error| AddressListError::Address(text, error))?;
-        self.found.push(address);
+        match address {
+            Ok(address) => self.found.push(address),
+            Err(error @ AddressError::NoDomain) if !text.contains('@') => self.no_address(text, error),
+            Err(error) => return Err(AddressListError::Address(text, error)),
+        }
         Ok(())
+    }
+
+    /// Words without an address: wrong, though only what follows tells how to say so.
+    fn no_address(&mut self, text: String, error: AddressError) {
+        let words = self.words.take();
+        self.words = Some(match words {
+            Some((words, error)) => (format!("{words}, {text}"), error),
+            None => (text.clone(), AddressListError::Address(text, error)),
+        });
+    }
+
+    /// Refuses the words in front where a name and an address in angle brackets follow them.
+    fn words_belong_to(&mut self, name: &str, bracketed: &str) -> Result<(), AddressListError> {
+        match self.words.take() {
+            Some((words, _)) if !name.is_empty() => {
+                Err(AddressListError::Comma(words, name.to_owned(), bracketed.to_owned()))
+            }
+            words => {
+                self.words = words;
+                Ok(())
+            }
+        }
     }
 }
 
@@ -248,6 +294,10 @@ mod tests {
     fn nothing_that_is_no_mailbox_is_passed_over() {
         for (text, reason) in [
             ("a", "no domain"),
+            ("Doe, John <j@x.example>", "quote the name, as in \"Doe, John\" <j@x.example>"),
+            ("a@b.example, Doe, John, Jr. <j@x.example>", "\"Doe, John\" is no address"),
+            ("Doe, a@b.example", "no domain"),
+            ("Doe, <a@b.example>", "no domain"),
             ("a@b.example c@d.example", "local part"),
             ("Ann <>", "empty"),
             ("a@b.example, nobody", "no domain"),

@@ -1,13 +1,10 @@
 //! What a sender asks for about delivery status notifications.
 
-use serde::{Deserialize, Serialize};
-
 use crate::mail::{AttributeValue, Attributes, attribute};
 
 /// When and how the sender wants to be told of what becomes of a mail (RFC 3461). It is
 /// stored with the mail; nobody is told yet.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Dsn {
     /// `-N`, for all recipients: `NEVER`, or any of `SUCCESS`, `FAILURE` and `DELAY` with commas.
     pub notify: Option<String>,

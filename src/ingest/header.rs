@@ -3,7 +3,7 @@
 
 use chrono::{DateTime, Utc};
 
-use super::addresses::{Here, parse_address_list_here};
+use super::addresses::Here;
 use super::message::IntakeError;
 use crate::mail::{Address, Domain};
 
@@ -51,7 +51,7 @@ impl Header {
             if line_end > MAX_HEADER_BYTES {
                 return Err(IntakeError::HeaderTooLong);
             }
-            let line = &self.octets[self.end..line_end];
+            let line = without_marks(&self.octets[self.end..line_end]);
             // One only: what were left out as often as it comes would count against no limit.
             if self.end == 0 && !self.separated && separates_messages(line) {
                 self.octets.drain(..line_end);
@@ -68,6 +68,23 @@ impl Header {
         if self.searched > MAX_HEADER_BYTES { Err(IntakeError::HeaderTooLong) } else { Ok(false) }
     }
 
+    /// Makes each bare CR a line end, where no line ended otherwise.
+    pub(super) fn end_lines_at_cr(&mut self) {
+        self.octets = with_bare_cr(&self.octets, b"\r\n");
+        (self.end, self.searched) = (0, 0);
+    }
+
+    /// Makes a line end of each bare CR. Within a header field the line goes on behind it:
+    /// what somebody put into a subject must not become a field, a `Bcc:` least of all.
+    pub(super) fn settle_bare_cr(&mut self) {
+        let (header, body) = self.octets.split_at(self.end);
+        let lines = header.split_inclusive(|&octet| octet == b'\n');
+        let mut settled: Vec<u8> = lines.flat_map(|line| folded_at_cr(without_marks(line))).collect();
+        let end = settled.len();
+        settled.extend(with_bare_cr(body, b"\r\n"));
+        (self.octets, self.end) = (settled, end);
+    }
+
     pub(super) fn fields(&self) -> Vec<Field<'_>> {
         let octets = &self.octets[..self.end];
         let mut starts: Vec<usize> = Vec::new();
@@ -81,6 +98,39 @@ impl Header {
         let ends = starts.iter().skip(1).copied().chain([at]);
         starts.iter().zip(ends).map(|(&start, end)| Field { octets: &octets[start..end] }).collect()
     }
+}
+
+/// With every CR that is no part of CRLF replaced.
+fn with_bare_cr(octets: &[u8], instead: &[u8]) -> Vec<u8> {
+    let mut replaced = Vec::with_capacity(octets.len());
+    for (at, &octet) in octets.iter().enumerate() {
+        if octet == b'\r' && octets.get(at + 1) != Some(&b'\n') {
+            replaced.extend_from_slice(instead);
+        } else {
+            replaced.push(octet);
+        }
+    }
+    replaced
+}
+
+/// A line of the header, which goes on in the next behind each bare CR that says more.
+fn folded_at_cr(line: &[u8]) -> Vec<u8> {
+    let (text, end) = line.strip_suffix(b"\r\n").map_or((line, &b""[..]), |text| (text, b"\r\n"));
+    let mut parts = text.split(|&octet| octet == b'\r');
+    let mut folded = parts.next().unwrap_or_default().to_vec();
+    for part in parts.filter(|part| !part.trim_ascii().is_empty()) {
+        folded.extend_from_slice(b"\r\n ");
+        folded.extend_from_slice(part);
+    }
+    folded.extend_from_slice(end);
+    folded
+}
+
+/// A line without the bare CRs in front of it: the line end was LF CR, or a program went back
+/// to the start of its line.
+fn without_marks(line: &[u8]) -> &[u8] {
+    let marks = line.iter().take_while(|&&octet| octet == b'\r').count();
+    &line[if line.get(marks) == Some(&b'\n') { marks.saturating_sub(1) } else { marks }..]
 }
 
 /// The line in front of each message of a mailbox file (RFC 4155): no part of the message.
@@ -124,7 +174,7 @@ pub(super) fn recipients(fields: &[Field], here: &Here) -> Result<Vec<Address>, 
     for field in fields {
         let names = if is_resent { RESENT } else { FIRST_SENT };
         if let Some(name) = names.into_iter().find(|name| field.is(name)) {
-            let addresses = parse_address_list_here(&field.body(), here);
+            let addresses = here.list(&field.body());
             found.extend(addresses.map_err(|error| IntakeError::Recipients(name, error))?);
         }
     }

@@ -1,19 +1,23 @@
 //! What becomes of a message that `sendmail` reads from standard input.
 //!
-//! Line ends become CRLF, a lone dot may end the input, missing header fields are added
-//! and, with `-t`, the header names the recipients. Everything else passes byte for byte,
-//! in pieces, so that a large message costs little memory.
+//! Line ends become CRLF, bare CR and NUL are mended, a lone dot may end the input, missing
+//! header fields are added and, with `-t`, the header names the recipients. Everything else
+//! passes byte for byte, in pieces, so that a large message costs little memory.
 
 use super::addresses::{AddressListError, Here};
 use super::header::{Header, MAX_HEADER_BYTES, Missing, recipients};
-use crate::mail::{Address, MessageProblem};
+use super::lines::{Lines, Mend, Repairs};
+use crate::mail::Address;
+
+/// A bare CR as it stands in a header until it is known where that ends.
+const MARK: &[u8] = b"\r";
+
+/// A bare CR in a body.
+const LINE_END: &[u8] = b"\r\n";
 
 /// Why a message is refused. All of these are exit code 65.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IntakeError {
-    /// NUL, or CR without LF.
-    #[error(transparent)]
-    Octets(#[from] MessageProblem),
     /// The header section does not end in time.
     #[error("the header section, or the first line, is longer than {MAX_HEADER_BYTES} octets")]
     HeaderTooLong,
@@ -24,7 +28,7 @@ pub enum IntakeError {
 
 /// Turns the octets of standard input into a message, piece by piece.
 #[derive(Debug)]
-pub(super) struct Intake {
+pub(super) struct MessageReader {
     lines: Lines,
     missing: Missing,
     /// Where the header names the recipients, by whom they are completed.
@@ -34,11 +38,21 @@ pub(super) struct Intake {
     recipients: Vec<Address>,
 }
 
-impl Intake {
+/// What is known of a message at its end.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Ended {
+    /// Those that the header names, where they were asked for; those of the command line are
+    /// the caller's to add.
+    pub(super) recipients: Vec<Address>,
+    /// What was mended.
+    pub(super) repairs: Repairs,
+}
+
+impl MessageReader {
     /// A new message. `dot_ends_input` as without `-i`; `recipients_from_header` as with `-t`.
     pub(super) fn new(missing: Missing, dot_ends_input: bool, recipients_from_header: Option<Here>) -> Self {
         Self {
-            lines: Lines::new(dot_ends_input),
+            lines: Lines::new(Mend::ALL, dot_ends_input),
             missing,
             recipients_from_header,
             header: Some(Header::default()),
@@ -54,40 +68,42 @@ impl Intake {
     /// The first thing for which the message is refused; `message` is then of no use.
     pub(super) fn push(&mut self, octets: &[u8], message: &mut Vec<u8>) -> Result<bool, IntakeError> {
         match self.header.take() {
-            None => self.lines.push(octets, message)?,
+            None => self.lines.push(octets, LINE_END, message),
             Some(mut header) => {
-                self.lines.push(octets, &mut header.octets)?;
+                self.lines.push(octets, MARK, &mut header.octets);
                 if header.is_through()? {
-                    self.end_header(&header, message)?;
+                    self.end_header(header, message)?;
                 } else {
                     self.header = Some(header);
                 }
             }
         }
-        Ok(!self.lines.ended)
+        Ok(!self.lines.ended())
     }
 
     /// Ends the message, with a line end where the last line lacks one.
     ///
-    /// Returns the recipients that the header names, where they were asked for; those of
-    /// the command line are the caller's to add.
-    ///
     /// # Errors
-    /// As [`Intake::push`].
-    pub(super) fn finish(mut self, message: &mut Vec<u8>) -> Result<Vec<Address>, IntakeError> {
+    /// As [`MessageReader::push`].
+    pub(super) fn finish(mut self, message: &mut Vec<u8>) -> Result<Ended, IntakeError> {
         if let Some(mut header) = self.header.take() {
-            self.lines.finish(&mut header.octets)?;
+            self.lines.finish(MARK, &mut header.octets);
+            // Else nothing but CR ended a line, as on computers of long ago.
+            if !self.lines.seen_lf() {
+                header.end_lines_at_cr();
+            }
             // Only where it ends matters now: what is left may be all header, or all body.
             header.is_through()?;
-            self.end_header(&header, message)?;
+            self.end_header(header, message)?;
         } else {
-            self.lines.finish(message)?;
+            self.lines.finish(LINE_END, message);
         }
-        Ok(self.recipients)
+        Ok(Ended { recipients: self.recipients, repairs: self.lines.repairs() })
     }
 
     /// Writes the header with what was missing, and what of the body has come with it.
-    fn end_header(&mut self, header: &Header, message: &mut Vec<u8>) -> Result<(), IntakeError> {
+    fn end_header(&mut self, mut header: Header, message: &mut Vec<u8>) -> Result<(), IntakeError> {
+        header.settle_bare_cr();
         let fields = header.fields();
         if let Some(here) = &self.recipients_from_header {
             self.recipients = recipients(&fields, here)?;
@@ -103,95 +119,6 @@ impl Intake {
             message.extend_from_slice(b"\r\n");
         }
         message.extend_from_slice(rest);
-        Ok(())
-    }
-}
-
-/// Line ends, forbidden octets and the lone dot: knows nothing of header and body.
-#[derive(Debug)]
-struct Lines {
-    dot_ends_input: bool,
-    ended: bool,
-    place: Place,
-    /// A CR, kept back until the LF that must follow.
-    cr: bool,
-    /// The line that is being read, from 1.
-    line: u64,
-}
-
-/// Where in a line the input stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Start,
-    /// Behind a dot that began the line: kept back until what follows says what it is.
-    Dot,
-    Within,
-}
-
-impl Lines {
-    fn new(dot_ends_input: bool) -> Self {
-        Self { dot_ends_input, ended: false, place: Place::Start, cr: false, line: 1 }
-    }
-
-    fn push(&mut self, mut octets: &[u8], out: &mut Vec<u8>) -> Result<(), MessageProblem> {
-        while !octets.is_empty() && !self.ended {
-            if self.cr && octets[0] != b'\n' {
-                return Err(MessageProblem::BareCr(self.line));
-            }
-            let plain = octets.iter().position(|octet| matches!(octet, b'\r' | b'\n' | 0)).unwrap_or(octets.len());
-            let (text, rest) = octets.split_at(plain);
-            self.text(text, out);
-            octets = rest;
-            if let Some((&special, rest)) = octets.split_first() {
-                self.special(special, out)?;
-                octets = rest;
-            }
-        }
-        Ok(())
-    }
-
-    fn text(&mut self, text: &[u8], out: &mut Vec<u8>) {
-        if text.is_empty() {
-            return;
-        }
-        if self.place == Place::Start && self.dot_ends_input && text == b"." {
-            self.place = Place::Dot;
-            return;
-        }
-        if self.place == Place::Dot {
-            out.push(b'.');
-        }
-        out.extend_from_slice(text);
-        self.place = Place::Within;
-    }
-
-    fn special(&mut self, octet: u8, out: &mut Vec<u8>) -> Result<(), MessageProblem> {
-        match octet {
-            0 => return Err(MessageProblem::Nul(self.line)),
-            b'\r' => self.cr = true,
-            _ if self.place == Place::Dot => self.ended = true,
-            _ => {
-                out.extend_from_slice(b"\r\n");
-                (self.place, self.cr) = (Place::Start, false);
-                self.line += 1;
-            }
-        }
-        Ok(())
-    }
-
-    fn finish(&mut self, out: &mut Vec<u8>) -> Result<(), MessageProblem> {
-        if self.ended {
-            return Ok(());
-        }
-        if self.cr {
-            return Err(MessageProblem::BareCr(self.line));
-        }
-        match self.place {
-            Place::Start => {}
-            // Without a line end it is a lone dot all the same.
-            Place::Dot => self.ended = true,
-            Place::Within => out.extend_from_slice(b"\r\n"),
-        }
         Ok(())
     }
 }
@@ -222,13 +149,13 @@ mod tests {
     }
 
     fn intake(options: &str, pieces: &[&[u8]]) -> Result<(String, Vec<Address>), IntakeError> {
-        let mut intake = Intake::new(missing(), !options.contains('i'), options.contains('t').then(here));
+        let mut intake = MessageReader::new(missing(), !options.contains('i'), options.contains('t').then(here));
         let mut message = Vec::new();
         for piece in pieces {
             intake.push(piece, &mut message)?;
         }
-        let recipients = intake.finish(&mut message)?;
-        Ok((String::from_utf8_lossy(&message).into_owned(), recipients))
+        let ended = intake.finish(&mut message)?;
+        Ok((String::from_utf8_lossy(&message).into_owned(), ended.recipients))
     }
 
     /// The message that becomes of `input`, the same however it is cut.
@@ -278,7 +205,7 @@ mod tests {
             assert_eq!(message("", input), format!("X: y\r\n{ADDED}\r\n{without}"), "{input:?}");
             assert_eq!(message("i", input), format!("X: y\r\n{ADDED}\r\n{with}"), "{input:?}");
         }
-        let mut intake = Intake::new(missing(), true, None);
+        let mut intake = MessageReader::new(missing(), true, None);
         let mut message = Vec::new();
         assert_eq!(intake.push(b"X: y\n", &mut message), Ok(true));
         assert_eq!(intake.push(b".\nZ: never\n", &mut message), Ok(false));
@@ -287,18 +214,19 @@ mod tests {
     }
 
     #[test]
-    fn what_two_parsers_could_read_differently_is_refused() {
-        for (input, problem) in [
-            (&b"X: y\rz\n"[..], MessageProblem::BareCr(1)),
-            (b"X: y\n\na\r\r\n", MessageProblem::BareCr(3)),
-            (b"X: y\n\na\r", MessageProblem::BareCr(3)),
-            (b"X: y\n\n.\r.\n", MessageProblem::BareCr(3)),
-            (b"X: y\0\n", MessageProblem::Nul(1)),
-            (b"X: y\r\n\r\n\0", MessageProblem::Nul(3)),
+    fn a_bare_cr_begins_no_field_and_ends_no_header_but_where_nothing_else_ends_a_line() {
+        for (input, expected) in [
+            ("X: y\rz\n\nbody\n", format!("X: y\r\n z\r\n{ADDED}\r\nbody\r\n")),
+            ("Subject: 5%\r\r10%\nX: y\n\n", format!("Subject: 5%\r\n 10%\r\nX: y\r\n{ADDED}\r\n")),
+            ("X: y\rBcc: z@x.example\n\n", format!("X: y\r\n Bcc: z@x.example\r\n{ADDED}\r\n")),
+            ("X: y\r\r\nZ: a\r\r\n\r\r\nbody\r\r\n", format!("X: y\r\nZ: a\r\n{ADDED}\r\nbody\r\n")),
+            ("X: y\n\rZ: a\n\r\n\rbody\n\r", format!("X: y\r\nZ: a\r\n{ADDED}\r\n\r\nbody\r\n")),
+            ("X: y\n\n 10%\r 50%\r100%\n", format!("X: y\r\n{ADDED}\r\n 10%\r\n 50%\r\n100%\r\n")),
+            ("X: y\rZ: a\r\rbody\rmore", format!("X: y\r\nZ: a\r\n{ADDED}\r\nbody\r\nmore\r\n")),
+            ("X: y\0\n\n\0a\n", format!("X: y\r\n{ADDED}\r\na\r\n")),
+            (" 10%\r100%\n", format!("{ADDED}\r\n 10%\r\n100%\r\n")),
         ] {
-            for pieces in [vec![input], input.chunks(1).collect()] {
-                assert_eq!(intake("", &pieces), Err(problem.into()), "{input:?}");
-            }
+            assert_eq!(message("i", input), expected, "{input:?}");
         }
     }
 
@@ -332,7 +260,7 @@ mod tests {
 
     #[test]
     fn a_body_is_handed_on_at_once_and_nothing_of_it_is_kept() {
-        let mut intake = Intake::new(missing(), true, None);
+        let mut intake = MessageReader::new(missing(), true, None);
         let mut message = Vec::new();
         intake.push(b"X: y\n\n", &mut message).expect("taken");
         for _ in 0..1000 {
@@ -371,11 +299,10 @@ mod tests {
         }
 
         #[test]
-        fn nothing_with_a_bare_line_end_comes_out(input in "([ -~]|\r\n|\n|\\.\n){0,60}") {
+        fn nothing_with_a_bare_line_end_comes_out(input in "([ -~]|\r\n|\n|\r|\0|\\.\n){0,60}") {
             let (text, _) = intake("", &[input.as_bytes()]).expect("nothing forbidden");
             prop_assert!(text.ends_with("\r\n"));
-            prop_assert!(!text.replace("\r\n", "").contains(['\r', '\n']));
-            prop_assert!(!text.contains("\r\n.\r\n"), "{}", text);
+            prop_assert!(!text.replace("\r\n", "").contains(['\r', '\n', '\0']));
         }
 
         #[test]

@@ -8,9 +8,9 @@ mod dsn;
 mod header;
 mod import;
 mod intake;
+mod lines;
 mod listener;
 mod message;
-mod queue;
 mod sendmail;
 mod submission;
 mod submit;
@@ -27,8 +27,9 @@ pub use listener::{
     Listener, TlsFiles,
 };
 pub use message::IntakeError;
-pub use queue::Told as QueueTold;
-pub use sendmail::{Invocation, Mode, UsageError, Waiting, parse};
+pub use sendmail::{Invocation, Mode, Parties, UsageError, Waiting, parse};
 pub use submission::{Caller, Input, SubmitError, submit};
-pub use submit::{Answer, SOCKET, SubmitContext, SubmitSocket, ask, hand_over, hung_up, open_session};
+pub use submit::{
+    Refusal, SOCKET, SubmitContext, SubmitSocket, Told as QueueTold, Unanswered, ask, hand_over, hung_up, open_session,
+};
 pub use trace::{Origin, Protocol, received_field};

@@ -9,8 +9,8 @@ use chrono::{DateTime, Utc};
 
 use super::addresses::Here;
 use super::header::Missing;
-use super::message::{Intake, IntakeError};
-use super::sendmail::Invocation;
+use super::message::{Ended, IntakeError, MessageReader};
+use super::sendmail::{Invocation, Parties, UsageError};
 use super::trace::{Origin, received_field};
 use crate::mail::{Address, AttributeValue, Envelope, MailKey, ReversePath, attribute};
 use crate::spool::{AcceptError, Incoming, Spool, Submission};
@@ -36,6 +36,9 @@ pub trait Input: Send {
 /// Why a message was not taken. Nothing of it is kept.
 #[derive(Debug, thiserror::Error)]
 pub enum SubmitError {
+    /// Whom the command line names.
+    #[error(transparent)]
+    Usage(#[from] UsageError),
     /// What is in it.
     #[error(transparent)]
     Message(#[from] IntakeError),
@@ -51,6 +54,7 @@ impl SubmitError {
     /// The code of sysexits(3).
     pub fn exit_code(&self) -> u8 {
         match self {
+            Self::Usage(error) => error.exit_code(),
             Self::Message(_) | Self::Accept(AcceptError::TooLarge(_) | AcceptError::Message(_)) => 65,
             Self::Accept(AcceptError::NoRecipient) => 64,
             // The caller may try again.
@@ -71,9 +75,9 @@ pub async fn submit(
     now: DateTime<Utc>,
     input: &mut dyn Input,
 ) -> Result<MailKey, SubmitError> {
+    let Parties { reverse_path, recipients } = invocation.parties(here)?;
     spool.admits(0).map_err(SubmitError::Accept)?;
-    let own = || ReversePath::Address(caller.address.clone());
-    let reverse_path = invocation.reverse_path.clone().unwrap_or_else(own);
+    let reverse_path = reverse_path.unwrap_or_else(|| ReversePath::Address(caller.address.clone()));
     let missing = Missing {
         from: reverse_path.address().unwrap_or(&caller.address).clone(),
         full_name: invocation.full_name.clone().or_else(|| caller.full_name.clone()),
@@ -82,44 +86,47 @@ pub async fn submit(
         random: rand::random(),
     };
     let mut incoming = spool.incoming();
-    let trace = trace(invocation, caller, here, incoming.key(), now);
+    // It names the recipient only where it is the only one.
+    let only = if invocation.recipients_from_header { None } else { only(&recipients) };
+    let trace = received_field(Origin::User(caller.uid), &here.domain, incoming.key(), only, now);
     incoming.write_trace(&trace);
     let here = invocation.recipients_from_header.then(|| here.clone());
-    let intake = Intake::new(missing, invocation.dot_ends_input, here);
-    let from_header = match read(intake, &mut incoming, input).await {
-        Ok(recipients) => recipients,
+    let reader = MessageReader::new(missing, invocation.dot_ends_input, here);
+    let ended = match read(reader, &mut incoming, input).await {
+        Ok(ended) => ended,
         Err(error) => {
             incoming.abandon().await;
             return Err(error);
         }
     };
-    let mut envelope = Envelope::new(reverse_path, [&invocation.recipients[..], &from_header].concat());
+    let mut envelope = Envelope::new(reverse_path, [recipients, ended.recipients].concat());
     envelope.smtputf8 = invocation.smtputf8;
     let mut attributes = invocation.dsn.attributes();
     if invocation.require_tls {
         attributes.set(attribute::REQUIRE_TLS, AttributeValue::Boolean(true));
     }
+    if let Some(repaired) = ended.repairs.told() {
+        attributes.set(attribute::SENDMAIL_REPAIRED, AttributeValue::Text(repaired));
+    }
     Ok(incoming.accept(Submission { attributes, ..envelope.into() }).await?)
 }
 
-/// The trace field; it names the recipient only where it is the only one.
-fn trace(invocation: &Invocation, caller: &Caller, here: &Here, key: &MailKey, now: DateTime<Utc>) -> String {
-    let only = match &invocation.recipients[..] {
-        [one] if !invocation.recipients_from_header => Some(one),
+fn only(recipients: &[Address]) -> Option<&Address> {
+    match recipients {
+        [one] => Some(one),
         _ => None,
-    };
-    received_field(Origin::User(caller.uid), &here.domain, key, only, now)
+    }
 }
 
-/// Reads to the end of the input, or to a lone dot; the recipients of the header.
-async fn read(mut intake: Intake, incoming: &mut Incoming, input: &mut dyn Input) -> Result<Vec<Address>, SubmitError> {
+/// Reads to the end of the input, or to a lone dot.
+async fn read(mut reader: MessageReader, incoming: &mut Incoming, input: &mut dyn Input) -> Result<Ended, SubmitError> {
     let mut message = Vec::new();
     loop {
         let piece = input.next().await?;
         if piece.is_empty() {
             break;
         }
-        let more = intake.push(&piece, &mut message)?;
+        let more = reader.push(&piece, &mut message)?;
         incoming.write(&message).await?;
         message.clear();
         if incoming.is_too_large() {
@@ -130,7 +137,7 @@ async fn read(mut intake: Intake, incoming: &mut Incoming, input: &mut dyn Input
             break;
         }
     }
-    let recipients = intake.finish(&mut message)?;
+    let ended = reader.finish(&mut message)?;
     incoming.write(&message).await?;
-    Ok(recipients)
+    Ok(ended)
 }

@@ -29,6 +29,8 @@ pub mod attribute {
     pub const REQUIRE_TLS: &str = "redeliver.require-tls";
     /// Text: the reverse-path that the mail was accepted with, where a rule has set another.
     pub const ACCEPTED_REVERSE_PATH: &str = "redeliver.accepted-reverse-path";
+    /// Text: what was mended in a message that a program of this machine handed in.
+    pub const SENDMAIL_REPAIRED: &str = "sendmail-repaired";
     /// Integer: passes that ended with "no such domain"; see `maxDnsProblemRetries`.
     pub const DNS_PROBLEMS: &str = "redeliver.dns-problems";
 }

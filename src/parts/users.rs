@@ -2,6 +2,7 @@
 
 use nix::unistd::{Uid, User};
 
+use crate::config::Config;
 use crate::ingest::{Caller, Here};
 use crate::mail::{Address, Domain};
 
@@ -9,8 +10,8 @@ use crate::mail::{Address, Domain};
 ///
 /// # Errors
 /// Where the name is no domain.
-pub fn here(hostname: &str) -> Result<Here, String> {
-    let domain = Domain::parse(hostname).map_err(|error| format!("hostname: {error}"))?;
+pub fn here(config: &Config) -> Result<Here, String> {
+    let domain = Domain::parse(&config.hostname).map_err(|error| format!("hostname: {error}"))?;
     Ok(Here { domain, is_user: |name| User::from_name(name).is_ok_and(|user| user.is_some()) })
 }
 

@@ -12,7 +12,16 @@ use super::{Entry, Node, Place, Value, secret_text, text};
 #[derive(Debug)]
 pub struct Reading {
     base: PathBuf,
-    problems: RefCell<Vec<(Place, String)>>,
+    problems: RefCell<Vec<Problem>>,
+}
+
+/// What is wrong at one place.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Problem {
+    pub(super) place: Place,
+    pub(super) message: String,
+    /// It is only that this user may not read a file.
+    pub(super) forbidden: bool,
 }
 
 impl Reading {
@@ -24,7 +33,14 @@ impl Reading {
 
     /// Notes that something is wrong at `place`.
     pub fn problem(&self, place: Place, message: impl Into<String>) {
-        self.problems.borrow_mut().push((place, message.into()));
+        self.problems.borrow_mut().push(Problem { place, message: message.into(), forbidden: false });
+    }
+
+    /// Notes that a file named at `place` cannot be read.
+    fn unreadable(&self, place: Place, path: &Path, error: &std::io::Error) {
+        let forbidden = error.kind() == std::io::ErrorKind::PermissionDenied;
+        let message = format!("{} cannot be read: {error}", path.display());
+        self.problems.borrow_mut().push(Problem { place, message, forbidden });
     }
 
     /// Whether nothing is wrong so far.
@@ -52,7 +68,7 @@ impl Reading {
         }
     }
 
-    pub(super) fn into_problems(self) -> Vec<(Place, String)> {
+    pub(super) fn into_problems(self) -> Vec<Problem> {
         self.problems.into_inner()
     }
 }
@@ -160,7 +176,7 @@ impl<'a> Fields<'a> {
         match std::fs::File::open(&path).and_then(|file| file.metadata()) {
             Ok(facts) if facts.is_dir() => self.reading.problem(node.place, format!("{} is a folder", path.display())),
             Ok(_) => return Some((node.place, path)),
-            Err(error) => self.reading.problem(node.place, format!("{} cannot be read: {error}", path.display())),
+            Err(error) => self.reading.unreadable(node.place, &path, &error),
         }
         None
     }
@@ -196,7 +212,7 @@ impl<'a> Fields<'a> {
         let content = match std::fs::read_to_string(&path) {
             Ok(content) => content,
             Err(error) => {
-                self.reading.problem(place, format!("{} cannot be read: {error}", path.display()));
+                self.reading.unreadable(place, &path, &error);
                 return None;
             }
         };

@@ -16,6 +16,7 @@ use std::fmt::{self, Write as _};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use fields::Problem;
 pub use fields::{Fields, Reading, nearest};
 pub use node::{Entry, Node, Place, Value};
 pub use scalar::{
@@ -43,6 +44,8 @@ pub struct Diagnostic {
     pub column: usize,
     /// What is wrong and what would be right.
     pub message: String,
+    /// It is only that this user may not read a file.
+    pub forbidden: bool,
 }
 
 impl fmt::Display for Diagnostic {
@@ -116,11 +119,6 @@ impl Document {
         if matches!(tree.root.value, Value::Null) {
             return Err(wrong((1, 1), "the file is empty".to_owned()));
         }
-        if let Some(place) = merge_key(&tree.root) {
-            // Without what it stands for, everything else that could be said would be wrong.
-            let message = "a merge key '<<' is not read: write here the keys that it stands for";
-            return Err(wrong(node::position(text, place), message.to_owned()));
-        }
         Ok(Self { file: file.to_owned(), text: text.to_owned(), root: tree.root, repeated: tree.repeated })
     }
 
@@ -133,25 +131,26 @@ impl Document {
     /// in the file.
     pub fn diagnostics(&self, reading: Reading) -> Vec<Diagnostic> {
         let mut problems = reading.into_problems();
-        problems.extend(self.repeated.iter().cloned());
+        let repeated = self.repeated.iter().cloned();
+        problems.extend(repeated.map(|(place, message)| Problem { place, message, forbidden: false }));
         problems.sort();
         problems.dedup();
         let left_out = problems.len().saturating_sub(MAX_DIAGNOSTICS);
         problems.truncate(MAX_DIAGNOSTICS);
-        let mut found: Vec<_> = problems.into_iter().map(|(place, message)| self.diagnostic(place, message)).collect();
+        let mut found: Vec<_> = problems.into_iter().map(|problem| self.diagnostic(problem)).collect();
         if let Some(last) = found.last_mut().filter(|_| left_out > 0) {
             last.message = format!("{} (and {left_out} more problems in this file)", last.message);
         }
         found
     }
 
-    fn diagnostic(&self, place: Place, message: String) -> Diagnostic {
-        diagnostic(&self.file, node::position(&self.text, place), message)
+    fn diagnostic(&self, Problem { place, message, forbidden }: Problem) -> Diagnostic {
+        Diagnostic { forbidden, ..diagnostic(&self.file, node::position(&self.text, place), message) }
     }
 }
 
 fn diagnostic(file: &Path, (line, column): (usize, usize), message: String) -> Diagnostic {
-    Diagnostic { file: file.to_owned(), line, column, message }
+    Diagnostic { file: file.to_owned(), line, column, message, forbidden: false }
 }
 
 /// Line and column of what follows `text`.
@@ -191,17 +190,6 @@ fn too_deep(text: &str) -> Option<&str> {
         }
     }
     None
-}
-
-/// Where YAML 1.1 would have a mapping take over the keys of another.
-fn merge_key(node: &Node) -> Option<Place> {
-    match &node.value {
-        Value::Sequence(items) => items.iter().find_map(merge_key),
-        Value::Mapping(entries) => entries
-            .iter()
-            .find_map(|entry| if entry.key == "<<" { Some(entry.key_place) } else { merge_key(&entry.value) }),
-        _ => None,
-    }
 }
 
 /// Adds what would be right where the parser's own words do not say it.
@@ -284,8 +272,6 @@ mod tests {
             (b"", "f.yaml:1:1: the file is empty"),
             (b"# nothing\n", "f.yaml:1:1: the file is empty"),
             (b"a: !tag b\n", "f.yaml:1:4: "),
-            (b"a: &a {b: c}\nd:\n  - <<: *a\n    e: f\n", "f.yaml:3:5: a merge key '<<' is not read: write"),
-            (b"a: {<<: {b: c}}\n", "f.yaml:1:5: a merge key '<<' is not read: write"),
             (b"[a]: b\n", "f.yaml:1:1: "),
             (deep.as_bytes(), "f.yaml:1:257: nested too deep"),
             (nested.as_bytes(), "f.yaml:1:25"),

@@ -225,12 +225,6 @@ fn messages_that_cannot_go_out_as_they_are_are_refused_with_65() {
     let relay = Setup::gateway(refusing()).top("smtp: { maxMessageSize: 100KiB }").build();
     let received = "Received: by somewhere; Tue, 1 Jan 2026 00:00:00 +0000\n".repeat(101);
     for (what, text) in [
-        ("NUL in the header", b"Subject: a\0b\n\nHello\n".to_vec()),
-        ("NUL in the body", b"Subject: a\n\nHel\0lo\n".to_vec()),
-        ("bare CR in the header", b"Subject: a\rX: b\n\nHello\n".to_vec()),
-        ("bare CR in the body", b"Subject: a\n\nHel\rlo\n".to_vec()),
-        ("bare CR at the end", b"Subject: a\n\nHello\r".to_vec()),
-        ("two CR", b"Subject: a\r\n\r\nHello\r\r\n".to_vec()),
         ("too large", format!("Subject: a\n\n{}\n", "x".repeat(110_000)).into_bytes()),
         ("101 Received fields", format!("{received}Subject: a\n\nHello\n").into_bytes()),
         ("a header without end", "X: y\n".repeat(300_000).into_bytes()),
@@ -256,6 +250,7 @@ fn messages_of_odd_shape_are_taken_and_come_out_as_messages() {
         b"From someone Mon Jan  1 00:00:00 2026\nSubject: mbox\n\nHello\n",
         b"\xef\xbb\xbfSubject: byte order mark\n\nHello\n",
         b"Subject: bare LF\n.\nand a dot\n..\n",
+        b"Subject: a\rmeter\n\n 1%\r 99%\r\0done\n.\r",
     ]
     .into_iter()
     .enumerate()
@@ -263,7 +258,7 @@ fn messages_of_odd_shape_are_taken_and_come_out_as_messages() {
         let recipient = format!("r{n}@example.net");
         hand_in(&relay, &["-i", "-f", "me@example.org", &recipient], text).expect(0);
     }
-    assert_eq!(relay.run_spool().expect(0).counts(), [9, 9, 0, 0, 0, 0]);
+    assert_eq!(relay.run_spool().expect(0).counts(), [10, 10, 0, 0, 0, 0]);
     for transaction in peer.transactions() {
         let text = transaction.text();
         for field in ["Received: ", "Date: ", "Message-ID: ", "From: "] {

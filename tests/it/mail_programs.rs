@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -92,6 +93,47 @@ fn cron_reports_to_a_user_of_this_machine() {
     assert!(message.ends_with("\r\n\r\noutput\r\n.\r\n"), "{message}");
     let ended = machine.program(&machine.sendmail).arg("no-such-user").output().expect("it runs");
     assert_eq!(ended.status.code(), Some(65), "a word that is no user is no address: {ended:?}");
+}
+
+#[test]
+fn what_programs_of_this_machine_write_is_mended_and_never_thrown_away() {
+    let cr = |n: u32| Some(format!("{n} bare CR made a line end"));
+    let nul = || Some("1 NUL left out".to_owned());
+    for (what, text, body, repaired) in [
+        ("NUL in the header", &b"Subject: a\0b\n\nHello\n"[..], "Hello\r\n", nul()),
+        ("NUL in the body", b"Subject: a\n\nHel\0lo\n", "Hello\r\n", nul()),
+        ("bare CR in the header", b"Subject: a\rX: b\n\nHello\n", "Hello\r\n", cr(1)),
+        ("bare CR in the body", b"Subject: a\n\nHel\rlo\n", "Hel\r\nlo\r\n", cr(1)),
+        ("bare CR at the end", b"Subject: a\n\nHello\r", "Hello\r\n", cr(1)),
+        ("two CR", b"Subject: a\r\n\r\nHello\r\r\n", "Hello\r\n", cr(1)),
+        ("CR alone throughout", b"Subject: a\r\rHello\rthere\r", "Hello\r\nthere\r\n", cr(4)),
+        ("a progress meter", b"Subject: a\n\n 1%\r 99%\r100%\ndone\n", " 1%\r\n 99%\r\n100%\r\ndone\r\n", cr(2)),
+        ("nothing of it", b"Subject: a\n\nHello\n", "Hello\r\n", None),
+    ] {
+        let machine = Machine::new();
+        machine.relay.command_with_input(&["sendmail", "-i", "b@x.example"], text).expect(0);
+        let (_, message) = machine.sent();
+        assert!(message.contains("\r\nSubject: a"), "{what}: {message:?}");
+        assert!(message.ends_with(&format!("\r\n\r\n{body}")), "{what}: {message:?}");
+        assert!(!message.contains("\r\nX: b"), "{what}: nothing becomes a field");
+        let told = &machine.relay.show_only("aside")["attributes"]["sendmail-repaired"];
+        assert_eq!(told.as_str(), repaired.as_deref(), "{what}");
+    }
+}
+
+#[test]
+fn names_and_separators_of_careless_programs_hurt_nobody() {
+    let machine = Machine::new();
+    let mut sendmail = machine.program(&machine.sendmail);
+    sendmail.args(["-i", "-f", "Backup Job <a@y.example>", "b@x.example", ",", "c@x.example"]);
+    sendmail.arg(std::ffi::OsStr::from_bytes(b"-FJ\xfcrgen"));
+    run(&mut sendmail, "Subject: x\n\nx\n");
+    let (mail, message) = machine.sent();
+    assert_eq!(mail["recipients"], serde_json::json!(["b@x.example", "c@x.example"]));
+    assert_eq!(mail["sender"], "a@y.example");
+    assert!(message.contains("From: =?utf-8?q?J=C3=BCrgen?=\r\n <a@y.example>\r\n"), "{message}");
+    let comma = machine.relay.command_with_input(&["sendmail", "-t"], b"To: Doe, John <j@x.example>\n\nx\n").expect(65);
+    assert!(comma.stderr.contains("quote the name"), "{comma:?}");
 }
 
 #[test]

@@ -49,6 +49,14 @@ impl Served {
         Self { relay, store, runtime, stop, door_stop, serving }
     }
 
+    /// Listens and serves again, as a service does that was restarted.
+    fn again(&self) -> JoinHandle<()> {
+        let _inside = self.runtime.enter();
+        let socket = SubmitSocket::bind(&self.relay.path().join("var/submit.sock")).expect("in its place");
+        let context = context(Arc::clone(&self.store), self.door_stop.clone());
+        self.runtime.spawn(socket.serve(context, CancellationToken::new()))
+    }
+
     fn mails(&self) -> Vec<Listed> {
         let all = MailFilter::default();
         self.runtime.block_on(self.store.list(&Place::Spool, &all, None, 10)).expect("a page")
@@ -170,7 +178,7 @@ fn what_the_service_refuses_is_refused_with_its_reason_and_code() {
     let large = "x: y\n\n".to_owned() + &"0123456789\n".repeat(50_000);
     for (arguments, input, code, why) in [
         (&["b@x.example"][..], large.as_str(), 65, "larger than 100000 octets"),
-        (&["b@x.example"], "X: y\r\rz\n", 65, "bare CR"),
+        (&["nobody"], "X: y\n", 65, "no domain"),
         (&["-t"], "To: nobody\n\n", 65, "header field To"),
         (&["-t"], "X: y\n\n", 64, "no recipient"),
     ] {
@@ -196,6 +204,63 @@ fn without_a_service_the_message_is_to_be_tried_again() {
     let socket = SubmitSocket::bind(&served.relay.path().join("var/submit.sock")).expect("in its place");
     assert!(SubmitSocket::bind(&served.relay.path().join("var/submit.sock")).is_err(), "and a second is refused");
     drop(socket);
+}
+
+#[test]
+fn a_service_that_is_being_restarted_is_waited_for_and_nothing_of_the_input_is_lost() {
+    let mut served = Served::start();
+    served.stop.cancel();
+    served.runtime.block_on(std::mem::replace(&mut served.serving, served.runtime.spawn(async {}))).expect("it ends");
+    let path = served.relay.path().join("var/submit.sock");
+    // One that accepts nobody any more, and one that is gone.
+    drop(std::os::unix::net::UnixListener::bind(&path).expect("bound"));
+    let waiting = served.relay.spawn(&["sendmail", "b@x.example"], b"X: y\n\nhello\n");
+    let mut session = Dialogue::spawn(served.relay.sendmail_bs());
+    std::thread::sleep(std::time::Duration::from_millis(700));
+    fs::remove_file(&path).expect("removed");
+    std::thread::sleep(std::time::Duration::from_millis(700));
+    let _serving = served.again();
+    waiting.wait().expect(0);
+    session.banner();
+    session.sends_a_mail();
+    session.end();
+    assert_eq!(served.mails().len(), 2);
+}
+
+#[test]
+fn what_a_service_does_not_know_it_refuses_for_the_time_being() {
+    use std::io::Read;
+
+    let served = Served::start();
+    for (request, why) in [
+        (r#"{"version":99,"want":"submit"}"#, "restart the service"),
+        (r#"{"version":1,"want":"submit","future":true}"#, "future"),
+        (r#"{"recipients":["b@x.example"]}"#, "version"),
+    ] {
+        let mut stream =
+            std::os::unix::net::UnixStream::connect(served.relay.path().join("var/submit.sock")).expect("it listens");
+        let length = u32::try_from(request.len()).expect("short").to_be_bytes();
+        stream.write_all(&[&length[..], request.as_bytes()].concat()).expect("written");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("an answer");
+        let answer = String::from_utf8_lossy(&answer[4..]);
+        assert!(answer.starts_with(r#"{"Err":{"exit":75,"#) && answer.contains(why), "{request}: {answer}");
+    }
+    assert!(served.mails().is_empty());
+}
+
+#[test]
+fn the_environment_names_the_socket_for_the_service_and_for_those_who_ask_it() {
+    let served = Served::start();
+    let path = served.relay.path().join("elsewhere.sock");
+    fs::rename(served.relay.path().join("var/submit.sock"), &path).expect("renamed");
+    let mut sendmail = std::process::Command::new(env!("CARGO_BIN_EXE_redeliver"));
+    sendmail.args(["sendmail", "--config"]).arg(served.relay.configuration()).arg("b@x.example");
+    let mut child =
+        sendmail.env("REDELIVER_SUBMIT", path).stdin(std::process::Stdio::piped()).spawn().expect("the program");
+    child.stdin.take().expect("piped").write_all(b"X: y\n\n").expect("written");
+    assert_eq!(child.wait().expect("our own child").code(), Some(0));
+    assert_eq!(served.mails().len(), 1);
 }
 
 #[test]

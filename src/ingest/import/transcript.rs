@@ -5,7 +5,6 @@ use ring::digest::{Context, SHA256};
 
 use super::super::addresses::{AddressListError, parse_address_list};
 use super::super::header::{Field, Header, MAX_HEADER_BYTES};
-use super::super::message::IntakeError;
 use crate::mail::{Address, MessageProblem, ReversePath};
 
 /// Why a message is refused. The text is one line and safe to print.
@@ -108,10 +107,7 @@ impl Transcript {
 }
 
 fn through(header: &mut Header) -> Result<bool, TranscriptError> {
-    header.is_through().map_err(|error| match error {
-        IntakeError::Octets(problem) => problem.into(),
-        _ => TranscriptError::HeaderTooLong,
-    })
+    header.is_through().map_err(|_| TranscriptError::HeaderTooLong)
 }
 
 fn told(fields: &[Field<'_>]) -> Told {

@@ -12,15 +12,25 @@ pub(crate) struct Dialogue {
 
 impl Dialogue {
     /// Starts the program; its banner is there.
-    pub(crate) fn start(mut command: Command) -> Self {
+    pub(crate) fn start(command: Command) -> Self {
+        let mut dialogue = Self::spawn(command);
+        dialogue.banner();
+        dialogue
+    }
+
+    /// Starts the program, which may not be ready yet.
+    pub(crate) fn spawn(mut command: Command) -> Self {
         let mut child =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("it starts");
         let input = child.stdin.take();
         let output = BufReader::new(child.stdout.take().expect("piped"));
-        let mut dialogue = Self { child, input, output };
-        let banner = dialogue.reply();
+        Self { child, input, output }
+    }
+
+    /// Waits for the banner.
+    pub(crate) fn banner(&mut self) {
+        let banner = self.reply();
         assert!(banner.starts_with("220 "), "{banner}");
-        dialogue
     }
 
     /// Says this, and returns the last line of the reply.

@@ -3,10 +3,9 @@
 use tracing::info;
 
 use super::super::answer::Answer;
-use super::super::credentials::Credentials;
+use super::super::users::{Credentials, Verdict};
 use super::super::wire::{Ended, Line};
 use super::{Client, Session};
-use crate::clients::Verdict;
 use crate::smtp::CommandError;
 
 impl Session {
@@ -91,8 +90,8 @@ impl Session {
         let name = credentials.name.clone();
         // A user of this machine has no TLS to say AUTH in.
         let Client::Peer(peer) = self.client else { return CommandError::NotImplemented.into() };
-        let refusal = match users.verify(&name, &credentials.password, peer.ip(), &self.context.clock).await {
-            Verdict::Right(_) => {
+        let refusal = match users.verify(credentials, peer.ip(), &self.context.clock).await {
+            Verdict::Right => {
                 self.log_in(Some(name));
                 return Answer::new(235, "2.7.0", "welcome");
             }

@@ -5,15 +5,17 @@
 
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixStream;
+use tokio::time::timeout;
 
-use super::sendmail::{Invocation, Mode};
-use super::submit::{
-    ANSWER, PATIENCE, SubmitContext, hung_up, is_trusted, open_session, read_frame, within, write_frame, write_json,
-};
+use super::client::{Unanswered, begin, next_frame};
+use super::protocol::{ANSWER, Answer, PATIENCE, Refusal, read_json, within, write_frame, write_json};
+use super::service::{SubmitContext, is_trusted};
 use crate::audit::Waiting;
+use crate::ingest::sendmail::{Invocation, Mode};
 use crate::mail::Address;
 
 /// Whose mails follow.
@@ -21,7 +23,6 @@ use crate::mail::Address;
 enum Heading {
     All,
     From(Address),
-    Refused(String),
 }
 
 /// A mail, and where it waits.
@@ -31,33 +32,30 @@ struct Line {
     mail: Waiting,
 }
 
-/// A line, or why there are no more.
-type Answered = Result<Line, String>;
-
 /// Tells what waits: all of it to whoever could read the store, to any other user the mails
 /// that bear his own address.
 pub(super) async fn tell(stream: &mut UnixStream, uid: u32, context: &SubmitContext) -> io::Result<()> {
     let intake = context.intake.now();
     let heading = match (context.caller)(uid, &intake.here) {
-        _ if is_trusted(uid) => Heading::All,
-        Ok(caller) => Heading::From(caller.address),
-        Err(why) => Heading::Refused(why),
+        _ if is_trusted(uid) => Answer::Ok(Heading::All),
+        Ok(caller) => Answer::Ok(Heading::From(caller.address)),
+        Err(message) => Answer::Err(Refusal { exit: 78, message }),
     };
     write_json(stream, &heading).await?;
     let only = match &heading {
-        Heading::All => None,
-        Heading::From(address) => Some(address),
-        Heading::Refused(_) => return Ok(()),
+        Ok(Heading::All) => None,
+        Ok(Heading::From(address)) => Some(address),
+        Err(_) => return Ok(()),
     };
     let mut queue = intake.spool.queue(intake.kept.clone(), only);
     loop {
         let page = match queue.next().await {
             Ok(Some(page)) => page,
             Ok(None) => return write_frame(stream, &[]).await,
-            Err(error) => return write_json(stream, &Answered::Err(error.to_string())).await,
+            Err(error) => return write_json(stream, &Answer::<Line>::Err(Refusal::for_now(error.to_string()))).await,
         };
         for mail in page.mails {
-            let line = Answered::Ok(Line { place: page.place.clone(), mail });
+            let line = Answer::Ok(Line { place: page.place.clone(), mail });
             // Somebody may be reading it in a pager.
             within(PATIENCE, write_json(stream, &line)).await?;
         }
@@ -75,17 +73,19 @@ impl Told {
     /// Asks the service at `path`.
     ///
     /// # Errors
-    /// Where nobody listens there, or he tells this user nothing.
-    pub async fn ask(path: &Path) -> io::Result<Self> {
+    /// [`Unanswered`].
+    pub async fn ask(path: &Path) -> Result<Self, Unanswered> {
+        let listing = Invocation { mode: Mode::List, ..Invocation::default() };
         let asked = async {
-            let mut stream = open_session(path, &Invocation { mode: Mode::List, ..Invocation::default() }).await?;
-            let heading = read_frame(&mut stream).await.map_err(hung_up)?;
-            Ok((stream, serde_json::from_slice(&heading)?))
+            let mut stream = begin(path, &listing, Duration::ZERO).await?;
+            let heading: Answer<Heading> = read_json(&mut stream).await?;
+            Ok((stream, heading?))
         };
-        match within(ANSWER, asked).await? {
-            (stream, Heading::All) => Ok(Self { stream, only: None }),
-            (stream, Heading::From(address)) => Ok(Self { stream, only: Some(address) }),
-            (_, Heading::Refused(why)) => Err(io::Error::other(why)),
+        let late = |_| Unanswered::Connection(io::ErrorKind::TimedOut.into());
+        match timeout(ANSWER, asked).await.map_err(late)? {
+            Ok((stream, Heading::All)) => Ok(Self { stream, only: None }),
+            Ok((stream, Heading::From(address))) => Ok(Self { stream, only: Some(address) }),
+            Err(error) => Err(error),
         }
     }
 
@@ -93,12 +93,13 @@ impl Told {
     ///
     /// # Errors
     /// Where it ends before that: there may be more.
-    pub async fn next(&mut self) -> io::Result<Option<(String, Waiting)>> {
-        let frame = within(PATIENCE, read_frame(&mut self.stream)).await.map_err(hung_up)?;
+    pub async fn next(&mut self) -> Result<Option<(String, Waiting)>, Unanswered> {
+        let frame = next_frame(&mut self.stream).await?;
         if frame.is_empty() {
             return Ok(None);
         }
-        let Line { place, mail } = serde_json::from_slice::<Answered>(&frame)?.map_err(io::Error::other)?;
+        let line: Answer<Line> = serde_json::from_slice(&frame).map_err(io::Error::from)?;
+        let Line { place, mail } = line?;
         Ok(Some((place, mail)))
     }
 }

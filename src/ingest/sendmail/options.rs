@@ -1,169 +1,49 @@
-//! The command line of `sendmail`, as mail programs have called it for forty years.
-//!
-//! Options are read letter by letter, so that they may stand together (`-ti`) and their
+//! The options, letter by letter, so that they may stand together (`-ti`) and their
 //! arguments glued (`-fa@b`) or apart. What names a file is never opened: it is refused
 //! where it would change what is meant, else left out with the other historical options.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use serde::{Deserialize, Serialize};
-
-use super::addresses::{AddressListError, Here, parse_address_list_here};
-use super::dsn::Dsn;
-use crate::mail::{Address, AddressError, MailKey, ReversePath};
-
-/// What a command line asks for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
-pub struct Invocation {
-    /// What is to be done; everything below belongs to [`Mode::Submit`], the recipients to
-    /// [`Mode::Verify`] too.
-    pub mode: Mode,
-    /// The recipients on the command line, in their order.
-    pub recipients: Vec<Address>,
-    /// `-t`: the recipients of the header are added, and `Bcc:` is removed.
-    pub recipients_from_header: bool,
-    /// A line with a single dot ends the message; not with `-i`.
-    pub dot_ends_input: bool,
-    /// `-f` or `-r`; without it the user at this host. Written as `<>` where it is null, which
-    /// is not the same as none.
-    #[serde(with = "written_reverse_path")]
-    pub reverse_path: Option<ReversePath>,
-    /// `-F`: the name for a `From:` that is missing.
-    pub full_name: Option<String>,
-    /// `-O smtputf8`: header octets outside ASCII are UTF-8 by declaration (RFC 6531).
-    pub smtputf8: bool,
-    /// `-O requiretls`: to servers alone that promise TLS all the way (RFC 8689).
-    pub require_tls: bool,
-    /// `--format json`: as JSON Lines; only with [`Mode::List`].
-    pub json: bool,
-    /// `-v`: show what happens.
-    pub verbose: bool,
-    /// What is asked for about DSNs.
-    pub dsn: Dsn,
-}
-
-/// What `sendmail` can be told to do.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Mode {
-    /// Read a message from standard input and take it (`-bm`, or no `-b`).
-    Submit,
-    /// Speak SMTP on standard input and output (`-bs`).
-    Smtp,
-    /// List what waits (`-bp`).
-    List,
-    /// Say how the recipients would be routed, and send nothing (`-bv`).
-    Verify,
-    /// Be the service (`-bd`).
-    Serve,
-    /// Say what can be asked for (`--help`).
-    Help,
-    /// Attempt what waits, now (`-q`).
-    Sweep(Waiting),
-    /// Rebuild the aliases (`-bi`, `-I`): there are none, so nothing is to be done.
-    Aliases,
-}
-
-/// Which of the mails that wait are meant.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Waiting {
-    /// All (`-q`).
-    All,
-    /// The one with this key (`-qI`).
-    Key(MailKey),
-    /// Those with a recipient of this domain (`-qR`).
-    Domain(String),
-}
-
-/// A reverse-path that may be missing, as a text that tells `<>` from nothing.
-mod written_reverse_path {
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    use super::ReversePath;
-
-    #[expect(clippy::ref_option, reason = "the signature is serde's")]
-    pub(super) fn serialize<S: Serializer>(path: &Option<ReversePath>, serializer: S) -> Result<S::Ok, S::Error> {
-        path.as_ref().map(ToString::to_string).serialize(serializer)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<ReversePath>, D::Error> {
-        let text = Option::<String>::deserialize(deserializer)?;
-        text.map(|text| ReversePath::parse(&text)).transpose().map_err(serde::de::Error::custom)
-    }
-}
-
-/// Why a command line is refused. The text is one line and safe to print.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum UsageError {
-    /// An option that is not known.
-    #[error("unknown option {0:?}")]
-    Unknown(String),
-    /// An option without the argument it needs.
-    #[error("option -{0} needs an argument")]
-    NoArgument(char),
-    /// An argument that the option does not take.
-    #[error("option -{0} does not take {1:?}: {2}")]
-    Argument(char, String, &'static str),
-    /// An argument that is not UTF-8.
-    #[error("an argument is not UTF-8: {0:?}")]
-    NotUtf8(OsString),
-    /// What `--format` does not know.
-    #[error("there is no format {0:?}: known are json and text")]
-    Format(String),
-    /// Neither a recipient nor `-t`.
-    #[error("no recipient: name one, or use -t to take those of the header")]
-    NoRecipient,
-    /// The reverse-path is no address.
-    #[error("reverse-path {0:?}: {1}")]
-    ReversePath(String, #[source] AddressError),
-    /// A recipient is no address.
-    #[error("recipient {0}")]
-    Recipient(#[from] AddressListError),
-}
-
-impl UsageError {
-    /// The code of sysexits(3): 65 for an address that is none, 64 for the rest.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::ReversePath(..) | Self::Recipient(_) => 65,
-            _ => 64,
-        }
-    }
-}
+use super::{Invocation, Mode, UsageError, Waiting};
+use crate::mail::MailKey;
 
 /// Reads the arguments behind the program's name.
 ///
-/// A user of this machine may be named without a domain: cron does.
-///
+/// Octets that are no UTF-8 are marked as such, which within a display name hurts nobody.
 /// `-B` is checked and otherwise without effect: the message itself says what is in it.
 ///
 /// # Errors
 /// [`UsageError`], with its exit code.
-pub fn parse(arguments: impl IntoIterator<Item = OsString>, here: &Here) -> Result<Invocation, UsageError> {
-    let arguments: Result<Vec<String>, _> = arguments.into_iter().map(OsString::into_string).collect();
-    let mut words = arguments.map_err(UsageError::NotUtf8)?.into_iter();
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation, UsageError> {
+    let mut words = arguments.into_iter();
     let mut invocation = Invocation::default();
-    let mut operands = Vec::new();
     while let Some(word) = words.next() {
-        match word.strip_prefix('-') {
-            Some("-") => operands.extend(words.by_ref()),
-            Some("-help") => invocation.mode = Mode::Help,
-            Some(format) if format.starts_with("-format") => {
-                let value = format.strip_prefix("-format=").map(str::to_owned).or_else(|| words.next());
+        match word.as_bytes().strip_prefix(b"-") {
+            Some(b"-") => invocation.recipients.extend(words.by_ref().map(|word| text(&word))),
+            Some(b"-help") => invocation.mode = Mode::Help,
+            Some(option) if option.starts_with(b"-format") => {
+                let glued = option.strip_prefix(b"-format=").map(|value| text(OsStr::from_bytes(value)));
+                let value = glued.or_else(|| words.next().map(|word| text(&word)));
                 invocation.json = is_json(value.unwrap_or_default())?;
             }
-            Some(letters) if !letters.is_empty() => invocation.options(letters, &mut words, here)?,
-            _ => operands.push(word),
+            Some(letters) if !letters.is_empty() => invocation.options(letters, &mut words)?,
+            _ => invocation.recipients.push(text(&word)),
         }
     }
     if invocation.json && invocation.mode != Mode::List {
         return Err(UsageError::Unknown("--format".to_owned()));
     }
-    invocation.operands(&operands, here)?;
+    let wants_recipients = matches!(invocation.mode, Mode::Submit | Mode::Verify);
+    if wants_recipients && invocation.recipients.is_empty() && !invocation.recipients_from_header {
+        return Err(UsageError::NoRecipient);
+    }
     Ok(invocation)
+}
+
+/// A word of the command line; what is no UTF-8 in it is marked.
+fn text(word: &OsStr) -> String {
+    word.to_string_lossy().into_owned()
 }
 
 fn is_json(format: String) -> Result<bool, UsageError> {
@@ -174,64 +54,42 @@ fn is_json(format: String) -> Result<bool, UsageError> {
     }
 }
 
-impl Default for Invocation {
-    fn default() -> Self {
-        Self {
-            mode: Mode::Submit,
-            recipients: Vec::new(),
-            recipients_from_header: false,
-            dot_ends_input: true,
-            reverse_path: None,
-            full_name: None,
-            smtputf8: false,
-            require_tls: false,
-            json: false,
-            verbose: false,
-            dsn: Dsn::default(),
-        }
-    }
-}
-
 impl Invocation {
     /// One word of options, such as `ti` or `fa@b.example`.
-    fn options(
-        &mut self,
-        letters: &str,
-        words: &mut impl Iterator<Item = String>,
-        here: &Here,
-    ) -> Result<(), UsageError> {
-        let mut rest = letters.chars();
-        while let Some(letter) = rest.next() {
+    fn options(&mut self, letters: &[u8], words: &mut impl Iterator<Item = OsString>) -> Result<(), UsageError> {
+        let mut rest = letters;
+        while let Some((&letter, behind)) = rest.split_first() {
             match letter {
-                't' => self.recipients_from_header = true,
-                'i' => self.dot_ends_input = false,
-                'v' => self.verbose = true,
-                'I' => self.mode = Mode::Aliases,
+                b't' => self.recipients_from_header = true,
+                b'i' => self.dot_ends_input = false,
+                b'v' => self.verbose = true,
+                b'I' => self.mode = Mode::Aliases,
                 // Historical: send to myself too, aliasing off, submission, verbosity of others.
-                'm' | 'n' | 'U' | 'G' | 'x' | 'S' | 'c' => {}
+                b'm' | b'n' | b'U' | b'G' | b'x' | b'S' | b'c' => {}
                 // These take an argument only where it is glued.
-                'q' => return self.queue(rest.as_str(), words),
-                'd' | 'E' | 'J' => return Ok(()),
-                _ => {
-                    let glued = Some(rest.as_str()).filter(|glued| !glued.is_empty()).map(str::to_owned);
-                    let argument = || glued.or_else(|| words.next()).ok_or(UsageError::NoArgument(letter));
-                    return self.option(letter, argument, here);
+                b'q' => return self.queue(&text(OsStr::from_bytes(behind)), words),
+                b'd' | b'E' | b'J' => return Ok(()),
+                b'a'..=b'z' | b'A'..=b'Z' => {
+                    let glued = Some(behind).filter(|glued| !glued.is_empty()).map(<[u8]>::to_vec);
+                    let argument = || glued.or_else(|| words.next().map(OsString::into_vec));
+                    return self.option(letter.into(), || argument().ok_or(UsageError::NoArgument(letter.into())));
                 }
+                _ => return Err(UsageError::Unknown(format!("-{}", text(OsStr::from_bytes(rest))))),
             }
+            rest = behind;
         }
         Ok(())
     }
 
     /// An option with its argument, which is taken only where the option is known.
-    fn option(
-        &mut self,
-        letter: char,
-        argument: impl FnOnce() -> Result<String, UsageError>,
-        here: &Here,
-    ) -> Result<(), UsageError> {
+    fn option(&mut self, letter: char, octets: impl FnOnce() -> Result<Vec<u8>, UsageError>) -> Result<(), UsageError> {
+        if letter == 'F' {
+            self.full_name = Some(full_name(octets()?));
+            return Ok(());
+        }
+        let argument = || octets().map(|octets| text(OsStr::from_bytes(&octets)));
         match letter {
-            'f' | 'r' => self.reverse_path = Some(reverse_path(&argument()?, here)?),
-            'F' => self.full_name = Some(full_name(argument()?)?),
+            'f' | 'r' => self.reverse_path = Some(argument()?),
             'o' => self.historical(&argument()?),
             'O' => self.long_option(&argument()?),
             'b' => self.mode = mode(argument()?)?,
@@ -242,7 +100,6 @@ impl Invocation {
             'C' => return Err(UsageError::Argument('C', argument()?, "use redeliver --config FILE sendmail")),
             // Historical; -X names a log file, which is not written.
             'A' | 'L' | 'X' | 'e' | 'h' | 'p' => drop(argument()?),
-            '-' => return Err(UsageError::Unknown(format!("--{}", argument().unwrap_or_default()))),
             unknown => return Err(UsageError::Unknown(format!("-{unknown}"))),
         }
         Ok(())
@@ -265,11 +122,11 @@ impl Invocation {
     }
 
     /// `-q`, `-qI KEY` and `-qR DOMAIN`; what they name may stand apart.
-    fn queue(&mut self, argument: &str, words: &mut impl Iterator<Item = String>) -> Result<(), UsageError> {
+    fn queue(&mut self, argument: &str, words: &mut impl Iterator<Item = OsString>) -> Result<(), UsageError> {
         let refused = |why| UsageError::Argument('q', argument.to_owned(), why);
         let mut named = |glued: &str| {
             let glued = Some(glued.to_owned()).filter(|glued| !glued.is_empty());
-            glued.or_else(|| words.next()).ok_or(UsageError::NoArgument('q'))
+            glued.or_else(|| words.next().map(|word| text(&word))).ok_or(UsageError::NoArgument('q'))
         };
         let waiting = match argument.split_at_checked(1) {
             None => Waiting::All,
@@ -283,47 +140,14 @@ impl Invocation {
         self.mode = Mode::Sweep(waiting);
         Ok(())
     }
-
-    fn operands(&mut self, operands: &[String], here: &Here) -> Result<(), UsageError> {
-        if !matches!(self.mode, Mode::Submit | Mode::Verify) {
-            return Ok(());
-        }
-        for operand in operands {
-            one_line(operand)?;
-            let addresses = parse_address_list_here(operand, here)?;
-            // An operand that names nobody is a mistake in a script, not an empty list.
-            if addresses.is_empty() {
-                return Err(AddressListError::Address(operand.clone(), AddressError::Empty).into());
-            }
-            self.recipients.extend(addresses);
-        }
-        if self.recipients.is_empty() && !self.recipients_from_header {
-            return Err(UsageError::NoRecipient);
-        }
-        Ok(())
-    }
 }
 
-/// Refuses line ends and the like: folded lists are for header fields, and what stands
-/// behind a line end here is an attempt to slip a recipient in.
-fn one_line(operand: &str) -> Result<(), AddressListError> {
-    match operand.chars().find(|c| c.is_control()) {
-        Some(c) => Err(AddressListError::Address(operand.to_owned(), AddressError::Control(c.into()))),
-        None => Ok(()),
-    }
-}
-
-fn reverse_path(text: &str, here: &Here) -> Result<ReversePath, UsageError> {
-    let bare = text.strip_prefix('<').and_then(|text| text.strip_suffix('>')).unwrap_or(text);
-    let read = if bare.is_empty() { Ok(ReversePath::Null) } else { here.address(bare).map(ReversePath::Address) };
-    read.map_err(|error| UsageError::ReversePath(text.to_owned(), error))
-}
-
-fn full_name(name: String) -> Result<String, UsageError> {
-    if name.chars().any(char::is_control) {
-        return Err(UsageError::Argument('F', name, "it has a control character"));
-    }
-    Ok(name)
+/// A name; one that is no UTF-8 is of a machine that still speaks Latin-1. Control characters
+/// stand in no name.
+fn full_name(octets: Vec<u8>) -> String {
+    let name =
+        String::from_utf8(octets).unwrap_or_else(|error| error.into_bytes().into_iter().map(char::from).collect());
+    name.chars().filter(|c| !c.is_control()).collect()
 }
 
 fn mode(argument: String) -> Result<Mode, UsageError> {
@@ -368,24 +192,37 @@ fn envelope_id(argument: String) -> Result<String, UsageError> {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::Parties;
     use super::*;
+    use crate::ingest::Here;
 
     fn here() -> Here {
         Here { domain: crate::mail::Domain::parse("h.example").expect("a domain"), is_user: |name| name == "root" }
     }
 
-    fn read(line: &str) -> Result<Invocation, UsageError> {
-        parse(line.split(' ').filter(|word| !word.is_empty()).map(OsString::from), &here())
+    /// The words of a line, in which a quoted word may have blanks.
+    fn words(line: &str) -> impl Iterator<Item = OsString> {
+        let parts = line.split('\'').enumerate();
+        let words = parts.flat_map(|(at, part)| if at % 2 == 1 { vec![part] } else { part.split(' ').collect() });
+        words.filter(|word| !word.is_empty()).map(OsString::from)
+    }
+
+    fn read(line: &str) -> Result<(Invocation, Parties), UsageError> {
+        let invocation = parse(words(line))?;
+        let named = matches!(invocation.mode, Mode::Submit | Mode::Verify);
+        let parties =
+            if named { invocation.parties(&here())? } else { Parties { reverse_path: None, recipients: Vec::new() } };
+        Ok((invocation, parties))
     }
 
     /// What differs from the default, in words.
     fn told(line: &str) -> String {
-        let invocation = read(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        let (invocation, parties) = read(line).unwrap_or_else(|error| panic!("{line}: {error}"));
         let mut words = vec![format!("{:?}", invocation.mode)];
-        words.extend(invocation.recipients.iter().map(ToString::to_string));
+        words.extend(parties.recipients.iter().map(ToString::to_string));
         words.extend(invocation.recipients_from_header.then(|| "header".to_owned()));
         words.extend((!invocation.dot_ends_input).then(|| "dots".to_owned()));
-        words.extend(invocation.reverse_path.map(|path| format!("from={path}")));
+        words.extend(parties.reverse_path.map(|path| format!("from={path}")));
         words.extend(invocation.full_name.map(|name| format!("name={name}")));
         words.extend(invocation.smtputf8.then(|| "utf8".to_owned()));
         words.extend(invocation.require_tls.then(|| "tls".to_owned()));
@@ -413,6 +250,12 @@ mod tests {
             ("-FAnn b@x.example -i", "Submit b@x.example dots name=Ann"),
             ("b@x.example,c@x.example <d@x.example>", "Submit b@x.example c@x.example d@x.example"),
             ("-i -- b@x.example", "Submit b@x.example dots"),
+            ("-f 'Backup Job <b@h.example>' c@x.example", "Submit c@x.example from=b@h.example"),
+            ("'-fBackup Job <b@h.example>' c@x.example", "Submit c@x.example from=b@h.example"),
+            ("-f 'root (Cron)' c@x.example", "Submit c@x.example from=root@h.example"),
+            ("-f ' <> ' c@x.example", "Submit c@x.example from=<>"),
+            ("-i a@x.example , b@x.example", "Submit a@x.example b@x.example dots"),
+            ("a@x.example, ,b@x.example ; ,;,", "Submit a@x.example b@x.example"),
             ("-v -O smtputf8 b@x.example", "Submit b@x.example utf8 verbose"),
             ("-O requiretls b@x.example", "Submit b@x.example tls"),
             ("-bp --format json", "List json"),
@@ -434,15 +277,6 @@ mod tests {
             ("-I", "Aliases"),
         ] {
             assert_eq!(told(line), meaning, "{line}");
-        }
-    }
-
-    #[test]
-    fn an_invocation_is_handed_over_as_it_is() {
-        for line in ["b@x.example", "-f <> b@x.example", "-f a@y.example -t -i -v -O requiretls", "-bp"] {
-            let invocation = read(line).expect(line);
-            let text = serde_json::to_vec(&invocation).expect("written");
-            assert_eq!(serde_json::from_slice::<Invocation>(&text).expect("read"), invocation, "{line}");
         }
     }
 
@@ -488,7 +322,10 @@ mod tests {
             ("nobody", 65, "no domain"),
             ("-f nobody b@x.example", 65, "reverse-path \"nobody\""),
             ("-- -oQ@x.example", 65, "begins with '-'"),
-            ("b@x.example ,", 65, "empty"),
+            (",", 64, "no recipient"),
+            ("-f 'a@x.example, b@x.example' c@x.example", 65, "several"),
+            ("-f 'Backup Job' c@x.example", 65, "reverse-path \"Backup Job\""),
+            ("'Doe, John <j@x.example>'", 65, "quote the name"),
         ] {
             let error = read(line).expect_err(line);
             assert_eq!(error.exit_code(), code, "{line}: {error}");
@@ -499,9 +336,30 @@ mod tests {
     #[test]
     fn a_line_end_does_not_slip_a_second_recipient_in() {
         for operand in ["b@x.example\r\nRCPT TO:<c@x.example>", "b@x.example,\nc@x.example", "b@x.example\t"] {
-            let error = parse([OsString::from(operand)], &here()).expect_err(operand);
+            let invocation = parse([OsString::from(operand)]).expect("an operand");
+            let error = invocation.parties(&here()).expect_err(operand);
             assert!(error.exit_code() == 65 && error.to_string().contains("control character"), "{error}");
         }
+    }
+
+    #[test]
+    fn octets_that_are_no_utf8_are_no_reason_to_refuse_unless_they_are_an_address() {
+        let read = |words: &[&[u8]]| {
+            let invocation = parse(words.iter().map(|word| OsString::from_vec(word.to_vec())))?;
+            let parties = invocation.parties(&here())?;
+            Ok::<_, UsageError>((invocation, parties))
+        };
+        let (invocation, _) = read(&[b"-FJ\xfcrgen", b"b@x.example"]).expect("a name");
+        assert_eq!(invocation.full_name.as_deref(), Some("J\u{fc}rgen"));
+        let (invocation, _) = read(&[b"-F", "J\u{fc}rgen\t".as_bytes(), b"b@x.example"]).expect("a name");
+        assert_eq!(invocation.full_name.as_deref(), Some("J\u{fc}rgen"));
+        let (_, parties) = read(&[b"-f", b"J\xfcrgen <a@x.example>", b"B\xe4r <b@x.example>"]).expect("names");
+        assert_eq!(parties.recipients[0].to_string(), "b@x.example");
+        for words in [&[&b"b\xe4r@x.example"[..]][..], &[b"-fb\xe4r@x.example", b"b@x.example"]] {
+            let error = read(words).expect_err("an address");
+            assert!(error.exit_code() == 65 && error.to_string().contains("not UTF-8"), "{error}");
+        }
+        assert_eq!(read(&[b"-\xfc", b"b@x.example"]).expect_err("no option").exit_code(), 64);
     }
 
     proptest! {
@@ -509,10 +367,14 @@ mod tests {
         fn no_command_line_yields_a_control_character_or_an_error_of_several_lines(
             words in prop::collection::vec("-?[\\x00-\\x7f]{0,8}|-[a-zA-Z]{1,3}|[a-z]{1,3}@x\\.example", 0..6),
         ) {
-            match parse(words.into_iter().map(OsString::from), &here()) {
+            let read = parse(words.into_iter().map(OsString::from)).and_then(|invocation| {
+                let parties = invocation.parties(&here())?;
+                Ok((invocation, parties))
+            });
+            match read {
                 Err(error) => prop_assert!(!error.to_string().contains(char::is_control), "{:?}", error),
-                Ok(invocation) => {
-                    let path = invocation.reverse_path.map(|path| path.to_string()).unwrap_or_default();
+                Ok((invocation, parties)) => {
+                    let path = parties.reverse_path.map(|path| path.to_string()).unwrap_or_default();
                     let texts = [path, invocation.full_name.unwrap_or_default()];
                     prop_assert!(!texts.iter().any(|text| text.contains(char::is_control)));
                 }
