@@ -4,14 +4,16 @@
 pub mod submission;
 pub mod users;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use nix::unistd::{Uid, User};
 
+use crate::admin;
+use crate::clients::{self, Columns, FileError, Users, WrongPasswords};
 use crate::clock::Clock;
-use crate::config::{Config, Dialogue};
+use crate::config::{self, Config, Dialogue};
 use crate::delivery::{Delivery, Network};
 use crate::ingest::{Intake, ListenerConfig, TlsFiles};
 use crate::mail::Domain;
@@ -118,6 +120,31 @@ pub fn listener_config(config: &Config) -> Result<ListenerConfig, Error> {
 pub fn intake(config: &Config, spool: &Arc<Spool>) -> Result<Intake, Error> {
     let here = users::here(config).map_err(Error::Configuration)?;
     Ok(Intake { spool: Arc::clone(spool), kept: config.kept_repositories(), here })
+}
+
+/// The HTTP listener as the configuration has it; `wrong` are the wrong passwords so far.
+///
+/// # Errors
+/// The file that cannot be used.
+pub fn admin_settings(config: &Config, wrong: &Arc<WrongPasswords>) -> Result<admin::Settings, FileError> {
+    let admin = &config.admin;
+    let users = |file: &PathBuf| Users::load(file, Columns::NameRoleHash, Arc::clone(wrong)).map(Arc::new);
+    Ok(admin::Settings {
+        full: admin.password.0.clone(),
+        read_only: admin.password_readonly.0.clone(),
+        no_delete: admin.password_nodelete.0.clone(),
+        users: admin.users.as_ref().map(users).transpose()?,
+        tls: admin.tls.as_ref().map(|tls| clients::acceptor(&tls.certificate, &tls.key)).transpose()?,
+        url: admin.url.as_ref().and_then(|url| url.parse().ok()),
+        outgoing: config.processors.deliveries().iter().map(|delivery| delivery.outgoing.clone()).collect(),
+    })
+}
+
+/// All that is wrong with the files of the HTTP listener.
+pub fn check_admin_files(admin: &config::Admin) -> Vec<FileError> {
+    let users = admin.users.as_deref().and_then(|file| clients::read(file, Columns::NameRoleHash).err());
+    let tls = admin.tls.as_ref().and_then(|tls| clients::acceptor(&tls.certificate, &tls.key).err());
+    users.into_iter().flatten().chain(tls).collect()
 }
 
 /// What all deliveries share.

@@ -25,12 +25,14 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use crate::admin::{self, Admin};
+use crate::clients::{FileError, WrongPasswords};
 use crate::clock::Clock;
 use crate::config::{Config, Source};
 use crate::health::Health;
 use crate::ingest::{Intake, Listener, ListenerContext, ListenerControl, ListenerError, SubmitContext, SubmitSocket};
 use crate::live::Live;
 use crate::logging::LostLines;
+use crate::metrics::Metrics;
 use crate::parts::{self, Parts, users};
 use crate::spool::Exclusion;
 use crate::stop::Stop;
@@ -70,6 +72,9 @@ pub enum Error {
     /// `smtp.listen`, or a file that the listener needs.
     #[error(transparent)]
     Smtp(#[from] ListenerError),
+    /// A file that the admin listener needs.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// `admin.listen`.
     #[error("cannot listen on {0} (admin.listen): {1}")]
     Admin(SocketAddr, #[source] io::Error),
@@ -103,6 +108,9 @@ struct Service {
     /// The same as those see it who take mail in.
     intake: Live<Intake>,
     lost_lines: LostLines,
+    metrics: Metrics,
+    /// Of clients of the admin listener; they outlast a reload.
+    wrong_passwords: Arc<WrongPasswords>,
     clock_watch: Mutex<ClockWatch>,
     /// Runs that the store was in no state to take note of.
     unrecorded: Mutex<Vec<Unrecorded>>,
@@ -138,6 +146,8 @@ impl Service {
             clock_watch: Mutex::new(ClockWatch::new(clock.now(), clock.instant())),
             clock,
             lost_lines,
+            metrics: Metrics::new(),
+            wrong_passwords: Arc::default(),
             unrecorded: Mutex::default(),
         })
     }
@@ -157,7 +167,9 @@ impl Service {
 /// # Errors
 /// Where the listener cannot be configured at all.
 pub fn check(config: &Config) -> Result<Vec<ListenerError>, Error> {
-    Ok(Listener::check(&parts::listener_config(config)?))
+    let smtp = Listener::check(&parts::listener_config(config)?);
+    let admin = parts::check_admin_files(&config.admin).into_iter().map(ListenerError::File);
+    Ok(smtp.into_iter().chain(admin).collect())
 }
 
 /// Serves until a SIGTERM or SIGINT, and returns when everything has ended in order.
@@ -259,19 +271,11 @@ async fn bind_admin(service: &Service, config: &Config) -> Result<Admin, Error> 
         store: Arc::clone(&service.store),
         health: Arc::clone(&service.health),
         clock: service.clock.clone(),
+        metrics: service.metrics.clone(),
+        wrong_passwords: Arc::clone(&service.wrong_passwords),
     };
-    let listen = config.admin.listen;
-    Admin::bind(listen, admin_settings(config), context).await.map_err(|error| Error::Admin(listen, error))
-}
-
-fn admin_settings(config: &Config) -> admin::Settings {
-    let admin = &config.admin;
-    admin::Settings {
-        full: admin.password.0.clone(),
-        read_only: admin.password_readonly.0.clone(),
-        no_delete: admin.password_nodelete.0.clone(),
-        outgoing: config.processors.deliveries().iter().map(|delivery| delivery.outgoing.clone()).collect(),
-    }
+    let (listen, settings) = (config.admin.listen, parts::admin_settings(config, &service.wrong_passwords)?);
+    Admin::bind(listen, settings, context).await.map_err(|error| Error::Admin(listen, error))
 }
 
 fn announce(config: &Config, smtp: &[SocketAddr], admin: SocketAddr) {

@@ -18,8 +18,10 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use nix::sys::socket::{setsockopt, sockopt};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -52,7 +54,15 @@ impl Default for Limits {
 }
 
 /// Answers until `stop`, and returns when requests under way have been answered.
-pub(super) async fn serve(mut socket: TcpListener, router: Router, limits: Limits, stop: CancellationToken) {
+///
+/// `tls` gives what new connections begin with; where it gives none they are in clear.
+pub(super) async fn serve(
+    mut socket: TcpListener,
+    tls: impl Fn() -> Option<TlsAcceptor>,
+    router: Router,
+    limits: Limits,
+    stop: CancellationToken,
+) {
     let router = router.layer(middleware::from_fn_with_state(limits, in_time));
     let (slots, connections) = (Arc::new(Semaphore::new(limits.connections)), TaskTracker::new());
     let mut open = Open::default();
@@ -69,9 +79,9 @@ pub(super) async fn serve(mut socket: TcpListener, router: Router, limits: Limit
         let connection = open.enter();
         let router = router.clone().layer(Extension(ConnectInfo(peer)));
         let router = router.layer(middleware::from_fn_with_state(connection.clone(), note_asked));
-        let stop = stop.clone();
+        let (stop, tls) = (stop.clone(), tls());
         connections.spawn(async move {
-            converse(stream, router, limits, stop, connection).await;
+            greet(stream, tls, router, limits, stop, connection).await;
             drop(slot);
         });
     }
@@ -140,11 +150,36 @@ async fn note_asked(State(connection): State<Connection>, request: Request, next
     next.run(request).await
 }
 
-async fn converse(stream: TcpStream, router: Router, limits: Limits, stop: CancellationToken, one: Connection) {
+/// TLS first, where it is configured.
+async fn greet(
+    stream: TcpStream,
+    tls: Option<TlsAcceptor>,
+    router: Router,
+    limits: Limits,
+    stop: CancellationToken,
+    one: Connection,
+) {
     let taking = u32::try_from(limits.taking.as_millis()).unwrap_or(u32::MAX);
     if setsockopt(&stream, sockopt::TcpUserTimeout, &taking).is_err() {
         return;
     }
+    let Some(tls) = tls else { return converse(stream, router, limits, stop, one).await };
+    let handshake = tokio::select! {
+        handshake = tokio::time::timeout(limits.header, tls.accept(stream)) => handshake,
+        () = stop.cancelled() => return,
+        () = one.displaced.cancelled() => return,
+    };
+    match handshake {
+        Ok(Ok(stream)) => converse(stream, router, limits, stop, one).await,
+        Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake with an HTTP client failed"),
+        Err(_) => {}
+    }
+}
+
+async fn converse<S>(stream: S, router: Router, limits: Limits, stop: CancellationToken, one: Connection)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(limits.header).max_buf_size(MAX_HEADER_OCTETS);
     let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)));
@@ -169,14 +204,23 @@ async fn converse(stream: TcpStream, router: Router, limits: Limits, stop: Cance
 
 async fn in_time(State(limits): State<Limits>, request: Request, next: Next) -> Response {
     let is_chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
-    let answer = tokio::time::timeout(limits.answer, next.run(request)).await;
-    let mut response = answer.unwrap_or_else(|_| Refusal::too_slow().into_response());
+    let mut response = if waits_for_long(request.uri().path()) {
+        next.run(request).await
+    } else {
+        let answer = tokio::time::timeout(limits.answer, next.run(request)).await;
+        answer.unwrap_or_else(|_| Refusal::too_slow().into_response())
+    };
     if is_chunked {
         // A Content-Length that stood beside it was passed over; who believed that one must
         // not find another request behind it (RFC 9112 section 6.1).
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+/// Whether a request is for waiting: its client says for how long.
+fn waits_for_long(path: &str) -> bool {
+    path.starts_with("/tasks/") && path.ends_with("/await")
 }
 
 #[cfg(test)]
@@ -210,7 +254,7 @@ mod tests {
                 .fallback(no_such_route)
                 .method_not_allowed_fallback(no_such_route);
             let (address, stop) = (socket.local_addr().expect("bound"), CancellationToken::new());
-            let running = tokio::spawn(serve(socket, router, limits, stop.clone()));
+            let running = tokio::spawn(serve(socket, || None, router, limits, stop.clone()));
             Self { address, stop, running }
         }
 

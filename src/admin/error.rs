@@ -73,7 +73,13 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// No route, or none with that method.
+/// A route that has other methods; the router says which in `Allow`.
+pub(super) async fn method_not_allowed(request: Request) -> Refusal {
+    let message = format!("{} {} is not possible: see Allow", request.method(), request.uri().path());
+    Refusal { status_code: 405, r#type: "InvalidArgument", message, details: None }
+}
+
+/// No route.
 pub(super) async fn no_such_route(request: Request) -> Refusal {
     Refusal::not_found(format!("{} {} can not be found", request.method(), request.uri().path()))
 }

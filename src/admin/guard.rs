@@ -8,22 +8,30 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use subtle::{Choice, ConstantTimeEq};
 use tracing::warn;
 
+use super::actor::{Actor, allows, reads};
 use super::error::Refusal;
 use super::{Settings, Shared};
-use crate::clients::FORGOTTEN_AFTER;
+use crate::clients::{FORGOTTEN_AFTER, Role, Verdict};
 
-/// Answers in place of the route, or lets it.
+/// Answers in place of the route, or lets it, and tells it who asks.
 pub(super) async fn guard(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
     let settings = shared.settings();
-    let mut response = match check(&request, &settings, &shared) {
-        Ok(()) => next.run(request).await,
-        Err(refusal) => *refusal,
+    let (mut head, body) = request.into_parts();
+    let mut response = match check(&head, &settings, &shared).await {
+        Ok(actor) => {
+            head.extensions.insert(actor);
+            next.run(Request::from_parts(head, body)).await
+        }
+        Err(refusal) => *refusal.0,
     };
     for (name, value) in [
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -32,86 +40,140 @@ pub(super) async fn guard(State(shared): State<Arc<Shared>>, request: Request, n
     ] {
         response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
     }
+    shared.context.metrics.http_request(response.status().as_u16());
     response
 }
 
-fn check(request: &Request, settings: &Settings, shared: &Shared) -> Result<(), Box<Response>> {
-    let refused = |response: Response| Err(Box::new(response));
-    let (method, headers) = (request.method(), request.headers());
-    if headers.get_all(header::HOST).iter().count() > 1 {
-        // RFC 9112 section 3.2.
-        return refused(Refusal::bad_request("The request has more than one Host").into_response());
-    }
-    let host = host_of(request);
-    if !reads(method) && is_foreign(headers, host) {
-        return refused(Refusal::forbidden("A request from another site changes nothing here").into_response());
-    }
+/// A refusal, boxed since it is large.
+struct Refused(Box<Response>);
+
+fn refused(response: impl IntoResponse) -> Refused {
+    Refused(Box::new(response.into_response()))
+}
+
+async fn check(request: &Parts, settings: &Settings, shared: &Shared) -> Result<Actor, Refused> {
+    check_site(request, settings)?;
+    let address = client_of(request);
+    let anybody = Actor { name: None, role: Role::Full, address };
     if !settings.has_password() {
-        return match host {
-            Some(host) if is_own(host, shared.address.ip()) => Ok(()),
-            _ => refused(Refusal::forbidden("The Host of the request is not this server's own").into_response()),
+        return match host_of(request) {
+            Some(host) if is_own(host, settings, shared.address.ip()) => Ok(anybody),
+            _ => Err(refused(Refusal::forbidden("The Host of the request is not this server's own"))),
         };
     }
-    if method == Method::OPTIONS || is_public(request.uri().path()) {
-        return Ok(());
+    if request.method == Method::OPTIONS || is_public(request.uri.path()) {
+        return Ok(Actor { role: Role::ReadOnly, ..anybody });
     }
-    let Some(password) = password(headers) else {
-        return refused((StatusCode::UNAUTHORIZED, "No Password in header.").into_response());
+    let actor = identify(&request.headers, address, settings, shared).await?;
+    if allows(actor.role, &request.method, &request.uri) {
+        return Ok(actor);
+    }
+    Err(refused((StatusCode::FORBIDDEN, "Insufficient permissions for this operation.")))
+}
+
+/// Refuses what has two hosts (RFC 9112 section 3.2), and what another site's page sends.
+fn check_site(request: &Parts, settings: &Settings) -> Result<(), Refused> {
+    let headers = &request.headers;
+    if headers.get_all(header::HOST).iter().count() > 1 {
+        return Err(refused(Refusal::bad_request("The request has more than one Host")));
+    }
+    if !reads(&request.method) && is_foreign(headers, host_of(request), settings) {
+        return Err(refused(Refusal::forbidden("A request from another site changes nothing here")));
+    }
+    Ok(())
+}
+
+/// Who gives this password.
+async fn identify(headers: &HeaderMap, client: IpAddr, settings: &Settings, shared: &Shared) -> Result<Actor, Refused> {
+    let Some(given) = given(headers, settings.users.is_some()) else {
+        return Err(refused((StatusCode::UNAUTHORIZED, challenge(settings), "No Password in header.")));
     };
-    let (client, now) = (client_of(request), shared.context.clock.instant());
-    if shared.wrong_passwords.are_too_many(client, now) {
-        let wait = [(header::RETRY_AFTER, FORGOTTEN_AFTER.as_secs())];
-        return refused((wait, Refusal::too_many_wrong_passwords()).into_response());
+    let now = shared.context.clock.instant();
+    if shared.context.wrong_passwords.are_too_many(client, now) {
+        return Err(too_many());
     }
-    match rights(password, settings) {
-        None => {
-            shared.wrong_passwords.add(client, now);
-            warn!(%client, "a wrong password for the admin listener");
-            refused((StatusCode::UNAUTHORIZED, "Wrong password.").into_response())
-        }
-        Some(rights) if rights.allow(method) => Ok(()),
-        Some(_) => refused((StatusCode::FORBIDDEN, "Insufficient permissions for this operation.").into_response()),
+    let found = match &given {
+        Given::Password(password) => role_of(password, settings).map(|role| (None, role)),
+        Given::User(name, password) => match user(name, password, client, settings, shared).await {
+            Verdict::Unheard => return Err(too_many()),
+            Verdict::Right(role) => Some((Some(name.clone()), role)),
+            Verdict::Wrong => None,
+        },
+    };
+    if let Some((name, role)) = found {
+        return Ok(Actor { name, role, address: client });
+    }
+    if matches!(given, Given::Password(_)) {
+        shared.context.wrong_passwords.add(client, now);
+    }
+    warn!(%client, "a wrong password for the admin listener");
+    Err(refused((StatusCode::UNAUTHORIZED, challenge(settings), "Wrong password.")))
+}
+
+/// What comes of the password of a user of `admin.users`; a wrong one is counted there.
+async fn user(name: &str, password: &str, client: IpAddr, settings: &Settings, shared: &Shared) -> Verdict {
+    match &settings.users {
+        Some(users) => users.verify(name, password, client, &shared.context.clock).await,
+        None => Verdict::Wrong,
     }
 }
 
+fn too_many() -> Refused {
+    let wait = [(header::RETRY_AFTER, FORGOTTEN_AFTER.as_secs())];
+    refused((wait, Refusal::too_many_wrong_passwords()))
+}
+
+/// Where there are users, a browser is to ask for a name (RFC 7617).
+fn challenge(settings: &Settings) -> HeaderMap {
+    let challenge = HeaderValue::from_static("Basic realm=\"redeliver\", charset=\"UTF-8\"");
+    settings.users.iter().map(|_| (header::WWW_AUTHENTICATE, challenge.clone())).collect()
+}
+
 /// Where the request came from.
-fn client_of(request: &Request) -> IpAddr {
-    let connection = request.extensions().get::<ConnectInfo<SocketAddr>>();
-    connection.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |connection| connection.0.ip())
+fn client_of(request: &Parts) -> IpAddr {
+    let connection = request.extensions.get::<ConnectInfo<SocketAddr>>();
+    connection.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |connection| connection.0.ip().to_canonical())
 }
 
 fn is_public(path: &str) -> bool {
     path == "/healthcheck" || path.starts_with("/healthcheck/")
 }
 
-fn reads(method: &Method) -> bool {
-    [Method::GET, Method::HEAD, Method::OPTIONS].contains(method)
-}
-
 /// From the request line where it is there, else from the header.
-fn host_of(request: &Request) -> Option<&str> {
-    let in_header = || request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
-    request.uri().authority().map(axum::http::uri::Authority::as_str).or_else(in_header)
+fn host_of(request: &Parts) -> Option<&str> {
+    let in_header = || request.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    request.uri.authority().map(axum::http::uri::Authority::as_str).or_else(in_header)
 }
 
 /// Whether a browser says that another site's page is behind it.
-fn is_foreign(headers: &HeaderMap, host: Option<&str>) -> bool {
-    let cross_site = headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site");
+fn is_foreign(headers: &HeaderMap, host: Option<&str>, settings: &Settings) -> bool {
+    let own_site = |site: &HeaderValue| site == "same-origin" || site == "none";
     let foreign = |origin: &HeaderValue| {
-        let site = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, site)| site);
+        let origin = origin.to_str().ok();
+        if let Some(url) = &settings.url {
+            return origin != Some(origin_of(url).as_str());
+        }
+        let site = origin.and_then(|origin| origin.split_once("://")).map(|(_, site)| site);
         site.is_none() || site != host
     };
-    cross_site || headers.get(header::ORIGIN).is_some_and(foreign)
+    headers.get("sec-fetch-site").is_some_and(|site| !own_site(site))
+        || headers.get(header::ORIGIN).is_some_and(foreign)
+}
+
+/// `https://relay.example.org` of a URL, as a browser writes it (RFC 6454 section 7).
+fn origin_of(url: &Uri) -> String {
+    format!("{}://{}", url.scheme_str().unwrap_or("http"), url.authority().map_or("", |authority| authority.as_str()))
 }
 
 /// Whether `host` means this machine, whatever the port: it may be forwarded.
-fn is_own(host: &str, listens_on: IpAddr) -> bool {
+fn is_own(host: &str, settings: &Settings, listens_on: IpAddr) -> bool {
     let (name, port) = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some(both) => both,
         None => host.split_at(host.find(':').unwrap_or(host.len())),
     };
     let is_port = port.is_empty() || port.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok());
-    is_port && is_own_name(name, listens_on)
+    let by_url = settings.url.as_ref().and_then(Uri::host).is_some_and(|own| own.eq_ignore_ascii_case(name));
+    is_port && (by_url || is_own_name(name, listens_on))
 }
 
 fn is_own_name(name: &str, listens_on: IpAddr) -> bool {
@@ -119,43 +181,43 @@ fn is_own_name(name: &str, listens_on: IpAddr) -> bool {
         || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback() || address == listens_on)
 }
 
-fn password(headers: &HeaderMap) -> Option<&[u8]> {
-    let bearer = || {
-        let value = headers.get(header::AUTHORIZATION)?.as_bytes();
-        let (scheme, token) = value.split_at_checked(7)?;
-        scheme.eq_ignore_ascii_case(b"bearer ").then_some(token)
-    };
-    headers.get("password").map(HeaderValue::as_bytes).or_else(bearer)
+/// What a client proves itself with.
+enum Given {
+    /// One of the passwords, by James's header or as a bearer token.
+    Password(Vec<u8>),
+    /// A user and his password (RFC 7617).
+    User(String, String),
 }
 
-#[derive(Clone, Copy)]
-enum Rights {
-    Full,
-    NoDelete,
-    ReadOnly,
-}
-
-impl Rights {
-    fn allow(self, method: &Method) -> bool {
-        match self {
-            Self::Full => true,
-            Self::NoDelete => method != Method::DELETE,
-            Self::ReadOnly => reads(method),
-        }
+fn given(headers: &HeaderMap, has_users: bool) -> Option<Given> {
+    if let Some(password) = headers.get("password") {
+        return Some(Given::Password(password.as_bytes().to_vec()));
     }
+    let value = headers.get(header::AUTHORIZATION)?.as_bytes();
+    let (scheme, token) = value.split_at(value.iter().position(|octet| *octet == b' ')?);
+    let token = token.trim_ascii();
+    if scheme.eq_ignore_ascii_case(b"bearer") {
+        return Some(Given::Password(token.to_vec()));
+    }
+    if !has_users || !scheme.eq_ignore_ascii_case(b"basic") {
+        return None;
+    }
+    let text = String::from_utf8(STANDARD.decode(token).ok()?).ok()?;
+    let (name, password) = text.split_once(':')?;
+    Some(Given::User(name.to_owned(), password.to_owned()))
 }
 
 /// What a password gives. All are compared, each in constant time.
-fn rights(given: &[u8], settings: &Settings) -> Option<Rights> {
+fn role_of(given: &[u8], settings: &Settings) -> Option<Role> {
     let among = |passwords: &[String]| {
         let equal = passwords.iter().map(|password| password.as_bytes().ct_eq(given));
         bool::from(equal.fold(Choice::from(0), |one, other| one | other))
     };
     let (full, no_delete, read_only) = (among(&settings.full), among(&settings.no_delete), among(&settings.read_only));
     match (full, no_delete, read_only) {
-        (true, _, _) => Some(Rights::Full),
-        (_, true, _) => Some(Rights::NoDelete),
-        (_, _, true) => Some(Rights::ReadOnly),
+        (true, _, _) => Some(Role::Full),
+        (_, true, _) => Some(Role::NoDelete),
+        (_, _, true) => Some(Role::ReadOnly),
         _ => None,
     }
 }

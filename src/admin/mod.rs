@@ -3,6 +3,7 @@
 //! `connections` bounds what clients cost, `guard` stands before every route, `error` is how
 //! all of them refuse; each group of routes is a file of its own that offers a `routes()`.
 
+mod actor;
 mod connections;
 mod error;
 mod guard;
@@ -14,13 +15,16 @@ use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::Router;
+use axum::http::Uri;
 use axum::middleware;
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use crate::clients::WrongPasswords;
+use crate::clients::{Users, WrongPasswords};
 use crate::clock::Clock;
 use crate::health::Health;
+use crate::metrics::Metrics;
 use crate::store::Store;
 use connections::Limits;
 
@@ -33,13 +37,19 @@ pub struct Settings {
     pub read_only: Vec<String>,
     /// Passwords for everything but removing.
     pub no_delete: Vec<String>,
+    /// Users, each with a role and a password of his own.
+    pub users: Option<Arc<Users>>,
+    /// The certificate that clients are shown; `None` for HTTP in clear.
+    pub tls: Option<TlsAcceptor>,
+    /// Where a browser finds us, if a proxy stands in front: our origin.
+    pub url: Option<Uri>,
     /// The names of the queues beside the spool.
     pub outgoing: Vec<String>,
 }
 
 impl Settings {
     fn has_password(&self) -> bool {
-        [&self.full, &self.read_only, &self.no_delete].iter().any(|some| !some.is_empty())
+        self.users.is_some() || [&self.full, &self.read_only, &self.no_delete].iter().any(|some| !some.is_empty())
     }
 }
 
@@ -51,6 +61,10 @@ pub struct Context {
     pub health: Arc<Health>,
     /// The time.
     pub clock: Clock,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// Those of all clients; they outlast a reload.
+    pub wrong_passwords: Arc<WrongPasswords>,
 }
 
 struct Shared {
@@ -58,7 +72,6 @@ struct Shared {
     context: Context,
     /// Where it listens: a name by which it may be asked.
     address: SocketAddr,
-    wrong_passwords: WrongPasswords,
 }
 
 impl Shared {
@@ -98,8 +111,7 @@ impl Admin {
     pub async fn bind(listen: SocketAddr, settings: Settings, context: Context) -> io::Result<Self> {
         let listener = TcpListener::bind(listen).await?;
         let address = listener.local_addr()?;
-        let wrong_passwords = WrongPasswords::default();
-        let shared = Shared { settings: RwLock::new(Arc::new(settings)), context, address, wrong_passwords };
+        let shared = Shared { settings: RwLock::new(Arc::new(settings)), context, address };
         Ok(Self { listener, shared: Arc::new(shared) })
     }
 
@@ -115,7 +127,9 @@ impl Admin {
 
     /// Answers until `stop`; requests under way are still answered.
     pub async fn serve(self, stop: CancellationToken) {
-        connections::serve(self.listener, router(self.shared), Limits::default(), stop).await;
+        let shared = Arc::clone(&self.shared);
+        let tls = move || shared.settings().tls.clone();
+        connections::serve(self.listener, tls, router(self.shared), Limits::default(), stop).await;
     }
 }
 
@@ -124,7 +138,7 @@ fn router(shared: Arc<Shared>) -> Router {
         .merge(healthcheck::routes())
         .merge(mail_queues::routes())
         .fallback(error::no_such_route)
-        .method_not_allowed_fallback(error::no_such_route)
+        .method_not_allowed_fallback(error::method_not_allowed)
         .layer(middleware::from_fn_with_state(Arc::clone(&shared), guard::guard))
         .with_state(shared)
 }

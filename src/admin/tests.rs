@@ -10,10 +10,11 @@ use tempfile::TempDir;
 use tower::ServiceExt;
 
 use super::{Context, Settings, Shared, router};
-use crate::clients::WrongPasswords;
+use crate::clients::{Columns, Users, WrongPasswords};
 use crate::clock::Clock;
 use crate::health::{Health, Status};
 use crate::mail::RepositoryPath;
+use crate::metrics::Metrics;
 use crate::store::{SqliteStore, Store};
 
 struct Bench {
@@ -29,10 +30,10 @@ impl Bench {
         let repository = RepositoryPath::parse("var/mail/error").expect("a path");
         store.ensure_repositories(&[repository], clock.now()).await.expect("known");
         let health = Arc::new(Health::new(clock.instant()));
-        let context = Context { store, health, clock };
+        let (metrics, wrong_passwords) = (Metrics::new(), Arc::new(WrongPasswords::default()));
+        let context = Context { store, health, clock, metrics, wrong_passwords };
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 8000));
-        let wrong_passwords = WrongPasswords::default();
-        let shared = Shared { settings: RwLock::new(Arc::new(settings)), context, address, wrong_passwords };
+        let shared = Shared { settings: RwLock::new(Arc::new(settings)), context, address };
         Self { _directory: directory, shared: Arc::new(shared) }
     }
 
@@ -95,13 +96,13 @@ async fn queues_are_the_spool_and_the_outgoing_names() {
 }
 
 #[tokio::test]
-async fn an_unknown_route_is_not_found_whatever_the_method() {
+async fn an_unknown_route_is_not_found_and_a_known_one_says_its_methods() {
     let bench = Bench::new(Settings::default()).await;
     let (status, body) = bench.json("/x/y?z=1").await;
     assert_eq!((status, &body["message"]), (404, &json!("GET /x/y can not be found")));
     let (status, body) = bench.ask("DELETE", "/mailQueues", "host: localhost").await;
-    assert_eq!(status, 404);
-    assert!(body.contains("DELETE /mailQueues can not be found"), "{body}");
+    assert_eq!(status, 405);
+    assert!(body.contains("DELETE /mailQueues is not possible"), "{body}");
 }
 
 #[tokio::test]
@@ -138,6 +139,8 @@ async fn another_sites_page_changes_nothing() {
             ("origin: http://evil.example", 403),
             ("origin: http://localhost:9999", 403),
             ("origin: null", 403),
+            ("sec-fetch-site: none", 404),
+            ("sec-fetch-site: same-site", 403),
             ("sec-fetch-site: cross-site", 403),
         ] {
             assert_eq!(bench.ask("PATCH", "/x", &format!("{host}{header}")).await.0, status, "{header}");
@@ -168,8 +171,8 @@ async fn passwords_give_what_james_has_them_give() {
         (get, "password: r", 200, ""),
         (patch, "password: r", 403, "Insufficient permissions for this operation."),
         (delete, "password: n", 403, "Insufficient permissions for this operation."),
-        (patch, "password: n", 404, ""),
-        (delete, "password: a1", 404, ""),
+        (patch, "password: n", 405, ""),
+        (delete, "password: a1", 405, ""),
     ] {
         let (found, text) = bench.ask(method, "/mailQueues", header).await;
         assert_eq!(found, status, "{method} {header}");
@@ -197,4 +200,49 @@ async fn who_guesses_passwords_is_not_heard_any_more() {
     assert_eq!(bench.ask("GET", "/mailQueues", "password: right").await.0, 429, "or the right one would be found");
     assert_eq!(bench.ask("GET", "/mailQueues", "").await.0, 401);
     assert_eq!(bench.ask("GET", "/healthcheck", "").await.0, 200);
+}
+
+#[tokio::test]
+async fn users_have_names_and_roles() {
+    use base64::Engine;
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let hash = "$argon2id$v=19$m=8,t=1,p=1$c2FsdCBvZiBhIHRlc3Q$";
+    let line = |name: &str, role: &str, password: &str| {
+        use argon2::{Argon2, Params, PasswordHasher};
+        let cheap = Argon2::from(Params::new(8, 1, 1, None).expect("valid"));
+        let hash = cheap.hash_password_with_salt(password.as_bytes(), b"salt of a test").expect("a hash");
+        format!("{name}:{role}:{hash}\n")
+    };
+    assert!(line("x", "full", "x").contains(hash), "as the command argon2 writes it");
+    let text = line("anna", "full", "a") + &line("ben", "nodelete", "b") + &line("cat", "readonly", "c");
+    std::fs::write(file.path(), text).expect("written");
+    let users = Users::load(file.path(), Columns::NameRoleHash, Arc::default()).expect("valid");
+    let bench = Bench::new(Settings { users: Some(Arc::new(users)), ..Settings::default() }).await;
+    let basic = |pair: &str| format!("authorization: Basic {}", base64::prelude::BASE64_STANDARD.encode(pair));
+    for (method, pair, status) in [
+        ("GET", "anna:a", 200),
+        ("GET", "anna:b", 401),
+        ("GET", "nobody:a", 401),
+        ("DELETE", "anna:a", 405),
+        ("DELETE", "ben:b", 403),
+        ("PATCH", "ben:b", 405),
+        ("PATCH", "cat:c", 403),
+        ("GET", "cat:c", 200),
+    ] {
+        assert_eq!(bench.ask(method, "/mailQueues", &basic(pair)).await.0, status, "{method} {pair}");
+    }
+}
+
+#[tokio::test]
+async fn behind_a_proxy_our_origin_is_the_configured_one() {
+    let url = Some("https://relay.example.org".parse().expect("a URL"));
+    let bench = Bench::new(Settings { url, ..Settings::default() }).await;
+    for (header, status) in [
+        ("host: relay.example.org\norigin: https://relay.example.org", 404),
+        ("host: localhost\norigin: https://relay.example.org", 404),
+        ("host: localhost\norigin: http://localhost", 403),
+        ("host: other.example.org", 403),
+    ] {
+        assert_eq!(bench.ask("PATCH", "/x", header).await.0, status, "{header}");
+    }
 }

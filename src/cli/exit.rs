@@ -103,7 +103,7 @@ impl From<serve::Error> for Failure {
             serve::Error::SecondService { .. }
             | serve::Error::Admin(..)
             | serve::Error::Smtp(ListenerError::Listen(..)) => Exit::Unavailable,
-            serve::Error::Smtp(_) => Exit::Configuration,
+            serve::Error::Smtp(_) | serve::Error::File(_) => Exit::Configuration,
             serve::Error::System(_) => Exit::Internal,
         };
         Self::new(exit, error.to_string())

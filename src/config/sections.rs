@@ -181,6 +181,12 @@ pub struct Admin {
     pub password_readonly: Passwords,
     /// Passwords for everything but removing.
     pub password_nodelete: Passwords,
+    /// A file of users with roles.
+    pub users: Option<PathBuf>,
+    /// The certificate that clients are shown.
+    pub tls: Option<Tls>,
+    /// Where a browser finds it, if a proxy stands in front: `http(s)://host[:port]/`.
+    pub url: Option<String>,
 }
 
 /// Passwords, never shown.
@@ -196,13 +202,22 @@ impl fmt::Debug for Passwords {
 impl Admin {
     /// Whether anyone has to know a password.
     pub fn has_password(&self) -> bool {
-        [&self.password, &self.password_readonly, &self.password_nodelete].iter().any(|some| !some.0.is_empty())
+        let passwords = [&self.password, &self.password_readonly, &self.password_nodelete];
+        self.users.is_some() || passwords.iter().any(|some| !some.0.is_empty())
     }
 
     pub(super) fn read(fields: Option<Fields<'_>>) -> Self {
         let listen = SocketAddr::from(([127, 0, 0, 1], 8000));
         let none = Passwords::default;
-        let default = Self { listen, password: none(), password_readonly: none(), password_nodelete: none() };
+        let default = Self {
+            listen,
+            password: none(),
+            password_readonly: none(),
+            password_nodelete: none(),
+            users: None,
+            tls: None,
+            url: None,
+        };
         let Some(mut fields) = fields else { return default };
         let place = fields.node("listen").map(|node| node.place);
         let found = Self {
@@ -210,14 +225,31 @@ impl Admin {
             password: passwords(&mut fields, "password", "passwordFile"),
             password_readonly: passwords(&mut fields, "passwordReadonly", "passwordReadonlyFile"),
             password_nodelete: passwords(&mut fields, "passwordNodelete", "passwordNodeleteFile"),
+            users: fields.path("users"),
+            tls: fields.section("tls").and_then(read_tls),
+            url: fields.optional("url", site),
         };
         if let Some(place) = place.filter(|_| !found.listen.ip().is_loopback() && !found.has_password()) {
-            let message =
-                format!("{} can be reached from other machines: set 'password' or 'passwordFile'", found.listen);
+            let message = format!(
+                "{} can be reached from other machines: set 'password', 'passwordFile' or 'users'",
+                found.listen
+            );
             fields.reading().problem(place, message);
         }
         fields.finish();
         found
+    }
+}
+
+/// The URL of a site: a scheme, a host and perhaps a port, and no path.
+fn site(node: &Node) -> Result<String, String> {
+    let written = text(node)?;
+    let rest = written.strip_prefix("https://").or_else(|| written.strip_prefix("http://"));
+    let host = rest.map(|rest| rest.strip_suffix('/').unwrap_or(rest));
+    let fits = |host: &str| !host.is_empty() && !host.contains(|c: char| c.is_whitespace() || "/?#@".contains(c));
+    match host {
+        Some(host) if fits(host) => Ok(written.trim_end_matches('/').to_owned()),
+        _ => Err(format!("{written:?} is no URL of a site: write it as https://relay.example.org/")),
     }
 }
 

@@ -95,7 +95,7 @@ fn all_mistakes_of_all_files_are_told_at_once() {
         "redeliver.yaml:3:47: 127.0.0.1:25 stands here a second time",
         "redeliver.yaml:4:14: a network such as",
         "redeliver.yaml:5:14: smtp.processor: there is no processor 'realy': did you mean 'relay'?",
-        "redeliver.yaml:6:17: 0.0.0.0:80 can be reached from other machines: set 'password' or 'passwordFile'",
+        "redeliver.yaml:6:17: 0.0.0.0:80 can be reached from other machines: set 'password', 'passwordFile' or 'users'",
         "jobs/c.yml:1:1: only files called .yaml are read: rename it",
         "jobs/a.yaml:3:12: there is no processor 'relai': did you mean 'relay'?",
         "jobs/b.yaml:2:1: not valid YAML",

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tracing::{error, info, warn};
 
-use super::{Current, Error, Service, admin_settings};
+use super::{Current, Error, Service};
 use crate::admin;
 use crate::config::{self, Config};
 use crate::health::Status;
@@ -51,10 +51,11 @@ async fn put_in_force(service: &Arc<Service>, controls: &Controls, config: Confi
     let config = with_what_needs_a_restart(&old.config, config);
     parts::ensure_repositories(&config, &*service.store, &service.clock).await?;
     let parts = Parts::build(&config, &service.store, &service.clock, &service.stop, Some(config.down_for))?;
+    let admin = parts::admin_settings(&config, &service.wrong_passwords)?;
     let intake = parts::intake(&config, &parts.spool)?;
     controls.smtp.reload(&parts::listener_config(&config)?)?;
     // From here nothing can fail.
-    controls.admin.set(admin_settings(&config));
+    controls.admin.set(admin);
     service.current.replace(Current { config, parts });
     service.intake.replace(intake);
     // What only waits comes back, and goes by the new settings.
