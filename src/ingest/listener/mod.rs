@@ -9,13 +9,14 @@
 
 mod accept;
 mod answer;
+mod credentials;
 mod message;
 mod pace;
 mod session;
 mod settings;
 mod slots;
 mod transaction;
-mod users;
+
 mod wire;
 
 use std::io;
@@ -30,6 +31,7 @@ use tokio::net::{TcpListener, TcpSocket, UnixStream};
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
+use crate::clients::{self, Columns, FileError};
 use crate::clock::Clock;
 use crate::ingest::Intake;
 use crate::live::Live;
@@ -157,23 +159,8 @@ pub enum Error {
     #[error("cannot listen on {0}: {1}")]
     Listen(SocketAddr, #[source] io::Error),
     /// The certificate, its key or the file of users cannot be used as it is.
-    #[error("{}:1:1: {why}", file.display())]
-    File {
-        /// The file that is wrong.
-        file: PathBuf,
-        /// What is wrong with it.
-        why: String,
-    },
-    /// A line of the file of users.
-    #[error("{}:{line}:1: {why}", file.display())]
-    Users {
-        /// The file.
-        file: PathBuf,
-        /// From 1.
-        line: usize,
-        /// What is wrong, without the line itself: it holds a hash.
-        why: String,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
 }
 
 /// Open sockets, and all that sessions share.
@@ -225,11 +212,11 @@ impl Control {
 
 impl Listener {
     /// Reads the files that [`Listener::bind`] would read, and opens no socket: all that is
-    /// wrong with them, [`Error::File`] or [`Error::Users`].
+    /// wrong with them.
     pub fn check(config: &Config) -> Vec<Error> {
-        let certificate = config.tls.as_ref().and_then(|files| settings::acceptor(files).err());
-        let users = config.users.as_deref().and_then(|file| users::read(file).err());
-        certificate.into_iter().chain(users.into_iter().flatten()).collect()
+        let certificate = config.tls.as_ref().and_then(|tls| clients::acceptor(&tls.certificate, &tls.key).err());
+        let users = config.users.as_deref().and_then(|file| clients::read(file, Columns::NameHash).err());
+        certificate.into_iter().chain(users.into_iter().flatten()).map(Error::File).collect()
     }
 
     /// Opens all sockets; connections wait in them until [`Listener::run`]. Must be called

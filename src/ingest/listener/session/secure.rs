@@ -3,9 +3,10 @@
 use tracing::info;
 
 use super::super::answer::Answer;
-use super::super::users::{Credentials, Verdict};
+use super::super::credentials::Credentials;
 use super::super::wire::{Ended, Line};
 use super::{Client, Session};
+use crate::clients::Verdict;
 use crate::smtp::CommandError;
 
 impl Session {
@@ -90,8 +91,8 @@ impl Session {
         let name = credentials.name.clone();
         // A user of this machine has no TLS to say AUTH in.
         let Client::Peer(peer) = self.client else { return CommandError::NotImplemented.into() };
-        let refusal = match users.verify(credentials, peer.ip(), &self.context.clock).await {
-            Verdict::Right => {
+        let refusal = match users.verify(&name, &credentials.password, peer.ip(), &self.context.clock).await {
+            Verdict::Right(_) => {
                 self.log_in(Some(name));
                 return Answer::new(235, "2.7.0", "welcome");
             }

@@ -1,4 +1,4 @@
-//! What is counted of clients by where they come from: both listeners guard a password.
+//! Wrong passwords, counted by where they come from.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
