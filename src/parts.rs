@@ -181,10 +181,16 @@ pub fn become_owner(database: &Path) -> Result<(), Error> {
     })
 }
 
-fn become_user(uid: Uid) -> nix::Result<()> {
+/// Becomes a user, with the groups he has; files that are made are his alone.
+///
+/// # Errors
+/// Where there is no such user, or this one may not.
+pub fn become_user(uid: Uid) -> nix::Result<()> {
     let user = User::from_uid(uid)?.ok_or(nix::errno::Errno::ENOENT)?;
     let name = std::ffi::CString::new(user.name).map_err(|_| nix::errno::Errno::EINVAL)?;
     nix::unistd::initgroups(&name, user.gid)?;
     nix::unistd::setgid(user.gid)?;
-    nix::unistd::setuid(uid)
+    nix::unistd::setuid(uid)?;
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    Ok(())
 }

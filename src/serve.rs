@@ -10,6 +10,7 @@ mod signals;
 mod spool_loop;
 mod supervision;
 mod systemd;
+mod unit;
 mod waker;
 
 use std::io;
@@ -41,6 +42,8 @@ use housekeeping::ClockWatch;
 use scheduler::Unrecorded;
 use signals::Signals;
 use waker::Waker;
+
+pub use unit::Unit;
 
 /// The name of services among the instances of a store.
 const KIND: &str = "serve";

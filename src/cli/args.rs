@@ -41,6 +41,9 @@ pub(super) enum Command {
         /// How it is written; errors are lines on standard error either way
         #[arg(long, value_enum, default_value_t)]
         format: Format,
+        /// Look as the unit redeliver.service will: as its user, and at the directories it may write
+        #[arg(long)]
+        service: bool,
     },
     /// Take a message from standard input, as sendmail does; see redeliver sendmail --help
     #[command(disable_help_flag = true)]
@@ -74,6 +77,12 @@ pub(super) enum Command {
     /// Schedules
     #[command(subcommand)]
     Schedule(ScheduleCommand),
+    /// The manual pages of all commands, for packages
+    #[command(hide = true)]
+    Manual {
+        /// The folder they are written to
+        directory: PathBuf,
+    },
     /// Which next hops, hosts and TLS policy would be used for a recipient, and why
     Explain {
         /// user@domain

@@ -6,15 +6,18 @@ mod app;
 mod args;
 mod attempts;
 mod bundle;
+mod completion;
 mod convert;
 mod exit;
 mod explain;
 mod import;
 mod jobs;
 mod json_lines;
+mod manual;
 mod repository;
 mod run;
 mod sendmail;
+mod service;
 mod terminal;
 
 use std::ffi::{OsStr, OsString};
@@ -39,8 +42,7 @@ use exit::{Exit, Failure};
 
 /// Runs the program; `arguments` begin with its name.
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
-    // Files of ours are nobody else's business; the store's group may read.
-    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o027));
+    keep_files_private();
     let exit = match run(arguments) {
         Ok(exit) => exit,
         Err(failure) => {
@@ -54,6 +56,16 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     exit.into()
 }
 
+/// Files of ours are nobody else's business; the store's group may read, where the caller's
+/// umask lets it.
+fn keep_files_private() {
+    use nix::sys::stat::{Mode, umask};
+
+    let private = Mode::from_bits_truncate(0o027);
+    let callers = umask(private);
+    umask(private | callers);
+}
+
 fn run(arguments: Vec<OsString>) -> Result<Exit, Failure> {
     let name = arguments.first().map(PathBuf::from).unwrap_or_default();
     match name.file_name().and_then(OsStr::to_str) {
@@ -65,6 +77,11 @@ fn run(arguments: Vec<OsString>) -> Result<Exit, Failure> {
         }
         Some("newaliases") => return sendmail::main(vec!["-bi".into()], None, true),
         _ => {}
+    }
+    match completion::answered(&arguments) {
+        Ok(true) => return Ok(Exit::Ok),
+        Ok(false) => {}
+        Err(error) => return Ok(usage(&error)),
     }
     let raw = arguments.clone();
     let arguments = match Arguments::try_parse_from(arguments) {
@@ -81,8 +98,9 @@ fn run(arguments: Vec<OsString>) -> Result<Exit, Failure> {
             }
             sendmail::main(words, config, false)
         }
-        Command::Check { format } => check(arguments.config, format),
+        Command::Check { format, service } => check(arguments.config, format, service),
         Command::Serve => serve(arguments.config, false, clock),
+        Command::Manual { directory } => manual::write(&directory),
         Command::Convert { file } => convert::run(&file, &mut std::io::stdout().lock()),
         Command::Schedule(command) => {
             let config = load(arguments.config, false)?;
@@ -170,8 +188,13 @@ fn start_logging(config: &Config, console: LevelFilter) -> Result<logging::Loggi
     logging::start(&config.log, console).map_err(|error| Failure::new(Exit::CannotOpen, error.to_string()))
 }
 
-fn check(option: Option<PathBuf>, format: Format) -> Result<Exit, Failure> {
+fn check(option: Option<PathBuf>, format: Format, as_service: bool) -> Result<Exit, Failure> {
+    let unit = as_service.then(service::enter).transpose()?;
     let config = load(option, false)?;
+    let refused_directories = unit.map_or(Vec::new(), |unit| service::refused_directories(&unit, &config));
+    if !refused_directories.is_empty() {
+        return Err(refused(&refused_directories));
+    }
     let wrong = serve::check(&config).map_err(|error| Failure::new(Exit::Configuration, error.to_string()))?;
     if !wrong.is_empty() {
         return Err(refused(&wrong));

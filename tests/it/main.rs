@@ -23,6 +23,7 @@ mod mail_programs;
 mod names;
 mod not_smtp;
 mod outcomes;
+mod packaging;
 mod pipelining;
 mod repository;
 mod run;

@@ -54,7 +54,7 @@ pub(super) fn own_options(words: Vec<OsString>, given: Option<PathBuf>) -> (Opti
 }
 
 /// What `sendmail --help` says.
-const HELP: &str = "\
+pub(super) const HELP: &str = "\
 Take a message from standard input, as sendmail does
 
 Usage: redeliver sendmail [OPTIONS] [RECIPIENT]...

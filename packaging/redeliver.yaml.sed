@@ -1,0 +1,7 @@
+# What the package's /etc/redeliver/redeliver.yaml has otherwise than the one that ships.
+1c# /etc/redeliver/redeliver.yaml, see redeliver.yaml(5). `redeliver check` tells all errors at once, with their places;\
+# `systemctl reload redeliver` takes changes over.
+2c# Every key that is left out has the value it has here, but for stateDirectory and passwordFile.
+s|^stateDirectory: \./var .*|stateDirectory: /var/lib/redeliver     # mail, and the record of it|
+s|^  # password: \["\.\.\."\].*|  passwordFile: admin.password         # made at the first installation; also passwordReadonlyFile, passwordNodeleteFile|
+s|^  # directory: log .*|  # directory: /var/log/redeliver      # without it, to the journal only|

@@ -1,0 +1,7 @@
+//! What the Debian package is made of: manual, completions, units, configuration.
+//! `packaging/test` tries the packages themselves.
+
+mod completion;
+mod known;
+mod manual;
+mod units;
