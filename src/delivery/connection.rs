@@ -11,6 +11,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use crate::mail::TlsFacts;
 
 use super::config::Config;
+use super::ehlo_name::EhloName;
 use super::limits::Limits;
 use super::network::Network;
 use super::outcome::{Decision, Finding};
@@ -28,7 +29,7 @@ pub(super) struct Dialer {
     pub(super) network: Arc<Network>,
     pub(super) tls: Tls,
     /// The name for EHLO.
-    pub(super) helo: String,
+    pub(super) ehlo: EhloName,
 }
 
 /// TLS is up: what is recorded of it, and why policy forbids its use, where it does.
@@ -52,7 +53,7 @@ impl Dialer {
         let local = stream.local_addr().map_err(|error| broken(Broken::from_io(&error)))?;
         let limits = Limits { timeout: self.config.timeout, transaction: self.config.attempt_timeout };
         let hard = self.network.stop.hard.clone();
-        let wire = Wire::new(stream, target.address, self.helo.clone(), limits, self.network.clock.clone(), hard);
+        let wire = Wire::new(stream, target.address, self.ehlo.name.clone(), limits, self.network.clock.clone(), hard);
         wire.note(&format!("connected to {target}"));
         Ok((wire, local))
     }

@@ -96,7 +96,7 @@ impl Delivery {
             left_out: Vec::new(),
             tls: tls(config),
             auth: auth(config),
-            helo_name: self.dialer.helo.clone(),
+            helo_name: self.dialer.ehlo.name.clone(),
             needs_smtputf8: recipient.needs_smtputf8(),
             outgoing: config.outgoing.clone(),
         };

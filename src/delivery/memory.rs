@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::mail::{Address, Outcome, Recorded, Stage};
 use crate::smtp::Reply;
 
-use super::outcome::{self, Contact, Decision, Event, Finding};
+use super::outcome::{Contact, Decision, Event, Finding};
 use super::routing::Target;
 use super::step::{Broken, Step};
 
@@ -114,7 +114,8 @@ impl Memory {
             Reach::Host => Key::Host(hop.to_owned(), address),
             Reach::Hop => Key::Hop(hop.to_owned()),
         };
-        let cause = outcome::cause(&contact.target, finding)
+        let cause = contact
+            .cause(finding)
             .unwrap_or_else(|| format!("{}: {}", contact.target, finding.reply().map(Reply::text).unwrap_or_default()));
         let trouble = Trouble { target: contact.target.clone(), stage: finding.stage(), cause, found: Instant::now() };
         let mut troubles = self.troubles();

@@ -5,9 +5,11 @@
 //! what a transaction yields is handed to the caller's [`Sink`] as soon as it is known.
 
 mod attempt;
+mod auth;
 mod config;
 mod connection;
 mod dns;
+mod ehlo_name;
 mod explain;
 mod hosts;
 mod limits;
@@ -47,6 +49,7 @@ pub use system::{is_full_name, machine_name, resolver_warnings};
 
 use attempt::Attempt;
 use connection::Dialer;
+use ehlo_name::EhloName;
 use memory::Memory;
 use session::Session;
 use slots::{Slot, Slots};
@@ -144,12 +147,13 @@ impl Delivery {
         if helo.is_empty() || !helo.chars().all(|c| c.is_ascii_graphic()) {
             return Err(format!("the EHLO name {helo:?} is not a host name"));
         }
+        let key = if config.helo_name.is_some() { "heloName" } else { "hostname" };
         let tls = Tls::new(&config, Arc::clone(&network))?;
         let leaving = TaskTracker::new();
         let slots =
             Slots::new(config.delivery_threads, !config.gateways.is_empty(), network.down_for, retire(leaving.clone()));
         let memory = Memory::new(network.down_for);
-        let dialer = Dialer { config: Arc::new(config), network, tls, helo };
+        let dialer = Dialer { config: Arc::new(config), network, tls, ehlo: EhloName { name: helo, key } };
         Ok(Self { dialer, slots, memory, answers: Semaphore::new(ANSWERED_AT_ONCE), leaving })
     }
 
@@ -192,7 +196,10 @@ fn retire(leaving: TaskTracker) -> slots::Retire<Box<Session>> {
 
 /// One line per recipient and outcome, to be understood without its neighbours.
 fn log(key: &MailKey, recorded: &Recorded) {
-    let said = recorded.reply.as_deref().or(recorded.cause.as_deref()).unwrap_or_default();
+    let said = match (&recorded.reply, &recorded.cause) {
+        (Some(reply), Some(cause)) => format!("{reply} ({cause})"),
+        (reply, cause) => reply.as_ref().or(cause.as_ref()).cloned().unwrap_or_default(),
+    };
     tracing::info!(
         mail.id = %key,
         recipient = %recorded.recipient,
@@ -204,7 +211,7 @@ fn log(key: &MailKey, recorded: &Recorded) {
         code = recorded.code,
         enhanced = recorded.enhanced,
         duration_ms = (recorded.duration * 1000.0).round(),
-        "{} to {}: {}", recorded.outcome, recorded.recipient, in_short(said)
+        "{} to {}: {}", recorded.outcome, recorded.recipient, in_short(&said)
     );
 }
 

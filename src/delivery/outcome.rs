@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use crate::mail::{Address, IN_DOUBT, Outcome, Recorded, Stage, TlsFacts};
 use crate::smtp::Reply;
 
+use super::ehlo_name::{EhloName, speaks_of_helo};
 use super::routing::{NoRoute, Target};
 use super::step::{Broken, Step};
 
@@ -21,6 +22,8 @@ pub(super) struct Finding {
 pub(super) enum Event {
     /// The peer answered.
     Reply(Reply),
+    /// It refused the name we gave with EHLO.
+    OurName(Reply),
     /// There was no answer, or none that is SMTP.
     Broken(Broken),
     /// We decided, before the peer could.
@@ -88,7 +91,7 @@ impl Finding {
     /// The reply, where there was one.
     pub(super) fn reply(&self) -> Option<&Reply> {
         match &self.event {
-            Event::Reply(reply) => Some(reply),
+            Event::Reply(reply) | Event::OurName(reply) => Some(reply),
             _ => None,
         }
     }
@@ -97,6 +100,9 @@ impl Finding {
     pub(super) fn ruling(&self) -> Ruling {
         match &self.event {
             Event::Reply(reply) => answer(self.stage(), reply),
+            // Another host is as likely to, but only before MAIL nothing has come of asking it.
+            Event::OurName(_) if self.stage() == Stage::Ehlo => Ruling::NEXT_HOST,
+            Event::OurName(_) => Ruling::DEFERRED,
             // RFC 1047: it may not get the mail from elsewhere.
             Event::Broken(_) if self.is_in_doubt() => Ruling::DEFERRED,
             Event::Broken(_) => Ruling::NEXT_HOST,
@@ -113,6 +119,7 @@ impl Finding {
     pub(super) fn ends_session(&self) -> bool {
         match &self.event {
             Event::Reply(reply) => reply.code() == 421 || self.step == Step::Banner,
+            Event::OurName(_) => false,
             Event::Broken(_) => true,
             Event::Decision(decision) => matches!(decision, Decision::Content(_)),
         }
@@ -184,12 +191,42 @@ pub(super) struct Contact {
     /// Why it is to go on without TLS, where it is.
     pub(super) in_clear: Option<String>,
     pub(super) notes: Vec<String>,
+    /// The name we gave.
+    pub(super) ehlo: EhloName,
 }
 
 impl Contact {
     /// With a target that was not reached yet.
     pub(super) fn to(target: &Target) -> Self {
-        Self { target: target.clone(), local_address: None, tls: None, in_clear: None, notes: Vec::new() }
+        Self {
+            target: target.clone(),
+            local_address: None,
+            tls: None,
+            in_clear: None,
+            notes: Vec::new(),
+            ehlo: EhloName::default(),
+        }
+    }
+
+    /// As [`Finding::at`]; a refusal of the name we gave is one of its own kind.
+    pub(super) fn found(&self, step: Step, result: Result<Reply, Broken>) -> Finding {
+        match result {
+            Ok(reply) if self.ehlo.is_refused_by(step, &reply) => Finding { step, event: Event::OurName(reply) },
+            other => Finding::at(step, other),
+        }
+    }
+
+    fn notes_on(&self, finding: &Finding) -> Vec<String> {
+        let suspected = matches!(&finding.event, Event::Reply(reply) if speaks_of_helo(finding.step, reply));
+        self.notes.iter().cloned().chain(suspected.then(|| self.ehlo.suspected())).collect()
+    }
+
+    /// Why, in a sentence that names host, address and port; none where the reply says it.
+    pub(super) fn cause(&self, finding: &Finding) -> Option<String> {
+        match &finding.event {
+            Event::OurName(_) => Some(format!("{}: {}", self.target, self.ehlo.refused())),
+            _ => cause(&self.target, finding),
+        }
     }
 
     /// One recipient's record, but for when it was made and how long it took.
@@ -208,8 +245,8 @@ impl Contact {
             port: Some(self.target.address.port()),
             local_address: self.local_address.clone(),
             tls: self.tls.clone(),
-            notes: self.notes.clone(),
-            cause: cause(&self.target, finding),
+            notes: self.notes_on(finding),
+            cause: self.cause(finding),
             in_doubt: finding.is_in_doubt(),
             time,
             duration: 0.0,
@@ -245,7 +282,7 @@ pub fn is_dns_problem(recorded: &Recorded) -> bool {
 fn enhanced(finding: &Finding) -> Option<String> {
     let own = |status: &str| Some(status.to_owned());
     match &finding.event {
-        Event::Reply(reply) => reply.enhanced().map(|status| status.to_string()),
+        Event::Reply(reply) | Event::OurName(reply) => reply.enhanced().map(|status| status.to_string()),
         Event::Broken(_) if finding.step == Step::Connect => own("4.4.1"),
         Event::Broken(_) => own("4.4.2"),
         Event::Decision(Decision::TlsPolicy(_) | Decision::NoAuth(_)) => own("4.7.0"),
@@ -257,11 +294,10 @@ fn enhanced(finding: &Finding) -> Option<String> {
     }
 }
 
-/// Why, in a sentence that names host, address and port; none where the reply says it.
-pub(super) fn cause(target: &Target, finding: &Finding) -> Option<String> {
+fn cause(target: &Target, finding: &Finding) -> Option<String> {
     let what = awaited(finding.step);
     Some(match &finding.event {
-        Event::Reply(_) => return None,
+        Event::Reply(_) | Event::OurName(_) => return None,
         Event::Broken(broken) if finding.step == Step::Connect => format!("{what} {target}: {broken}"),
         Event::Broken(broken) if finding.is_in_doubt() => {
             format!("{IN_DOUBT}{target}: {broken} ({what}); the peer may have the mail")

@@ -7,15 +7,14 @@
 use std::fmt::Display;
 use std::time::Duration;
 
-use lettre::transport::smtp::authentication::{Credentials as LettreCredentials, Mechanism};
 use lettre::transport::smtp::client::AsyncSmtpConnection;
-use lettre::transport::smtp::commands::Auth;
 use lettre::transport::smtp::extension::ClientId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::mail::DialogueEntry;
 use crate::smtp::{Capabilities, Command, Reply};
 
+use super::auth::{self, NotTried};
 use super::config::{Credentials, StartTls};
 use super::connection::Dialer;
 use super::outcome::{Contact, Decision, Event, Finding};
@@ -63,6 +62,7 @@ impl Session {
     /// What it means for the recipients, and what was said.
     pub(super) async fn open(dialer: &Dialer, target: &Target, in_clear: Option<&str>) -> Result<Self, Box<Refused>> {
         let mut contact = Contact::to(target);
+        contact.ehlo = dialer.ehlo.clone();
         let (wire, local) = match dialer.connect(target).await {
             Ok(connected) => connected,
             Err(finding) => {
@@ -153,7 +153,7 @@ impl Opening<'_> {
 
     /// The peer's greeting, and EHLO.
     async fn greet(&mut self) -> Result<Session, Hindrance> {
-        let name = ClientId::Domain(self.dialer.helo.clone());
+        let name = ClientId::Domain(self.dialer.ehlo.name.clone());
         let lettre = AsyncSmtpConnection::connect_with_transport(Box::new(self.wire.clone()), &name).await;
         let banner = Finding::at(Step::Banner, self.wire.take_reply());
         if banner.reply().is_none_or(|reply| reply.code() != 220) {
@@ -178,7 +178,7 @@ impl Opening<'_> {
     fn offers(&mut self, reply: Result<Reply, Broken>) -> Result<Capabilities, Hindrance> {
         let reply = match reply {
             Ok(reply) if reply.class() == 2 => reply,
-            other => return Err((Finding::at(Step::Ehlo, other), None)),
+            other => return Err((self.contact.found(Step::Ehlo, other), None)),
         };
         match self.wire.take_ehlo_refusal() {
             None => Ok(Capabilities::parse(&reply)),
@@ -227,7 +227,7 @@ impl Opening<'_> {
             }
             other => other?,
         }
-        let reply = session.say(&Command::ehlo(&self.dialer.helo)).await;
+        let reply = session.say(&Command::ehlo(&self.dialer.ehlo.name)).await;
         session.offers = self.offers(reply)?;
         Ok(())
     }
@@ -262,20 +262,11 @@ impl Opening<'_> {
             return Err(no("the credentials would go in clear (authInClear: false)"));
         }
         self.wire.hide(credentials.password.reveal());
-        let offered = |name: &str| session.offers.auth.iter().any(|mechanism| mechanism == name);
-        let reply = if offered("PLAIN") {
-            let [initial, ..] =
-                auth_lines(Mechanism::Plain, credentials).ok_or_else(|| no("AUTH PLAIN cannot be said"))?;
-            session.say(&initial).await
-        } else if offered("LOGIN") {
-            login(session, auth_lines(Mechanism::Login, credentials).ok_or_else(|| no("AUTH LOGIN cannot be said"))?)
-                .await
-        } else {
-            return Err(no("it offers neither AUTH PLAIN nor AUTH LOGIN"));
-        };
-        match reply {
+        match auth::authenticate(session, credentials).await {
             Ok(reply) if reply.class() == 2 => Ok(()),
-            other => Err((Finding::at(Step::Auth, other), None)),
+            Ok(reply) => Err((Finding::at(Step::Auth, Ok(reply)), None)),
+            Err(NotTried::Broken(broken)) => Err((Finding::at(Step::Auth, Err(broken)), None)),
+            Err(NotTried::Impossible(reason)) => Err(no(reason)),
         }
     }
 
@@ -288,26 +279,4 @@ impl Opening<'_> {
         }
         close(self.wire.clone()).await;
     }
-}
-
-/// The lines of an AUTH exchange: the command, and what follows each challenge.
-fn auth_lines(mechanism: Mechanism, credentials: &Credentials) -> Option<[Auth; 3]> {
-    let secret = LettreCredentials::new(credentials.username.clone(), credentials.password.reveal().to_owned());
-    let command = Auth::new(mechanism, secret.clone(), None).ok()?;
-    // lettre picks what it answers by the challenge's words; peers are not agreed on them.
-    let answer = |challenge: &str| Auth::new(Mechanism::Login, secret.clone(), Some(challenge.to_owned())).ok();
-    Some([command, answer("Username:")?, answer("Password:")?])
-}
-
-/// AUTH LOGIN: the user's name after the first challenge, the password after the second.
-async fn login(session: &mut Session, lines: [Auth; 3]) -> Result<Reply, Broken> {
-    let [command, username, password] = lines;
-    let mut reply = session.say(&command).await?;
-    for line in [username, password] {
-        if reply.class() != 3 {
-            break;
-        }
-        reply = session.say(&line).await?;
-    }
-    Ok(reply)
 }

@@ -297,7 +297,7 @@ impl Transaction<'_> {
         match self.exchange(&command).await {
             Ok(reply) if reply.class() == 2 => true,
             other => {
-                let finding = Finding::at(Step::Mail, other);
+                let finding = self.session.contact.found(Step::Mail, other);
                 self.done.findings.extend(recipients.iter().map(|recipient| (recipient.clone(), finding.clone())));
                 false
             }
@@ -321,7 +321,7 @@ impl Transaction<'_> {
                     }
                 }
                 other => {
-                    let finding = Finding::at(Step::Rcpt, other);
+                    let finding = self.session.contact.found(Step::Rcpt, other);
                     if finding.ends_session() {
                         self.accepted.push(recipient);
                         self.accepted.extend(recipients);

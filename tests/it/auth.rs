@@ -236,6 +236,91 @@ fn auth_refused_is_deferred_whatever_the_code() {
 }
 
 #[test]
+fn a_refused_mechanism_judges_no_password_and_the_next_is_tried_in_the_same_session() {
+    let (plain, login) = ("AUTH PLAIN", "AUTH LOGIN");
+    // Listed, answered to PLAIN, what is said, whether it is delivered.
+    for (mechanisms, refusal, said, delivered) in [
+        ("LOGIN PLAIN", "504 5.7.4 PLAIN authentication is not permitted by this server.", vec![plain, login], true),
+        ("PLAIN LOGIN", "504 5.5.4 unrecognized authentication type", vec![plain, login], true),
+        ("PLAIN LOGIN", "534 5.7.9 mechanism too weak", vec![plain, login], true),
+        ("PLAIN LOGIN", "504 what", vec![plain, login], true),
+        ("PLAIN", "504 5.7.4 not permitted", vec![plain], false),
+        ("PLAIN LOGIN", "535 5.7.8 wrong", vec![plain], false),
+        ("PLAIN LOGIN", "535 5.7.139 basic authentication is disabled", vec![plain], false),
+        ("PLAIN LOGIN", "553 5.7.1 no", vec![plain], false),
+        ("PLAIN LOGIN", "454 4.7.0 later", vec![plain], false),
+        ("PLAIN LOGIN", "530 5.7.0 STARTTLS first", vec![plain], false),
+        ("PLAIN LOGIN", "421 4.7.0 bye", vec![plain], false),
+    ] {
+        let peer = SmtpSink::start(secure().mechanisms(mechanisms).on(plain, refusal));
+        let relay = with_password(&peer).build();
+        one_mail(&relay);
+        relay.run_spool().expect(if delivered { 0 } else { 75 });
+        let begun = |line: &String| line[..plain.len()].to_owned();
+        assert_eq!(said_auth(&peer).iter().map(begun).collect::<Vec<_>>(), said, "{mechanisms}: {refusal}");
+        assert_eq!((peer.connections(), peer.transactions().len()), (1, usize::from(delivered)), "{refusal}");
+        if !delivered {
+            let record = relay.only_record();
+            assert_eq!((&record["stage"], &record["reply"]), (&json!("auth"), &json!(refusal)));
+        }
+    }
+}
+
+#[test]
+fn a_wrong_password_at_the_second_mechanism_is_the_outcome() {
+    let peer = SmtpSink::start(secure().on("AUTH PLAIN", "504 5.7.4 no").on("AUTH LOGIN", "535 5.7.8 wrong"));
+    let relay = with_password(&peer).build();
+    relay.fill((0..50).map(|n| vec![format!("r{n}@example.net")]));
+    relay.run_spool().expect(75);
+    assert_eq!((said_auth(&peer).len(), peer.connections()), (2, 1));
+    assert_eq!(relay.attempts()[0]["recipients"][0]["reply"], "535 5.7.8 wrong");
+}
+
+#[test]
+fn challenges_are_answered_whatever_they_say() {
+    let (user, password, both) = ("cmVsYXk=", SECRETS[2], SECRETS[1]);
+    for (mechanism, first, second) in [
+        ("LOGIN", "334", "334"),
+        ("LOGIN", "334 ", "334 "),
+        ("LOGIN", "334 VXNlcm5hbWU6", "334 UGFzc3dvcmQ6"),
+        ("LOGIN", "334 VXNlciBOYW1lAA==", "334 UGFzc3dvcmQA"),
+        ("LOGIN", "334 username:", "334 password:"),
+        ("LOGIN", "334 ZW50ZXIgcGFzc3dvcmQ=", "334 ZW50ZXIgdXNlcg=="),
+        ("PLAIN", "334", ""),
+        ("PLAIN", "334 go on", ""),
+    ] {
+        let script = secure().mechanisms(mechanism).on("AUTH", first);
+        let script = match mechanism {
+            "LOGIN" => script.on(user, second).on(password, "235 2.7.0 ok"),
+            _ => script.on(both, "235 2.7.0 ok"),
+        };
+        let peer = SmtpSink::start(script);
+        let relay = with_password(&peer).build();
+        one_mail(&relay);
+        relay.run_spool().expect(0);
+        assert_eq!((said_auth(&peer).len(), peer.transactions().len()), (1, 1), "{mechanism} {first}");
+        let dialogue = relay.attempts()[0]["dialogue"].to_string();
+        assert!(SECRETS.iter().all(|secret| !dialogue.contains(secret)), "{mechanism} {first}: {dialogue}");
+    }
+}
+
+#[test]
+fn one_refused_auth_is_all_that_a_sweep_of_a_thousand_mails_says() {
+    let refusal = "535 5.7.139 Authentication unsuccessful, basic authentication is disabled.";
+    let peer = SmtpSink::start(secure().on("AUTH", refusal));
+    let relay = with_password(&peer).build();
+    relay.fill((0..1000).map(|n| vec![format!("r{n}@x{}.example", n % 7)]));
+    let run = relay.run_spool().expect(75);
+    assert_eq!(run.counts(), [1000, 0, 1000, 0, 0, 0]);
+    assert_eq!((said_auth(&peer).len(), peer.connections()), (1, 1));
+    let mails = relay.mails("temporary");
+    assert_eq!(mails.len(), 1000);
+    let attempts = relay.attempts();
+    let told = |one: &serde_json::Value| one["recipients"][0].to_string().contains("basic authentication is disabled");
+    assert!(attempts.iter().all(told), "each names the reply");
+}
+
+#[test]
 fn two_gateways_with_two_accounts_are_two_deliveries() {
     let peers = [("one", "first"), ("two", "second")].map(|(user, password)| {
         SmtpSink::start(Script::new().starttls(Identity::self_signed("gw")).auth(user, password))
