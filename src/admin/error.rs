@@ -9,8 +9,8 @@ use serde::Serialize;
 
 use crate::store;
 
-/// A refusal.
-#[derive(Debug, Serialize)]
+/// A refusal, as James writes it.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Refusal {
     status_code: u16,
@@ -34,6 +34,11 @@ impl Refusal {
     /// The request cannot be understood, or in more than one way.
     pub(super) fn bad_request(message: &str) -> Self {
         Self { status_code: 400, r#type: "InvalidArgument", message: message.to_owned(), details: None }
+    }
+
+    /// What was given is not what can be.
+    pub(super) fn invalid(message: String) -> Self {
+        Self { status_code: 400, r#type: "InvalidArgument", message, details: None }
     }
 
     /// No password from there is looked at for now.

@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, RawQuery, State};
+use axum::Json;
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
-use serde_json::{Value, json};
+use serde::Serialize;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::Shared;
 use super::error::Refusal;
+use super::query::Query;
 use crate::health::Status;
 use crate::mail::RepositoryPath;
 use crate::store::Place;
@@ -38,34 +40,86 @@ struct Found {
     cause: Option<String>,
 }
 
-pub(super) fn routes() -> Router<Arc<Shared>> {
-    Router::new()
-        .route("/healthcheck", get(all))
-        .route("/healthcheck/checks", get(list))
-        .route("/healthcheck/checks/{name}", get(one))
+pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
+    OpenApiRouter::new().routes(routes!(all)).routes(routes!(list)).routes(routes!(one))
 }
 
-async fn all(State(shared): super::State, RawQuery(query): RawQuery) -> Result<Response, Refusal> {
-    let query = query.unwrap_or_default();
+/// What every check found.
+#[derive(Serialize, utoipa::ToSchema)]
+struct Health {
+    /// The worst of the checks: `healthy`, `degraded` or `unhealthy`.
+    status: &'static str,
+    checks: Vec<Component>,
+}
+
+/// What a check found.
+#[derive(Serialize, utoipa::ToSchema)]
+struct Component {
+    #[serde(rename = "componentName")]
+    name: &'static str,
+    #[serde(rename = "escapedComponentName")]
+    escaped: &'static str,
+    status: &'static str,
+    cause: Option<String>,
+}
+
+/// A check.
+#[derive(Serialize, utoipa::ToSchema)]
+struct Listed {
+    #[serde(rename = "componentName")]
+    name: &'static str,
+    #[serde(rename = "escapedComponentName")]
+    escaped: &'static str,
+}
+
+/// How it is.
+#[utoipa::path(get, path = "/healthcheck", tag = "health", security(()),
+    params(
+        ("check" = Option<Vec<String>>, Query, description = "Only these checks; may be repeated"),
+        ("strict" = Option<String>, Query, description = "Degraded is 503 too"),
+    ),
+    responses(
+        (status = 200, description = "Healthy, or degraded and not strict", body = Health),
+        (status = 503, description = "Unhealthy", body = Health),
+        (status = 404, description = "No such check", body = Refusal),
+    )
+)]
+async fn all(State(shared): super::State, query: Query) -> Result<Response, Refusal> {
     let wanted = Wanted::read(&query)?;
     let mut found = Vec::new();
     for check in wanted.checks {
         found.push(check.run(&shared).await);
     }
     let status = found.iter().map(|found| found.status).max().unwrap_or(Status::Healthy);
-    let checks: Vec<_> = found.iter().map(Found::body).collect();
-    let body = Json(json!({ "status": word(status), "checks": checks }));
+    let checks = found.iter().map(Found::body).collect();
+    let body = Json(Health { status: word(status), checks });
     Ok((code(status, wanted.strict), body).into_response())
 }
 
-async fn list() -> Json<Value> {
-    let names =
-        CHECKS.iter().map(|check| json!({ "componentName": check.name(), "escapedComponentName": check.name() }));
-    Json(names.collect())
+/// Which checks there are.
+#[utoipa::path(get, path = "/healthcheck/checks", tag = "health", security(()), responses(
+    (status = 200, description = "The checks", body = Vec<Listed>)
+))]
+async fn list() -> Json<Vec<Listed>> {
+    let listed = |check: &Check| Listed { name: check.name(), escaped: check.name() };
+    Json(CHECKS.iter().map(listed).collect())
 }
 
-async fn one(State(shared): super::State, name: super::Name, RawQuery(query): RawQuery) -> Result<Response, Refusal> {
-    let (Path(name), strict) = (name?, Wanted::read(&query.unwrap_or_default())?.strict);
+/// One check.
+#[utoipa::path(get, path = "/healthcheck/checks/{name}", tag = "health", security(()),
+    params(
+        ("name" = String, Path, description = "The check", example = "Store"),
+        ("strict" = Option<String>, Query, description = "Degraded is 503 too"),
+    ),
+    responses(
+        (status = 200, description = "Healthy, or degraded and not strict", body = Component),
+        (status = 503, description = "Unhealthy", body = Component),
+        (status = 400, description = "The name is no text", body = Refusal),
+        (status = 404, description = "No such check", body = Refusal),
+    )
+)]
+async fn one(State(shared): super::State, name: super::Name, query: Query) -> Result<Response, Refusal> {
+    let (Path(name), strict) = (name?, query.flag("strict"));
     let found = Check::named(&name)?.run(&shared).await;
     Ok((code(found.status, strict), Json(found.body())).into_response())
 }
@@ -77,15 +131,13 @@ struct Wanted {
 }
 
 impl Wanted {
-    /// `check=` may stand there more than once; names of checks need no escaping.
-    fn read(query: &str) -> Result<Self, Refusal> {
-        let parameters = || query.split('&').map(|one| one.split_once('=').unwrap_or((one, "")));
-        let named = parameters().filter(|(name, _)| *name == "check").map(|(_, value)| Check::named(value));
-        let mut checks = named.collect::<Result<Vec<_>, _>>()?;
+    /// `check=` may stand there more than once.
+    fn read(query: &Query) -> Result<Self, Refusal> {
+        let mut checks = query.all("check").map(Check::named).collect::<Result<Vec<_>, _>>()?;
         if checks.is_empty() {
             checks = CHECKS.to_vec();
         }
-        Ok(Self { checks, strict: parameters().any(|(name, value)| name == "strict" && value != "false") })
+        Ok(Self { checks, strict: query.flag("strict") })
     }
 }
 
@@ -128,14 +180,10 @@ async fn error_repository(shared: &Shared) -> (Status, Option<String>) {
 }
 
 impl Found {
-    fn body(&self) -> Value {
+    fn body(&self) -> Component {
         let name = self.check.name();
-        json!({
-            "componentName": name,
-            "escapedComponentName": name,
-            "status": word(self.status),
-            "cause": self.cause,
-        })
+        let (status, cause) = (word(self.status), self.cause.clone());
+        Component { name, escaped: name, status, cause }
     }
 }
 

@@ -4,10 +4,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::{Path, State};
-use axum::routing::get;
-use axum::{Json, Router};
-use serde_json::{Value, json};
+use serde::Serialize;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::Shared;
 use super::error::Refusal;
@@ -15,24 +16,44 @@ use crate::store::Place;
 
 const SPOOL: &str = "spool";
 
-pub(super) fn routes() -> Router<Arc<Shared>> {
-    Router::new().route("/mailQueues", get(list)).route("/mailQueues/{name}", get(one))
+pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(one))
+}
+
+/// A queue.
+#[derive(Serialize, utoipa::ToSchema)]
+struct Queue {
+    name: String,
+    /// Mails waiting or in hand.
+    size: u64,
 }
 
 fn names(shared: &Shared) -> BTreeSet<String> {
     shared.settings().outgoing.iter().cloned().chain([SPOOL.to_owned()]).collect()
 }
 
+/// The names of the queues.
+#[utoipa::path(get, path = "/mailQueues", tag = "mail queues", responses(
+    (status = 200, description = "The spool, and the outgoing queues of the configuration", body = Vec<String>)
+))]
 async fn list(State(shared): super::State) -> Json<BTreeSet<String>> {
     Json(names(&shared))
 }
 
 /// Waiting or in hand: 0 means that all are settled.
-async fn one(State(shared): super::State, name: super::Name) -> Result<Json<Value>, Refusal> {
+#[utoipa::path(get, path = "/mailQueues/{name}", tag = "mail queues",
+    params(("name" = String, Path, description = "The queue", example = "spool")),
+    responses(
+        (status = 200, description = "Its size", body = Queue),
+        (status = 400, description = "The name is no text", body = Refusal),
+        (status = 404, description = "No such queue", body = Refusal),
+    )
+)]
+async fn one(State(shared): super::State, name: super::Name) -> Result<Json<Queue>, Refusal> {
     let Path(name) = name?;
     if !names(&shared).contains(&name) {
         return Err(Refusal::not_found(format!("{name} can not be found")));
     }
     let size = shared.context.store.size(&Place::Spool).await?;
-    Ok(Json(json!({ "name": name, "size": size })))
+    Ok(Json(Queue { name, size }))
 }

@@ -9,17 +9,23 @@ mod error;
 mod guard;
 mod healthcheck;
 mod mail_queues;
+mod openapi;
+#[cfg_attr(not(test), expect(dead_code, reason = "the routes that change something come with the store's new verbs"))]
+mod query;
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use axum::Router;
 use axum::http::Uri;
 use axum::middleware;
+use axum::{Extension, Router};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::clients::{Users, WrongPasswords};
 use crate::clock::Clock;
@@ -133,10 +139,19 @@ impl Admin {
     }
 }
 
-fn router(shared: Arc<Shared>) -> Router {
-    Router::new()
+/// Every route with its description.
+fn routes() -> OpenApiRouter<Arc<Shared>> {
+    OpenApiRouter::with_openapi(openapi::Document::openapi())
+        .routes(routes!(openapi::index))
+        .routes(routes!(openapi::document))
         .merge(healthcheck::routes())
         .merge(mail_queues::routes())
+}
+
+fn router(shared: Arc<Shared>) -> Router {
+    let (router, document) = routes().split_for_parts();
+    router
+        .layer(Extension(openapi::Documented(Arc::new(document))))
         .fallback(error::no_such_route)
         .method_not_allowed_fallback(error::method_not_allowed)
         .layer(middleware::from_fn_with_state(Arc::clone(&shared), guard::guard))

@@ -246,3 +246,24 @@ async fn behind_a_proxy_our_origin_is_the_configured_one() {
         assert_eq!(bench.ask("PATCH", "/x", header).await.0, status, "{header}");
     }
 }
+
+/// Every route of the router, by sending each path of the document each method.
+#[tokio::test]
+async fn the_document_has_each_route_and_its_methods() {
+    let bench = Bench::new(Settings::default()).await;
+    let (status, document) = bench.json("/openapi.json").await;
+    assert_eq!((status, &document["openapi"]), (200, &json!("3.1.0")));
+    let paths = document["paths"].as_object().expect("paths");
+    assert!(paths.len() >= 6, "{paths:?}");
+    for (path, item) in paths {
+        let concrete = path.replace(['{', '}'], "");
+        for method in ["get", "put", "post", "patch", "delete"] {
+            let (status, body) = bench.ask(&method.to_uppercase(), &concrete, "host: localhost").await;
+            let is_routed = status != StatusCode::METHOD_NOT_ALLOWED;
+            assert_eq!(is_routed, item.get(method).is_some(), "{method} {path}: {status} {body}");
+        }
+    }
+    let (status, page) = bench.ask("GET", "/", "host: localhost").await;
+    assert_eq!(status, 200);
+    assert!(paths.keys().filter(|path| !path.contains('{')).all(|path| page.contains(path.as_str())), "{page}");
+}

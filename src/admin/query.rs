@@ -1,0 +1,131 @@
+//! The query of a request, read strictly where something is changed.
+
+use std::convert::Infallible;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use chrono::{DateTime, Utc};
+
+use super::error::Refusal;
+use crate::yaml::parse_duration;
+
+/// Items of a list of ours where nothing is said, and at most.
+const ITEMS: usize = 100;
+const MOST_ITEMS: usize = 1000;
+
+/// The parameters, decoded, in their order.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Query(Vec<(String, String)>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Query {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(head: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self::read(head.uri.query().unwrap_or_default()))
+    }
+}
+
+impl Query {
+    pub(super) fn read(query: &str) -> Self {
+        Self(form_urlencoded::parse(query.as_bytes()).into_owned().collect())
+    }
+
+    /// The first value of a parameter.
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Every value of a parameter.
+    pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Whether a parameter stands there, with any value but `false`.
+    pub(super) fn flag(&self, name: &str) -> bool {
+        self.get(name).is_some_and(|value| value != "false")
+    }
+
+    /// Refuses what a call that changes something does not know, and what is given twice: a
+    /// misspelt filter would mean more mail than was meant.
+    pub(super) fn only(&self, known: &[&str]) -> Result<(), Refusal> {
+        for (at, (name, _)) in self.0.iter().enumerate() {
+            if !known.contains(&name.as_str()) {
+                let known = known.join(", ");
+                return Err(Refusal::invalid(format!(
+                    "'{name}' is no query parameter of this call: there are {known}"
+                )));
+            }
+            if self.0[..at].iter().any(|(earlier, _)| earlier == name) {
+                return Err(Refusal::invalid(format!("The query parameter '{name}' is given twice")));
+            }
+        }
+        Ok(())
+    }
+
+    /// A parameter's value as `read` has it.
+    pub(super) fn read_as<T>(
+        &self,
+        name: &str,
+        read: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Result<Option<T>, Refusal> {
+        let wrong =
+            |why: String| Refusal::invalid(format!("Invalid value supplied for query parameter '{name}': {why}"));
+        self.get(name).map(read).transpose().map_err(wrong)
+    }
+
+    /// How many items of one of our lists are wanted.
+    pub(super) fn items(&self) -> Result<usize, Refusal> {
+        let number = |text: &str| match text.parse() {
+            Ok(number @ 1..=MOST_ITEMS) => Ok(number),
+            _ => Err(format!("{text:?} is no number from 1 to {MOST_ITEMS}")),
+        };
+        Ok(self.read_as("limit", number)?.unwrap_or(ITEMS))
+    }
+
+    /// A time: an age (`90m`) before `now`, or RFC 3339.
+    pub(super) fn time(&self, name: &str, now: DateTime<Utc>) -> Result<Option<DateTime<Utc>>, Refusal> {
+        self.read_as(name, |text| time(text, now))
+    }
+}
+
+fn time(text: &str, now: DateTime<Utc>) -> Result<DateTime<Utc>, String> {
+    let wrong = || format!("{text:?} is neither an age such as 1h nor a time such as 2026-11-28T17:00:00Z");
+    if let Ok(time) = DateTime::parse_from_rfc3339(text) {
+        return Ok(time.to_utc());
+    }
+    let age = parse_duration(text).ok_or_else(wrong)?;
+    chrono::TimeDelta::from_std(age).ok().and_then(|age| now.checked_sub_signed(age)).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_changing_call_does_not_know_or_has_twice_is_named() {
+        let known = ["sender", "dryRun"];
+        assert!(Query::read("sender=a%40x.example&dryRun=true").only(&known).is_ok());
+        for (query, named) in [("sneder=a", "'sneder'"), ("sender=a&sender=b", "'sender' is given twice")] {
+            let refusal = Query::read(query).only(&known).expect_err("refused");
+            assert!(format!("{refusal:?}").contains(named), "{refusal:?}");
+        }
+    }
+
+    #[test]
+    fn values_are_decoded_and_judged() {
+        let query = Query::read("a=x%2By+z&limit=7&since=1h&until=2026-11-28T17:00:00%2B01:00&strict&off=false");
+        let now = DateTime::from_timestamp(1_800_000_000, 0).expect("in range");
+        assert_eq!(query.get("a"), Some("x+y z"));
+        assert_eq!(query.items().expect("a number"), 7);
+        assert_eq!(query.time("since", now).expect("an age").map(|time| (now - time).num_seconds()), Some(3600));
+        let until = query.time("until", now).expect("a time").map(|time| time.to_rfc3339());
+        assert_eq!(until.as_deref(), Some("2026-11-28T16:00:00+00:00"));
+        assert!(query.flag("strict") && !query.flag("off") && !query.flag("nothing"));
+        for wrong in ["limit=0", "limit=1001", "limit=x", "limit="] {
+            assert!(Query::read(wrong).items().is_err(), "{wrong}");
+        }
+        for wrong in ["since=x", "since=", "since=-1h", "since=2026-13-01T00:00:00Z", "since=99999999999d"] {
+            assert!(Query::read(wrong).time("since", now).is_err(), "{wrong}");
+        }
+    }
+}
