@@ -8,6 +8,7 @@
 //! [`Timetable`] says which schedules start their jobs now, and [`Flights`] what becomes of
 //! that while a job still runs. Neither reads a clock: who asks brings the time.
 
+mod expression;
 mod flights;
 mod timetable;
 
@@ -16,13 +17,12 @@ use std::time::Duration;
 
 use chrono::{DateTime, LocalResult, NaiveDateTime, Offset, SubsecRound, TimeDelta, TimeZone, Utc};
 use chrono_tz::Tz;
-use croner::Cron;
-use croner::parser::{CronParser, Seconds, Year};
 
 use crate::audit::ScheduleView;
 use crate::text::rfc3339_seconds;
 use crate::yaml::{Fields, Node, Reading, boolean, choice, duration, nearest, text};
 
+pub use expression::Expression;
 pub use flights::{Asked, Flights};
 pub use timetable::{Moment, Start, Timetable};
 
@@ -71,34 +71,6 @@ const MISSED: [(&str, Missed); 2] = [("runOnce", Missed::RunOnce), ("skip", Miss
 fn written<T: PartialEq>(words: &[(&'static str, T)], value: &T) -> &'static str {
     words.iter().find(|(_, known)| known == value).map_or("", |(word, _)| word)
 }
-
-/// A cron expression of five fields, or six with seconds first.
-#[derive(Debug, Clone)]
-pub struct Expression {
-    written: String,
-    pattern: Cron,
-    /// The hour field begins with `*`.
-    every_hour: bool,
-}
-
-impl PartialEq for Expression {
-    fn eq(&self, other: &Self) -> bool {
-        self.written == other.written
-    }
-}
-
-impl Eq for Expression {}
-
-/// The nicknames of crontab(5) that name a time.
-const NICKNAMES: [(&str, &str); 7] = [
-    ("@yearly", "0 0 1 1 *"),
-    ("@annually", "0 0 1 1 *"),
-    ("@monthly", "0 0 1 * *"),
-    ("@weekly", "0 0 * * 0"),
-    ("@daily", "0 0 * * *"),
-    ("@midnight", "0 0 * * *"),
-    ("@hourly", "0 * * * *"),
-];
 
 /// Further than any offset from UTC, and than any jump of a wall clock.
 const DAY_AND_MORE: TimeDelta = TimeDelta::hours(50);
@@ -251,54 +223,34 @@ fn known_job(name: &str, jobs: &[&str]) -> Result<String, String> {
 
 fn zone(name: &str) -> Result<Tz, String> {
     name.parse().map_err(|_| {
-        let near = nearest(name, chrono_tz::TZ_VARIANTS.iter().map(|zone| zone.name()));
-        let hint = near.map_or("write it as Europe/Paris or UTC".to_owned(), |near| format!("did you mean '{near}'?"));
-        format!("there is no time zone '{name}': {hint}")
+        let near = || nearest(name, chrono_tz::TZ_VARIANTS.iter().map(|zone| zone.name()));
+        let hint = offset_in_words(name).or_else(|| near().map(|near| format!("did you mean '{near}'?")));
+        format!(
+            "there is no time zone '{name}': {}",
+            hint.unwrap_or_else(|| "write it as Europe/Paris or UTC".to_owned())
+        )
     })
 }
 
-impl Expression {
-    /// Reads an expression; names of months and days, lists, ranges and steps as in
-    /// crontab(5), and `L`, `W` and `#`.
-    pub fn parse(written: &str) -> Result<Self, String> {
-        let wrong = |why: &str| {
-            format!(
-                "'{written}' is not a cron expression: {why}; write five fields, such as '*/5 * * * *', or six with seconds first"
-            )
-        };
-        let spelled = match written.trim() {
-            name if name.starts_with('@') => {
-                let found = NICKNAMES.iter().find(|(nickname, _)| *nickname == name);
-                found.ok_or_else(|| wrong("the nicknames are @yearly, @monthly, @weekly, @daily and @hourly"))?.1
-            }
-            fields => fields,
-        };
-        let fields: Vec<_> = spelled.split_whitespace().collect();
-        let [.., hour, day, _, weekday] = fields.as_slice() else { return Err(wrong("it has too few fields")) };
-        if !(5..=6).contains(&fields.len()) {
-            return Err(wrong(&format!("it has {} fields", fields.len())));
-        }
-        // cron(8): days of month and week are alternatives, unless one field begins with '*'.
-        let both = [day, weekday].iter().any(|field| field.starts_with(['*', '?']));
-        let parser = CronParser::builder().seconds(Seconds::Optional).year(Year::Optional).dom_and_dow(both).build();
-        let pattern = parser.parse(spelled).map_err(|error| wrong(error.to_string().trim_end_matches('.')))?;
-        let found = Self { written: written.to_owned(), pattern, every_hour: hour.starts_with('*') };
-        // Without a year field, what does not fire after one leap day and the next never does.
-        match found.next(DateTime::UNIX_EPOCH.naive_utc()) {
-            Some(_) => Ok(found),
-            None => Err(format!("'{written}' never fires: there is no such day")),
-        }
-    }
-
-    /// As it was written.
-    pub fn as_str(&self) -> &str {
-        &self.written
-    }
-
-    /// The next matching wall-clock time.
-    fn next(&self, wall: NaiveDateTime) -> Option<NaiveDateTime> {
-        self.pattern.find_next_occurrence(&wall.and_utc(), false).ok().map(|found| found.naive_utc())
-    }
+/// What to write in place of an offset such as `UTC+2`, `+02:00` or `GMT-5`: the signs of
+/// `Etc/GMT-2` are the other way round. Of summer time none of them knows.
+fn offset_in_words(name: &str) -> Option<String> {
+    let offset = ["UTC", "GMT", "Z", ""].iter().find_map(|prefix| name.strip_prefix(prefix)).unwrap_or(name).trim();
+    let sign = offset.chars().next().filter(|c| matches!(c, '+' | '-' | '\u{2212}'))?;
+    let digits = offset.trim_start_matches(sign);
+    let (hours, minutes) = digits.split_once(':').unwrap_or(match digits.len() {
+        4 => digits.split_at_checked(2)?,
+        _ => (digits, "0"),
+    });
+    let (hours, minutes): (u32, u32) = (hours.parse().ok()?, minutes.parse().ok()?);
+    let place = "write a place, such as Europe/Paris";
+    let is_whole = minutes == 0 && hours <= if sign == '+' { 14 } else { 12 };
+    Some(match (is_whole, sign) {
+        (true, _) if hours == 0 => "write UTC".to_owned(),
+        (true, '+') => format!("{place}, or 'Etc/GMT-{hours}', which is {hours} h ahead of UTC all the year"),
+        (true, _) => format!("{place}, or 'Etc/GMT+{hours}', which is {hours} h behind UTC all the year"),
+        (false, _) => place.to_owned(),
+    })
 }
 
 #[cfg(test)]
@@ -439,10 +391,67 @@ mod tests {
         assert!(zone("Europe/Pariss").expect_err("no such").contains("did you mean 'Europe/Paris'?"));
     }
 
+    #[test]
+    fn an_offset_is_no_zone_and_what_to_write_is_said() {
+        for (name, hint) in [
+            ("UTC+2", "such as Europe/Paris, or 'Etc/GMT-2', which is 2 h ahead of UTC"),
+            ("GMT-5", "'Etc/GMT+5', which is 5 h behind UTC"),
+            ("UTC+02:00", "'Etc/GMT-2'"),
+            ("+0200", "'Etc/GMT-2'"),
+            ("-03", "'Etc/GMT+3'"),
+            ("UTC+05:30", "write a place, such as Europe/Paris"),
+            ("UTC+15", "write a place, such as Europe/Paris"),
+            ("UTC-0", "write UTC"),
+            ("europe/paris", "did you mean 'Europe/Paris'?"),
+        ] {
+            let told = zone(name).expect_err(name);
+            assert!(told.contains(hint), "{told}");
+        }
+    }
+
+    #[test]
+    fn an_hour_that_is_left_out_at_midnight_or_in_the_evening_starts_no_loop() {
+        assert_ticks(
+            "America/Sao_Paulo",
+            &[
+                ("0 1 4 11 *", "2018-11-04T02:00", "2018-11-04T03:00 2019-11-04T04:00"),
+                ("0 0 * * *", "2018-11-03T12:00", "2018-11-04T03:00 2018-11-05T02:00"),
+            ],
+        );
+        assert_ticks(
+            "America/Santiago",
+            &[
+                ("0 6 * * *", "2018-08-12T00:00", "2018-08-12T09:00 2018-08-13T09:00"),
+                ("0 0 * * *", "2018-08-12T00:00", "2018-08-12T04:00 2018-08-13T03:00"),
+                ("0 0 12 8 *", "2018-08-12T00:00", "2018-08-12T04:00 2019-08-12T04:00"),
+                ("30 0 * * SUN", "2018-08-12T00:00", "2018-08-12T04:00 2018-08-19T03:30"),
+            ],
+        );
+        assert_ticks(
+            "Africa/Cairo",
+            &[
+                ("0 */2 * * *", "2025-04-24T19:10", "2025-04-24T20:00 2025-04-24T23:00 2025-04-25T01:00"),
+                ("0 0 * * *", "2025-04-24T19:10", "2025-04-24T22:00 2025-04-25T21:00"),
+            ],
+        );
+    }
+
+    #[test]
+    fn days_of_month_and_week_after_the_end_of_a_year() {
+        assert_ticks(
+            "UTC",
+            &[
+                ("0 0 */2 * 1", "2024-12-31T23:59", "2025-01-13T00:00"),
+                ("0 0 15 * */3", "2024-12-31T23:59", "2025-01-15T00:00"),
+                ("0 0 1,* * 1", "2024-12-31T23:59", "2025-01-01T00:00 2025-01-02T00:00"),
+            ],
+        );
+    }
+
     /// By the definition, minute by minute, with nothing assumed of order.
     fn by_definition(schedule: &Config, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let minutes = |hours: i64| (-hours * 60..hours * 60).map(TimeDelta::minutes);
-        let matches = |wall: NaiveDateTime| schedule.cron.pattern.is_time_matching(&wall.and_utc()).expect("a time");
+        let matches = |wall: NaiveDateTime| schedule.cron.matches(wall);
         let start = now.trunc_subsecs(0) - TimeDelta::seconds(now.timestamp() % 60);
         if schedule.cron.every_hour {
             let instants = minutes(60).map(|minute| start + minute);

@@ -200,6 +200,8 @@ fn what_is_allowed_and_yet_unwise_gets_a_word() {
     let late = |jitter| ("schedules/retry.yaml", format!("job: retry\ncron: '0,30 9-17 * * *'\njitter: {jitter}\n"));
     let (path, text) = late("3d");
     assert!(warnings("AtMost=5", &[(path, &text)]).contains("schedule retry: of the jitter 3d only 15m are used"));
+    let uneven = ("schedules/retry.yaml", "job: retry\ncron: '*/90 * * * *'\n");
+    assert!(warnings("AtMost=5", &[uneven]).contains("schedule retry: '*/90' in the minutes is 0 alone"));
     let (path, text) = late("15m");
     assert!(!warnings("AtMost=5", &[(path, &text)]).contains("jitter"));
 }

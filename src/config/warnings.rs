@@ -66,6 +66,9 @@ impl Config {
         }
         found.extend(self.warnings_of_names());
         found.extend(self.schedules.iter().filter_map(|(name, schedule)| warning_of_jitter(name, schedule)));
+        for (name, schedule) in &self.schedules {
+            found.extend(schedule.cron.doubts().iter().map(|doubt| format!("schedule {name}: {doubt}")));
+        }
         found.push(
             "senders are not told of failures, since no delivery status notifications are sent: \
              read the permanent repository"

@@ -17,7 +17,7 @@ use super::network::Network;
 use super::outcome::{Decision, Finding};
 use super::routing::Target;
 use super::step::{Broken, Step};
-use super::tls::Tls;
+use super::tls::{Secured, Tls};
 use super::wire::Wire;
 
 /// For a TLS handshake, where `timeout` says nothing.
@@ -63,19 +63,23 @@ impl Dialer {
     /// # Errors
     /// Why not. The wire is then of no use any more.
     pub(super) async fn secure(&self, wire: &Wire, target: &Target) -> Result<Secure, Broken> {
+        let secured = self.handshake(wire, target).await.inspect_err(|broken| wire.fail_handshake(broken))?;
+        wire.secure(secured.stream);
+        let resumed = if secured.resumed { ", resumed" } else { "" };
+        wire.note(&format!("{} {}{resumed}", secured.facts.version, secured.facts.cipher));
+        Ok(Secure { facts: secured.facts, refused: secured.refused })
+    }
+
+    async fn handshake(&self, wire: &Wire, target: &Target) -> Result<Secured, Broken> {
         let stream = wire.take_stream()?;
         let limit = self.config.timeout.unwrap_or(HANDSHAKE);
-        let secured = tokio::select! {
+        tokio::select! {
             result = tokio::time::timeout(limit, self.tls.handshake(stream, target)) => match result {
                 Ok(result) => result.map_err(Broken::Handshake),
                 Err(_) => Err(Broken::Handshake(Broken::TimedOut(limit).to_string())),
             },
             () = self.network.stop.hard.cancelled() => Err(Broken::Stopped),
-        }?;
-        wire.secure(secured.stream);
-        let resumed = if secured.resumed { ", resumed" } else { "" };
-        wire.note(&format!("{} {}{resumed}", secured.facts.version, secured.facts.cipher));
-        Ok(Secure { facts: secured.facts, refused: secured.refused })
+        }
     }
 }
 

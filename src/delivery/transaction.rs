@@ -371,7 +371,7 @@ impl Transaction<'_> {
         if self.message.is_eight_bit() && !self.session.offers.eight_bit_mime {
             self.done.notes.push("8-bit content was sent without 8BITMIME".to_owned());
         }
-        self.session.wire.start_content();
+        self.session.wire.start_content(self.message.size());
         let mut outgoing = Outgoing::new(self.message);
         loop {
             match outgoing.next().await {
@@ -382,6 +382,7 @@ impl Transaction<'_> {
                 }
                 Err(reason) => {
                     self.session.wire.log_content(outgoing.offset, false);
+                    self.session.wire.give_up_content();
                     return Finding::decided(Step::Content, Decision::Content(reason));
                 }
             }

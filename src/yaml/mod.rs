@@ -119,6 +119,11 @@ impl Document {
         if matches!(tree.root.value, Value::Null) {
             return Err(wrong((1, 1), "the file is empty".to_owned()));
         }
+        if let Some(place) = merge_key(&tree.root) {
+            // Without what it stands for, everything else that could be said would be wrong.
+            let message = "a merge key '<<' is not read: write here the keys that it stands for";
+            return Err(wrong(node::position(text, place), message.to_owned()));
+        }
         Ok(Self { file: file.to_owned(), text: text.to_owned(), root: tree.root, repeated: tree.repeated })
     }
 
@@ -190,6 +195,17 @@ fn too_deep(text: &str) -> Option<&str> {
         }
     }
     None
+}
+
+/// Where YAML 1.1 would have a mapping take over the keys of another.
+fn merge_key(node: &Node) -> Option<Place> {
+    match &node.value {
+        Value::Sequence(items) => items.iter().find_map(merge_key),
+        Value::Mapping(entries) => entries
+            .iter()
+            .find_map(|entry| if entry.key == "<<" { Some(entry.key_place) } else { merge_key(&entry.value) }),
+        _ => None,
+    }
 }
 
 /// Adds what would be right where the parser's own words do not say it.
@@ -272,6 +288,8 @@ mod tests {
             (b"", "f.yaml:1:1: the file is empty"),
             (b"# nothing\n", "f.yaml:1:1: the file is empty"),
             (b"a: !tag b\n", "f.yaml:1:4: "),
+            (b"a: &a {b: c}\nd:\n  - <<: *a\n    e: f\n", "f.yaml:3:5: a merge key '<<' is not read: write"),
+            (b"a: {<<: {b: c}}\n", "f.yaml:1:5: a merge key '<<' is not read: write"),
             (b"[a]: b\n", "f.yaml:1:1: "),
             (deep.as_bytes(), "f.yaml:1:257: nested too deep"),
             (nested.as_bytes(), "f.yaml:1:25"),

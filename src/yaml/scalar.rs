@@ -208,6 +208,29 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_is_taken_as_it_is_written_or_refused() {
+        for written in ["0123456", "yes", "on", "it's", "x#y", "a\\b", "~x", "a:b", "p%q", "1_000", "12:30:45", "-x"] {
+            assert_eq!(secret_text(&node(written)), Ok(written.to_owned()), "{written}");
+        }
+        for written in ["12345678", "1e5", "0x1F", "0o17", "1.50", ".inf", "true", "''", "' '"] {
+            assert!(secret_text(&node(written)).is_err_and(|told| told.contains("in quotes")), "{written}");
+        }
+        for written in
+            ["a: b", "#x", "%x", "@x", "!x", "*x", "`x", "'x", "\"x", "{x", "[x", "&x", "|", "]x", "null", "~", ""]
+        {
+            let found = Document::parse(Path::new("f"), format!("gatewayPassword: {written}\n").as_bytes());
+            let secret = found.as_ref().ok().and_then(|document| match &document.root().value {
+                Value::Mapping(entries) => secret_text(&entries[0].value).ok(),
+                _ => None,
+            });
+            assert_eq!(secret, None, "{written}");
+        }
+        for quoted in ["'abc #def'", "\"abc #def\""] {
+            assert_eq!(secret_text(&node(quoted)), Ok("abc #def".to_owned()));
+        }
+    }
+
+    #[test]
     fn a_value_of_another_kind_is_named_with_what_would_be_right() {
         let number = integer(1_u16..=65535);
         for (found, expected) in [

@@ -165,11 +165,13 @@ fn two_messages_never_become_one_and_one_is_never_cut_in_two_unasked() {
         ("words.mbox", format!("{FROM}Subject: 5\n\ne\n\nFrom now on\nNote: this\n").as_bytes()),
         ("headless", format!("Subject: 6\n\nf\n\n{FROM}Subject: 7\n\ng\n").as_bytes()),
         ("16.mbox", b"\xff\xfeF\0r\0"),
+        ("a.mbox.gz", b"\x1f\x8b\x08\0"),
     ]);
-    let paths = ["iso.mbox", "bom.mbox", "bom.eml", "words.mbox", "headless", "16.mbox"];
+    let paths = ["iso.mbox", "bom.mbox", "bom.eml", "words.mbox", "headless", "16.mbox", "a.mbox.gz"];
     let (told, stderr) = import(&relay, &[&paths[..], &ENVELOPE].concat(), 65);
-    assert_eq!(told, json!({"taken": 4, "before": 0, "refused": 3}));
+    assert_eq!(told, json!({"taken": 4, "before": 0, "refused": 4}));
     for line in [
+        "redeliver: a.mbox.gz: it is compressed by gzip",
         "redeliver: words.mbox: line 6 'From now on' may begin a message, or be a line of one: say with --mbox-dialect",
         "redeliver: headless: a message of a mailbox begins at line 5",
         "redeliver: 16.mbox: it is UTF-16",

@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 
 use crate::support::message;
 use crate::support::relay::{Relay, Setup};
-use crate::support::sink::{Script, SmtpSink, Then, close, reply, reset, script, stop_reading, wait};
+use crate::support::sink::{
+    Identity, Script, SmtpSink, Then, close, read_slowly, reply, reset, script, stop_reading, wait,
+};
 use crate::support::zones::Zones;
 
 /// More than the buffers of both sides take.
@@ -84,4 +86,74 @@ fn a_peer_that_takes_its_time_with_every_reply_is_given_up_and_holds_up_nobody()
     let good_ones_left = good.transactions().iter().map(|t| t.ended).max().expect("transactions");
     assert!(good_ones_left < last_try, "the good ones did not wait for it");
     assert_eq!((other.transactions().len(), other.connections()), (0, 10), "one attempt each");
+}
+
+/// A message of so many octets, more or less.
+fn message_of(octets: usize) -> String {
+    message("sized") + &"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcde\n".repeat(octets / 64)
+}
+
+/// Reads 40 kB a second; in clear and within TLS.
+fn slow_readers() -> [(&'static str, Script); 2] {
+    let slow = || script!["DATA" => read_slowly(40_000).then(reply("354 go"))].receive_buffer(16 * 1024);
+    [("in clear", slow()), ("within TLS", slow().starttls(Identity::self_signed("mx.example.net")))]
+}
+
+#[test]
+fn a_large_message_to_a_slow_peer_ends_with_the_time_of_its_transaction_and_not_in_doubt() {
+    for (what, script) in slow_readers() {
+        let peer = SmtpSink::start(script);
+        let relay = Setup::gateway(peer.address()).delivery("attemptTimeout: 3s").delivery("timeout: 20s").build();
+        relay.submit("me@example.org", &["you@example.net"], &message_of(3_000_000));
+
+        let finished = relay.run_spool().expect(75);
+
+        let record = relay.only_record();
+        let seen = ["outcome", "code", "stage"].map(|name| record[name].clone());
+        assert_eq!(seen, [json!("deferred"), Value::Null, json!("data")], "{what}: {record}");
+        let cause = record["cause"].as_str().unwrap_or_default();
+        assert!(cause.contains("longer than 3 s") && !cause.contains("in doubt"), "{what}: {cause}");
+        assert_eq!(relay.attempts()[0]["state"], "settled", "{what}");
+        assert!(finished.elapsed < Duration::from_secs(8), "{what}: {:?}", finished.elapsed);
+        // A plain close would still send what the kernel has.
+        peer.wait_for_end_of_connections();
+        assert!(peer.record().notes.contains(&"connection 1: reset".to_owned()), "{what}: {:?}", peer.record().notes);
+        assert!(peer.transactions().iter().all(|transaction| !transaction.complete), "{what}");
+    }
+}
+
+#[test]
+fn a_peer_that_is_slow_and_never_stands_still_gets_its_mail() {
+    for (what, script) in slow_readers() {
+        let peer = SmtpSink::start(script);
+        // It reads for longer than that in all, and what it has in buffers when the final dot comes for less.
+        let relay = Setup::gateway(peer.address()).delivery("timeout: 3s").build();
+        let message = message_of(200_000);
+        relay.submit("me@example.org", &["you@example.net"], &message);
+
+        let finished = relay.run_spool().expect(0);
+
+        assert!(finished.elapsed > Duration::from_secs(4), "{what}: it was slow: {:?}", finished.elapsed);
+        let content = &peer.transactions()[0].content;
+        assert!(content.len() > message.len() && peer.violations().is_empty(), "{what}: {:?}", peer.violations());
+    }
+}
+
+#[test]
+fn a_peer_that_reads_to_the_end_and_is_silent_then_may_have_the_mail() {
+    let silent = || script!["." => stop_reading()];
+    for (what, script) in
+        [("in clear", silent()), ("within TLS", silent().starttls(Identity::self_signed("mx.example.net")))]
+    {
+        for octets in [1000, 300_000] {
+            let peer = SmtpSink::start(script.clone());
+            let relay = Setup::gateway(peer.address()).delivery("timeout: 1s").build();
+            relay.submit("me@example.org", &["you@example.net"], &message_of(octets));
+            relay.run_spool().expect(75);
+            let record = relay.only_record();
+            let cause = record["cause"].as_str().unwrap_or_default();
+            assert!(cause.contains("in doubt"), "{what}, {octets}: {cause}");
+            assert_eq!(record["stage"], "end-of-data", "{what}, {octets}");
+        }
+    }
 }

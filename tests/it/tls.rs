@@ -198,6 +198,56 @@ fn where_tls_is_required_nothing_goes_in_clear_and_the_mail_waits() {
 }
 
 #[test]
+fn a_gateway_that_speaks_no_tls_from_the_first_byte_is_said_to() {
+    for (what, script) in [
+        ("greets in clear", Script::new()),
+        ("closes", script!["CONNECT" => close()]),
+        ("is silent", script!["CONNECT" => stall()]),
+    ] {
+        let peer = SmtpSink::start(script);
+        let relay = Setup::gateway(peer.address()).delivery("sslEnable: true").delivery("timeout: 1s").build();
+        relay.submit("me@example.org", &["you@example.net"], &message("m"));
+        relay.run_spool().expect(75);
+        let said = conversation(relay.attempts()[0]["dialogue"].as_array().expect("a dialogue"));
+        let last = said.last().expect("an entry");
+        assert!(last.starts_with("[TLS handshake failed: "), "{what}: {said:#?}");
+        assert_eq!(ending(&relay.only_record()), "deferred connect", "{what}");
+    }
+}
+
+/// The texts of a dialogue.
+fn conversation(dialogue: &[Value]) -> Vec<String> {
+    let text = |entry: &Value| entry["text"].as_str().expect("text").to_owned();
+    dialogue.iter().map(text).collect()
+}
+
+#[test]
+fn a_handshake_that_failed_stands_in_the_dialogue_as_what_failed() {
+    let authority = Authority::new();
+    let hangs_up = Script::new().starttls(Identity::self_signed(HOST)).on("STARTTLS", reply("220 go").then(close()));
+    let not_refused = |(what, _): &(&str, Script)| !what.starts_with("refused");
+    for (what, script) in broken().into_iter().filter(not_refused).chain([("hangs up", hangs_up)]) {
+        for policy in ["true", "required"] {
+            let peer = SmtpSink::start(script.clone());
+            let case = Case::new(&peer, policy, &authority);
+            let attempt = case.relay.attempts().remove(0);
+            let said = conversation(attempt["dialogue"].as_array().expect("a dialogue"));
+            let failed =
+                said.iter().position(|text| text.starts_with("[TLS handshake failed: ")).unwrap_or_else(|| {
+                    panic!("{what}, {policy}: {said:#?}");
+                });
+            assert!(!said.iter().any(|text| text.contains("not connected")), "{what}, {policy}: {said:#?}");
+            // On that connection nothing can have been said any more.
+            let next = said.get(failed + 1).map_or("[connected to ", String::as_str);
+            assert!(next.starts_with("[connected to "), "{what}, {policy}: {said:#?}");
+            let reason = said[failed].trim_start_matches("[TLS handshake failed: ").trim_end_matches(']');
+            let record = case.record();
+            assert!(record.to_string().contains(reason), "{what}, {policy}: the same words: {reason}, {record}");
+        }
+    }
+}
+
+#[test]
 fn a_peer_that_hangs_up_right_behind_its_220_to_starttls_is_spoken_to_in_clear() {
     let go = || reply("220 2.0.0 go");
     for (what, point, then) in [

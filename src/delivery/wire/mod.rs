@@ -29,6 +29,7 @@ use crate::smtp::{NotSmtp, Reply};
 
 use super::limits::Limits;
 use super::step::{Broken, Step};
+use content::{DRAINING, FINAL_DOT};
 use state::State;
 use stream::Stream;
 
@@ -126,6 +127,18 @@ impl Wire {
         }
     }
 
+    /// No TLS came of the stream that was taken: nothing more is said, and the dialogue says
+    /// why.
+    pub(super) fn fail_handshake(&self, broken: &Broken) {
+        let mut state = self.state();
+        match &state.broken {
+            None => state.break_off(broken.clone()),
+            // It was closed before the handshake began: that much stands there already.
+            Some(known) if known != broken => state.log(Side::Client, format!("[{broken}]")),
+            Some(_) => {}
+        }
+    }
+
     /// Whether the peer has said something that no command asked for, other than that it
     /// closes.
     pub(super) fn has_surplus(&self) -> bool {
@@ -153,18 +166,43 @@ impl Wire {
         }
     }
 
-    /// Begins the content: from now on any reply comes too early.
-    pub(super) fn start_content(&self) {
-        let mut state = self.state();
-        state.awaiting.push_back(Step::Content);
-        state.deadlines.start(Step::Content);
+    /// Begins content of so many octets.
+    pub(super) fn start_content(&self, octets: u64) {
+        self.state().start_content(octets);
     }
 
     /// Sends content; `last` says that the octets end with the final dot. False where the
     /// rest is not to be sent: the peer has answered already, or the connection is broken.
+    ///
+    /// The final dot of large content is handed to the kernel when that has sent all the rest.
     pub(super) async fn send(&self, octets: &[u8], last: bool) -> bool {
+        if !last || !self.state().is_large {
+            return self.put(octets, last).await;
+        }
+        let (rest, dot) = octets.split_at(octets.len().saturating_sub(FINAL_DOT));
+        self.put(rest, false).await && self.drain().await && self.put(dot, true).await
+    }
+
+    async fn put(&self, octets: &[u8], last: bool) -> bool {
         let mut sent = 0;
         poll_fn(|cx| self.state().poll_send(cx, octets, &mut sent, last)).await
+    }
+
+    /// Waits until nothing is unsent.
+    async fn drain(&self) -> bool {
+        self.state().start_draining();
+        for unsent in DRAINING {
+            self.state().stream.keep_unsent_below(unsent);
+            if !poll_fn(|cx| self.state().poll_drained(cx)).await {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// The content cannot be sent to its end: the connection ends here.
+    pub(super) fn give_up_content(&self) {
+        self.state().give_up_content();
     }
 
     /// Records how much content went.

@@ -56,6 +56,8 @@ pub(super) struct State {
     pub(super) begun: bool,
     /// Octets that the adapter says by itself.
     pub(super) outgoing: BytesMut,
+    /// The content is so large that its final dot waits for everything before it.
+    pub(super) is_large: bool,
     pub(super) broken: Option<Broken>,
     pub(super) saying: Saying,
     /// The last reply was a challenge: the next line is a secret.
@@ -83,6 +85,7 @@ impl State {
             line: Vec::new(),
             begun: false,
             outgoing: BytesMut::new(),
+            is_large: false,
             broken: None,
             saying: Saying::Anything,
             challenged: false,
@@ -132,11 +135,9 @@ impl State {
 
     /// Breaks the connection off once a deadline is over or a stop was asked for.
     pub(super) fn poll_limits(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.stop.as_mut().poll(cx).is_ready() {
-            self.break_off(Broken::Stopped);
-            return Poll::Ready(());
-        }
-        let broken = ready!(self.deadlines.poll(cx));
+        let is_stopped = self.stop.as_mut().poll(cx).is_ready();
+        let broken = if is_stopped { Broken::Stopped } else { ready!(self.deadlines.poll(cx)) };
+        self.give_up_content();
         self.break_off(broken);
         Poll::Ready(())
     }

@@ -136,8 +136,8 @@ impl Sources {
         let mut file = BufReader::with_capacity(PIECE, open(waiting, path)?);
         let is_message = matches!(waiting, Waiting::Delivered(_)) || named_eml(path);
         let start = file.fill_buf()?;
-        if start.starts_with(b"\xff\xfe") || start.starts_with(b"\xfe\xff") {
-            return Err(Why::PassedOver("it is UTF-16: write it anew as UTF-8"));
+        if let Some((_, why)) = FOREIGN.iter().find(|(begins, _)| start.starts_with(begins)) {
+            return Err(Why::PassedOver(why));
         }
         let is_mailbox = begins_mbox(start) || start.is_empty() && !is_message;
         if is_mailbox && !matches!(waiting, Waiting::Delivered(_)) {
@@ -155,6 +155,18 @@ impl Sources {
         Ok(Inside::Message(file))
     }
 }
+
+/// How files begin that hold messages and are none, and what they are.
+const FOREIGN: [(&[u8], &str); 8] = [
+    (b"\xff\xfe", "it is UTF-16: write it anew as UTF-8"),
+    (b"\xfe\xff", "it is UTF-16: write it anew as UTF-8"),
+    (b"\x1f\x8b", "it is compressed by gzip: unpack it first"),
+    (b"BZh", "it is compressed by bzip2: unpack it first"),
+    (b"\xfd7zXZ\0", "it is compressed by xz: unpack it first"),
+    (b"PK\x03\x04", "it is a zip archive: unpack it first"),
+    (b"!BDN", "it is a data file of Outlook: convert it, with readpst or another program"),
+    (b"\xd0\xcf\x11\xe0", "it is a message file of Outlook: convert it, with msgconvert or another program"),
+];
 
 /// Passes over a byte order mark and the empty lines before a header.
 fn pass_over_blank_lines(file: &mut impl BufRead) -> io::Result<()> {

@@ -23,7 +23,8 @@ use tokio::runtime::Runtime;
 
 pub(crate) use certificates::{Authority, Identity};
 pub(crate) use script::{
-    Script, Then, When, close, cut, drip, endless, on, raw, reply, reset, script, stall, stop_reading, wait,
+    Script, Then, When, close, cut, drip, endless, on, raw, read_slowly, reply, reset, script, stall, stop_reading,
+    wait,
 };
 
 /// How long the `wait_...` methods wait before they fail the test.

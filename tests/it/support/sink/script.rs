@@ -187,6 +187,7 @@ pub(super) enum Step {
     Reset,
     Stall,
     StopReading,
+    ReadSlowly(u32),
 }
 
 /// One reply; several lines are parted by `\n`, each ends with CRLF on the wire.
@@ -237,6 +238,11 @@ pub(crate) fn stall() -> Then {
 /// Not a word more, and nothing is read: the client's window closes.
 pub(crate) fn stop_reading() -> Then {
     Then(vec![Step::StopReading])
+}
+
+/// From now on no more than so many octets of content are read in a second.
+pub(crate) fn read_slowly(octets: u32) -> Then {
+    Then(vec![Step::ReadSlowly(octets)])
 }
 
 impl Then {

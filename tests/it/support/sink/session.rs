@@ -1,7 +1,7 @@
 //! One connection of a scripted peer, from the banner to its end.
 
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 
@@ -22,10 +22,11 @@ pub(super) async fn run(stream: TcpStream, number: usize, crowded: bool, shared:
         transaction: None,
         ahead: false,
         over: false,
+        pace: None,
     };
     // An error is the client's leaving: what it left behind is noted below.
-    let _ = session.talk(crowded).await;
-    session.leave();
+    let ended = session.talk(crowded).await;
+    session.leave(ended.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionReset));
 }
 
 struct Session<'a> {
@@ -43,6 +44,8 @@ struct Session<'a> {
     ahead: bool,
     /// The session is over: by QUIT, or by a 421, to which only QUIT may be said.
     over: bool,
+    /// Octets of content that are read in a second.
+    pace: Option<u32>,
 }
 
 /// A transaction between MAIL and the final dot.
@@ -231,8 +234,16 @@ impl Session<'_> {
     /// Reads the content up to the final dot into the open transaction.
     async fn content(&mut self) -> Result<(), Ended> {
         self.content_so_far().get_or_insert_default();
+        let mut ahead = Duration::ZERO;
         loop {
             let line = self.line().await?;
+            if let Some(pace) = self.pace {
+                ahead += Duration::from_secs(1) * u32::try_from(line.len()).unwrap_or(u32::MAX) / pace;
+            }
+            // Not for each line: sleeping has its own time.
+            if ahead > Duration::from_millis(50) {
+                tokio::time::sleep(std::mem::take(&mut ahead)).await;
+            }
             for fault in strict::line_faults(&line, usize::MAX) {
                 self.violation(&format!("{fault} in the content"));
             }
@@ -291,7 +302,10 @@ impl Session<'_> {
     }
 
     /// What is to be said of a connection that has ended.
-    fn leave(&mut self) {
+    fn leave(&mut self, reset: bool) {
+        if reset {
+            self.shared.note(|record| record.notes.push(format!("connection {}: reset", self.number)));
+        }
         let open = self.transaction.take();
         self.file(open, false, None);
         if !self.over {
@@ -354,6 +368,10 @@ impl Session<'_> {
             }
             Step::Wait(time) => {
                 tokio::time::sleep(*time).await;
+                return Ok(());
+            }
+            Step::ReadSlowly(octets) => {
+                self.pace = Some(*octets);
                 return Ok(());
             }
             Step::Endless(octets) => loop {
