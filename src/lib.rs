@@ -10,6 +10,7 @@ pub mod clients;
 pub mod clock;
 pub mod config;
 pub mod delivery;
+pub mod dkim;
 pub mod health;
 pub mod ingest;
 pub mod jobs;
