@@ -80,8 +80,8 @@ impl Parts {
 /// [`Error::Owner`] and [`Error::Store`].
 pub async fn open_store(config: &Config, clock: &Clock, kind: &str) -> Result<Arc<dyn Store>, Error> {
     become_owner(&config.store.path)?;
-    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.store.path, kind)?);
-    ensure_repositories(config, &*store, clock).await?;
+    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.store.path, kind, clock)?);
+    ensure_repositories(config, &*store).await?;
     Ok(store)
 }
 
@@ -89,9 +89,9 @@ pub async fn open_store(config: &Config, clock: &Clock, kind: &str) -> Result<Ar
 ///
 /// # Errors
 /// Where they cannot be written.
-pub async fn ensure_repositories(config: &Config, store: &dyn Store, clock: &Clock) -> Result<(), store::Error> {
+pub async fn ensure_repositories(config: &Config, store: &dyn Store) -> Result<(), store::Error> {
     let repositories: Vec<_> = config.repositories().into_iter().collect();
-    store.ensure_repositories(&repositories, clock.now()).await
+    store.ensure_repositories(&repositories).await
 }
 
 /// The listener as the configuration has it.

@@ -4,6 +4,7 @@
 //! how it ends. Each thing that runs is a file of its own.
 
 mod housekeeping;
+mod only_one;
 mod reload;
 mod scheduler;
 mod signals;
@@ -20,7 +21,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
@@ -37,8 +37,9 @@ use crate::metrics::Metrics;
 use crate::parts::{self, Parts, users};
 use crate::spool::Exclusion;
 use crate::stop::Stop;
-use crate::store::{self, Store};
+use crate::store::{self, LAST_WRITES, Store};
 use housekeeping::ClockWatch;
+use only_one::{OnlyOne, Refused};
 use scheduler::Unrecorded;
 use signals::Signals;
 use waker::Waker;
@@ -68,7 +69,7 @@ pub enum Error {
     #[error("another redeliver serve, process {pid}, has the store {} open", store.display())]
     SecondService {
         /// Its process id.
-        pid: u32,
+        pid: i32,
         /// The database.
         store: PathBuf,
     },
@@ -99,8 +100,6 @@ struct Service {
     store: Arc<dyn Store>,
     stop: Stop,
     health: Arc<Health>,
-    /// Told after each mail that comes in.
-    accepted: Arc<Notify>,
     /// Where suspects are kept apart.
     exclusion: Exclusion,
     /// Told once the mails of the spool that a death left as suspects have been taken: no
@@ -141,7 +140,6 @@ impl Service {
             store,
             stop,
             health: Arc::new(Health::new(clock.instant())),
-            accepted: Arc::default(),
             exclusion: Exclusion::default(),
             suspects_taken: CancellationToken::new(),
             current: Live::new(Current { config, parts }),
@@ -184,7 +182,7 @@ pub async fn run(source: Source, config: Config, clock: Clock, lost_lines: LostL
     let signals = Signals::listen().map_err(|error| Error::System(format!("cannot listen for signals: {error}")))?;
     let store = parts::open_store(&config, &clock, KIND).await?;
     let served = serve(signals, source, config, clock.clone(), Arc::clone(&store), lost_lines).await;
-    if let Err(error) = store.close(clock.now()).await {
+    if let Err(error) = store.close().await {
         warn!(%error, "the store could not be closed in order");
     }
     served
@@ -211,7 +209,7 @@ async fn serve(
     store: Arc<dyn Store>,
     lost_lines: LostLines,
 ) -> Result<(), Error> {
-    refuse_second_service(&*store, &config, &clock).await?;
+    let _only_one = only_one(&config)?;
     let service = Arc::new(Service::new(source, config, clock, store, lost_lines)?);
     let config = &service.current().config;
     let smtp = Listener::bind(&parts::listener_config(config)?, listener_context(&service))?;
@@ -236,20 +234,17 @@ async fn serve(
     Ok(())
 }
 
-/// Each service has its spool to itself: two would pause and answer for each other.
-async fn refuse_second_service(store: &dyn Store, config: &Config, clock: &Clock) -> Result<(), Error> {
-    match store.earlier_instance(KIND, clock.now()).await? {
-        Some(pid) => Err(Error::SecondService { pid, store: config.store.path.clone() }),
-        None => Ok(()),
-    }
+/// Each service has its state directory to itself.
+fn only_one(config: &Config) -> Result<OnlyOne, Error> {
+    let directory = &config.state_directory;
+    OnlyOne::take(directory).map_err(|refused| match refused {
+        Refused::Taken(pid) => Error::SecondService { pid, store: config.store.path.clone() },
+        Refused::Io(error) => Error::System(format!("cannot lock {}: {error}", directory.display())),
+    })
 }
 
 fn listener_context(service: &Service) -> ListenerContext {
-    ListenerContext {
-        intake: service.intake.clone(),
-        clock: service.clock.clone(),
-        accepted: Arc::clone(&service.accepted),
-    }
+    ListenerContext { intake: service.intake.clone(), clock: service.clock.clone() }
 }
 
 fn bind_submit_socket(config: &Config) -> Result<SubmitSocket, Error> {
@@ -261,7 +256,6 @@ fn bind_submit_socket(config: &Config) -> Result<SubmitSocket, Error> {
 fn submit_context(service: &Service, smtp: ListenerControl) -> Arc<SubmitContext> {
     Arc::new(SubmitContext {
         intake: service.intake.clone(),
-        accepted: Arc::clone(&service.accepted),
         clock: service.clock.clone(),
         smtp,
         stop: service.stop.clone(),
@@ -330,7 +324,7 @@ impl Running {
             () = tokio::time::sleep(patience) => warn!("sessions under way are given up"),
         }
         service.stop.hard.cancel();
-        service.store.hurry();
+        service.store.deadline(service.clock.instant() + LAST_WRITES);
         if tokio::time::timeout(LAST_WORDS, self.tasks.wait()).await.is_err() {
             error!("not everything could be written down: the next start finds out what is in doubt");
         }

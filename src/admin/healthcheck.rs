@@ -17,9 +17,6 @@ use crate::health::Status;
 use crate::mail::RepositoryPath;
 use crate::store::Place;
 
-/// The repository that is empty as long as nothing is wrong with us.
-const ERROR_REPOSITORY: &str = "var/mail/error";
-
 /// A check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Check {
@@ -171,7 +168,7 @@ impl Check {
 }
 
 async fn error_repository(shared: &Shared) -> (Status, Option<String>) {
-    let Some(path) = RepositoryPath::parse(ERROR_REPOSITORY).ok() else { return (Status::Healthy, None) };
+    let path = RepositoryPath::error();
     match shared.context.store.size(&Place::Repository(path)).await {
         Ok(0) | Err(crate::store::Error::NoSuchRepository(_)) => (Status::Healthy, None),
         Ok(_) => (Status::Degraded, Some("MailRepository is not empty".to_owned())),

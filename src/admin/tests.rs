@@ -25,10 +25,11 @@ struct Bench {
 impl Bench {
     async fn new(settings: Settings) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
-        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&directory.path().join("t.db"), "test").expect("opens"));
+        let store: Arc<dyn Store> =
+            Arc::new(SqliteStore::open(&directory.path().join("t.db"), "test", &Clock::system()).expect("opens"));
         let clock = Clock::system();
         let repository = RepositoryPath::parse("var/mail/error").expect("a path");
-        store.ensure_repositories(&[repository], clock.now()).await.expect("known");
+        store.ensure_repositories(&[repository]).await.expect("known");
         let health = Arc::new(Health::new(clock.instant()));
         let (metrics, wrong_passwords) = (Metrics::new(), Arc::new(WrongPasswords::default()));
         let context = Context { store, health, clock, metrics, wrong_passwords };

@@ -103,7 +103,6 @@ pub(super) mod tests {
 
     use super::*;
     use crate::mail::{Address, Attributes, Envelope, MessageFacts, MessageId, Outcome, ReversePath, Stage};
-    use crate::store::Seq;
 
     /// A failed mail with one recipient who was refused in these words.
     pub(crate) fn failure(key: &str, recipient: &str, code: u16, reply: &str) -> (Listed, Recorded) {
@@ -114,6 +113,7 @@ pub(super) mod tests {
             name: key.to_owned(),
             origin: None,
             envelope: Envelope::new(ReversePath::Null, vec![recipient.clone()]),
+            client: None,
             attributes: Attributes::default(),
             state: "relay".to_owned(),
             error: None,
@@ -127,7 +127,7 @@ pub(super) mod tests {
         recorded.code = Some(code);
         recorded.reply = Some(reply.to_owned());
         recorded.next_hop = Some("x.example".to_owned());
-        (Listed { mail, seq: Seq(1), accepted: time, in_hand: false }, recorded)
+        (Listed { mail, accepted: time, in_hand: false, acknowledged: None }, recorded)
     }
 
     #[test]

@@ -1,27 +1,22 @@
 //! The stored message of a mail.
 
-use std::io;
-use std::sync::Arc;
-
 use crate::mail::Mail;
-use crate::store::Store;
+use crate::store::{Result, Store};
 
 /// The whole message as it is sent: with the fields that mailets put in front of it.
 ///
 /// # Errors
 /// Where it cannot be read.
-pub async fn message(store: &dyn Store, mail: &Mail) -> io::Result<Vec<u8>> {
+pub async fn message(store: &dyn Store, mail: &Mail) -> Result<Vec<u8>> {
     let mut message = mail.header_prefix.clone().into_bytes();
-    let (content, mut offset) = (store.content(mail.message), 0);
-    loop {
-        let reader = Arc::clone(&content);
-        let piece = tokio::task::spawn_blocking(move || reader.read(offset)).await.map_err(io::Error::other)??;
-        if piece.is_empty() {
-            return Ok(message);
+    for number in 0.. {
+        let row = store.content(mail.message, number).await?;
+        if row.is_empty() {
+            break;
         }
-        offset += piece.len() as u64;
-        message.extend_from_slice(&piece);
+        message.extend_from_slice(&row);
     }
+    Ok(message)
 }
 
 /// The header of a message, without the empty line behind it.

@@ -95,7 +95,7 @@ pub async fn waiting(store: &dyn Store, page: &[Listed]) -> Result<Vec<Waiting>>
         in_hand: listed.in_hand,
         sender: mail.envelope.reverse_path,
         error: mail.error,
-        last: outcomes.into_iter().next(),
+        last: outcomes.into_iter().flatten().next(),
     });
     Ok(lines.collect())
 }

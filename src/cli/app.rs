@@ -17,6 +17,8 @@ use crate::store::Store;
 pub(super) struct App {
     pub(super) config: Config,
     pub(super) clock: Clock,
+    /// Who gave the command, as the record of operations names him.
+    who: String,
     pub(super) stop: Stop,
     exclusion: Exclusion,
     pub(super) store: Arc<dyn Store>,
@@ -27,17 +29,19 @@ pub(super) struct App {
 impl App {
     /// Opens the store and builds the rest. `kind` names this process among the instances.
     pub(super) async fn open(config: Config, clock: Clock, kind: &str) -> Result<Self, Failure> {
+        // Before this process becomes the store's owner.
+        let who = parts::users::named(nix::unistd::Uid::current().as_raw());
         let store = parts::open_store(&config, &clock, kind).await?;
         let stop = Stop::default();
         // What is found down is remembered for the life of the process: one sweep.
         let Parts { pipeline, spool } = Parts::build(&config, &store, &clock, &stop, None)?;
-        Ok(Self { config, clock, stop, exclusion: Exclusion::default(), store, pipeline, spool })
+        Ok(Self { config, clock, who, stop, exclusion: Exclusion::default(), store, pipeline, spool })
     }
 
     /// Ends in order: nothing of this process is to be reaped.
     pub(super) async fn close(&self) {
         self.pipeline.close().await;
-        if let Err(error) = self.store.close(self.clock.now()).await {
+        if let Err(error) = self.store.close().await {
             tracing::warn!(%error, "the store could not be closed in order");
         }
     }
@@ -57,7 +61,7 @@ impl App {
 
     /// What does things to many mails.
     pub(super) fn operations(&self) -> Operations<'_> {
-        Operations { store: &*self.store, clock: &self.clock, processors: &self.config.processors }
+        Operations { store: &*self.store, who: &self.who, processors: &self.config.processors }
     }
 
     /// What carries out jobs.

@@ -11,7 +11,7 @@ use super::json_lines;
 use super::terminal;
 use crate::audit::{ATTEMPT_COLUMNS, attempt_json, attempt_rows};
 use crate::mail::Outcome;
-use crate::store::AttemptFilter;
+use crate::store::{AttemptFilter, Span};
 use crate::text::Table;
 
 /// Attempts read from the store at once.
@@ -26,14 +26,13 @@ pub(super) async fn run(app: &App, arguments: AttemptsArguments, out: &mut impl 
         OutcomeArgument::Deferred => Outcome::Deferred,
         OutcomeArgument::Failed => Outcome::Failed,
     });
-    let filter = AttemptFilter { recipient: arguments.recipient, outcome, since };
+    let filter = AttemptFilter { recipient: arguments.recipient, outcome, since, ..AttemptFilter::default() };
     let mut table = Table::new(&ATTEMPT_COLUMNS);
-    let (mut after, mut number) = (None, 0_u64);
-    loop {
-        let page = app.store.attempts(&filter, after, PAGE).await?;
-        let Some((last, _)) = page.last() else { break };
-        after = Some(*last);
-        for (_, attempt) in &page {
+    let (mut span, mut number) = (Some(Span::of(PAGE)), 0_u64);
+    while let Some(wanted) = span.take() {
+        let page = app.store.attempts(&filter, &wanted).await?;
+        span = page.next.map(|next| wanted.after(Some(next)));
+        for attempt in &page.items {
             number += 1;
             match arguments.format {
                 Format::Json => json_lines::write(out, &attempt_json(attempt))?,

@@ -80,7 +80,10 @@ impl From<Error> for Failure {
             Error::NoSuchRepository(_) | Error::NoSuchMail(_) => Exit::NotFound,
             Error::InHand(_) | Error::ClaimLost(_) | Error::ImportedBefore(_) => Exit::Deferred,
             Error::CannotOpen { .. } => Exit::CannotOpen,
-            Error::Trouble { .. } => Exit::CannotWrite,
+            Error::NotOurs(_) => Exit::Usage,
+            Error::Trouble { .. } | Error::NoContent | Error::Unreadable(..) | Error::Unsupported(_) => {
+                Exit::CannotWrite
+            }
         };
         Self::new(exit, error.to_string())
     }

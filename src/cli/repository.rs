@@ -1,7 +1,6 @@
 //! `redeliver repository`: looking at what failed, and sending it round again.
 
 use std::io::Write;
-use std::sync::Arc;
 
 use super::app::App;
 use super::args::{FilterArguments, Format, RepositoryCommand, WhichArguments};
@@ -31,7 +30,7 @@ pub(super) async fn run(app: &App, command: RepositoryCommand, out: &mut impl Wr
         RepositoryCommand::Reprocess { repository, which, processor, reset } => {
             app.known_processor(&processor)?;
             let reset = if reset { app.config.processors.counters() } else { Vec::new() };
-            act(app, &repository, &which, &Verb::Reprocess(Respool { processor, reset, upto: None }), out).await
+            act(app, &repository, &which, &Verb::Reprocess(Respool { processor, reset }), out).await
         }
         RepositoryCommand::Move { repository, which, to } => {
             let to = resolve(app, &to).await?;
@@ -176,21 +175,15 @@ async fn show(app: &App, repository: &str, key: &str, format: Format, out: &mut 
 
 async fn export(app: &App, repository: &str, key: &str, out: &mut impl Write) -> Result<Exit, Failure> {
     let listed = find(app, repository, key).await?;
-    let content = app.store.content(listed.mail.message);
-    let mut offset = 0;
-    loop {
-        let reader = Arc::clone(&content);
-        let piece = tokio::task::spawn_blocking(move || reader.read(offset))
-            .await
-            .map_err(|panic| Failure::new(Exit::Internal, panic.to_string()))?
-            .map_err(|error| Failure::new(Exit::CannotWrite, error.to_string()))?;
-        if piece.is_empty() {
-            out.flush()?;
-            return Ok(Exit::Ok);
+    for number in 0.. {
+        let row = app.store.content(listed.mail.message, number).await?;
+        if row.is_empty() {
+            break;
         }
-        offset += piece.len() as u64;
-        out.write_all(&piece)?;
+        out.write_all(&row)?;
     }
+    out.flush()?;
+    Ok(Exit::Ok)
 }
 
 pub(super) async fn find(app: &App, repository: &str, key: &str) -> Result<Listed, Failure> {

@@ -14,10 +14,11 @@ use super::args::{Format, RunArguments};
 use super::exit::{self, Exit, Failure};
 use super::json_lines;
 use crate::audit::result_json;
+use crate::clock::Clock;
 use crate::jobs::{self, Order, Progress, Swept};
 use crate::mail::{Address, MailKey};
 use crate::stop::Stop;
-use crate::store::Store;
+use crate::store::{LAST_WRITES, Store};
 use crate::text::count;
 
 /// How often the progress line is drawn anew.
@@ -28,7 +29,12 @@ pub(super) async fn run(app: &App, arguments: RunArguments, out: &mut impl Write
     let started = app.clock.now();
     let progress = Arc::new(Progress::default());
     let watchers = [
-        tokio::spawn(on_signals(app.stop.clone(), app.config.shutdown_timeout, Arc::clone(&app.store))),
+        tokio::spawn(on_signals(
+            app.stop.clone(),
+            app.config.shutdown_timeout,
+            Arc::clone(&app.store),
+            app.clock.clone(),
+        )),
         tokio::spawn(at_deadline(app.stop.clone(), arguments.deadline)),
         tokio::spawn(draw(arguments.job.clone(), Arc::clone(&progress))),
     ];
@@ -51,7 +57,7 @@ pub(super) async fn run(app: &App, arguments: RunArguments, out: &mut impl Write
     if let Some(trouble) = &swept.trouble {
         return Err(Failure::new(Exit::Internal, trouble.clone()));
     }
-    if let Err(error) = jobs::housekeep(&*app.store, &app.clock, app.config.audit.retention).await {
+    if let Err(error) = jobs::housekeep(&*app.store, app.config.audit.retention).await {
         warn!(%error, "expired audit records are still there");
     }
     Ok(exit::of_run(&swept))
@@ -131,7 +137,7 @@ pub(super) async fn sweep_job(
 
 /// The first SIGINT or SIGTERM begins nothing new and gives sessions `patience`; the
 /// second gives them up.
-async fn on_signals(stop: Stop, patience: Duration, store: Arc<dyn Store>) {
+async fn on_signals(stop: Stop, patience: Duration, store: Arc<dyn Store>, clock: Clock) {
     let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
     else {
         warn!("signals cannot be waited for: a run ends with its last mail");
@@ -143,7 +149,7 @@ async fn on_signals(stop: Stop, patience: Duration, store: Arc<dyn Store>) {
     stop.gentle.cancel();
     tokio::select! { () = next() => {}, () = tokio::time::sleep(patience) => {} }
     stop.hard.cancel();
-    store.hurry();
+    store.deadline(clock.instant() + LAST_WRITES);
 }
 
 async fn at_deadline(stop: Stop, deadline: Option<Duration>) {

@@ -8,6 +8,7 @@ mod attempt;
 mod auth;
 mod config;
 mod connection;
+mod content;
 mod dns;
 mod ehlo_name;
 mod explain;
@@ -42,6 +43,9 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 pub use config::{Config, Credentials, DnsConfig, Gateway, Secret, StartTls};
+pub use content::Content;
+#[cfg(test)]
+pub use content::MemoryContent;
 pub use explain::{ExplainedHost, Explanation, RoutedBy};
 pub use network::Network;
 pub use outcome::is_dns_problem;
@@ -55,7 +59,7 @@ use session::Session;
 use slots::{Slot, Slots};
 use tls::Tls;
 
-use crate::mail::{Address, Content, DialogueEntry, MailKey, MessageFacts, Planned, Recorded, ReversePath};
+use crate::mail::{Address, DialogueEntry, MailKey, MessageFacts, Planned, Recorded, ReversePath};
 
 /// Characters of a reply that a line of the log has.
 const LOGGED: usize = 1000;

@@ -5,9 +5,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::mail::{Address, Content, MessageFacts, ReversePath};
+use bytes::Bytes;
+
+use crate::mail::{Address, MessageFacts, ReversePath};
 use crate::smtp::{Body, Command, MailParameters, NotSmtp, Reply, Stuffer};
 
+use super::content::Content;
 use super::outcome::{Decision, Finding, is_stale_session, is_too_many_recipients};
 use super::session::Session;
 use super::step::{Broken, Step};
@@ -400,14 +403,15 @@ impl Transaction<'_> {
 struct Outgoing<'a> {
     message: &'a Message,
     stuffer: Stuffer,
-    /// Of the stored message: what was read.
+    /// Of the stored message: what was read, in octets and in rows.
     offset: u64,
+    rows: u32,
     begun: bool,
 }
 
 impl<'a> Outgoing<'a> {
     fn new(message: &'a Message) -> Self {
-        Self { message, stuffer: Stuffer::default(), offset: 0, begun: false }
+        Self { message, stuffer: Stuffer::default(), offset: 0, rows: 0, begun: false }
     }
 
     /// Octets of the message, prefix included, that were made ready.
@@ -427,6 +431,7 @@ impl<'a> Outgoing<'a> {
         if self.offset < self.message.facts.size {
             let chunk = self.read().await?;
             self.offset += chunk.len() as u64;
+            self.rows += 1;
             self.stuffer.push(&chunk, &mut out).map_err(|error| error.to_string())?;
         }
         let last = self.offset >= self.message.facts.size;
@@ -436,12 +441,8 @@ impl<'a> Outgoing<'a> {
         Ok((out, last))
     }
 
-    async fn read(&self) -> Result<Vec<u8>, String> {
-        let (content, offset) = (Arc::clone(&self.message.content), self.offset);
-        let chunk = tokio::task::spawn_blocking(move || content.read(offset))
-            .await
-            .map_err(|_| "reading it failed".to_owned())?
-            .map_err(|error| error.to_string())?;
+    async fn read(&self) -> Result<Bytes, String> {
+        let chunk = self.message.content.row(self.rows).await.map_err(|error| error.to_string())?;
         // Cut short it would be another message.
         if chunk.is_empty() { Err("a part of it is missing in the store".to_owned()) } else { Ok(chunk) }
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::directory::{Directory, blocking};
 use super::runner::Runner;
 use super::sweep::Swept;
-use crate::store::Error;
+use crate::store::{Destination, Error};
 
 /// Writes the store as it is now into `directory`. `selected` stays 0: no mail is touched.
 pub(super) async fn run(runner: &Runner<'_>, directory: &Path, swept: &mut Swept) -> Result<(), Error> {
@@ -26,8 +26,9 @@ async fn write(runner: &Runner<'_>, path: &Path) -> Result<Option<PathBuf>, Stri
     let opened =
         blocking(move || Directory::open(&folder).and_then(|directory| Ok((directory.part()?, directory)))).await;
     let (part, directory) = opened.map_err(told)?;
+    let destination = Destination(part.into());
     let copied = tokio::select! {
-        copied = runner.store.backup(&part) => Some(copied),
+        copied = runner.store.backup(&destination) => Some(copied),
         () = runner.stop.gentle.cancelled() => None,
     };
     match copied {

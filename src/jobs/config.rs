@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::audit::JobView;
 use crate::mail::{Address, RepositoryPath};
 use crate::pipeline;
+use crate::store::spacing_after;
 use crate::yaml::{Fields, Node, Reading, Value, boolean, choice, integer, nearest, positive_duration, text};
 
 /// A job, by its kind.
@@ -63,8 +64,7 @@ pub struct Reprocess {
 impl Reprocess {
     /// How long after its `attempts`-th attempt a mail is due again.
     pub fn due_after(&self, attempts: u32) -> Duration {
-        let index = usize::try_from(attempts.saturating_sub(1)).unwrap_or(usize::MAX);
-        self.spacing.get(index).or(self.spacing.last()).copied().unwrap_or(Duration::ZERO)
+        spacing_after(&self.spacing, attempts)
     }
 }
 
@@ -272,7 +272,7 @@ rde: [{match: AttemptsExhausted=2, mailet: ToRepository, repositoryPath: b/perma
             let Ok(Config::Reprocess(job)) = job else { panic!("{job:?}") };
             assert_eq!(job.repository, temporary);
             let due: Vec<_> = (0..4).map(|attempts| job.due_after(attempts).as_secs() / 60).collect();
-            assert_eq!(due, [15, 15, 60, 60]);
+            assert_eq!(due, [0, 15, 60, 60]);
         }
         assert_eq!(read("kind: spool"), Ok(Config::Spool));
         let backup = Config::Backup { directory: "etc/jobs/out".into() };

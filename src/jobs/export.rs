@@ -8,8 +8,8 @@ use std::sync::Arc;
 use super::directory::{Directory, blocking};
 use super::runner::Runner;
 use super::sweep::Swept;
-use crate::mail::{Content, MailKey, RepositoryPath};
-use crate::store::{Error, Listed, MailFilter, Pages, Place, Seq};
+use crate::mail::{MailKey, MessageId, RepositoryPath};
+use crate::store::{Error, Horizon, Listed, MailFilter, Pages, Place, Store};
 
 /// Writes every mail of `repository` that was there when the run began into `directory`.
 /// What an earlier run wrote is left: the message behind a key never changes.
@@ -17,10 +17,10 @@ pub(super) async fn run(
     runner: &Runner<'_>,
     repository: &RepositoryPath,
     directory: &Path,
-    upto: Seq,
+    within: Horizon,
     swept: &mut Swept,
 ) -> Result<(), Error> {
-    let outcome = write_all(runner, repository, directory, upto, swept).await;
+    let outcome = write_all(runner, repository, directory, within, swept).await;
     match outcome {
         Ok(outcome) => {
             if let Err(error) = outcome {
@@ -37,7 +37,7 @@ async fn write_all(
     runner: &Runner<'_>,
     repository: &RepositoryPath,
     directory: &Path,
-    upto: Seq,
+    within: Horizon,
     swept: &mut Swept,
 ) -> Result<io::Result<()>, Error> {
     let place = Place::Repository(repository.clone());
@@ -47,17 +47,15 @@ async fn write_all(
         Ok(directory) => Arc::new(directory),
         Err(error) => return Ok(Err(error)),
     };
-    let mut pages = Pages::new(runner.store, place.clone(), MailFilter::default()).upto(upto);
+    let mut pages =
+        Pages::new(runner.store, place.clone(), MailFilter { within: Some(within), ..MailFilter::default() });
     while let Some(page) = pages.next().await? {
         for listed in page {
             if runner.is_stopped() {
                 swept.left = runner.store.size(&place).await?.saturating_sub(swept.counts.selected);
                 return Ok(blocking(move || directory.sync()).await);
             }
-            let content = runner.store.content(listed.mail.message);
-            let into = Arc::clone(&directory);
-            let name = file_name(&listed.mail.key);
-            match blocking(move || write_one(&into, &name, &*content)).await {
+            match write_one(runner.store, &directory, &file_name(&listed.mail.key), listed.mail.message).await {
                 Ok(()) => runner.handled(1, swept),
                 // It was sent round again, or removed, while it was being read.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && is_gone(runner, &place, &listed).await? => {}
@@ -81,27 +79,33 @@ async fn is_gone(runner: &Runner<'_>, place: &Place, listed: &Listed) -> Result<
     }
 }
 
-fn write_one(directory: &Directory, name: &str, content: &dyn Content) -> io::Result<()> {
-    if directory.has(name) {
-        return Ok(());
-    }
-    let part = directory.part()?;
-    let mut file = OpenOptions::new().write(true).open(part)?;
-    let mut offset = 0;
-    loop {
-        let piece = match content.read(offset) {
-            Ok(piece) => piece,
-            Err(error) => {
-                directory.give_up()?;
-                return Err(error);
-            }
+async fn write_one(store: &dyn Store, directory: &Arc<Directory>, name: &str, message: MessageId) -> io::Result<()> {
+    let (into, wanted) = (Arc::clone(directory), name.to_owned());
+    let part = blocking(move || if into.has(&wanted) { Ok(None) } else { into.part().map(Some) }).await?;
+    let Some(part) = part else { return Ok(()) };
+    let written = copy(store, message, &part).await;
+    let (into, name) = (Arc::clone(directory), name.to_owned());
+    blocking(move || match written {
+        Ok(()) => into.keep(&name),
+        Err(error) => into.give_up().and(Err(error)),
+    })
+    .await
+}
+
+async fn copy(store: &dyn Store, message: MessageId, part: &Path) -> io::Result<()> {
+    let part = part.to_owned();
+    let mut file = blocking(move || OpenOptions::new().write(true).open(part)).await?;
+    for number in 0.. {
+        let row = match store.content(message, number).await {
+            Err(Error::NoContent) => return Err(io::Error::new(io::ErrorKind::NotFound, Error::NoContent)),
+            row => row.map_err(io::Error::other)?,
         };
-        if piece.is_empty() {
-            return directory.keep(name);
+        if row.is_empty() {
+            break;
         }
-        offset += piece.len() as u64;
-        file.write_all(&piece)?;
+        file = blocking(move || file.write_all(&row).map(|()| file)).await?;
     }
+    Ok(())
 }
 
 /// A name of the key alone: nothing that a sender wrote gets into it.

@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use chrono::TimeDelta;
 use tracing::debug;
 
-use crate::clock::Clock;
 use crate::store::{Error, Store};
 
 /// Records of each kind that are deleted in one transaction.
@@ -18,20 +16,16 @@ const STEPS: usize = 2000;
 ///
 /// # Errors
 /// Where the store is in trouble; nothing is lost by it.
-pub async fn housekeep(store: &dyn Store, clock: &Clock, retention: Duration) -> Result<(), Error> {
-    let retention = TimeDelta::from_std(retention).unwrap_or(TimeDelta::MAX);
-    let now = clock.now();
-    if let Some(before) = now.checked_sub_signed(retention) {
-        let mut records = 0;
-        loop {
-            let purged = store.purge_records(before, BATCH, now).await?;
-            if purged == 0 {
-                break;
-            }
-            records += purged;
+pub async fn housekeep(store: &dyn Store, retention: Duration) -> Result<(), Error> {
+    let mut records = 0;
+    loop {
+        let purged = store.purge_records(retention, BATCH).await?;
+        if purged == 0 {
+            break;
         }
-        debug!(records, "expired audit records deleted");
+        records += purged;
     }
+    debug!(records, "expired audit records deleted");
     for _ in 0..STEPS {
         if !store.tidy().await? {
             break;

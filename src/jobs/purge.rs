@@ -2,33 +2,29 @@
 
 use std::time::Duration;
 
-use chrono::TimeDelta;
-
-use super::runner::Runner;
+use super::runner::{Order, Runner};
 use super::sweep::Swept;
 use crate::mail::RepositoryPath;
 use crate::operations;
-use crate::store::{Error, Old, Place, Seq};
+use crate::store::{Error, Horizon, Old, Place};
 
 /// Removes every mail of `repository` that came to rest more than `older_than` ago and that
-/// nobody has in hand. Each is an action on record; its attempts stay for the retention time.
+/// nobody has in hand. The operation names each on record; its attempts stay for the retention time.
 pub(super) async fn run(
     runner: &Runner<'_>,
     repository: &RepositoryPath,
+    order: Order<'_>,
     older_than: Duration,
-    upto: Seq,
+    within: Horizon,
     swept: &mut Swept,
 ) -> Result<(), Error> {
-    let age = TimeDelta::from_std(older_than).unwrap_or(TimeDelta::MAX);
-    // Nothing can be older than the calendar.
-    let Some(before) = runner.clock.now().checked_sub_signed(age) else { return Ok(()) };
     let place = Place::Repository(repository.clone());
-    let old = Old { place: place.clone(), before, upto, after: None };
+    let old = Old { place: place.clone(), older_than, within: Some(within), after: None };
     let mut goes_on = |mails| {
         runner.handled(mails, swept);
         !runner.is_stopped()
     };
-    if !operations::purge(runner.store, runner.clock, old, &mut goes_on).await? {
+    if !operations::purge(runner.store, &format!("job {}", order.job), old, &mut goes_on).await? {
         // At most: the rest of the repository may be younger.
         swept.left = runner.store.size(&place).await?;
     }

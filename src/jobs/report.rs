@@ -8,7 +8,7 @@ use super::sweep::Swept;
 use crate::audit::Digest;
 use crate::mail::{Envelope, MailKey, RepositoryPath, ReversePath};
 use crate::spool::AcceptError;
-use crate::store::{Error, MailFilter, Pages, Place, Seq};
+use crate::store::{Error, Horizon, MailFilter, Pages, Place};
 use message::Heading;
 
 /// Mails what came to rest in `repository` since the last report, or with
@@ -19,15 +19,16 @@ pub(super) async fn run(
     order: Order<'_>,
     repository: &RepositoryPath,
     mailing: Option<&Mailing>,
-    upto: Seq,
+    within: Horizon,
     swept: &mut Swept,
 ) -> Result<(), Error> {
     let Some(mailing) = mailing else {
         tracing::warn!(job = order.job, "the report is off: its list 'to' is empty");
         return Ok(());
     };
-    let after = if order.all_due { None } else { runner.store.reported(order.job).await? };
-    let Some(digest) = gather(runner, repository, after, upto).await? else {
+    let beyond = if order.all_due { None } else { runner.store.reported(order.job).await? };
+    let new = MailFilter { beyond, within: Some(within.clone()), ..MailFilter::default() };
+    let Some(digest) = gather(runner, repository, new).await? else {
         swept.trouble = Some("the report was given up: a stop was asked for".to_owned());
         return Ok(());
     };
@@ -41,27 +42,23 @@ pub(super) async fn run(
         return Ok(());
     }
     runner.handled(digest.mails, swept);
-    runner.store.note_reported(order.job, upto).await
+    runner.store.note_reported(order.job, &within).await
 }
 
 /// `None` where the run was stopped.
-async fn gather(
-    runner: &Runner<'_>,
-    repository: &RepositoryPath,
-    after: Option<Seq>,
-    upto: Seq,
-) -> Result<Option<Digest>, Error> {
+async fn gather(runner: &Runner<'_>, repository: &RepositoryPath, new: MailFilter) -> Result<Option<Digest>, Error> {
     let mut digest = Digest::default();
     let place = Place::Repository(repository.clone());
-    let mut pages = Pages::new(runner.store, place, MailFilter::default()).after(after).upto(upto);
+    let mut pages = Pages::new(runner.store, place, new);
     while let Some(page) = pages.next().await? {
         if runner.is_stopped() {
             return Ok(None);
         }
         let mails: Vec<_> = page.iter().map(|listed| listed.mail.clone()).collect();
         let outcomes = runner.store.last_outcomes(&mails).await?;
-        for (listed, outcomes) in page.iter().zip(&outcomes) {
-            digest.add(listed, outcomes);
+        for (listed, outcomes) in page.iter().zip(outcomes) {
+            let known: Vec<_> = outcomes.into_iter().flatten().collect();
+            digest.add(listed, &known);
         }
     }
     Ok(Some(digest))

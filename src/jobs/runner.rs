@@ -17,7 +17,7 @@ use crate::clock::Clock;
 use crate::mail::MailKey;
 use crate::spool::{Exclusion, Spool};
 use crate::stop::Stop;
-use crate::store::{Error, Place, RunId, Seq, Store};
+use crate::store::{Error, Horizon, Place, RunId, Store};
 
 /// What carries out jobs.
 pub struct Runner<'a> {
@@ -58,9 +58,9 @@ impl Runner<'_> {
     /// # Errors
     /// Where the store cannot begin the run.
     pub async fn run(&self, order: Order<'_>, config: &Config) -> Result<Swept, Error> {
-        let (run, upto) = self.store.start_run(order.job, order.trigger, self.clock.now()).await?;
+        let (run, within) = self.store.start_run(order.job, order.trigger).await?;
         let mut swept = Swept::default();
-        let outcome = caught(self.work(order, config, run, upto, &mut swept)).await.unwrap_or_else(|panic| {
+        let outcome = caught(self.work(order, config, run, within, &mut swept)).await.unwrap_or_else(|panic| {
             swept.trouble = Some(format!("the run panicked, a fault of redeliver: {panic}"));
             Ok(())
         });
@@ -74,19 +74,19 @@ impl Runner<'_> {
         order: Order<'_>,
         config: &Config,
         run: RunId,
-        upto: Seq,
+        within: Horizon,
         swept: &mut Swept,
     ) -> Result<(), Error> {
         match config {
-            Config::Spool => self.sweep(&spool(order), run, upto, swept).await,
-            Config::Reprocess(reprocess) => self.sweep(&reprocessing(order, reprocess), run, upto, swept).await,
+            Config::Spool => self.sweep(&spool(order), run, within, swept).await,
+            Config::Reprocess(reprocess) => self.sweep(&reprocessing(order, reprocess), run, within, swept).await,
             Config::Purge { repository, older_than, .. } => {
-                purge::run(self, repository, *older_than, upto, swept).await
+                purge::run(self, repository, order, *older_than, within, swept).await
             }
-            Config::Export { repository, directory } => export::run(self, repository, directory, upto, swept).await,
+            Config::Export { repository, directory } => export::run(self, repository, directory, within, swept).await,
             Config::Backup { directory } => backup::run(self, directory, swept).await,
             Config::Report { repository, mailing } => {
-                report::run(self, order, repository, mailing.as_ref(), upto, swept).await
+                report::run(self, order, repository, mailing.as_ref(), within, swept).await
             }
         }
     }
@@ -95,10 +95,10 @@ impl Runner<'_> {
     async fn finish(&self, run: RunId, job: &str, outcome: &Result<(), Error>, swept: &Swept) -> Result<(), Error> {
         let failure = outcome.as_ref().err().map(ToString::to_string).or_else(|| swept.trouble.clone());
         let counts = swept.counts;
-        self.store.finish_run(run, counts, failure.as_deref(), self.clock.now()).await?;
+        self.store.finish_run(run, counts, failure.as_deref()).await?;
         info!(
             job,
-            run = run.0,
+            run = %run,
             selected = counts.selected,
             delivered = counts.delivered,
             deferred = counts.deferred,

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::runner::Runner;
-use crate::mail::{MailKey, attribute};
+use crate::mail::MailKey;
 use crate::pipeline::Verdict;
 use crate::spool::{News, Passed, Spool, Taker, take_up};
-use crate::store::{Claimed, Counts, Error, Place, RunId, Seq, Wanted};
+use crate::store::{Claimed, Counts, Error, Horizon, Place, RunId, Wanted, taken_for_reprocessing};
 
 /// What a sweep takes, and where to.
 #[derive(Debug, Clone)]
@@ -52,12 +52,18 @@ pub struct Swept {
 }
 
 impl Runner<'_> {
-    /// Sweeps, as run `run`, what had come to rest by `upto`.
+    /// Sweeps, as run `run`, what had come to rest by `within`.
     ///
     /// # Errors
     /// Where the store cannot claim; what was in hand has been settled all the same.
-    pub(super) async fn sweep(&self, sweep: &Sweep, run: RunId, upto: Seq, swept: &mut Swept) -> Result<(), Error> {
-        let mut sweeping = Sweeping { runner: self, sweep, run, upto, swept, failure: None };
+    pub(super) async fn sweep(
+        &self,
+        sweep: &Sweep,
+        run: RunId,
+        within: Horizon,
+        swept: &mut Swept,
+    ) -> Result<(), Error> {
+        let mut sweeping = Sweeping { runner: self, sweep, run, within, swept, failure: None };
         take_up(&mut sweeping, self.store, self.exclusion).await;
         if let Some(error) = sweeping.failure.take() {
             return Err(error);
@@ -71,7 +77,7 @@ struct Sweeping<'a> {
     runner: &'a Runner<'a>,
     sweep: &'a Sweep,
     run: RunId,
-    upto: Seq,
+    within: Horizon,
     swept: &'a mut Swept,
     /// What the store could not do.
     failure: Option<Error>,
@@ -86,7 +92,7 @@ impl Sweeping<'_> {
         }
         for suspects in [false, true] {
             let wanted = Wanted { suspects, ..self.wanted() };
-            for claimed in self.runner.store.claim(&wanted, self.runner.clock.now()).await? {
+            for claimed in self.runner.store.claim(&wanted).await? {
                 self.swept.left += claimed.mail.envelope.recipients.len() as u64;
                 self.runner.store.release(&claimed.claim).await?;
             }
@@ -115,7 +121,7 @@ impl Taker for Sweeping<'_> {
         Wanted {
             from: self.sweep.from.clone(),
             run: Some(self.run),
-            upto: self.upto,
+            within: Some(self.within.clone()),
             spacing: self.sweep.spacing.clone(),
             limit: 1,
             suspects: false,
@@ -135,7 +141,7 @@ impl Taker for Sweeping<'_> {
     fn prepared(&self, mut claimed: Claimed) -> Claimed {
         if let Some(processor) = &self.sweep.processor {
             claimed.mail.state.clone_from(processor);
-            claimed.mail.attributes.increment(attribute::REPROCESSING);
+            taken_for_reprocessing(&mut claimed.mail.attributes);
         }
         claimed
     }

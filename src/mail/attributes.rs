@@ -94,6 +94,11 @@ impl Attributes {
         self.0.remove(name);
     }
 
+    /// Passes counted so far: `AT_MOST_EXECUTIONS`, or 0.
+    pub fn passes(&self) -> u32 {
+        self.integer(attribute::AT_MOST_EXECUTIONS).and_then(|n| u32::try_from(n).ok()).unwrap_or(0)
+    }
+
     /// Counts an integer attribute up by one, from 0 where it is absent.
     pub fn increment(&mut self, name: &str) {
         let next = self.integer(name).unwrap_or(0).saturating_add(1);

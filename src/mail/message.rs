@@ -5,29 +5,6 @@ use serde::{Deserialize, Serialize};
 /// Octets of one stored row of a message: 256 KiB.
 pub const CHUNK_BYTES: usize = 256 * 1024;
 
-/// A message's octets, read a chunk at a time so that a large one costs little memory.
-///
-/// Implementations may block: callers on an async runtime read from a blocking thread.
-pub trait Content: Send + Sync {
-    /// The next piece at `offset`, at most [`CHUNK_BYTES`] long; empty at the end.
-    ///
-    /// # Errors
-    /// Where the store cannot be read.
-    fn read(&self, offset: u64) -> std::io::Result<Vec<u8>>;
-}
-
-/// A message that is small enough to be held whole.
-#[derive(Debug, Clone, Default)]
-pub struct MemoryContent(pub Vec<u8>);
-
-impl Content for MemoryContent {
-    fn read(&self, offset: u64) -> std::io::Result<Vec<u8>> {
-        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(self.0.len());
-        let end = start.saturating_add(CHUNK_BYTES).min(self.0.len());
-        Ok(self.0[start..end].to_vec())
-    }
-}
-
 /// What a transport must know of a message, found once when it comes in.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MessageFacts {

@@ -8,7 +8,10 @@ mod attempt;
 mod attributes;
 mod cause;
 mod message;
+mod new_mail;
 mod repository;
+
+use std::net::IpAddr;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -19,7 +22,8 @@ pub use attempt::{
 };
 pub use attributes::{AttributeValue, Attributes, attribute};
 pub use cause::{CAUSE_VERSION, Cause, CauseId, OTHER_TEXTS};
-pub use message::{CHUNK_BYTES, Content, HeaderScan, MemoryContent, MessageFacts, MessageProblem};
+pub use message::{CHUNK_BYTES, HeaderScan, MessageFacts, MessageProblem};
+pub use new_mail::{NewMail, NewMessage};
 pub use repository::{RepositoryPath, RepositoryPathError};
 
 /// The name under which a mail is found in the store: unique, stable over passes.
@@ -98,6 +102,8 @@ pub struct Mail {
     pub origin: Option<MailKey>,
     /// Reverse-path and the recipients still owed.
     pub envelope: Envelope,
+    /// The address of the client that brought it; `None` where it did not come over a network.
+    pub client: Option<IpAddr>,
     /// James's mail attributes.
     pub attributes: Attributes,
     /// The processor that runs it or stored it.
@@ -124,7 +130,7 @@ pub struct MessageId(pub i64);
 impl Mail {
     /// Passes counted so far: `AT_MOST_EXECUTIONS`, or 0.
     pub fn passes(&self) -> u32 {
-        self.attributes.integer(attribute::AT_MOST_EXECUTIONS).and_then(|n| u32::try_from(n).ok()).unwrap_or(0)
+        self.attributes.passes()
     }
 }
 

@@ -16,6 +16,11 @@ pub struct RepositoryPath(String);
 pub struct RepositoryPathError(String);
 
 impl RepositoryPath {
+    /// Where mails are kept that are nobody's failure but ours: `var/mail/error`.
+    pub fn error() -> Self {
+        Self("var/mail/error".to_owned())
+    }
+
     /// Reads a path, with or without a trailing slash.
     ///
     /// # Errors

@@ -4,10 +4,12 @@ use serde_json::{Value, json};
 
 use super::Selection;
 use crate::audit::{Waiting, waiting};
-use crate::clock::Clock;
 use crate::mail::{Attributes, MailKey, RepositoryPath};
 use crate::pipeline;
-use crate::store::{Error, Listed, MailFilter, Pages, Place, Respool, Result, Seq, Store};
+use crate::store::{
+    Act, Acted, Batch, Error, Horizon, Listed, MailFilter, NewOperation, OperationId, Pages, Place, Respool, Result,
+    Store,
+};
 use crate::text::count;
 
 /// What is done to each mail that is meant.
@@ -25,12 +27,29 @@ pub enum Verb {
 }
 
 impl Verb {
-    /// The same for mails that had come to rest by `upto`: one that another command has sent
-    /// round meanwhile is not sent again.
-    fn upto(&self, upto: Seq) -> Self {
+    /// As the record of operations has it.
+    fn name(&self) -> &'static str {
         match self {
-            Self::Reprocess(how) => Self::Reprocess(Respool { upto: Some(upto), ..how.clone() }),
-            other => other.clone(),
+            Self::Reprocess(_) => "reprocess",
+            Self::Move { .. } => "move",
+            Self::Remove => "remove",
+        }
+    }
+
+    /// What is to become of the mails, in a word.
+    fn detail(&self) -> Option<String> {
+        match self {
+            Self::Reprocess(how) => Some(how.processor.clone()),
+            Self::Move { to } => Some(to.to_string()),
+            Self::Remove => None,
+        }
+    }
+
+    fn act(&self) -> Act {
+        match self {
+            Self::Reprocess(how) => Act::Respool(how.clone()),
+            Self::Move { to } => Act::Move(to.clone()),
+            Self::Remove => Act::Remove,
         }
     }
 }
@@ -86,8 +105,8 @@ impl Done {
 pub struct Operations<'a> {
     /// Where mail rests.
     pub store: &'a dyn Store,
-    /// The time.
-    pub clock: &'a Clock,
+    /// Who does it, as the record of operations names him.
+    pub who: &'a str,
     /// Knows whose passes are used up.
     pub processors: &'a pipeline::Config,
 }
@@ -106,12 +125,25 @@ impl Operations<'_> {
         dry_run: bool,
         seen: &mut (dyn FnMut(&[Waiting]) + Send),
     ) -> Result<Done> {
-        let mut bulk = Bulk { operations: self, place, verb: verb.clone(), dry_run, done: Done::default() };
+        let mut bulk = Bulk { operations: self, place, verb, dry_run, begun: None, done: Done::default() };
         match selection {
             Selection::Mail(key) => bulk.one(&key, seen).await?,
             Selection::Matching(filter) => bulk.all(filter, seen).await?,
         }
         Ok(bulk.done)
+    }
+
+    /// Begins an operation on record.
+    async fn begin(&self, verb: &Verb, place: &Place, selection: String) -> Result<OperationId> {
+        let operation = NewOperation {
+            who: self.who.to_owned(),
+            verb: verb.name().to_owned(),
+            place: Some(place.clone()),
+            selection,
+            detail: verb.detail(),
+            ..NewOperation::default()
+        };
+        self.store.begin_operation(&operation).await
     }
 
     /// Puts into the spool what matches in each of these repositories, for the processor
@@ -121,25 +153,32 @@ impl Operations<'_> {
     /// Where the store cannot do it.
     pub async fn gather(&self, from: &[(RepositoryPath, String)], filter: &MailFilter) -> Result<Vec<MailKey>> {
         // What a running service brings back meanwhile is not met again.
-        let upto = self.store.newest().await?;
-        let mut keys = self.keys(&Place::Spool, filter, upto).await?;
+        let now = self.store.horizon().await?;
+        let filter = MailFilter { within: Some(now.clone()), ..filter.clone() };
+        let mut keys = self.keys(&Place::Spool, &filter).await?;
         for (repository, processor) in from {
             let place = Place::Repository(repository.clone());
-            let how = Respool { processor: processor.clone(), upto: Some(upto), ..Respool::default() };
-            for key in self.keys(&place, filter, upto).await? {
-                match self.store.respool(&place, &key, &how, self.clock.now()).await {
-                    Ok(()) => keys.push(key),
-                    // It is attempted already, or went away.
-                    Err(Error::InHand(_) | Error::NoSuchMail(_)) => {}
-                    Err(error) => return Err(error),
-                }
+            let how = Respool { processor: processor.clone(), ..Respool::default() };
+            let found = self.keys(&place, &filter).await?;
+            if found.is_empty() {
+                continue;
+            }
+            let verb = Verb::Reprocess(how);
+            let operation = self.begin(&verb, &place, format!("{filter:?}")).await?;
+            for some in found.chunks(BATCH) {
+                let (place, keys_of_batch) = (place.clone(), some.to_vec());
+                let batch = Batch { operation, place, act: verb.act(), keys: keys_of_batch, within: Some(now.clone()) };
+                // What is in hand is attempted already, and what is gone is gone.
+                let acted = self.store.act(&batch).await?;
+                let done = some.iter().zip(acted).filter(|(_, acted)| *acted == Acted::Done);
+                keys.extend(done.map(|(key, _)| key.clone()));
             }
         }
         Ok(keys)
     }
 
-    async fn keys(&self, place: &Place, filter: &MailFilter, upto: Seq) -> Result<Vec<MailKey>> {
-        let mut pages = Pages::new(self.store, place.clone(), filter.clone()).upto(upto);
+    async fn keys(&self, place: &Place, filter: &MailFilter) -> Result<Vec<MailKey>> {
+        let mut pages = Pages::new(self.store, place.clone(), filter.clone());
         let mut keys = Vec::new();
         while let Some(page) = pages.next().await? {
             keys.extend(page.into_iter().map(|listed| listed.mail.key));
@@ -154,22 +193,30 @@ impl Operations<'_> {
     /// Where it is in neither, or in hand.
     pub async fn fetch(&self, from: &[(RepositoryPath, String)], key: &MailKey) -> Result<()> {
         for (repository, processor) in from {
-            let how = Respool { processor: processor.clone(), ..Respool::default() };
-            match self.store.respool(&Place::Repository(repository.clone()), key, &how, self.clock.now()).await {
-                Err(Error::NoSuchMail(_)) => {}
-                done => return done,
+            let place = Place::Repository(repository.clone());
+            match self.store.find(&place, key).await {
+                Err(Error::NoSuchMail(_)) => continue,
+                found => drop(found?),
             }
+            let verb = Verb::Reprocess(Respool { processor: processor.clone(), ..Respool::default() });
+            let done = self.carry_out(&place, Selection::Mail(key.clone()), &verb, false, &mut |_| {}).await;
+            return done.map(drop);
         }
         self.store.find(&Place::Spool, key).await.map(drop)
     }
 }
 
+/// Mails that something is done to in one transaction: others write in between.
+const BATCH: usize = 200;
+
 /// One verb under way.
 struct Bulk<'a> {
     operations: &'a Operations<'a>,
     place: &'a Place,
-    verb: Verb,
+    verb: &'a Verb,
     dry_run: bool,
+    /// The operation on record, once there is something to do.
+    begun: Option<OperationId>,
     done: Done,
 }
 
@@ -182,26 +229,40 @@ impl Bulk<'_> {
             Err(error) => return Err(error),
         };
         self.tell(listed.as_slice(), seen).await?;
-        self.act_on(key, listed.as_ref().map(|listed| &listed.mail.attributes)).await
+        if self.dry_run {
+            self.count(listed.as_ref().map(|listed| &listed.mail.attributes));
+            return Ok(());
+        }
+        let acted = self.act(vec![key.clone()], None, || key.to_string()).await?;
+        match acted.into_iter().next() {
+            Some(Acted::Done) => self.count(listed.as_ref().map(|listed| &listed.mail.attributes)),
+            Some(Acted::InHand) => return Err(Error::InHand(key.clone())),
+            Some(Acted::Unreadable(why)) => return Err(Error::Unreadable(key.clone(), why)),
+            Some(Acted::Gone) | None => return Err(Error::NoSuchMail(key.clone())),
+        }
+        Ok(())
     }
 
     /// Every mail that matches and was there at the start: what a running service brings back
     /// meanwhile is not met again. A mail that is in hand, or went away, is passed over.
     async fn all(&mut self, filter: MailFilter, seen: &mut (dyn FnMut(&[Waiting]) + Send)) -> Result<()> {
-        let upto = self.operations.store.newest().await?;
-        self.verb = self.verb.upto(upto);
-        let mut pages = Pages::new(self.operations.store, self.place.clone(), filter).upto(upto);
+        let now = self.operations.store.horizon().await?;
+        let as_given = format!("{filter:?}");
+        let filter = MailFilter { within: Some(now.clone()), ..filter };
+        let mut pages = Pages::new(self.operations.store, self.place.clone(), filter);
         while let Some(page) = pages.next().await? {
             self.tell(&page, seen).await?;
-            for listed in page {
-                if self.dry_run && listed.in_hand {
-                    self.done.in_hand += 1;
-                    continue;
-                }
-                match self.act_on(&listed.mail.key, Some(&listed.mail.attributes)).await {
-                    Err(Error::InHand(_)) => self.done.in_hand += 1,
-                    Ok(()) | Err(Error::NoSuchMail(_)) => {}
-                    Err(error) => return Err(error),
+            let acted = if self.dry_run {
+                page.iter().map(|listed| if listed.in_hand { Acted::InHand } else { Acted::Done }).collect()
+            } else {
+                let keys = page.iter().map(|listed| listed.mail.key.clone()).collect();
+                self.act(keys, Some(now.clone()), || as_given.clone()).await?
+            };
+            for (listed, acted) in page.iter().zip(acted) {
+                match acted {
+                    Acted::Done => self.count(Some(&listed.mail.attributes)),
+                    Acted::InHand => self.done.in_hand += 1,
+                    Acted::Gone | Acted::Unreadable(_) => {}
                 }
             }
         }
@@ -215,20 +276,27 @@ impl Bulk<'_> {
         Ok(())
     }
 
-    async fn act_on(&mut self, key: &MailKey, attributes: Option<&Attributes>) -> Result<()> {
-        let Operations { store, clock, processors } = self.operations;
-        let now = clock.now();
-        match &self.verb {
-            _ if self.dry_run => {}
-            Verb::Reprocess(how) => store.respool(self.place, key, how, now).await?,
-            Verb::Move { to } => store.move_to(self.place, key, to, now).await?,
-            Verb::Remove => store.remove(self.place, key, now).await?,
-        }
-        if let (Verb::Reprocess(how), Some(attributes)) = (&self.verb, attributes) {
-            let is_used_up = || processors.is_used_up(&how.processor, attributes);
+    async fn act(
+        &mut self,
+        keys: Vec<MailKey>,
+        within: Option<Horizon>,
+        selection: impl FnOnce() -> String,
+    ) -> Result<Vec<Acted>> {
+        let operation = match self.begun {
+            Some(begun) => begun,
+            None => self.operations.begin(self.verb, self.place, selection()).await?,
+        };
+        self.begun = Some(operation);
+        let batch = Batch { operation, place: self.place.clone(), act: self.verb.act(), keys, within };
+        self.operations.store.act(&batch).await
+    }
+
+    /// It was done, or would be, to a mail with these attributes.
+    fn count(&mut self, attributes: Option<&Attributes>) {
+        if let (Verb::Reprocess(how), Some(attributes)) = (self.verb, attributes) {
+            let is_used_up = || self.operations.processors.is_used_up(&how.processor, attributes);
             self.done.exhausted += u64::from(how.reset.is_empty() && is_used_up());
         }
         self.done.mails += 1;
-        Ok(())
     }
 }

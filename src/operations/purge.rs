@@ -1,28 +1,37 @@
 //! Old mails removed, step by step.
 
-use crate::clock::Clock;
-use crate::store::{Old, Result, Store};
+use crate::store::{NewOperation, Old, Result, Store};
 
 /// Mails removed in one transaction: others write in between.
 const BATCH: usize = 50;
 
 /// Removes every mail that is `old` and that nobody has in hand, as long as `goes_on`, which
-/// is told after each step how many it removed; whether it came to the end.
+/// is told after each step how many it removed; whether it came to the end. Who does it is on
+/// record.
 ///
 /// # Errors
 /// Where the store cannot do it.
 pub async fn purge(
     store: &dyn Store,
-    clock: &Clock,
+    who: &str,
     mut old: Old,
     goes_on: &mut (dyn FnMut(u64) -> bool + Send),
 ) -> Result<bool> {
+    let operation = store
+        .begin_operation(&NewOperation {
+            who: who.to_owned(),
+            verb: "purge".to_owned(),
+            place: Some(old.place.clone()),
+            selection: format!("older than {} s", old.older_than.as_secs()),
+            ..NewOperation::default()
+        })
+        .await?;
     let mut removed = 0;
     while goes_on(removed) {
-        let purged = store.purge(&old, BATCH, clock.now()).await?;
+        let purged = store.purge(operation, &old, BATCH).await?;
         removed = purged.mails as u64;
-        old.after = purged.last;
-        if purged.last.is_none() {
+        old.after = purged.next;
+        if old.after.is_none() {
             goes_on(removed);
             return Ok(true);
         }

@@ -66,6 +66,7 @@ impl Conditions {
             before: ago("older", self.older, now)?,
             after: ago("newer", self.newer, now)?,
             passes: self.passes,
+            ..MailFilter::default()
         })
     }
 }

@@ -15,6 +15,12 @@ pub fn here(config: &Config) -> Result<Here, String> {
     Ok(Here { domain, is_user: |name| User::from_name(name).is_ok_and(|user| user.is_some()) })
 }
 
+/// The user with this number, for people: `name (number)`.
+pub fn named(uid: u32) -> String {
+    let user = User::from_uid(Uid::from_raw(uid)).ok().flatten();
+    user.map_or_else(|| format!("uid {uid}"), |user| format!("{} ({uid})", user.name))
+}
+
 /// The user with this number, as `user@hostname`; one who is in no table is named by it.
 ///
 /// # Errors

@@ -14,14 +14,6 @@ use crate::yaml::{Entry, Fields, Node, Place, Reading, Value, nearest, text};
 /// The processor that takes what failed by our own fault; exists even where it is not configured.
 pub const ERROR_PROCESSOR: &str = "error";
 
-/// Where processor `error` stores unless it is configured otherwise.
-pub const ERROR_REPOSITORY: &str = "var/mail/error";
-
-/// [`ERROR_REPOSITORY`] as a path.
-pub(super) fn error_repository() -> RepositoryPath {
-    RepositoryPath::parse(ERROR_REPOSITORY).expect("the constant is a path")
-}
-
 /// All processors, each a list of rules, proved to bring every recipient to an end.
 #[derive(Debug, Clone, Default)]
 pub struct Config {
@@ -180,7 +172,7 @@ impl Config {
             Mailet::ToRepository(mailet) => Some(mailet.repository.clone()),
             _ => None,
         });
-        stored.chain([error_repository()]).collect()
+        stored.chain([RepositoryPath::error()]).collect()
     }
 
     /// The settings of every `RemoteDelivery`, in the order of their numbers.

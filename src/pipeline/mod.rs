@@ -31,10 +31,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
-use crate::delivery::{self, Explanation, NotBegun};
-use crate::mail::{Address, Attributes, Content, DialogueEntry, Mail, MailKey, Planned, Recorded, RepositoryPath};
+use crate::delivery::{self, Content, Explanation, NotBegun};
+use crate::mail::{Address, Attributes, DialogueEntry, Mail, MailKey, Planned, Recorded, RepositoryPath};
 
-pub use config::{Config, ERROR_PROCESSOR, ERROR_REPOSITORY, repository};
+pub use config::{Config, ERROR_PROCESSOR, repository};
 pub use matcher::{check_matcher, is_matcher};
 pub use remote_delivery::Deliver;
 

@@ -117,6 +117,7 @@ pub(super) mod tests {
             name: "Mail1".into(),
             origin: None,
             envelope: Envelope::new(ReversePath::parse(sender).expect(sender), recipients),
+            client: None,
             attributes: Attributes::default(),
             state: "relay".into(),
             error: None,

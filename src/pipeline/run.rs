@@ -5,12 +5,12 @@ use std::collections::HashSet;
 use chrono::{DateTime, Utc};
 use tracing::warn;
 
-use super::config::{ERROR_PROCESSOR, ERROR_REPOSITORY, Rule, error_repository};
+use super::config::{ERROR_PROCESSOR, Rule};
 use super::mailet::{Ended, Failed, Step};
 use super::on_exception::OnException;
 use super::part::Part;
 use super::{Disposition, End, Pass, Verdict};
-use crate::mail::{Address, AttributeValue, Mail, MailKey, Outcome, Recorded, attribute};
+use crate::mail::{Address, AttributeValue, Mail, MailKey, Outcome, Recorded, RepositoryPath, attribute};
 
 /// A part before a rule of the processor that its state names.
 struct Waiting {
@@ -92,7 +92,7 @@ fn enter(mut part: Part, processor: Option<String>, pass: &Pass<'_>) -> Moved {
         return Moved::On(Waiting { part, rule: 0 });
     }
     if state == ERROR_PROCESSOR {
-        return Moved::Ended(Ended::new(part, End::Repository(error_repository())));
+        return Moved::Ended(Ended::new(part, End::Repository(RepositoryPath::error())));
     }
     let cause = format!("MailProcessor '{state}' could not be found. Processing to 'error' instead");
     fail(part, cause, pass)
@@ -102,7 +102,7 @@ fn enter(mut part: Part, processor: Option<String>, pass: &Pass<'_>) -> Moved {
 fn fail(mut part: Part, cause: String, pass: &Pass<'_>) -> Moved {
     note_failure(&mut part, cause);
     if part.trail.erred {
-        return Moved::Ended(Ended::new(part, End::Repository(error_repository())));
+        return Moved::Ended(Ended::new(part, End::Repository(RepositoryPath::error())));
     }
     enter(part, Some(ERROR_PROCESSOR.to_owned()), pass)
 }
@@ -150,7 +150,7 @@ fn failed_on(failed: Failed, rule: &Rule, at: usize, pass: &Pass<'_>) -> Moved {
         OnException::Propagate => {
             note_failure(&mut part, cause);
             part.trail.erred = true;
-            Moved::Ended(Ended::new(part, End::Repository(error_repository())))
+            Moved::Ended(Ended::new(part, End::Repository(RepositoryPath::error())))
         }
         OnException::Processor(name) => {
             note_failure(&mut part, cause);
@@ -241,7 +241,7 @@ fn verdict(part: &Part, end: &End) -> Verdict {
 /// Stored without an attempt: by what an earlier pass found, or by a rule of the operator's
 /// that sets mail aside; in the error repository it is a mistake.
 fn unattempted(part: &Part, end: &End) -> Verdict {
-    let error = matches!(end, End::Repository(repository) if repository.as_str() == ERROR_REPOSITORY);
+    let error = matches!(end, End::Repository(repository) if *repository == RepositoryPath::error());
     match part.mail.attributes.boolean(attribute::IS_DELIVERY_PERMANENT_ERROR) {
         _ if error => Verdict::Error,
         Some(true) => Verdict::Failed,

@@ -9,8 +9,8 @@ use proptest::prelude::*;
 
 use super::part::tests::mail;
 use super::*;
-use crate::delivery::{Attempted, Request, Sink};
-use crate::mail::{AttributeValue, MemoryContent, Outcome, Planned, Stage, attribute};
+use crate::delivery::{Attempted, MemoryContent, Request, Sink};
+use crate::mail::{AttributeValue, Outcome, Planned, Stage, attribute};
 use crate::yaml::{Document, Reading};
 
 const SEED: &str = "
@@ -98,7 +98,7 @@ impl Checkpoint for Notes {
     }
     async fn record(&self, _: &[Recorded], _: &[DialogueEntry]) {}
     fn content(&self) -> Arc<dyn Content> {
-        Arc::new(MemoryContent(b"Subject: x\r\n\r\nx\r\n".to_vec()))
+        Arc::new(MemoryContent(b"Subject: x\r\n\r\nx\r\n"[..].into()))
     }
 }
 
@@ -122,8 +122,9 @@ impl Checkpoint for Unreadable {
     }
 }
 
+#[async_trait]
 impl Content for Unreadable {
-    fn read(&self, _: u64) -> std::io::Result<Vec<u8>> {
+    async fn row(&self, _: u32) -> std::io::Result<bytes::Bytes> {
         Err(std::io::Error::other("the disk is gone"))
     }
 }

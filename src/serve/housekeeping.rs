@@ -83,7 +83,7 @@ pub(super) async fn keep_house(service: &Service) {
         return;
     }
     let retention = service.current().config.audit.retention;
-    let work = jobs::housekeep(&*service.store, &service.clock, retention);
+    let work = jobs::housekeep(&*service.store, retention);
     let done = tokio::select! {
         () = service.stop.gentle.cancelled() => return,
         done = work => done,

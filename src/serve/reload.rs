@@ -49,7 +49,7 @@ async fn read(service: &Service) -> Option<Config> {
 async fn put_in_force(service: &Arc<Service>, controls: &Controls, config: Config) -> Result<(), Error> {
     let old = service.current();
     let config = with_what_needs_a_restart(&old.config, config);
-    parts::ensure_repositories(&config, &*service.store, &service.clock).await?;
+    parts::ensure_repositories(&config, &*service.store).await?;
     let parts = Parts::build(&config, &service.store, &service.clock, &service.stop, Some(config.down_for))?;
     let admin = parts::admin_settings(&config, &service.wrong_passwords)?;
     let intake = parts::intake(&config, &parts.spool)?;

@@ -150,17 +150,17 @@ impl Scheduler {
     }
 
     fn judge(&mut self, job: &str, failure: Option<String>) {
-        match failure {
-            Some(failure) => {
-                error!(job, failure, "the run failed");
-                // One that a reload took away would never be well again.
-                if self.current.config.jobs.contains_key(job) {
-                    self.failures.insert(job.to_owned(), failure);
-                }
-            }
-            None => drop(self.failures.remove(job)),
+        let Some(failure) = failure else {
+            self.failures.remove(job);
+            return self.say_how_it_is();
+        };
+        // One that a reload took away would never be well again.
+        if self.current.config.jobs.contains_key(job) {
+            self.failures.insert(job.to_owned(), failure.clone());
         }
+        // Who reads the log and then asks for health is to find it there.
         self.say_how_it_is();
+        error!(job, failure, "the run failed");
     }
 
     fn say_how_it_is(&self) {

@@ -14,7 +14,7 @@ use super::Service;
 use crate::health::Status;
 use crate::pipeline::Verdict;
 use crate::spool::{News, Passed, Spool, Taker, take_up};
-use crate::store::{Error, Place, Seq, Wanted};
+use crate::store::{Arrivals, Error, Place, Wanted};
 
 /// How often is looked without being told.
 const POLL: Duration = Duration::from_secs(2);
@@ -26,7 +26,13 @@ const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 pub(super) async fn run(service: Arc<Service>) {
     let mut poll = interval(POLL);
     poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut taker = SpoolTaker { trouble: Trouble::default(), may_probe: true, poll, service: Arc::clone(&service) };
+    let mut taker = SpoolTaker {
+        trouble: Trouble::default(),
+        may_probe: true,
+        poll,
+        arrivals: service.store.arrivals(),
+        service: Arc::clone(&service),
+    };
     take_up(&mut taker, &*service.store, &service.exclusion).await;
 }
 
@@ -36,6 +42,7 @@ struct SpoolTaker {
     /// After trouble one mail is tried, not all: it has not been taken yet.
     may_probe: bool,
     poll: Interval,
+    arrivals: Arrivals,
 }
 
 impl Taker for SpoolTaker {
@@ -47,7 +54,7 @@ impl Taker for SpoolTaker {
         Wanted {
             from: Place::Spool,
             run: None,
-            upto: Seq(i64::MAX),
+            within: None,
             spacing: Vec::new(),
             limit: 1,
             suspects: false,
@@ -100,12 +107,12 @@ impl Taker for SpoolTaker {
     }
 
     async fn news(&mut self) -> News {
-        let service = &self.service;
+        let Self { service, poll, arrivals, .. } = self;
         let news = tokio::select! {
             biased;
             () = service.stop.gentle.cancelled() => News::Stop,
-            _ = self.poll.tick() => News::Time,
-            () = service.accepted.notified() => News::Mail,
+            _ = poll.tick() => News::Time,
+            () = arrivals.next() => News::Mail,
         };
         self.may_probe = true;
         news
@@ -114,7 +121,7 @@ impl Taker for SpoolTaker {
     /// Frees what dead processes held, and says how the spool is.
     async fn look_around(&mut self) {
         let (service, now) = (Arc::clone(&self.service), self.service.clock.instant());
-        if let Err(error) = service.store.reap(service.clock.now()).await {
+        if let Err(error) = service.store.reap().await {
             self.in_trouble(&error.to_string());
         }
         if service.current().parts.spool.is_behind() {

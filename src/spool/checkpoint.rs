@@ -1,18 +1,20 @@
 //! A pass's way to the store: what must be durable before contact, what became known, and
 //! the settlement at the end.
 
+use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use tracing::{error, warn};
 
 use super::{Spool, settlement};
-use crate::delivery::NotBegun;
-use crate::mail::{AttributeValue, Attributes, Content, DialogueEntry, MessageId, Outcome, Planned, Recorded};
+use crate::delivery::{Content, NotBegun};
+use crate::mail::{AttributeValue, Attributes, DialogueEntry, MessageId, Outcome, Planned, Recorded};
 use crate::pipeline::{Checkpoint, Disposition, End};
-use crate::store::{AttemptId, Claim, Error, Settlement};
+use crate::store::{AttemptId, Claim, Error, Settlement, Store};
 
 /// How long a result is kept in memory and written again before it is given up. The mail
 /// is then in hand until the process ends; after that its attempt is in doubt.
@@ -55,14 +57,14 @@ impl<'a> Pass<'a> {
             let uncounted = dispositions.iter().all(|part| matches!(part.end, End::Stay(_)));
             let (attempt, mut outcomes) = (state.attempt, std::mem::take(&mut state.pending));
             outcomes.extend(dispositions.iter().flat_map(|part| part.uncounted.iter().cloned()));
-            Settlement { attempt, counted: attempt.is_some() && !uncounted, outcomes, parts: Vec::new() }
+            Settlement { attempt, counted: attempt.is_some() && !uncounted, outcomes, ..Settlement::default() }
         };
         let settlement = settlement(dispositions, &base);
         let store = &self.spool.store;
         let written = if untouched(&settlement, &self.claim) {
             self.written(|| store.release(&self.claim)).await
         } else {
-            self.written(|| store.settle(&self.claim, &settlement, self.spool.clock.now())).await
+            self.written(|| store.settle(&self.claim, &settlement)).await
         };
         if !written {
             error!(mail.id = %self.claim.key, "the end of the pass is not on record; the mail is in hand until this process ends");
@@ -107,10 +109,10 @@ impl<'a> Pass<'a> {
             merge(&mut state.attributes, attributes);
             (state.attempt, state.attributes.clone())
         };
-        let (store, now) = (&self.spool.store, self.spool.clock.now());
+        let store = &self.spool.store;
         match already {
             Some(attempt) => store.extend_attempt(&self.claim, attempt, &merged, plan).await.map(|()| attempt),
-            None => store.begin_attempt(&self.claim, &merged, plan, now).await,
+            None => store.begin_attempt(&self.claim, &merged, plan).await,
         }
     }
 }
@@ -119,6 +121,7 @@ impl<'a> Pass<'a> {
 fn untouched(settlement: &Settlement, claim: &Claim) -> bool {
     settlement.attempt.is_none()
         && settlement.outcomes.is_empty()
+        && settlement.born.is_empty()
         && matches!(&settlement.parts[..], [only] if only.place.is_none() && only.mail.key == claim.key)
 }
 
@@ -171,6 +174,19 @@ impl Checkpoint for Pass<'_> {
     }
 
     fn content(&self) -> Arc<dyn Content> {
-        self.spool.store.content(self.message)
+        Arc::new(Stored { store: Arc::clone(&self.spool.store), message: self.message })
+    }
+}
+
+/// A message in the store.
+struct Stored {
+    store: Arc<dyn Store>,
+    message: MessageId,
+}
+
+#[async_trait]
+impl Content for Stored {
+    async fn row(&self, number: u32) -> io::Result<Bytes> {
+        self.store.content(self.message, number).await.map_err(io::Error::other)
     }
 }

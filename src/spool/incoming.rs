@@ -1,5 +1,6 @@
 //! The door: a message comes in piece by piece and becomes a mail by one commit.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,8 +8,10 @@ use bytes::{Bytes, BytesMut};
 use tracing::debug;
 
 use super::Spool;
-use crate::mail::{Attributes, CHUNK_BYTES, Envelope, HeaderScan, MailKey, MessageId, MessageProblem};
-use crate::store::{Error, NewMail, NewMessage, Trouble};
+use crate::mail::{
+    Attributes, CHUNK_BYTES, Envelope, HeaderScan, MailKey, MessageId, MessageProblem, NewMail, NewMessage,
+};
+use crate::store::{Error, Trouble};
 
 /// Between two tries to discard what was written ahead.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -24,11 +27,13 @@ pub struct Submission {
     pub name: Option<String>,
     /// Identifies what an import read, so that it is taken once.
     pub import_digest: Option<String>,
+    /// The address of the client that brought it over a network.
+    pub client: Option<IpAddr>,
 }
 
 impl From<Envelope> for Submission {
     fn from(envelope: Envelope) -> Self {
-        Self { envelope, attributes: Attributes::default(), name: None, import_digest: None }
+        Self { envelope, attributes: Attributes::default(), name: None, import_digest: None, client: None }
     }
 }
 
@@ -114,8 +119,7 @@ impl Incoming {
     }
 
     async fn write_row(&mut self, row: Bytes) -> Result<(), AcceptError> {
-        let now = self.spool.clock.now();
-        let message = self.spool.store.write_chunk(self.message, self.rows, row, now).await?;
+        let message = self.spool.store.write_chunk(self.message, self.rows, row).await?;
         self.message = Some(message);
         self.rows += 1;
         Ok(())
@@ -180,13 +184,14 @@ impl Incoming {
             name: submission.name.unwrap_or_else(|| self.key.to_string()),
             key: self.key.clone(),
             envelope: submission.envelope,
+            client: submission.client,
             state: self.spool.settings.processor.clone(),
             attributes: submission.attributes,
             message,
             facts,
             import_digest: submission.import_digest,
         };
-        Ok(self.spool.store.insert(mail, self.spool.clock.now()).await?)
+        Ok(self.spool.store.insert(mail).await?)
     }
 
     /// Forgets the message and what of it was written ahead.

@@ -106,7 +106,8 @@ impl Spool {
     #[cfg(test)]
     pub(crate) fn unused() -> Arc<Self> {
         let directory = tempfile::tempdir().expect("a directory");
-        let store = crate::store::SqliteStore::open(&directory.path().join("store.db"), "test").expect("opens");
+        let store = crate::store::SqliteStore::open(&directory.path().join("store.db"), "test", &Clock::system())
+            .expect("opens");
         let pipeline = Pipeline::new(crate::pipeline::Config::default(), |_| Err("nobody delivers".to_owned()));
         let settings = Settings {
             processor: "relay".to_owned(),
@@ -203,7 +204,7 @@ impl Spool {
 
     async fn give_up(&self, claim: &Claim, recipients: u64, panic: &JoinError) -> Passed {
         error!(mail.id = %claim.key, %panic, "a pass panicked; the mail goes back to where it was");
-        if let Err(error) = self.store.abandon(claim, self.clock.now()).await {
+        if let Err(error) = self.store.abandon(claim).await {
             error!(mail.id = %claim.key, %error, "the mail stays in hand until this process ends");
         }
         left_by_trouble(recipients, format!("the pass of mail {} panicked: a fault of redeliver", claim.key))

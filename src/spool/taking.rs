@@ -209,7 +209,7 @@ impl<T: Taker> Taking<'_, T> {
     }
 
     async fn claim(&self, limit: usize, suspects: bool) -> Result<Vec<Claimed>, Error> {
-        self.store.claim(&Wanted { limit, suspects, ..self.taker.wanted() }, self.taker.spool().clock.now()).await
+        self.store.claim(&Wanted { limit, suspects, ..self.taker.wanted() }).await
     }
 
     /// Waits until there may be something to take, or a pass has ended.

@@ -1,7 +1,6 @@
 //! What a store can answer instead.
 
-use std::path::PathBuf;
-
+use super::NotOurs;
 use crate::mail::{MailKey, RepositoryPath};
 
 /// Why a call did nothing.
@@ -19,17 +18,29 @@ pub enum Error {
     /// The claim was reaped: another process may have the mail now.
     #[error("mail {0} is no longer held by this process")]
     ClaimLost(MailKey),
+    /// It is there, and makes no sense to this version.
+    #[error("mail {0} cannot be read: {1}")]
+    Unreadable(MailKey, String),
     /// An import took it in already.
     #[error("it was imported before, as mail {0}")]
     ImportedBefore(MailKey),
     /// The store cannot be opened.
-    #[error("cannot open the store {}: {why}", path.display())]
+    #[error("cannot open the store {store}: {why}")]
     CannotOpen {
-        /// The database file.
-        path: PathBuf,
+        /// Where it is: of a database file, its path.
+        store: String,
         /// What is wrong, and where it is known what would be right.
         why: String,
     },
+    /// A message, or a part of it, is not there any more.
+    #[error("the message is no longer whole in the store")]
+    NoContent,
+    /// A cursor or a horizon that this store did not give out.
+    #[error(transparent)]
+    NotOurs(#[from] NotOurs),
+    /// This kind of store leaves that to tools of its own.
+    #[error("this store does not do that by itself: {0}")]
+    Unsupported(String),
     /// The store can be opened and does not work.
     #[error("the store {kind}{detail}")]
     Trouble {
@@ -68,7 +79,7 @@ impl std::fmt::Display for Trouble {
             Self::Full => "has no room left: make room on its file system",
             Self::ReadOnly => "is read-only",
             Self::Io => "cannot be read or written",
-            Self::Corrupt => "is damaged: restore a backup, or try sqlite3's .recover",
+            Self::Corrupt => "is damaged: restore a backup",
             Self::Unreadable => "has a row that makes no sense to this version",
             Self::Closed => "is closed",
             Self::Internal => "answered with an error",
@@ -83,7 +94,7 @@ impl Error {
 
     /// Whether one row makes no sense, and others may.
     pub fn is_unreadable(&self) -> bool {
-        matches!(self, Self::Trouble { kind: Trouble::Unreadable, .. })
+        matches!(self, Self::Unreadable(..) | Self::Trouble { kind: Trouble::Unreadable, .. })
     }
 
     /// Whether trying again may help without anybody doing anything.

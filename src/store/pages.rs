@@ -1,6 +1,6 @@
 //! A place's mails, page by page.
 
-use super::{Listed, MailFilter, Place, Result, Seq, Store};
+use super::{Cursor, Listed, MailFilter, Place, Result, Span, Store};
 
 /// Mails read at once.
 const PAGE: usize = 200;
@@ -11,35 +11,20 @@ pub struct Pages<'a> {
     store: &'a dyn Store,
     place: Place,
     filter: MailFilter,
-    after: Option<Seq>,
-    upto: Option<Seq>,
+    after: Option<Cursor>,
     left: usize,
 }
 
 impl<'a> Pages<'a> {
     /// All mails of `place` that match `filter`.
     pub fn new(store: &'a dyn Store, place: Place, filter: MailFilter) -> Self {
-        Self { store, place, filter, after: None, upto: None, left: usize::MAX }
+        Self { store, place, filter, after: None, left: usize::MAX }
     }
 
     /// At most so many.
     #[must_use]
     pub fn limit(mut self, mails: usize) -> Self {
         self.left = mails;
-        self
-    }
-
-    /// Only those behind `after` in the order.
-    #[must_use]
-    pub fn after(mut self, after: Option<Seq>) -> Self {
-        self.after = after;
-        self
-    }
-
-    /// Only those that had come to rest by `upto`.
-    #[must_use]
-    pub fn upto(mut self, upto: Seq) -> Self {
-        self.upto = Some(upto);
         self
     }
 
@@ -52,12 +37,10 @@ impl<'a> Pages<'a> {
         if limit == 0 {
             return Ok(None);
         }
-        let mut page = self.store.list(&self.place, &self.filter, self.after, limit).await?;
-        self.after = page.last().map(|listed| listed.seq).or(self.after);
-        if let Some(upto) = self.upto {
-            page.retain(|listed| listed.seq <= upto);
-        }
-        self.left -= page.len();
-        Ok(if page.is_empty() { None } else { Some(page) })
+        let span = Span::of(limit).after(self.after.take());
+        let page = self.store.list(&self.place, &self.filter, &span).await?;
+        self.left = if page.next.is_some() { self.left - page.items.len() } else { 0 };
+        self.after = page.next;
+        Ok(if page.items.is_empty() { None } else { Some(page.items) })
     }
 }

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
+use redeliver::clock::Clock;
 use redeliver::mail::RepositoryPath;
-use redeliver::store::{MailFilter, Place, Seq, SqliteStore, Store, Wanted};
+use redeliver::store::{MailFilter, Place, Span, SqliteStore, Store, Wanted};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -128,13 +129,12 @@ impl Site {
     /// Calls of the store, in this process.
     fn store_calls(&self, table: &mut Table) -> Outcome<()> {
         let runtime = Runtime::new()?;
-        let store = SqliteStore::open(&self.database(), "bench")?;
+        let store: Box<dyn Store> = Box::new(SqliteStore::open(&self.database(), "bench", &Clock::system())?);
         let temporary = Place::Repository(RepositoryPath::parse("var/mail/error/remote-delivery/temporary")?);
-        let now = redeliver::clock::Clock::system().now();
         let wanted = Wanted {
             from: temporary.clone(),
             run: None,
-            upto: Seq(i64::MAX),
+            within: None,
             spacing: vec![std::time::Duration::from_hours(12)],
             limit: 100,
             suspects: false,
@@ -142,7 +142,7 @@ impl Site {
         };
         let claim = median(9, || {
             let started = Instant::now();
-            let claimed = runtime.block_on(store.claim(&wanted, now))?;
+            let claimed = runtime.block_on(store.claim(&wanted))?;
             let taken = started.elapsed();
             assert_eq!(claimed.len() as u64, DUE, "all that are due, and no other");
             for claimed in claimed {
@@ -153,7 +153,7 @@ impl Site {
         table.add("claim of 100 due", Value::Time(claim));
         let page = median(9, || {
             let started = Instant::now();
-            runtime.block_on(store.list(&temporary, &MailFilter::default(), None, 100))?;
+            runtime.block_on(store.list(&temporary, &MailFilter::default(), &Span::of(100)))?;
             Ok(started.elapsed())
         })?;
         table.add("first page of 100", Value::Time(page));
@@ -163,7 +163,7 @@ impl Site {
             Ok(started.elapsed())
         })?;
         table.add("count", Value::Time(count));
-        runtime.block_on(store.close(now))?;
+        runtime.block_on(store.close())?;
         Ok(())
     }
 

@@ -12,7 +12,7 @@ use redeliver::mail::{Address, Domain, RepositoryPath};
 use redeliver::pipeline::{self, Pipeline};
 use redeliver::spool::{FreeSpace, Settings, Spool};
 use redeliver::stop::Stop;
-use redeliver::store::{Listed, MailFilter, Place, SqliteStore, Store};
+use redeliver::store::{Act, Acted, Batch, Listed, MailFilter, NewOperation, Place, Span, SqliteStore, Store};
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -39,7 +39,7 @@ impl Served {
         fs::create_dir_all(relay.path().join("var/closed")).expect("made");
         let runtime = Runtime::new().expect("a runtime");
         let store: Arc<dyn Store> =
-            Arc::new(SqliteStore::open(&relay.path().join("var/open.db"), "serve").expect("opens"));
+            Arc::new(SqliteStore::open(&relay.path().join("var/open.db"), "serve", &Clock::system()).expect("opens"));
         let door_stop = Stop::default();
         let context = context(Arc::clone(&store), door_stop.clone());
         let stop = CancellationToken::new();
@@ -59,7 +59,7 @@ impl Served {
 
     fn mails(&self) -> Vec<Listed> {
         let all = MailFilter::default();
-        self.runtime.block_on(self.store.list(&Place::Spool, &all, None, 10)).expect("a page")
+        self.runtime.block_on(self.store.list(&Place::Spool, &all, &Span::of(10))).expect("a page").items
     }
 }
 
@@ -79,12 +79,12 @@ fn context(store: Arc<dyn Store>, stop: Stop) -> Arc<SubmitContext> {
         Ok(Caller { uid, address, full_name: None })
     };
     let kept = BTreeSet::from([RepositoryPath::parse("var/mail/temporary").expect("a path")]);
-    let (clock, accepted) = (Clock::system(), Arc::default());
+    let clock = Clock::system();
     let config = ListenerConfig { listen: Vec::new(), ..ListenerConfig::new(here.domain.clone()) };
     let intake = Live::new(Intake { spool, kept, here });
-    let context = ListenerContext { intake: intake.clone(), clock: clock.clone(), accepted: Arc::clone(&accepted) };
+    let context = ListenerContext { intake: intake.clone(), clock: clock.clone() };
     let smtp = Listener::bind(&config, context).expect("nothing to bind").control();
-    Arc::new(SubmitContext { intake, accepted, clock, smtp, stop, caller })
+    Arc::new(SubmitContext { intake, clock, smtp, stop, caller })
 }
 
 #[test]
@@ -97,8 +97,8 @@ fn a_message_is_handed_over_and_its_sender_is_whom_the_kernel_says() {
     assert_eq!(mail.envelope.reverse_path.to_string(), format!("uid{uid}@relay.test"));
     let recipients: Vec<_> = mail.envelope.recipients.iter().map(ToString::to_string).collect();
     assert_eq!(recipients, ["b@x.example", "c@x.example", "d@x.example"]);
-    let message = served.store.content(mail.message).read(0).expect("read");
-    let message = String::from_utf8(message).expect("it was");
+    let message = served.runtime.block_on(served.store.content(mail.message, 0)).expect("read");
+    let message = String::from_utf8(message.to_vec()).expect("it was");
     assert!(message.contains(&format!("from userid {uid}")), "{message}");
     assert!(message.ends_with("\r\n\r\nhello\r\n") && !message.contains("Bcc"), "{message}");
 }
@@ -129,7 +129,7 @@ fn a_session_on_standard_input_is_handed_over_too() {
     let (code, _) = session.end();
     assert_eq!(code, Some(0));
     let mail = served.mails().remove(0).mail;
-    let message = served.store.content(mail.message).read(0).expect("read");
+    let message = served.runtime.block_on(served.store.content(mail.message, 0)).expect("read");
     let uid = nix::unistd::Uid::current();
     let trace = format!("Received: by relay.test (redeliver, from userid {uid})\r\n\twith ESMTP id {}", mail.key);
     assert!(message.starts_with(trace.as_bytes()), "{}", String::from_utf8_lossy(&message));
@@ -151,8 +151,7 @@ fn what_waits_is_told_by_the_service_where_the_store_is_out_of_reach() {
     let (store, kept) = (&served.store, RepositoryPath::parse("var/mail/temporary").expect("a path"));
     let failed = served.relay.command(&["sendmail", "-bp"]).expect(75);
     assert!(failed.stderr.contains("var/mail/temporary"), "the service says why: {failed:?}");
-    let now = redeliver::clock::Clock::system().now();
-    served.runtime.block_on(store.ensure_repositories(std::slice::from_ref(&kept), now)).expect("made");
+    served.runtime.block_on(store.ensure_repositories(std::slice::from_ref(&kept))).expect("made");
     let empty = served.relay.command(&["sendmail", "-bp"]).expect(0);
     assert_eq!(empty.stdout, "Mail queue is empty\n");
     for number in 0..201 {
@@ -160,7 +159,12 @@ fn what_waits_is_told_by_the_service_where_the_store_is_out_of_reach() {
         served.relay.command_with_input(&["sendmail", &recipient, "c@x.example"], b"X: y\n\n").expect(0);
     }
     let mails = served.mails();
-    served.runtime.block_on(store.move_to(&Place::Spool, &mails[3].mail.key, &kept, now)).expect("moved");
+    let moved = async {
+        let operation = store.begin_operation(&NewOperation::default()).await?;
+        let (place, act, keys) = (Place::Spool, Act::Move(kept), vec![mails[3].mail.key.clone()]);
+        store.act(&Batch { operation, place, act, keys, within: None }).await
+    };
+    assert_eq!(served.runtime.block_on(moved).expect("moved"), [Acted::Done]);
 
     let told = served.relay.command(&["sendmail", "-bp"]).expect(0).stdout;
     let (spool, temporary) = told.split_once("\nvar/mail/temporary:\n").expect("two places");

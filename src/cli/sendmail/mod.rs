@@ -29,7 +29,7 @@ use crate::mail::{MailKey, RepositoryPath};
 use crate::parts::submission::{is_socket, socket};
 use crate::parts::{self, users};
 use crate::stop::Stop;
-use crate::store::{AttemptFilter, MailFilter, Time};
+use crate::store::{AttemptFilter, MailFilter, Span, Time};
 use service::HandOver;
 use stdio::{StandardInput, join_standard_streams};
 
@@ -231,7 +231,7 @@ async fn speak(app: &App, uid: u32, out: &mut impl Write) -> Result<Exit, Failur
     // Nobody can listen in between, and the key may be out of this user's reach.
     let config = ListenerConfig { listen: Vec::new(), tls: None, users: None, ..parts::listener_config(&app.config)? };
     let intake = Live::new(parts::intake(&app.config, &app.spool)?);
-    let context = ListenerContext { intake, clock: app.clock.clone(), accepted: Arc::default() };
+    let context = ListenerContext { intake, clock: app.clock.clone() };
     let unusable = |error: &dyn std::fmt::Display| Failure::new(Exit::Deferred, error.to_string());
     let listener = Listener::bind(&config, context).map_err(|error| unusable(&error))?;
     let (ours, theirs) = UnixStream::pair().map_err(|error| unusable(&error))?;
@@ -270,20 +270,13 @@ async fn show_delivery(app: &App, key: &MailKey, since: Time) -> Result<(), Fail
     if let Some(error) = swept.failure {
         return Err(error.into());
     }
-    let filter = AttemptFilter { since: Some(since), ..AttemptFilter::default() };
-    let mut after = None;
-    let mut shown = false;
-    loop {
-        let page = app.store.attempts(&filter, after, 100).await?;
-        let Some((last, _)) = page.last() else { break };
-        after = Some(*last);
-        for (_, attempt) in page.iter().filter(|(_, attempt)| attempt.key == *key) {
-            shown = true;
-            // What cannot be shown is on record all the same.
-            let _ = io::stderr().write_all(attempt_picture(attempt).as_bytes());
-        }
+    let filter = AttemptFilter { key: Some(key.clone()), since: Some(since), ..AttemptFilter::default() };
+    let attempts = app.store.attempts(&filter, &Span::of(usize::MAX)).await?.items;
+    for attempt in &attempts {
+        // What cannot be shown is on record all the same.
+        let _ = io::stderr().write_all(attempt_picture(attempt).as_bytes());
     }
-    if !shown {
+    if attempts.is_empty() {
         note("the mail is stored; it was not attempted here");
     }
     Ok(())

@@ -6,17 +6,17 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
 
 use crate::clock::Clock;
-use crate::mail::{
-    Address, DialogueEntry, HeaderScan, MailKey, MemoryContent, Outcome, Planned, Recorded, ReversePath, Stage,
-};
+use crate::mail::{Address, DialogueEntry, HeaderScan, MailKey, Outcome, Planned, Recorded, ReversePath, Stage};
 use crate::stop::Stop;
 
 use super::{
-    Attempted, Config, Credentials, Delivery, DnsConfig, Gateway, Network, NotBegun, Request, Secret, Sink, StartTls,
+    Attempted, Config, Credentials, Delivery, DnsConfig, Gateway, MemoryContent, Network, NotBegun, Request, Secret,
+    Sink, StartTls,
 };
 
 /// What a peer answers to a line: nothing keeps silent, an empty text closes.
@@ -155,7 +155,7 @@ fn request(message: &str, recipients: &[&str]) -> Request {
         require_tls: false,
         facts: scan.finish().expect("facts"),
         header_prefix: "X-Prefix: 1\r\n".into(),
-        content: Arc::new(MemoryContent(message.as_bytes().to_vec())),
+        content: Arc::new(MemoryContent(message.as_bytes().to_vec().into())),
         dns_problems: 0,
     }
 }
@@ -520,8 +520,8 @@ async fn a_reply_in_the_middle_of_the_content_is_the_outcome() {
 
 #[tokio::test]
 async fn a_message_that_cannot_be_sent_to_its_end_is_not_ended() {
-    let bare = MemoryContent(b"Subject: x\r\n\r\none\n.\ntwo\r\n".to_vec());
-    let short = MemoryContent(b"Subject: x\r\n".to_vec());
+    let bare = MemoryContent(Bytes::from_static(b"Subject: x\r\n\r\none\n.\ntwo\r\n"));
+    let short = MemoryContent(Bytes::from_static(b"Subject: x\r\n"));
     for (content, cause) in [(bare, "CR or LF that is not part of CRLF"), (short, "missing in the store")] {
         let peer = Peer::start(agreeable).await;
         let delivery = delivery(&[peer.port], |_| {});

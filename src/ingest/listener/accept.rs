@@ -138,7 +138,7 @@ mod tests {
         let config = Config::new(Domain::parse("relay.test").expect("a domain"));
         let here = Here { domain: config.hostname.clone(), is_user: |_| false };
         let intake = Live::new(Intake { spool: Spool::unused(), kept: BTreeSet::new(), here });
-        let context = Context { intake, clock: Clock::system(), accepted: Arc::default() };
+        let context = Context { intake, clock: Clock::system() };
         let settings = std::sync::RwLock::new(Arc::new(Settings::load(&config, Arc::default()).expect("valid")));
         let shared = Arc::new(Shared { settings, context, slots: Arc::default() });
         Door { shared, stop: Stop::default(), tasks: TaskTracker::new() }

@@ -28,7 +28,6 @@ use std::time::Duration;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::net::{TcpListener, TcpSocket, UnixStream};
-use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
 use crate::clients::{self, Columns, FileError};
@@ -148,8 +147,6 @@ pub struct Context {
     pub intake: Live<Intake>,
     /// For `Received:`.
     pub clock: Clock,
-    /// Told after each accepted mail, so that it is attempted at once.
-    pub accepted: Arc<Notify>,
 }
 
 /// Why the listener cannot work as it is configured.

@@ -1,14 +1,12 @@
 //! The side of the service: what is done with one request.
 
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use nix::unistd::Uid;
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
-use tokio::sync::Notify;
 use tracing::info;
 
 use super::protocol::{Answer, PATIENCE, Refusal, Request, Want, read_frame, within, write_json};
@@ -33,8 +31,6 @@ const DRAIN: Duration = Duration::from_secs(30);
 pub struct SubmitContext {
     /// What new mail meets.
     pub intake: Live<Intake>,
-    /// Told after each mail that was taken.
-    pub accepted: Arc<Notify>,
     /// The time.
     pub clock: Clock,
     /// What speaks SMTP with those who ask for that.
@@ -116,7 +112,6 @@ async fn accept(
         .await
         .map_err(|error| Refusal { exit: error.exit_code(), message: error.to_string() })?;
     info!(mail.id = %key, uid, "accepted over submit.sock");
-    context.accepted.notify_one();
     Ok(key)
 }
 

@@ -5,15 +5,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::InterruptHandle;
 
-use super::super::{Error, Result, Trouble};
+use super::super::{Destination, Error, Result, Trouble};
 use super::open::open_reader;
 
 /// Writes the database at `path` into the empty file `to`: one file, without WAL, compact.
 ///
 /// `VACUUM INTO` reads one snapshot however long it takes; the backup interface of SQLite
 /// would begin anew with every commit of another process.
-pub(super) async fn write(path: &Path, to: &Path) -> Result<()> {
-    let target = to.to_str().ok_or_else(|| Error::trouble(Trouble::Io, format!("{} is not UTF-8", to.display())))?;
+pub(super) async fn write(path: &Path, to: &Destination) -> Result<()> {
+    let odd = || Error::trouble(Trouble::Io, format!("{} is not UTF-8", to.0.display()));
+    let target = to.0.to_str().ok_or_else(odd)?;
     let (path, target) = (path.to_owned(), target.to_owned());
     let given_up = GivenUp::default();
     let handle = Arc::clone(&given_up.0);

@@ -1,10 +1,15 @@
 //! What is no longer needed goes, in short steps between which others may write.
 
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use chrono::TimeDelta;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::super::{Old, Result, Seq, Time};
-use super::{filing, messages, rows};
-use crate::mail::MessageId;
+use super::super::{Destination, Result, Upkeep};
+use super::transaction::{Transaction, next_number};
+use super::{SqliteStore, backup, filing, instance, messages};
+use crate::mail::{MessageId, RepositoryPath};
 
 /// Free pages given back to the file system at once: 4 MiB.
 const PAGES_AT_ONCE: i64 = 1024;
@@ -12,53 +17,67 @@ const PAGES_AT_ONCE: i64 = 1024;
 /// Free pages that are kept for the next mails.
 const PAGES_KEPT: i64 = 2048;
 
-/// The next old mails that nobody has in hand, with their places in the order.
-pub(super) fn old_mails(connection: &Connection, old: &Old, batch: usize) -> Result<Vec<(i64, Seq)>> {
-    let repository = rows::place_id(connection, &old.place)?;
-    let mut statement = connection.prepare_cached(
-        "SELECT id, seq FROM mail INDEXED BY mail_resting WHERE claimed = 0 AND repository = ?1 AND seq > ?2 \
-         AND seq <= ?3 AND last_updated < ?4 ORDER BY seq LIMIT ?5",
-    )?;
-    let after = old.after.map_or(i64::MIN, |seq| seq.0);
-    let batch = i64::try_from(batch).unwrap_or(i64::MAX);
-    let values = params![repository, after, old.upto.0, old.before.timestamp_millis(), batch];
-    let found = statement.query_map(values, |row| Ok((row.get(0)?, Seq(row.get(1)?))))?;
-    Ok(found.collect::<rusqlite::Result<_>>()?)
-}
-
-/// Removes those of `ids` that are still there, old and at rest; how many it was.
-pub(super) fn purge(connection: &Connection, old: &Old, ids: &[i64], now: Time) -> Result<usize> {
-    let repository = rows::place_id(connection, &old.place)?;
-    let mut purged = 0;
-    for &id in ids {
-        let still = connection
-            .prepare_cached(
-                "SELECT key, recipients FROM mail WHERE id = ?1 AND claimed = 0 AND repository = ?2 AND last_updated < ?3",
-            )?
-            .query_row(params![id, repository, old.before.timestamp_millis()], |row| {
-                Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
-            })
-            .optional()?;
-        if let Some((key, recipients)) = still {
-            filing::take_out(connection, id, now)?;
-            filing::note_action(connection, "purge", &old.place, &rows::key(&key)?, Some(&recipients), now)?;
-            purged += 1;
+#[async_trait]
+impl Upkeep for SqliteStore {
+    async fn ensure_repositories(&self, paths: &[RepositoryPath]) -> Result<()> {
+        let paths = paths.to_vec();
+        let missing = self.read(move |connection| filing::unknown(connection, &paths)).await?;
+        if missing.is_empty() {
+            return Ok(());
         }
+        self.write(move |tx| missing.iter().try_for_each(|path| filing::ensure(tx, path).map(drop))).await
     }
-    Ok(purged)
+
+    async fn purge_records(&self, older_than: Duration, batch: usize) -> Result<usize> {
+        let age = TimeDelta::from_std(older_than).unwrap_or(TimeDelta::MAX);
+        // Nothing can be older than the calendar.
+        let Some(before) = self.now().checked_sub_signed(age) else { return Ok(0) };
+        let (before, batch) = (before.timestamp_millis(), i64::try_from(batch).unwrap_or(i64::MAX));
+        if !self.read(move |connection| any_expired(connection, before, batch)).await? {
+            return Ok(0);
+        }
+        self.write(move |tx| purge_records(tx, before, batch)).await
+    }
+
+    async fn tidy(&self) -> Result<bool> {
+        if !self.read(untidy).await? {
+            return Ok(false);
+        }
+        self.write(tidy).await
+    }
+
+    async fn backup(&self, to: &Destination) -> Result<()> {
+        backup::write(self.path(), to).await
+    }
+
+    async fn ping(&self) -> Result<()> {
+        // A row written as it is would be no change to SQLite, which then syncs nothing.
+        self.write(|tx| next_number(tx).map(drop)).await
+    }
+
+    fn deadline(&self, by: Instant) {
+        self.writer.deadline(by);
+    }
+
+    async fn close(&self) -> Result<()> {
+        if let Some(own) = self.own_instance() {
+            self.write(move |tx| instance::end_in_order(tx, own)).await?;
+        }
+        self.readers.clear();
+        self.writer.stop().await;
+        Ok(())
+    }
 }
 
 /// Tables whose rows came in the order of their times, and the column that says since when
-/// a row is over.
+/// a row is over. Operations go once none of their mails is named any more.
 const IN_ORDER: [(&str, &str); 3] = [("operation", "at"), ("run", "finished"), ("instance", "ended")];
 
 /// Whether there is anything that [`purge_records`] would delete.
-pub(super) fn any_expired(connection: &Connection, before: Time, batch: usize) -> Result<bool> {
-    let before = before.timestamp_millis();
+fn any_expired(connection: &Connection, before: i64, batch: i64) -> Result<bool> {
     if connection.prepare_cached("SELECT 1 FROM released WHERE at < ?1 LIMIT 1")?.exists([before])? {
         return Ok(true);
     }
-    let batch = i64::try_from(batch).unwrap_or(i64::MAX);
     for (table, over) in IN_ORDER {
         let sql = format!("SELECT 1 FROM (SELECT {over} FROM {table} ORDER BY id LIMIT ?2) WHERE {over} < ?1");
         if connection.prepare_cached(&sql)?.exists([before, batch])? {
@@ -71,51 +90,55 @@ pub(super) fn any_expired(connection: &Connection, before: Time, batch: usize) -
 /// Deletes the attempts of mails gone before `before`, and what else was over before it;
 /// how many rows. Only the `batch` oldest rows are looked at, so that what goes on for
 /// long holds up nothing and what is young is not read.
-pub(super) fn purge_records(connection: &Connection, before: Time, batch: usize, now: Time) -> Result<usize> {
-    let mut purged = purge_attempts(connection, before, batch, now)?;
-    let batch = i64::try_from(batch).unwrap_or(i64::MAX);
+fn purge_records(tx: &Transaction<'_>, before: i64, batch: i64) -> Result<usize> {
+    let mut purged = purge_attempts(tx, before, batch)?;
+    purged += tx
+        .prepare_cached(
+            "DELETE FROM operation_mail WHERE (key, operation) IN (SELECT key, operation FROM operation \
+             JOIN operation_mail ON operation = id WHERE at < ?1 ORDER BY id LIMIT ?2)",
+        )?
+        .execute([before, batch])?;
     for (table, over) in IN_ORDER {
         let oldest = format!("SELECT id FROM {table} ORDER BY id LIMIT ?2");
-        purged += connection
-            .prepare_cached(&format!("DELETE FROM {table} WHERE {over} < ?1 AND id IN ({oldest})"))?
-            .execute([before.timestamp_millis(), batch])?;
+        let named = "AND NOT EXISTS (SELECT 1 FROM operation_mail WHERE operation = id)";
+        let unless = if table == "operation" { named } else { "" };
+        purged += tx
+            .prepare_cached(&format!("DELETE FROM {table} WHERE {over} < ?1 AND id IN ({oldest}) {unless}"))?
+            .execute([before, batch])?;
     }
     Ok(purged)
 }
 
 /// Where a mail split off from a gone one is still there, the attempts wait for it.
-fn purge_attempts(connection: &Connection, before: Time, batch: usize, now: Time) -> Result<usize> {
-    let mut statement = connection.prepare_cached("SELECT key FROM released WHERE at < ?1 ORDER BY at LIMIT ?2")?;
-    let batch = i64::try_from(batch).unwrap_or(i64::MAX);
-    let keys = statement.query_map(params![before.timestamp_millis(), batch], |row| row.get::<_, String>(0))?;
+fn purge_attempts(tx: &Transaction<'_>, before: i64, batch: i64) -> Result<usize> {
+    let mut statement = tx.prepare_cached("SELECT key FROM released WHERE at < ?1 ORDER BY at LIMIT ?2")?;
+    let keys = statement.query_map([before, batch], |row| row.get::<_, String>(0))?;
     let keys = keys.collect::<rusqlite::Result<Vec<_>>>()?;
     for key in &keys {
-        let shared = connection.prepare_cached("SELECT 1 FROM lineage WHERE key = ?1")?.exists([key])?;
+        let shared = tx.prepare_cached("SELECT 1 FROM lineage WHERE key = ?1")?.exists([key])?;
         if shared {
-            connection
-                .prepare_cached("UPDATE released SET at = ?2 WHERE key = ?1")?
-                .execute(params![key, now.timestamp_millis()])?;
+            tx.prepare_cached("UPDATE released SET at = ?2 WHERE key = ?1")?.execute(params![key, tx.millis()])?;
         } else {
-            connection.prepare_cached("DELETE FROM attempt WHERE mail = ?1")?.execute([key])?;
-            connection.prepare_cached("DELETE FROM released WHERE key = ?1")?.execute([key])?;
+            tx.prepare_cached("DELETE FROM attempt WHERE mail = ?1")?.execute([key])?;
+            tx.prepare_cached("DELETE FROM released WHERE key = ?1")?.execute([key])?;
         }
     }
     Ok(keys.len())
 }
 
 /// Whether [`tidy`] has anything to do.
-pub(super) fn untidy(connection: &Connection) -> Result<bool> {
+fn untidy(connection: &Connection) -> Result<bool> {
     Ok(ownerless(connection)?.is_some() || free_pages(connection)? > PAGES_KEPT)
 }
 
 /// One step: rows of a message that belongs to nobody, or free pages given back.
-pub(super) fn tidy(connection: &Connection) -> Result<bool> {
-    if let Some(message) = ownerless(connection)? {
-        messages::delete_some(connection, message)?;
+fn tidy(tx: &Transaction<'_>) -> Result<bool> {
+    if let Some(message) = ownerless(tx)? {
+        messages::delete_some(tx, message)?;
         return Ok(true);
     }
-    if free_pages(connection)? > PAGES_KEPT {
-        give_back_pages(connection)?;
+    if free_pages(tx)? > PAGES_KEPT {
+        give_back_pages(tx)?;
         return Ok(true);
     }
     Ok(false)

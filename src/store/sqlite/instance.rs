@@ -12,9 +12,13 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 
-use super::super::{Error, Result, Time, Trouble};
+use super::super::{Error, Result, Trouble};
+use super::transaction::Transaction;
+
+/// The byte for turns: no instance has this number.
+const TURN: i64 = 0;
 
 /// This process's registration; dropping it lets go of the lock.
 pub(super) struct Instance {
@@ -36,6 +40,13 @@ impl Liveness {
         let path = PathBuf::from(path);
         let probe = open_lock_file(&path)?;
         Ok(Self { path, probe })
+    }
+
+    /// Waits for a turn to do what one process at a time may do; the turn ends when it is dropped.
+    pub(super) fn turn(&self) -> io::Result<File> {
+        let turn = open_lock_file(&self.path)?;
+        fcntl(turn.as_fd(), FcntlArg::F_OFD_SETLKW(&byte_lock(TURN)))?;
+        Ok(turn)
     }
 
     /// Whether some process holds the lock of `instance`. Trouble counts as alive: nothing
@@ -60,12 +71,12 @@ fn byte_lock(instance: i64) -> libc::flock {
 
 /// Registers this process. The lock is taken before the row is committed, so that
 /// nobody can see the one without the other.
-pub(super) fn register(connection: &Connection, liveness: &Liveness, kind: &str, now: Time) -> Result<Instance> {
-    connection.execute(
+pub(super) fn register(tx: &Transaction<'_>, liveness: &Liveness, kind: &str) -> Result<Instance> {
+    tx.execute(
         "INSERT INTO instance (kind, pid, started) VALUES (?1, ?2, ?3)",
-        params![kind, std::process::id(), now.timestamp_millis()],
+        params![kind, std::process::id(), tx.millis()],
     )?;
-    let id = connection.last_insert_rowid();
+    let id = tx.last_insert_rowid();
     let lock = open_lock_file(&liveness.path).map_err(|error| Error::trouble(Trouble::Io, error))?;
     fcntl(lock.as_fd(), FcntlArg::F_OFD_SETLK(&byte_lock(id))).map_err(|error| Error::trouble(Trouble::Io, error))?;
     Ok(Instance { id, _lock: lock })
@@ -73,20 +84,20 @@ pub(super) fn register(connection: &Connection, liveness: &Liveness, kind: &str,
 
 /// Ends this instance in order, where it has nothing any more: what it could not give back or
 /// write down is found with the dead.
-pub(super) fn end_in_order(connection: &Connection, own: i64, now: Time) -> Result<()> {
-    connection.execute(
+pub(super) fn end_in_order(tx: &Transaction<'_>, own: i64) -> Result<()> {
+    tx.execute(
         "UPDATE instance SET ended = ?2 WHERE id = ?1 \
          AND NOT EXISTS (SELECT 1 FROM mail WHERE claimed = 1 AND instance = ?1) \
          AND NOT EXISTS (SELECT 1 FROM message WHERE mails = 0 AND writer = ?1) \
          AND NOT EXISTS (SELECT 1 FROM run WHERE finished IS NULL AND instance = ?1)",
-        params![own, now.timestamp_millis()],
+        params![own, tx.millis()],
     )?;
     Ok(())
 }
 
 /// Ends an instance whose mails are free.
-pub(super) fn end(connection: &Connection, instance: i64, now: Time) -> Result<()> {
-    connection.execute("UPDATE instance SET ended = ?2 WHERE id = ?1", params![instance, now.timestamp_millis()])?;
+pub(super) fn end(tx: &Transaction<'_>, instance: i64) -> Result<()> {
+    tx.execute("UPDATE instance SET ended = ?2 WHERE id = ?1", params![instance, tx.millis()])?;
     Ok(())
 }
 
@@ -97,25 +108,9 @@ pub(super) fn dead(connection: &Connection, liveness: &Liveness, own: Option<i64
     Ok(going.into_iter().filter(|&id| Some(id) != own && !liveness.is_alive(id)).collect())
 }
 
-/// The process id of an instance of `kind` that registered before `own`, where one is alive.
-pub(super) fn alive_before(connection: &Connection, liveness: &Liveness, kind: &str, own: i64) -> Result<Option<u32>> {
-    let mut statement =
-        connection.prepare_cached("SELECT id, pid FROM instance WHERE ended IS NULL AND kind = ?1 AND id < ?2")?;
-    let rows = statement.query_map(params![kind, own], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let going = rows.collect::<rusqlite::Result<Vec<(i64, u32)>>>()?;
-    Ok(going.into_iter().find(|&(id, _)| liveness.is_alive(id)).map(|(_, pid)| pid))
-}
-
-/// The last number of the sequence that was given out.
-pub(super) fn last_number(connection: &Connection) -> Result<i64> {
-    Ok(connection.query_row("SELECT value FROM sequence", [], |row| row.get(0))?)
-}
-
-/// The next number of the one sequence: orders what comes to rest, and makes claims unique.
-pub(super) fn next_number(connection: &Connection) -> Result<i64> {
-    let number = connection
-        .prepare_cached("UPDATE sequence SET value = value + 1 RETURNING value")?
-        .query_row([], |row| row.get(0))
-        .optional()?;
-    number.ok_or_else(|| Error::trouble(Trouble::Corrupt, "the table sequence is empty"))
+/// Whether an instance is one of these: looked at again once it can be ended.
+pub(super) fn is_dead(connection: &Connection, liveness: &Liveness, instance: i64) -> Result<bool> {
+    let going =
+        connection.prepare_cached("SELECT 1 FROM instance WHERE id = ?1 AND ended IS NULL")?.exists([instance])?;
+    Ok(going && !liveness.is_alive(instance))
 }

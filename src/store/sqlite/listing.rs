@@ -1,16 +1,81 @@
 //! Repositories and their mails, by page. Pages begin behind a key of the order, never at
 //! an offset, so that the last costs what the first does.
 
+use async_trait::async_trait;
+use bytes::Bytes;
 use rusqlite::functions::FunctionFlags;
-use rusqlite::{Connection, ToSql};
+use rusqlite::{Connection, ToSql, params};
 use tracing::warn;
 
-use super::super::{Listed, MailFilter, Place, Result, Seq};
-use super::{filing, rows};
-use crate::mail::{self, MailKey, RepositoryPath, folded, folded_domain};
+use super::super::{
+    AttemptFilter, Catalogue, Error, Horizon, Listed, MailFilter, OutcomeTotal, Page, Place, Recipients, Result,
+    SeenHop, Span, Sums,
+};
+use super::pager::Pager;
+use super::transaction::{hour_of, last_number};
+use super::{SqliteStore, attempts, messages, rows};
+use crate::mail::{self, Attempt, Mail, MailKey, MessageId, Recorded, RepositoryPath, folded, folded_domain};
+
+#[async_trait]
+impl Catalogue for SqliteStore {
+    async fn repositories(&self) -> Result<Vec<RepositoryPath>> {
+        self.read(repositories).await
+    }
+
+    async fn size(&self, place: &Place) -> Result<u64> {
+        let place = place.clone();
+        self.read(move |connection| size(connection, &place)).await
+    }
+
+    async fn sums(&self) -> Result<Vec<(Place, Sums)>> {
+        self.read(sums).await
+    }
+
+    async fn horizon(&self) -> Result<Horizon> {
+        self.read(last_number).await.map(rows::new_horizon)
+    }
+
+    async fn list(&self, place: &Place, filter: &MailFilter, span: &Span) -> Result<Page<Listed>> {
+        let (place, filter, span) = (place.clone(), filter.clone(), span.clone());
+        self.read(move |connection| list(connection, &place, &filter, &span)).await
+    }
+
+    async fn find(&self, place: &Place, key: &MailKey) -> Result<Listed> {
+        let (place, key) = (place.clone(), key.clone());
+        self.read(move |connection| Ok(find(connection, &place, &key)?.listed)).await
+    }
+
+    async fn content(&self, message: MessageId, number: u32) -> Result<Bytes> {
+        self.read(move |connection| messages::row(connection, message, number)).await
+    }
+
+    async fn attempts_of(&self, mail: &Mail) -> Result<Vec<Attempt>> {
+        let mail = mail.clone();
+        self.read(move |connection| attempts::of_mail(connection, &mail)).await
+    }
+
+    async fn last_outcomes(&self, mails: &[Mail]) -> Result<Vec<Vec<Option<Recorded>>>> {
+        let mails = mails.to_vec();
+        self.read(move |connection| mails.iter().map(|mail| attempts::last_outcomes(connection, mail)).collect()).await
+    }
+
+    async fn attempts(&self, filter: &AttemptFilter, span: &Span) -> Result<Page<Attempt>> {
+        let (filter, span) = (filter.clone(), span.clone());
+        self.read(move |connection| attempts::page(connection, &filter, &span)).await
+    }
+
+    async fn outcome_totals(&self) -> Result<Vec<OutcomeTotal>> {
+        self.read(outcome_totals).await
+    }
+
+    async fn hops(&self, hours: u32) -> Result<Vec<SeenHop>> {
+        let since = hour_of(self.now().timestamp_millis()) - i64::from(hours);
+        self.read(move |connection| hops(connection, since)).await
+    }
+}
 
 /// All repositories, by path.
-pub(super) fn repositories(connection: &Connection) -> Result<Vec<RepositoryPath>> {
+fn repositories(connection: &Connection) -> Result<Vec<RepositoryPath>> {
     let mut statement = connection.prepare_cached("SELECT path FROM repository WHERE id > 0 ORDER BY path")?;
     let paths = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?;
     // A name that was valid when it was stored stays so; what is not is not listed.
@@ -18,50 +83,92 @@ pub(super) fn repositories(connection: &Connection) -> Result<Vec<RepositoryPath
 }
 
 /// Mails in a place.
-pub(super) fn size(connection: &Connection, place: &Place) -> Result<u64> {
+fn size(connection: &Connection, place: &Place) -> Result<u64> {
     let repository = rows::place_id(connection, place)?;
-    let mut statement = connection.prepare_cached("SELECT count(*) FROM mail WHERE repository = ?1")?;
+    let mut statement =
+        connection.prepare_cached("SELECT coalesce(sum(mails), 0) FROM place_sum WHERE repository = ?1")?;
     Ok(statement.query_row([repository], |row| row.get(0))?)
 }
 
-/// A page of a place's mails, oldest first.
-pub(super) fn list(
-    connection: &Connection,
-    place: &Place,
-    filter: &MailFilter,
-    after: Option<Seq>,
-    limit: usize,
-) -> Result<Vec<Listed>> {
+fn sums(connection: &Connection) -> Result<Vec<(Place, Sums)>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT path, passes, mails, octets, mails - acknowledged FROM repository \
+         LEFT JOIN place_sum ON repository = id AND mails > 0 ORDER BY path, passes",
+    )?;
+    let mut found = statement.query([])?;
+    let mut all: Vec<(Place, Sums)> = Vec::new();
+    while let Some(row) = found.next()? {
+        let path: String = row.get(0)?;
+        let place = if path.is_empty() {
+            Place::Spool
+        } else if let Ok(path) = RepositoryPath::parse(&path) {
+            Place::Repository(path)
+        } else {
+            continue;
+        };
+        if all.last().is_none_or(|(last, _)| *last != place) {
+            all.push((place, Sums::default()));
+        }
+        if let (Some(passes), Some((_, sums))) = (row.get(1)?, all.last_mut()) {
+            let mails = row.get(2)?;
+            sums.mails += mails;
+            sums.octets += row.get::<_, u64>(3)?;
+            sums.unacknowledged += row.get::<_, u64>(4)?;
+            sums.by_passes.push((passes, mails));
+        }
+    }
+    Ok(all)
+}
+
+/// A page of a place's mails, by the order in which they came to rest.
+fn list(connection: &Connection, place: &Place, filter: &MailFilter, span: &Span) -> Result<Page<Listed>> {
     let repository = rows::place_id(connection, place)?;
-    let after = after.map_or(i64::MIN, |seq| seq.0);
-    let mut conditions = String::new();
-    let mut values: Vec<Box<dyn ToSql>> = vec![Box::new(repository), Box::new(after)];
+    let (from, to) = bounds(filter, span)?;
+    let mut values: Vec<Box<dyn ToSql>> = vec![Box::new(repository), Box::new(from), Box::new(to)];
+    let mut matches = "1".to_owned();
     for (condition, value) in conditions_of(filter) {
         values.push(value);
-        conditions.push_str(" AND ");
-        conditions.push_str(&condition.replace('?', &format!("?{}", values.len())));
+        matches.push_str(" AND ");
+        matches.push_str(&condition.replace('?', &format!("?{}", values.len())));
     }
     let sql = format!(
-        "SELECT {} FROM mail INDEXED BY mail_listed JOIN message ON message.id = mail.message \
-         WHERE mail.repository = ?1 AND mail.seq > ?2{conditions} ORDER BY mail.seq",
-        rows::MAIL_COLUMNS
+        "SELECT {}, {matches} FROM mail INDEXED BY mail_listed JOIN message ON message.id = mail.message \
+         WHERE mail.repository = ?1 AND mail.seq > ?2 AND mail.seq <= ?3 ORDER BY mail.seq {}",
+        rows::MAIL_COLUMNS,
+        if span.newest_first { "DESC" } else { "ASC" }
     );
     let mut statement = connection.prepare_cached(&sql)?;
     let mut found = statement.query(rusqlite::params_from_iter(values.iter().map(|value| &**value)))?;
-    let mut page = Vec::new();
-    while page.len() < limit
-        && let Some(row) = found.next()?
+    let mut pager = Pager::new(span);
+    while let Some(row) = found.next()?
+        && pager.goes_on()
     {
+        pager.looked(row.get(rows::SEQ)?, row.get(rows::LAST_UPDATED)?);
+        if !row.get::<_, bool>(rows::BEHIND_MAIL_COLUMNS)? {
+            continue;
+        }
         match rows::mail(row) {
-            Ok(row) => page.push(row.listed),
+            Ok(row) => pager.found(row.listed),
             Err(error) if error.is_unreadable() => {
-                let key: String = row.get(1)?;
+                let key: String = row.get(rows::KEY)?;
                 warn!(mail.id = key, %error, "the mail cannot be read and is passed over");
             }
             Err(error) => return Err(error),
         }
     }
-    Ok(page)
+    Ok(pager.page())
+}
+
+/// Which part of the order is read: behind the first, up to the second.
+fn bounds(filter: &MailFilter, span: &Span) -> Result<(i64, i64)> {
+    let mut from = filter.beyond.as_ref().map_or(Ok(i64::MIN), rows::horizon)?;
+    let mut to = filter.within.as_ref().map_or(Ok(i64::MAX), rows::horizon)?;
+    match span.after.as_ref().map(rows::cursor).transpose()? {
+        Some(after) if span.newest_first => to = to.min(after.saturating_sub(1)),
+        Some(after) => from = from.max(after),
+        None => {}
+    }
+    Ok((from, to))
 }
 
 /// The filter as SQL, one condition with one value each.
@@ -77,7 +184,8 @@ fn conditions_of(filter: &MailFilter) -> Vec<(&'static str, Box<dyn ToSql>)> {
         conditions.push((HAS_RECIPIENT, Box::new(format!("*@{}", folded_domain(domain)))));
     }
     if let Some(code) = filter.code {
-        conditions.push(("json_extract(mail.attributes, '$.\"delivery-error-code\"') = ?", Box::new(code)));
+        conditions
+            .push(("coalesce(json_extract(mail.attributes, '$.\"delivery-error-code\"') = ?, 0)", Box::new(code)));
     }
     if let Some(before) = filter.before {
         conditions.push(("mail.last_updated < ?", Box::new(before.timestamp_millis())));
@@ -86,7 +194,10 @@ fn conditions_of(filter: &MailFilter) -> Vec<(&'static str, Box<dyn ToSql>)> {
         conditions.push(("mail.last_updated > ?", Box::new(after.timestamp_millis())));
     }
     if let Some(passes) = filter.passes {
-        conditions.push(("coalesce(json_extract(mail.attributes, '$.AT_MOST_EXECUTIONS'), 0) = ?", Box::new(passes)));
+        conditions.push(("mail.passes = ?", Box::new(passes)));
+    }
+    if let Some(acknowledged) = filter.acknowledged {
+        conditions.push(("(mail.acknowledged IS NOT NULL) = ?", Box::new(acknowledged)));
     }
     conditions
 }
@@ -103,7 +214,44 @@ pub(super) fn add_functions(connection: &Connection) -> rusqlite::Result<()> {
     })
 }
 
-/// One mail of a place.
-pub(super) fn find(connection: &Connection, place: &Place, key: &MailKey) -> Result<Listed> {
-    Ok(filing::find(connection, place, key)?.listed)
+/// A mail of a place.
+pub(super) fn find(connection: &Connection, place: &Place, key: &MailKey) -> Result<rows::MailRow> {
+    let repository = rows::place_id(connection, place)?;
+    let mut statement = connection.prepare_cached(rows::MAIL_BY_KEY)?;
+    let mut found = statement.query(params![key.as_str(), repository])?;
+    found.next()?.map(rows::mail).transpose()?.ok_or_else(|| Error::NoSuchMail(key.clone()))
+}
+
+fn outcome_totals(connection: &Connection) -> Result<Vec<OutcomeTotal>> {
+    let mut statement = connection
+        .prepare_cached("SELECT outcome, stage, class, recipients FROM outcome_sum ORDER BY outcome, stage, class")?;
+    let mut found = statement.query([])?;
+    let mut totals = Vec::new();
+    while let Some(row) = found.next()? {
+        totals.push(OutcomeTotal {
+            outcome: rows::word(&row.get::<_, String>(0)?)?,
+            stage: rows::word(&row.get::<_, String>(1)?)?,
+            class: row.get(2)?,
+            recipients: row.get(3)?,
+        });
+    }
+    Ok(totals)
+}
+
+/// Next hops since an hour. SQLite takes the other columns from the row with the largest time.
+fn hops(connection: &Connection, since: i64) -> Result<Vec<SeenHop>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT next_hop, sum(delivered), sum(deferred), sum(failed), last, max(last_at) FROM outcome_hour \
+         WHERE hour >= ?1 GROUP BY next_hop ORDER BY next_hop",
+    )?;
+    let mut found = statement.query([since])?;
+    let mut hops = Vec::new();
+    while let Some(row) = found.next()? {
+        hops.push(SeenHop {
+            next_hop: row.get(0)?,
+            recipients: Recipients { delivered: row.get(1)?, deferred: row.get(2)?, failed: row.get(3)? },
+            last: rows::from_json(&row.get::<_, String>(4)?)?,
+        });
+    }
+    Ok(hops)
 }

@@ -1,13 +1,10 @@
 //! Messages: written ahead in rows, owned by the mails they belong to, read a row at a time.
 
-use std::io;
-use std::sync::Arc;
-
+use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::super::Result;
-use super::readers::Readers;
-use crate::mail::{CHUNK_BYTES, Content, MessageFacts, MessageId};
+use super::super::{Error, Result};
+use crate::mail::{CHUNK_BYTES, MessageFacts, MessageId};
 
 /// A message's rows have numbers below this: see the table `chunk`.
 const ROWS_PER_MESSAGE: i64 = 1 << 20;
@@ -67,15 +64,15 @@ pub(super) fn share(connection: &Connection, message: MessageId) -> Result<()> {
 }
 
 /// One mail less has it. A small message goes with its last mail; a large one is left to
-/// be tidied away in steps.
-pub(super) fn let_go(connection: &Connection, message: MessageId) -> Result<()> {
-    let mails: i64 = connection
-        .prepare_cached("UPDATE message SET mails = mails - 1 WHERE id = ?1 RETURNING mails")?
-        .query_row([message.0], |row| row.get(0))?;
+/// be tidied away in steps. How many octets it has.
+pub(super) fn let_go(connection: &Connection, message: MessageId) -> Result<u64> {
+    let (mails, octets): (i64, u64) = connection
+        .prepare_cached("UPDATE message SET mails = mails - 1 WHERE id = ?1 RETURNING mails, size")?
+        .query_row([message.0], |row| Ok((row.get(0)?, row.get(1)?)))?;
     if mails == 0 {
         delete_some(connection, message)?;
     }
-    Ok(())
+    Ok(octets)
 }
 
 /// Gives up a message that was being written.
@@ -95,37 +92,19 @@ pub(super) fn delete_some(connection: &Connection, message: MessageId) -> Result
     Ok(rows)
 }
 
-/// A stored message, read by one short query a row.
-pub(super) struct StoredContent {
-    pub(super) readers: Arc<Readers>,
-    pub(super) message: MessageId,
-}
-
-impl StoredContent {
-    /// Nothing, where the message ends at `offset`; else its octets are not there any more.
-    fn end(&self, offset: u64) -> io::Result<Vec<u8>> {
-        let message = self.message;
-        let size = self.readers.with(|connection| {
-            let mut statement = connection.prepare_cached("SELECT size FROM message WHERE id = ?1")?;
-            Ok(statement.query_row([message.0], |row| row.get::<_, u64>(0)).optional()?)
-        });
-        match size.map_err(io::Error::other)? {
-            Some(size) if size <= offset => Ok(Vec::new()),
-            _ => Err(io::Error::new(io::ErrorKind::NotFound, "the message is no longer whole in the store")),
-        }
+/// A row of a message; none behind its last.
+pub(super) fn row(connection: &Connection, message: MessageId, number: u32) -> Result<Bytes> {
+    let octets = connection
+        .prepare_cached("SELECT octets FROM chunk WHERE id = ?1")?
+        .query_row([chunk_id(message, i64::from(number))], |row| row.get::<_, Vec<u8>>(0))
+        .optional()?;
+    if let Some(octets) = octets {
+        return Ok(octets.into());
     }
-}
-
-impl Content for StoredContent {
-    fn read(&self, offset: u64) -> io::Result<Vec<u8>> {
-        let row = offset / CHUNK_BYTES as u64;
-        let id = chunk_id(self.message, i64::try_from(row).map_err(io::Error::other)?);
-        let octets = self.readers.with(|connection| {
-            let mut statement = connection.prepare_cached("SELECT octets FROM chunk WHERE id = ?1")?;
-            Ok(statement.query_row([id], |row| row.get::<_, Vec<u8>>(0)).optional()?)
-        });
-        let Some(mut octets) = octets.map_err(io::Error::other)? else { return self.end(offset) };
-        let within = usize::try_from(offset % CHUNK_BYTES as u64).map_err(io::Error::other)?;
-        Ok(octets.split_off(within.min(octets.len())))
-    }
+    let size = connection
+        .prepare_cached("SELECT size FROM message WHERE id = ?1")?
+        .query_row([message.0], |row| row.get::<_, u64>(0))
+        .optional()?;
+    let before = u64::from(number) * CHUNK_BYTES as u64;
+    if size.is_some_and(|size| size <= before) { Ok(Bytes::new()) } else { Err(Error::NoContent) }
 }

@@ -9,6 +9,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::super::{Error, Result, Trouble};
+use super::instance::Liveness;
 use super::listing;
 
 /// "redl": tells our databases from others (the SQLite header's application id).
@@ -34,13 +35,73 @@ pub const fn oldest_sqlite() -> i32 {
     3_051_003
 }
 
-/// Opens for writing, sets up, migrates.
-pub(super) fn open(path: &Path) -> Result<Connection> {
+/// Opens for writing, and sets up; makes the database where there is none.
+pub(super) fn open(path: &Path, liveness: &Liveness) -> Result<Connection> {
     if rusqlite::version_number() < oldest_sqlite() {
         return Err(cannot_open(path, format!("SQLite {} is too old: 3.51.3 is needed", rusqlite::version())));
     }
-    make_directory(path)?;
-    refuse_orphaned_wal(path)?;
+    if is_missing(path) {
+        let _turn = liveness.turn().map_err(|error| no_lock(path, &error))?;
+        // Somebody else may have had his turn.
+        if is_missing(path) {
+            refuse_orphaned_wal(path)?;
+            make(path)?;
+        }
+    }
+    open_in_place(path)
+}
+
+/// Whether there is no database: nothing at all, or an empty file.
+fn is_missing(path: &Path) -> bool {
+    path.metadata().map_or_else(|error| error.kind() == std::io::ErrorKind::NotFound, |found| found.len() == 0)
+}
+
+/// Makes a database beside `path` and puts it there whole, so that nobody ever meets half of one.
+fn make(path: &Path) -> Result<()> {
+    // Of a link the file that it leads to is to be the database.
+    if path.is_symlink() {
+        return open_in_place(path).map(drop);
+    }
+    let failed = |error: std::io::Error| cannot_open(path, error.to_string());
+    let new = beside(path, "-new");
+    for left in ["", "-wal", "-shm", "-journal"] {
+        match std::fs::remove_file(beside(&new, left)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(not_made(path, &error)),
+            _ => {}
+        }
+    }
+    // The last to close it writes all of it into the one file.
+    open_in_place(&new).map(drop).map_err(|error| error_about(path, error))?;
+    std::fs::rename(&new, path).map_err(failed)?;
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)
+}
+
+/// Why a file beside the database at `path` cannot be had: mostly for what is wrong with that.
+pub(super) fn no_lock(path: &Path, error: &std::io::Error) -> Error {
+    cannot_open(path, not_writable(path).unwrap_or_else(|| format!("its lock file: {error}")))
+}
+
+fn not_made(path: &Path, error: &std::io::Error) -> Error {
+    cannot_open(path, not_writable(path).unwrap_or_else(|| error.to_string()))
+}
+
+/// What went wrong with the new database, said of the one that it was to be.
+fn error_about(path: &Path, error: Error) -> Error {
+    match error {
+        Error::CannotOpen { why, .. } => cannot_open(path, why),
+        other => other,
+    }
+}
+
+/// `path` with `end` behind it.
+fn beside(path: &Path, end: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(end);
+    name.into()
+}
+
+fn open_in_place(path: &Path) -> Result<Connection> {
     let mut connection = Connection::open_with_flags(
         path,
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
@@ -53,7 +114,8 @@ pub(super) fn open(path: &Path) -> Result<Connection> {
     Ok(connection)
 }
 
-fn make_directory(path: &Path) -> Result<()> {
+/// Makes the directory of the database at `path`.
+pub(super) fn make_directory(path: &Path) -> Result<()> {
     let Some(directory) = path.parent().filter(|p| !p.as_os_str().is_empty()) else { return Ok(()) };
     if directory.is_dir() {
         return Ok(());
@@ -67,18 +129,16 @@ fn make_directory(path: &Path) -> Result<()> {
         .map_err(|error| cannot_open(path, format!("cannot make its directory: {error}")))
 }
 
-/// SQLite empties the write-ahead log that it finds beside a new database, and the mail in it.
+/// A write-ahead log beside no database: SQLite would empty it, and the mail in it.
 fn refuse_orphaned_wal(path: &Path) -> Result<()> {
-    let mut wal = path.as_os_str().to_owned();
-    wal.push("-wal");
-    let size = |path: &Path| path.metadata().map_or(0, |metadata| metadata.len());
-    if size(path) > 0 || size(Path::new(&wal)) == 0 {
+    let wal = beside(path, "-wal");
+    if wal.metadata().map_or(0, |found| found.len()) == 0 {
         return Ok(());
     }
     let why = format!(
         "it is missing or empty, but {0} beside it still holds mail of it: put the database back; \
          only where it is lost for good, move {0} away, and begin anew",
-        Path::new(&wal).display()
+        wal.display()
     );
     Err(cannot_open(path, why))
 }
@@ -212,7 +272,7 @@ fn migrate(path: &Path, connection: &mut Connection) -> std::result::Result<(), 
 }
 
 pub(super) fn cannot_open(path: &Path, why: String) -> Error {
-    Error::CannotOpen { path: path.to_owned(), why }
+    Error::CannotOpen { store: path.display().to_string(), why }
 }
 
 /// The operator's next step is in the text, where SQLite's own words do not name it.

@@ -2,36 +2,60 @@
 
 use chrono::DateTime;
 use rusqlite::{Connection, OptionalExtension, Row};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
-use super::super::{Error, Listed, Place, Result, Seq, Time, Trouble};
-use crate::mail::{Envelope, Mail, MailKey, MessageFacts, MessageId, ReversePath};
+use super::super::{Acknowledged, Cursor, Error, Horizon, Listed, NotOurs, OperationId, Place, Result, Time, Trouble};
+use crate::mail::{AttemptState, Envelope, Mail, MailKey, MessageFacts, MessageId, ReversePath};
 
 /// The columns of [`mail`], in order.
-pub(super) const MAIL_COLUMNS: &str = "mail.id, mail.key, mail.name, mail.origin, mail.sender, mail.recipients, \
-     mail.smtputf8, mail.attributes, mail.state, mail.error, mail.last_updated, mail.header_prefix, mail.message, \
-     mail.recorded, message.size, message.eight_bit_header, message.eight_bit_body, message.received, mail.seq, \
-     mail.accepted, mail.claimed, mail.suspect";
+macro_rules! mail_columns {
+    () => {
+        "mail.id, mail.key, mail.name, mail.origin, mail.sender, mail.recipients, mail.smtputf8, mail.attributes, \
+         mail.state, mail.error, mail.last_updated, mail.header_prefix, mail.message, mail.recorded, message.size, \
+         message.eight_bit_header, message.eight_bit_body, message.received, mail.seq, mail.accepted, mail.claimed, \
+         mail.suspect, mail.client, mail.acknowledged"
+    };
+}
+
+/// See [`mail`].
+pub(super) const MAIL_COLUMNS: &str = mail_columns!();
+
+/// Where some of them stand, and what stands behind them.
+pub(super) const KEY: usize = 1;
+pub(super) const LAST_UPDATED: usize = 10;
+pub(super) const SEQ: usize = 18;
+pub(super) const BEHIND_MAIL_COLUMNS: usize = 24;
+
+/// One mail by its number.
+pub(super) const MAIL_BY_ID: &str =
+    concat!("SELECT ", mail_columns!(), " FROM mail JOIN message ON message.id = mail.message WHERE mail.id = ?1");
+
+/// One mail by its key and its place.
+pub(super) const MAIL_BY_KEY: &str = concat!(
+    "SELECT ",
+    mail_columns!(),
+    " FROM mail JOIN message ON message.id = mail.message WHERE mail.key = ?1 AND mail.repository = ?2"
+);
 
 /// One row of `mail JOIN message`.
 pub(super) struct MailRow {
-    pub(super) id: i64,
     pub(super) suspect: u32,
+    pub(super) id: i64,
     pub(super) listed: Listed,
 }
 
 /// Reads a row of [`MAIL_COLUMNS`].
 pub(super) fn mail(row: &Row<'_>) -> Result<MailRow> {
     let mail = Mail {
-        key: key(&row.get::<_, String>(1)?)?,
+        key: key(&row.get::<_, String>(KEY)?)?,
         name: row.get(2)?,
         origin: row.get::<_, Option<String>>(3)?.map(|text| key(&text)).transpose()?,
         envelope: envelope(row)?,
         attributes: from_json(&row.get::<_, String>(7)?)?,
         state: row.get(8)?,
         error: row.get(9)?,
-        last_updated: time(row.get(10)?),
+        last_updated: time(row.get(LAST_UPDATED)?),
         header_prefix: row.get(11)?,
         message: MessageId(row.get(12)?),
         recorded: from_json(&row.get::<_, String>(13)?)?,
@@ -41,10 +65,36 @@ pub(super) fn mail(row: &Row<'_>) -> Result<MailRow> {
             eight_bit_body: row.get(16)?,
             received: row.get(17)?,
         },
+        // One that makes no sense is none: no mail is unreadable for it.
+        client: row.get::<_, Option<String>>(22)?.and_then(|client| client.parse().ok()),
     };
-    let listed = Listed { mail, seq: Seq(row.get(18)?), accepted: time(row.get(19)?), in_hand: row.get(20)? };
+    let listed = Listed {
+        mail,
+        accepted: time(row.get(19)?),
+        in_hand: row.get(20)?,
+        acknowledged: row.get::<_, Option<String>>(23)?.map(|note| acknowledged(&note)).transpose()?,
+    };
     let suspect = u32::try_from(row.get::<_, i64>(21)?).unwrap_or(0);
     Ok(MailRow { id: row.get(0)?, suspect, listed })
+}
+
+/// How it is stored that somebody took note of a mail.
+#[derive(Serialize, Deserialize)]
+struct Note {
+    by: String,
+    at: i64,
+    #[serde(rename = "note")]
+    words: String,
+    operation: i64,
+}
+
+pub(super) fn note(by: &str, at: i64, words: &str, operation: OperationId) -> Result<String> {
+    to_json(&Note { by: by.to_owned(), at, words: words.to_owned(), operation: operation.0 })
+}
+
+fn acknowledged(note: &str) -> Result<Acknowledged> {
+    let Note { by, at, words, operation } = from_json(note)?;
+    Ok(Acknowledged { by, at: time(at), note: words, operation: OperationId(operation) })
 }
 
 fn envelope(row: &Row<'_>) -> Result<Envelope> {
@@ -73,6 +123,48 @@ pub(super) fn from_json<T: DeserializeOwned>(text: &str) -> Result<T> {
 
 fn damaged(what: impl std::fmt::Display) -> Error {
     Error::trouble(Trouble::Unreadable, what)
+}
+
+/// A value by its one word, such as an outcome.
+pub(super) fn word<T: DeserializeOwned>(word: &str) -> Result<T> {
+    serde_json::from_value(word.into()).map_err(damaged)
+}
+
+/// Where the database itself makes no sense.
+pub(super) fn corrupt(what: &str) -> Error {
+    Error::trouble(Trouble::Corrupt, what)
+}
+
+/// How the state of an attempt is stored.
+pub(super) fn state(state: AttemptState) -> i64 {
+    match state {
+        AttemptState::Open => 0,
+        AttemptState::Settled => 1,
+        AttemptState::InDoubt => 2,
+    }
+}
+
+/// A place in an order, as it is given out.
+pub(super) fn new_cursor(place: i64) -> Cursor {
+    Cursor(place.to_string())
+}
+
+/// The number of the sequence up to which everything is in sight: the one writer at a time
+/// commits in the order of the numbers that it gives out.
+pub(super) fn new_horizon(number: i64) -> Horizon {
+    Horizon(number.to_string())
+}
+
+pub(super) fn cursor(cursor: &Cursor) -> Result<i64> {
+    number(&cursor.0)
+}
+
+pub(super) fn horizon(horizon: &Horizon) -> Result<i64> {
+    number(&horizon.0)
+}
+
+fn number(text: &str) -> Result<i64> {
+    text.parse().map_err(|_| NotOurs(text.to_owned()).into())
 }
 
 /// A stored time; what lies outside the calendar reads as 1970.

@@ -3,21 +3,48 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::DateTime;
 use rusqlite::Connection;
 
 use super::super::contract::store_contract;
-use super::super::{Claimed, Error, MailFilter, NewMail, NewMessage, Place, Respool, Seq, Store, Trouble, Wanted};
-use super::{SqliteStore, claims, open};
-use crate::mail::{Address, Attributes, Envelope, MailKey, MessageFacts, RepositoryPath, ReversePath};
+use super::super::{
+    Act, Acted, Batch, Claimed, Error, MailFilter, NewOperation, Place, Respool, Result, Span, Store, Trouble, Wanted,
+};
+use super::instance::Liveness;
+use super::{SqliteStore, claim, open};
+use crate::clock::Clock;
+use crate::mail::{
+    Address, Attributes, Envelope, MailKey, MessageFacts, NewMail, NewMessage, RepositoryPath, ReversePath,
+};
 
-fn open_at(directory: &Path) -> Arc<dyn Store> {
-    Arc::new(SqliteStore::open(&directory.join("t.db"), "test").expect("opens"))
+fn open_with(directory: &Path, clock: &Clock) -> Arc<dyn Store> {
+    Arc::new(SqliteStore::open(&directory.join("t.db"), "test", clock).expect("opens"))
 }
 
-store_contract!(open_at);
+store_contract!(open_with);
+
+fn open_at(directory: &Path) -> Arc<dyn Store> {
+    open_with(directory, &Clock::system())
+}
+
+/// A connection to the database at `path`.
+fn connect(path: &Path) -> Result<Connection> {
+    open::open(path, &Liveness::open(path).expect("a lock file"))
+}
+
+async fn remove(store: &dyn Store, place: &Place, key: &MailKey) {
+    assert_eq!(act(store, place, key, Act::Remove).await, Acted::Done);
+}
+
+async fn act(store: &dyn Store, place: &Place, key: &MailKey, act: Act) -> Acted {
+    let operation = store.begin_operation(&NewOperation::default()).await.expect("begun");
+    let batch = Batch { operation, place: place.clone(), act, keys: vec![key.clone()], within: None };
+    store.act(&batch).await.expect("done").remove(0)
+}
 
 fn mail(name: &str, octets: usize) -> NewMail {
     let recipient = Address::parse("b@x.example").expect("an address");
@@ -29,6 +56,7 @@ fn mail(name: &str, octets: usize) -> NewMail {
         attributes: Attributes::default(),
         message: NewMessage::Whole(Bytes::from(vec![b'x'; octets])),
         facts: MessageFacts { size: octets as u64, ..MessageFacts::default() },
+        client: None,
         import_digest: None,
     }
 }
@@ -36,8 +64,8 @@ fn mail(name: &str, octets: usize) -> NewMail {
 #[test]
 fn a_claim_reads_only_what_may_be_due() {
     let directory = tempfile::tempdir().expect("a directory");
-    let connection = open::open(&directory.path().join("t.db")).expect("opens");
-    for (query, plan) in claims::plans(&connection).expect("plans") {
+    let connection = connect(&directory.path().join("t.db")).expect("opens");
+    for (query, plan) in claim::plans(&connection).expect("plans") {
         assert!(plan.contains("SEARCH mail USING") && !plan.contains("SCAN mail"), "{query}\n{plan}");
         assert!(!plan.contains("TEMP B-TREE"), "{query}\n{plan}");
     }
@@ -46,7 +74,7 @@ fn a_claim_reads_only_what_may_be_due() {
 #[test]
 fn what_goes_is_looked_for_by_an_index_where_others_may_refer_to_it() {
     let directory = tempfile::tempdir().expect("a directory");
-    let connection = open::open(&directory.path().join("t.db")).expect("opens");
+    let connection = connect(&directory.path().join("t.db")).expect("opens");
     let rows = |query: &str| -> Vec<(String, String)> {
         let mut statement = connection.prepare(query).expect("valid");
         let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).expect("read");
@@ -70,19 +98,18 @@ fn what_goes_is_looked_for_by_an_index_where_others_may_refer_to_it() {
 async fn room_is_given_back_in_few_steps() {
     let directory = tempfile::tempdir().expect("a directory");
     let store = open_at(directory.path());
-    let now = DateTime::from_timestamp(1_700_000_000, 0).expect("in range");
     for n in 0..100 {
-        store.insert(mail(&format!("K{n}"), 256 * 1024), now).await.expect("inserted");
+        store.insert(mail(&format!("K{n}"), 256 * 1024)).await.expect("inserted");
     }
     for n in 0..100 {
         let key = MailKey::parse(&format!("K{n}")).expect("a key");
-        store.remove(&Place::Spool, &key, now).await.expect("removed");
+        remove(&*store, &Place::Spool, &key).await;
     }
     let mut steps = 0;
     while store.tidy().await.expect("tidied") {
         steps += 1;
     }
-    store.close(now).await.expect("closed");
+    store.close().await.expect("closed");
     let size = directory.path().join("t.db").metadata().expect("there").len();
     assert!(size < 10 << 20 && steps < 20, "{size} octets after {steps} steps");
 }
@@ -91,9 +118,8 @@ async fn room_is_given_back_in_few_steps() {
 async fn a_mail_that_cannot_be_read_stops_no_other() {
     let directory = tempfile::tempdir().expect("a directory");
     let store = open_at(directory.path());
-    let now = DateTime::from_timestamp(1_700_000_000, 0).expect("in range");
     for name in ["K1", "K2", "K3"] {
-        store.insert(mail(name, 10), now).await.expect("inserted");
+        store.insert(mail(name, 10)).await.expect("inserted");
     }
     let spoil = |key: &str| {
         let connection = Connection::open(directory.path().join("t.db")).expect("opens");
@@ -103,7 +129,7 @@ async fn a_mail_that_cannot_be_read_stops_no_other() {
     let wanted = Wanted {
         from: Place::Spool,
         run: None,
-        upto: Seq(i64::MAX),
+        within: None,
         spacing: Vec::new(),
         limit: 9,
         suspects: false,
@@ -112,41 +138,42 @@ async fn a_mail_that_cannot_be_read_stops_no_other() {
     spoil("K1");
     let keys = |claimed: Vec<Claimed>| claimed.into_iter().map(|one| one.mail.key.to_string()).collect::<Vec<_>>();
     let dying = open_at(directory.path());
-    assert_eq!(keys(dying.claim(&wanted, now).await.expect("claimed")), ["K2", "K3"]);
+    assert_eq!(keys(dying.claim(&wanted).await.expect("claimed")), ["K2", "K3"]);
     spoil("K2");
     drop(dying);
-    assert_eq!(store.reap(now).await.expect("reaped").mails, 2);
+    assert_eq!(store.reap().await.expect("reaped").mails, 2);
     let suspects = Wanted { suspects: true, ..wanted.clone() };
-    assert_eq!(keys(store.claim(&suspects, now).await.expect("claimed")), ["K3"]);
-    assert!(store.claim(&wanted, now).await.expect("claimed").is_empty());
-    let listed = store.list(&Place::Spool, &MailFilter::default(), None, 9).await.expect("listed");
+    assert_eq!(keys(store.claim(&suspects).await.expect("claimed")), ["K3"]);
+    assert!(store.claim(&wanted).await.expect("claimed").is_empty());
+    let listed = store.list(&Place::Spool, &MailFilter::default(), &Span::of(9)).await.expect("listed").items;
     assert_eq!(listed.iter().map(|one| one.mail.key.to_string()).collect::<Vec<_>>(), ["K3"]);
     let (first, second) = (MailKey::parse("K1").expect("a key"), MailKey::parse("K2").expect("a key"));
     let aside = Place::Repository(RepositoryPath::parse("var/mail/error").expect("a path"));
     assert_eq!((store.size(&Place::Spool).await.expect("size"), store.size(&aside).await.expect("size")), (1, 2));
     assert!(store.find(&aside, &first).await.is_err_and(|error| error.is_unreadable()));
-    let again = Respool { processor: "relay".to_owned(), ..Respool::default() };
-    let refused = store.respool(&aside, &first, &again, now).await;
-    assert!(refused.is_err_and(|error| error.is_unreadable()), "in the spool nobody could reach it");
-    store.remove(&aside, &first, now).await.expect("removed");
+    let again = Act::Respool(Respool { processor: "relay".to_owned(), ..Respool::default() });
+    let refused = act(&*store, &aside, &first, again.clone()).await;
+    assert!(matches!(refused, Acted::Unreadable(_)), "in the spool nobody could reach it");
+    remove(&*store, &aside, &first).await;
     // A version that can read it is told to try again.
     let connection = Connection::open(directory.path().join("t.db")).expect("opens");
     connection.execute_batch("UPDATE mail SET recipients = '[\"b@x.example\"]' WHERE key = 'K2'").expect("written");
-    store.respool(&aside, &second, &again, now).await.expect("respooled");
-    assert_eq!(keys(store.claim(&wanted, now).await.expect("claimed")), ["K2"]);
+    assert_eq!(act(&*store, &aside, &second, again).await, Acted::Done);
+    assert_eq!(keys(store.claim(&wanted).await.expect("claimed")), ["K2"]);
 }
 
 #[tokio::test]
 async fn a_message_that_is_no_longer_whole_is_no_shorter_one() {
     let directory = tempfile::tempdir().expect("a directory");
     let store = open_at(directory.path());
-    let now = DateTime::from_timestamp(1_700_000_000, 0).expect("in range");
-    store.insert(mail("K1", 10), now).await.expect("inserted");
+    store.insert(mail("K1", 10)).await.expect("inserted");
     let key = MailKey::parse("K1").expect("a key");
-    let content = store.content(store.find(&Place::Spool, &key).await.expect("found").mail.message);
-    assert_eq!((content.read(0).expect("read").len(), content.read(10).expect("the end").len()), (10, 0));
-    store.remove(&Place::Spool, &key, now).await.expect("removed");
-    assert_eq!(content.read(0).expect_err("gone").kind(), std::io::ErrorKind::NotFound);
+    let message = store.find(&Place::Spool, &key).await.expect("found").mail.message;
+    let octets = |row: Result<Bytes>| row.map(|octets| octets.len());
+    assert_eq!(octets(store.content(message, 0).await).expect("read"), 10);
+    assert_eq!(octets(store.content(message, 1).await).expect("the end"), 0);
+    remove(&*store, &Place::Spool, &key).await;
+    assert!(matches!(store.content(message, 0).await, Err(Error::NoContent)));
 }
 
 #[test]
@@ -158,11 +185,11 @@ fn what_is_no_store_of_ours_is_refused_untouched() {
     std::fs::create_dir(path("directory.db")).expect("made");
     let other = Connection::open(path("other.db")).expect("opens");
     other.execute_batch("CREATE TABLE t (a); PRAGMA user_version = 1").expect("made");
-    drop(open::open(&path("newer.db")).expect("opens"));
+    drop(connect(&path("newer.db")).expect("opens"));
     Connection::open(path("newer.db")).expect("opens").execute_batch("PRAGMA user_version = 99").expect("made");
     for version in [1, 4] {
         let older = path(&format!("older{version}.db"));
-        drop(open::open(&older).expect("opens"));
+        drop(connect(&older).expect("opens"));
         let connection = Connection::open(older).expect("opens");
         connection.execute_batch(&format!("PRAGMA user_version = {version}")).expect("made");
     }
@@ -175,7 +202,7 @@ fn what_is_no_store_of_ours_is_refused_untouched() {
         ("older4.db", "begin anew"),
     ] {
         let before = std::fs::read(path(name)).ok();
-        let error = open::open(&path(name)).map(drop).expect_err(name).to_string();
+        let error = connect(&path(name)).map(drop).expect_err(name).to_string();
         assert!(error.contains(why) && error.contains(name), "{error}");
         assert_eq!(std::fs::read(path(name)).ok(), before, "{name} is untouched");
     }
@@ -184,7 +211,7 @@ fn what_is_no_store_of_ours_is_refused_untouched() {
 #[test]
 fn settings_that_keep_mail_are_in_force() {
     let directory = tempfile::tempdir().expect("a directory");
-    let connection = open::open(&directory.path().join("t.db")).expect("opens");
+    let connection = connect(&directory.path().join("t.db")).expect("opens");
     let ask = |pragma: &str| {
         connection
             .query_row(&format!("PRAGMA {pragma}"), [], |row| {
@@ -225,12 +252,11 @@ async fn on_a_full_disk_what_was_answered_is_there_and_nothing_else() {
         eprintln!("not run: this user may not mount a file system to fill up");
         return;
     };
-    let store = Arc::new(SqliteStore::open(&disk.0.path().join("t.db"), "test").expect("opens"));
-    let now = DateTime::from_timestamp(1_700_000_000, 0).expect("in range");
+    let store = open_at(disk.0.path());
     // Together, so that small operations share a transaction with the one that ends it.
     let calls = (0..64).map(|n| {
         let (store, octets) = (Arc::clone(&store), if n % 4 == 0 { 200_000 } else { 10 });
-        tokio::spawn(async move { (n, store.insert(mail(&format!("K{n}"), octets), now).await) })
+        tokio::spawn(async move { (n, store.insert(mail(&format!("K{n}"), octets)).await) })
     });
     let (mut kept, mut refused) = (Vec::new(), 0);
     for call in calls.collect::<Vec<_>>() {
@@ -241,12 +267,12 @@ async fn on_a_full_disk_what_was_answered_is_there_and_nothing_else() {
         }
     }
     assert!(refused > 0 && !kept.is_empty(), "{refused} refused, {} kept", kept.len());
-    let listed = store.list(&Place::Spool, &super::MailFilter::default(), None, 100).await.expect("listed");
+    let listed = store.list(&Place::Spool, &MailFilter::default(), &Span::of(100)).await.expect("listed").items;
     let mut found: Vec<_> = listed.iter().map(|l| l.mail.key.to_string()).collect();
     found.sort();
     kept.sort();
     assert_eq!(found, kept, "exactly what was answered is stored");
-    let connection = Connection::open(store.path()).expect("opens");
+    let connection = Connection::open(disk.0.path().join("t.db")).expect("opens");
     let check: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).expect("checked");
     assert_eq!(check, "ok");
 }
@@ -254,9 +280,8 @@ async fn on_a_full_disk_what_was_answered_is_there_and_nothing_else() {
 #[tokio::test]
 async fn a_failed_operation_takes_no_other_of_its_group_along() {
     let directory = tempfile::tempdir().expect("a directory");
-    let store = Arc::new(SqliteStore::open(&directory.path().join("t.db"), "test").expect("opens"));
-    let now = DateTime::from_timestamp(1_700_000_000, 0).expect("in range");
-    let calls: Vec<_> = ["A", "B", "A", "C"].into_iter().map(|name| store.insert(mail(name, 10), now)).collect();
+    let store = open_at(directory.path());
+    let calls: Vec<_> = ["A", "B", "A", "C"].into_iter().map(|name| store.insert(mail(name, 10))).collect();
     let mut answers = Vec::new();
     for call in calls {
         answers.push(call.await.is_ok());
@@ -269,12 +294,11 @@ async fn a_failed_operation_takes_no_other_of_its_group_along() {
 async fn a_database_that_was_replaced_or_removed_takes_nothing() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("t.db");
-    let store = SqliteStore::open(&path, "test").expect("opens");
+    let store = open_at(directory.path());
     store.ping().await.expect("it works");
     std::fs::copy(&path, directory.path().join("copy")).expect("copied");
     std::fs::rename(directory.path().join("copy"), &path).expect("replaced");
-    let now = DateTime::from_timestamp(1_700_000_000, 0).expect("in range");
-    for refused in [store.ping().await, store.insert(mail("K1", 10), now).await] {
+    for refused in [store.ping().await, store.insert(mail("K1", 10)).await] {
         let error = refused.expect_err("refused").to_string();
         assert!(error.contains("removed or replaced"), "{error}");
     }
@@ -289,9 +313,9 @@ fn a_store_that_may_not_be_written_says_so() {
         return;
     }
     let directory = tempfile::tempdir().expect("a directory");
-    drop(open::open(&directory.path().join("t.db")).expect("opens"));
+    drop(connect(&directory.path().join("t.db")).expect("opens"));
     std::fs::set_permissions(directory.path().join("t.db"), std::fs::Permissions::from_mode(0o400)).expect("changed");
-    let error = open::open(&directory.path().join("t.db")).map(drop).expect_err("refused").to_string();
+    let error = connect(&directory.path().join("t.db")).map(drop).expect_err("refused").to_string();
     assert!(error.contains("may not be written"), "{error}");
 }
 
@@ -310,15 +334,28 @@ async fn what_tries_the_store_is_written_as_a_mail_would_be() {
 #[tokio::test]
 async fn processes_that_ended_are_forgotten_after_their_time() {
     let directory = tempfile::tempdir().expect("a directory");
-    let store = open_at(directory.path());
-    let at = |seconds| DateTime::from_timestamp(seconds, 0).expect("a time");
-    store.earlier_instance("serve", at(1)).await.expect("registered");
-    for time in [2, 3] {
-        let short = open_at(directory.path());
-        short.earlier_instance("run", at(time)).await.expect("registered");
-        short.close(at(time)).await.expect("closed");
+    let seconds = Arc::new(AtomicI64::new(1));
+    let time = Arc::clone(&seconds);
+    let clock = Clock::scripted(move || DateTime::from_timestamp(time.load(Ordering::Relaxed), 0).expect("a time"));
+    let take_nothing = Wanted {
+        from: Place::Spool,
+        run: None,
+        within: None,
+        spacing: Vec::new(),
+        limit: 1,
+        suspects: false,
+        only: None,
+    };
+    let store = open_with(directory.path(), &clock);
+    store.claim(&take_nothing).await.expect("registered");
+    for second in [2, 3] {
+        seconds.store(second, Ordering::Relaxed);
+        let short = open_with(directory.path(), &clock);
+        short.claim(&take_nothing).await.expect("registered");
+        short.close().await.expect("closed");
     }
-    assert_eq!(store.purge_records(at(3), 10, at(9)).await.expect("purged"), 1);
+    seconds.store(9, Ordering::Relaxed);
+    assert_eq!(store.purge_records(Duration::from_secs(6), 10).await.expect("purged"), 1);
     let connection = Connection::open(directory.path().join("t.db")).expect("opens");
     let left: i64 = connection.query_row("SELECT count(*) FROM instance", [], |row| row.get(0)).expect("counted");
     assert_eq!(left, 2, "the one that goes on, and the young one");

@@ -7,16 +7,18 @@
 //! one transaction each.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use super::super::{Error, Result, Trouble};
 use super::open::{BUSY_TIMEOUT, Identity};
+use super::transaction::Transaction;
+use crate::clock::Clock;
 
 /// Operations in one transaction at most: keeps the wait for the lock short.
 const GROUP: usize = 256;
@@ -25,22 +27,21 @@ const BACKLOG: usize = 1024;
 
 /// A lock of another process is waited for in turns of this length.
 const TURN: Duration = Duration::from_millis(250);
-/// As many turns as there are in [`BUSY_TIMEOUT`], for each transaction.
-const TURNS: u32 = 40;
-/// Once in a hurry, for all that follow together: 5 seconds.
-const LAST_TURNS: u32 = 20;
 
 /// The way to the writing thread.
 pub(super) struct Writer {
     queue: Mutex<Option<mpsc::Sender<Box<dyn Operation>>>>,
-    hurried: Arc<AtomicBool>,
+    deadline: Deadline,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
+
+/// When nothing waits for others any more; none as long as the process goes on.
+type Deadline = Arc<Mutex<Option<Instant>>>;
 
 /// Something to be done in a transaction, perhaps more than once before it is answered.
 trait Operation: Send {
     /// Does it; what it returns counts only once it is committed.
-    fn run(&mut self, connection: &Connection) -> Result<()>;
+    fn run(&mut self, tx: &Transaction<'_>) -> Result<()>;
     /// Tells the caller, after the commit or instead of one.
     fn answer(self: Box<Self>, outcome: Result<()>);
 }
@@ -53,13 +54,13 @@ struct Call<F, T> {
 
 impl<F, T> Operation for Call<F, T>
 where
-    F: Fn(&Connection) -> Result<T> + Send,
+    F: Fn(&Transaction<'_>) -> Result<T> + Send,
     T: Send,
 {
-    fn run(&mut self, connection: &Connection) -> Result<()> {
+    fn run(&mut self, tx: &Transaction<'_>) -> Result<()> {
         // What a run before this one returned was rolled back: a lock, say, that this one needs.
         self.value = None;
-        let outcome = catch_unwind(AssertUnwindSafe(|| (self.operation)(connection)));
+        let outcome = catch_unwind(AssertUnwindSafe(|| (self.operation)(tx)));
         self.value = Some(outcome.unwrap_or_else(|_| Err(Error::trouble(Trouble::Internal, "an operation panicked")))?);
         Ok(())
     }
@@ -77,21 +78,21 @@ fn closed() -> Error {
 
 impl Writer {
     /// Starts the thread on a connection that is set up.
-    pub(super) fn start(connection: Connection, identity: Identity) -> Self {
+    pub(super) fn start(connection: Connection, identity: Identity, clock: Clock, instance: Arc<AtomicI64>) -> Self {
         let (queue, operations) = mpsc::channel(BACKLOG);
-        let hurried = Arc::<AtomicBool>::default();
-        let database = Database { connection, identity, hurried: Arc::clone(&hurried), last_turns: LAST_TURNS };
+        let deadline = Deadline::default();
+        let database = Database { connection, identity, clock, instance, deadline: Arc::clone(&deadline) };
         let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
             .spawn(move || write(database, operations))
             .expect("a thread can be started when the program starts");
-        Self { queue: Mutex::new(Some(queue)), hurried, thread: Mutex::new(Some(thread)) }
+        Self { queue: Mutex::new(Some(queue)), deadline, thread: Mutex::new(Some(thread)) }
     }
 
     /// Has `operation` done and answers once it is durable.
     pub(super) async fn call<T: Send + 'static>(
         &self,
-        operation: impl Fn(&Connection) -> Result<T> + Send + 'static,
+        operation: impl Fn(&Transaction<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (reply, answer) = oneshot::channel();
         let queue = self.queue.lock().ok().and_then(|queue| queue.clone()).ok_or_else(closed)?;
@@ -100,9 +101,9 @@ impl Writer {
         answer.await.unwrap_or_else(|_| Err(closed()))
     }
 
-    /// From now on all transactions together wait [`LAST_TURNS`] for a lock.
-    pub(super) fn hurry(&self) {
-        self.hurried.store(true, Ordering::Relaxed);
+    /// No transaction waits for a lock of another process beyond `by`.
+    pub(super) fn deadline(&self, by: Instant) {
+        *self.deadline.lock().unwrap_or_else(PoisonError::into_inner) = Some(by);
     }
 
     /// Waits for what was asked for, then closes the connection.
@@ -122,36 +123,40 @@ impl Writer {
 struct Database {
     connection: Connection,
     identity: Identity,
-    hurried: Arc<AtomicBool>,
-    /// What is left of [`LAST_TURNS`].
-    last_turns: u32,
+    clock: Clock,
+    instance: Arc<AtomicI64>,
+    deadline: Deadline,
 }
 
 impl Database {
+    fn transaction(&self) -> Transaction<'_> {
+        Transaction::new(&self.connection, &self.clock, self.instance.load(Ordering::Relaxed))
+    }
+
     /// Begins a transaction that may write. SQLite would wait for the lock in one go, and
-    /// nobody could tell it to hurry.
-    fn begin(&mut self) -> Result<()> {
+    /// nobody could tell it that the process is to end.
+    fn begin(&self) -> Result<()> {
         self.connection.busy_timeout(TURN)?;
         let begun = self.begin_in_turns();
         self.connection.busy_timeout(BUSY_TIMEOUT)?;
         begun
     }
 
-    fn begin_in_turns(&mut self) -> Result<()> {
-        let mut turns = TURNS;
+    fn begin_in_turns(&self) -> Result<()> {
+        let patience = self.clock.instant() + BUSY_TIMEOUT;
         loop {
-            let left = if self.hurried.load(Ordering::Relaxed) { &mut self.last_turns } else { &mut turns };
-            *left = left.saturating_sub(1);
-            let is_last = *left == 0;
-            match self.connection.execute_batch("BEGIN IMMEDIATE").map_err(Error::from) {
-                Err(Error::Trouble { kind: Trouble::Busy, .. }) if !is_last => {}
+            let begun = self.connection.execute_batch("BEGIN IMMEDIATE").map_err(Error::from);
+            let deadline = *self.deadline.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_over = self.clock.instant() >= deadline.unwrap_or(patience).min(patience);
+            match begun {
+                Err(Error::Trouble { kind: Trouble::Busy, .. }) if !is_over => {}
                 begun => return begun,
             }
         }
     }
 }
 
-fn write(mut database: Database, mut operations: mpsc::Receiver<Box<dyn Operation>>) {
+fn write(database: Database, mut operations: mpsc::Receiver<Box<dyn Operation>>) {
     while let Some(first) = operations.blocking_recv() {
         let mut group = vec![first];
         while group.len() < GROUP {
@@ -160,7 +165,7 @@ fn write(mut database: Database, mut operations: mpsc::Receiver<Box<dyn Operatio
                 Err(_) => break,
             }
         }
-        commit_group(&mut database, group);
+        commit_group(&database, group);
     }
     // The last connection to close checkpoints the WAL; what fails here is done at the next
     // start, so that nobody's lock is waited for.
@@ -168,7 +173,7 @@ fn write(mut database: Database, mut operations: mpsc::Receiver<Box<dyn Operatio
     drop(database.connection.close());
 }
 
-fn commit_group(database: &mut Database, mut group: Vec<Box<dyn Operation>>) {
+fn commit_group(database: &Database, mut group: Vec<Box<dyn Operation>>) {
     match run_group(database, &mut group) {
         Ok(outcomes) => answer(group, outcomes),
         // Every one of them would wait as long again for the same lock.
@@ -193,11 +198,11 @@ fn answer(group: Vec<Box<dyn Operation>>, outcomes: Vec<Result<()>>) {
 }
 
 /// One transaction for all; `Err` where nothing of it is stored.
-fn run_group(database: &mut Database, group: &mut [Box<dyn Operation>]) -> Result<Vec<Result<()>>> {
+fn run_group(database: &Database, group: &mut [Box<dyn Operation>]) -> Result<Vec<Result<()>>> {
     database.identity.check()?;
     database.begin()?;
     let connection = &database.connection;
-    let outcomes = run_all(connection, group);
+    let outcomes = run_all(database, group);
     let committed = outcomes.and_then(|outcomes| {
         connection.execute_batch("COMMIT")?;
         Ok(outcomes)
@@ -209,19 +214,21 @@ fn run_group(database: &mut Database, group: &mut [Box<dyn Operation>]) -> Resul
     committed
 }
 
-fn run_all(connection: &Connection, group: &mut [Box<dyn Operation>]) -> Result<Vec<Result<()>>> {
+fn run_all(database: &Database, group: &mut [Box<dyn Operation>]) -> Result<Vec<Result<()>>> {
+    let (connection, all) = (&database.connection, database.transaction());
     let mut outcomes = Vec::with_capacity(group.len());
     for operation in group {
         connection.execute_batch("SAVEPOINT operation")?;
-        let outcome = operation.run(connection);
-        if let Err(error) = &outcome {
-            if connection.is_autocommit() {
-                return Err(error.clone());
-            }
-            connection.execute_batch("ROLLBACK TO operation")?;
+        let own = database.transaction();
+        let outcome = operation.run(&own);
+        match &outcome {
+            Ok(()) => all.merge(own),
+            Err(error) if connection.is_autocommit() => return Err(error.clone()),
+            Err(_) => connection.execute_batch("ROLLBACK TO operation")?,
         }
         connection.execute_batch("RELEASE operation")?;
         outcomes.push(outcome);
     }
+    all.write_sums()?;
     Ok(outcomes)
 }

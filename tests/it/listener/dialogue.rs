@@ -16,7 +16,7 @@ async fn after_ehlo(relay: &Relay, script: &str) -> Vec<String> {
 #[tokio::test]
 async fn a_mail_is_taken_with_one_trace_field_and_attempted_at_once() {
     let relay = Relay::start();
-    let told = relay.accepted.notified();
+    let mut arrivals = relay.store.arrivals();
     relay
         .connect()
         .await
@@ -45,7 +45,7 @@ async fn a_mail_is_taken_with_one_trace_field_and_attempted_at_once() {
              S: (closed)"
         ))
         .await;
-    tokio::time::timeout(LONG, told).await.expect("told");
+    tokio::time::timeout(LONG, arrivals.next()).await.expect("told");
     let mails = relay.mails().await;
     assert_eq!(mails.len(), 1);
     assert_eq!(mails[0].envelope, "a@x.example b@y.example");
@@ -354,7 +354,6 @@ async fn little_room_and_a_store_in_trouble_defer_and_pass_by_themselves() {
     use std::sync::atomic::Ordering;
 
     use redeliver::spool::MIN_FREE;
-    use redeliver::store::Store;
 
     let relay = Relay::start();
     let mut client = relay.connect().await;
@@ -364,7 +363,7 @@ async fn little_room_and_a_store_in_trouble_defer_and_pass_by_themselves() {
     relay.free_space.store(MIN_FREE + 50, Ordering::Relaxed);
     client.talk("C: MAIL FROM:<a@x.example> SIZE=51\nS: 452 4.3.1 *").await;
     client.talk("C: MAIL FROM:<a@x.example> SIZE=50\nS: 250 2.1.0 *").await;
-    relay.store.close(chrono::DateTime::UNIX_EPOCH).await.expect("closes");
+    relay.store.close().await.expect("closes");
     client.talk("C: RCPT TO:<b@y.example>\nS: 250 *\nC: DATA\nS: 354 *\nC: .\nS: 451 4.3.0 *\nC: NOOP\nS: 250 *").await;
 }
 

@@ -21,17 +21,16 @@ use redeliver::clock::Clock;
 use redeliver::delivery::{Attempted, Request, Sink};
 use redeliver::ingest::{Here, Intake, Listener, ListenerConfig, ListenerContext, ListenerControl};
 use redeliver::live::Live;
-use redeliver::mail::{Content, Domain, MemoryContent};
+use redeliver::mail::{Domain, MessageId};
 use redeliver::pipeline::{self, Deliver, Pipeline};
 use redeliver::spool::{FreeSpace, Settings, Spool};
 use redeliver::stop::Stop;
-use redeliver::store::{MailFilter, Place, SqliteStore, Store};
+use redeliver::store::{MailFilter, Place, Span, SqliteStore, Store};
 use redeliver::yaml::{Document, Reading};
 use rusqlite::{Connection, OpenFlags};
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -44,12 +43,11 @@ const LONG: Duration = Duration::from_secs(20);
 /// A listener with its store.
 struct Relay {
     directory: TempDir,
-    store: Arc<SqliteStore>,
+    store: Arc<dyn Store>,
     address: std::net::SocketAddr,
     config: ListenerConfig,
     control: ListenerControl,
     stop: Stop,
-    accepted: Arc<Notify>,
     free_space: Arc<AtomicU64>,
     running: JoinHandle<()>,
 }
@@ -82,7 +80,7 @@ impl Deliver for NoDelivery {
     }
 }
 
-fn spool(store: &Arc<SqliteStore>, free_space: &Arc<AtomicU64>) -> Arc<Spool> {
+fn spool(store: &Arc<dyn Store>, free_space: &Arc<AtomicU64>) -> Arc<Spool> {
     let free_space = Arc::clone(free_space);
     let document = Document::parse(Path::new("f"), b"relay: [{match: All, mailet: 'Null'}]").expect("YAML");
     let reading = Reading::new(Path::new("f"));
@@ -95,13 +93,13 @@ fn spool(store: &Arc<SqliteStore>, free_space: &Arc<AtomicU64>) -> Arc<Spool> {
         max_dialogue: 65536,
         free_space: FreeSpace::told_by(move || Ok(free_space.load(Ordering::Relaxed))),
     };
-    Spool::new(Arc::<SqliteStore>::clone(store), Arc::new(pipeline), Clock::system(), settings, Stop::default())
+    Spool::new(Arc::clone(store), Arc::new(pipeline), Clock::system(), settings, Stop::default())
 }
 
-fn context(store: &Arc<SqliteStore>, accepted: &Arc<Notify>, free_space: &Arc<AtomicU64>) -> ListenerContext {
+fn context(store: &Arc<dyn Store>, free_space: &Arc<AtomicU64>) -> ListenerContext {
     let here = Here { domain: Domain::parse("relay.test").expect("a domain"), is_user: |_| false };
     let intake = Live::new(Intake { spool: spool(store, free_space), kept: BTreeSet::new(), here });
-    ListenerContext { intake, clock: Clock::system(), accepted: Arc::clone(accepted) }
+    ListenerContext { intake, clock: Clock::system() }
 }
 
 impl Relay {
@@ -112,16 +110,17 @@ impl Relay {
     /// Starts with a configuration that `change` has changed; its files go into the directory.
     fn with(change: impl FnOnce(&mut ListenerConfig, &Path)) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
-        let store = Arc::new(SqliteStore::open(&directory.path().join("redeliver.db"), "test").expect("opens"));
+        let path = directory.path().join("redeliver.db");
+        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&path, "test", &Clock::system()).expect("opens"));
         let mut config = ListenerConfig::new(Domain::parse("Relay.test").expect("a domain"));
         config.listen = vec!["127.0.0.1:0".parse().expect("an address")];
         change(&mut config, directory.path());
-        let (accepted, free_space) = (Arc::new(Notify::new()), Arc::new(AtomicU64::new(u64::MAX)));
-        let listener = Listener::bind(&config, context(&store, &accepted, &free_space)).expect("listens");
+        let free_space = Arc::new(AtomicU64::new(u64::MAX));
+        let listener = Listener::bind(&config, context(&store, &free_space)).expect("listens");
         let (address, control) = (listener.addresses()[0], listener.control());
         let stop = Stop::default();
         let running = tokio::spawn(listener.run(stop.clone()));
-        Self { directory, store, address, config, control, stop, accepted, free_space, running }
+        Self { directory, store, address, config, control, stop, free_space, running }
     }
 
     async fn connect(&self) -> Client {
@@ -136,14 +135,16 @@ impl Relay {
 
     /// What the spool has, oldest first.
     async fn mails(&self) -> Vec<Stored> {
-        let listed = self.store.list(&Place::Spool, &MailFilter::default(), None, 10_000).await.expect("lists");
-        let stored = |listed: redeliver::store::Listed| {
+        let listed = self.store.list(&Place::Spool, &MailFilter::default(), &Span::of(10_000)).await.expect("lists");
+        let mut mails = Vec::new();
+        for listed in listed.items {
             let recipients: Vec<_> = listed.mail.envelope.recipients.iter().map(ToString::to_string).collect();
-            let message = whole(&*self.store.content(listed.mail.message));
+            let message = whole(&*self.store, listed.mail.message).await;
             assert_eq!(listed.mail.facts.size, message.len() as u64);
-            Stored { envelope: format!("{} {}", listed.mail.envelope.reverse_path, recipients.join(" ")), message }
-        };
-        listed.into_iter().map(stored).collect()
+            let envelope = format!("{} {}", listed.mail.envelope.reverse_path, recipients.join(" "));
+            mails.push(Stored { envelope, message });
+        }
+        mails
     }
 
     async fn envelopes(&self) -> Vec<String> {
@@ -166,15 +167,16 @@ impl Relay {
     }
 }
 
-fn whole(content: &dyn Content) -> Vec<u8> {
-    let mut message = Vec::new();
-    loop {
-        let piece = content.read(message.len() as u64).expect("reads");
-        if piece.is_empty() {
-            return MemoryContent(message).0;
+async fn whole(store: &dyn Store, message: MessageId) -> Vec<u8> {
+    let mut whole = Vec::new();
+    for number in 0.. {
+        let row = store.content(message, number).await.expect("reads");
+        if row.is_empty() {
+            break;
         }
-        message.extend(piece);
+        whole.extend(row);
     }
+    whole
 }
 
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}

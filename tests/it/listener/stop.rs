@@ -82,9 +82,7 @@ async fn an_address_that_is_taken_is_named() {
     let relay = Relay::start();
     let mut config = relay.config.clone();
     config.listen = vec!["127.0.0.1:0".parse().expect("an address"), relay.address];
-    let error = Listener::bind(&config, super::context(&relay.store, &relay.accepted, &relay.free_space))
-        .err()
-        .expect("refused")
-        .to_string();
+    let error =
+        Listener::bind(&config, super::context(&relay.store, &relay.free_space)).err().expect("refused").to_string();
     assert!(error.starts_with(&format!("cannot listen on {}: ", relay.address)), "{error}");
 }

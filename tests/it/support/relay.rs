@@ -9,8 +9,8 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use redeliver::clock::Clock;
-use redeliver::mail::{Address, Attributes, Envelope, HeaderScan, MailKey, ReversePath};
-use redeliver::store::{NewMail, NewMessage, SqliteStore, Store};
+use redeliver::mail::{Address, Attributes, Envelope, HeaderScan, MailKey, NewMail, NewMessage, ReversePath};
+use redeliver::store::{SqliteStore, Store};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -302,6 +302,7 @@ fn new_mail(n: usize, recipients: &[impl AsRef<str>]) -> NewMail {
         key: MailKey::new(Clock::system().now(), n as u64),
         name: format!("m{n}"),
         envelope: Envelope::new(ReversePath::parse("me@example.org").expect("an address"), recipients),
+        client: None,
         state: "relay".to_owned(),
         attributes: Attributes::default(),
         message: NewMessage::Whole(message.into()),
@@ -312,17 +313,17 @@ fn new_mail(n: usize, recipients: &[impl AsRef<str>]) -> NewMail {
 
 /// All at once, so that the store commits many together; they are accepted in their order.
 async fn insert(database: &Path, mails: Vec<NewMail>) {
-    let (store, now) = (SqliteStore::open(database, "test").expect("the store"), Clock::system().now());
-    let store = std::sync::Arc::new(store);
+    let store = SqliteStore::open(database, "test", &Clock::system()).expect("the store");
+    let store: std::sync::Arc<dyn Store> = std::sync::Arc::new(store);
     let mut inserted = tokio::task::JoinSet::new();
     for mail in mails {
         let store = std::sync::Arc::clone(&store);
-        inserted.spawn(async move { store.insert(mail, now).await });
+        inserted.spawn(async move { store.insert(mail).await });
     }
     while let Some(result) = inserted.join_next().await {
         result.expect("no panic").expect("inserted");
     }
-    store.close(now).await.expect("closed");
+    store.close().await.expect("closed");
 }
 
 /// A command under way. Dropping it kills it.

@@ -8,8 +8,9 @@ use super::super::pace::Pace;
 use super::super::wire::Ended;
 use super::{Client, Session};
 use crate::ingest::{Origin, Protocol, received_field};
-use crate::mail::MailKey;
+use crate::mail::{Envelope, MailKey};
 use crate::smtp::Unstuffer;
+use crate::spool::Submission;
 
 impl Session {
     pub(super) async fn data(&mut self) -> Result<Answer, Ended> {
@@ -56,10 +57,18 @@ impl Session {
             return Ok(Answer::out_of_order("say MAIL first"));
         };
         let is_endless = message.is_endless();
-        match message.accept(envelope.into()).await {
+        match message.accept(self.submission(envelope)).await {
             Ok(key) => Ok(self.accepted(&key)),
             Err(refusal) => self.refused(refusal, is_endless),
         }
+    }
+
+    fn submission(&self, envelope: Envelope) -> Submission {
+        let client = match self.client {
+            Client::Peer(address) => Some(address.ip()),
+            Client::User(_) => None,
+        };
+        Submission { client, ..envelope.into() }
     }
 
     /// Reads to the final dot, or as far as it is worth while.
@@ -84,7 +93,6 @@ impl Session {
 
     fn accepted(&mut self, key: &MailKey) -> Answer {
         self.transaction.accepted(key);
-        self.context.accepted.notify_one();
         (self.errors, self.idle_commands) = (0, 0);
         Answer::new(250, "2.6.0", format!("{key} is ours now"))
     }

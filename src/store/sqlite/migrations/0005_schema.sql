@@ -9,7 +9,11 @@ CREATE TABLE instance (
     kind    TEXT NOT NULL,
     pid     INTEGER NOT NULL,
     started INTEGER NOT NULL,
-    ended   INTEGER
+    ended   INTEGER,
+    -- Once it is found dead: how many mails it had in hand, and how many of them in an attempt.
+    -- They are freed in steps, and each is judged by what there was at the death.
+    in_hand INTEGER,
+    begun   INTEGER
 );
 CREATE INDEX instance_going ON instance (id) WHERE ended IS NULL;
 
@@ -102,13 +106,6 @@ CREATE INDEX mail_suspect ON mail (repository, seq) WHERE claimed = 0 AND suspec
 CREATE INDEX mail_in_hand ON mail (instance) WHERE claimed = 1;
 -- Without it every message that goes is looked for in all mails, to see that none refers to it.
 CREATE INDEX mail_message ON mail (message);
-
--- Last attempts that lie in the future, because a clock was set back: when each was first seen so.
-CREATE TABLE ahead (
-    mail         INTEGER PRIMARY KEY REFERENCES mail (id) ON DELETE CASCADE,
-    last_attempt INTEGER NOT NULL,
-    seen         INTEGER NOT NULL
-);
 
 -- Whose attempts a split-off mail shares, up to which attempt.
 CREATE TABLE lineage (

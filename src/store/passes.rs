@@ -1,0 +1,140 @@
+//! Mails in hand: claimed, attempted, settled; and freed where their process died.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::{Horizon, Place, Result, RunId};
+use crate::mail::{Attributes, DialogueEntry, Mail, MailKey, NewMail, Planned, Recorded, RepositoryPath};
+
+/// An attempt record's number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AttemptId(pub(super) i64);
+
+/// Which mails a claim may take.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// From where.
+    pub from: Place,
+    /// For which run; mails that a run still going took before are left alone.
+    pub run: Option<RunId>,
+    /// Only what had come to rest by then.
+    pub within: Option<Horizon>,
+    /// The n-th counted attempt must lie this long back (the last value repeats); empty:
+    /// every mail is due.
+    pub spacing: Vec<Duration>,
+    /// At most so many.
+    pub limit: usize,
+    /// Those that were in hand when a process died, or the others.
+    pub suspects: bool,
+    /// Of all these, only those with these keys.
+    pub only: Option<Arc<[MailKey]>>,
+}
+
+/// The right to work on one mail, until it is settled, released or reaped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    pub(super) mail: i64,
+    pub(super) token: i64,
+    /// Of its message.
+    pub(super) octets: u64,
+    /// The mail's key.
+    pub key: MailKey,
+}
+
+/// A mail in hand.
+#[derive(Debug, Clone)]
+pub struct Claimed {
+    /// The right to it.
+    pub claim: Claim,
+    /// The mail.
+    pub mail: Mail,
+    /// Deaths of a process, in a row, that had only this mail in hand.
+    pub deaths_alone: u32,
+}
+
+/// Where a part of a settled mail is to rest. Parts that are not named are done.
+#[derive(Debug, Clone)]
+pub struct Resting {
+    /// The part.
+    pub mail: Mail,
+    /// Where to; `None` is back where it was, in its old place of the order.
+    pub place: Option<RepositoryPath>,
+}
+
+/// How a mail in hand ends its pass.
+#[derive(Debug, Clone, Default)]
+pub struct Settlement {
+    /// What is left of it.
+    pub parts: Vec<Resting>,
+    /// The attempt that was begun, if one was.
+    pub attempt: Option<AttemptId>,
+    /// Whether the pass counts. `false` takes back what `begin_attempt` counted.
+    pub counted: bool,
+    /// Outcomes not yet recorded, for a pass that ended before an attempt was begun.
+    pub outcomes: Vec<Recorded>,
+    /// Mails that the pass bears, into the spool: there with the settlement or not at all.
+    pub born: Vec<NewMail>,
+}
+
+/// What a reap found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Reaped {
+    /// Instances that had died.
+    pub instances: usize,
+    /// Mails they had in hand, now free again.
+    pub mails: usize,
+    /// Attempts that are in doubt now.
+    pub in_doubt: usize,
+}
+
+/// Work on mails in hand.
+#[async_trait]
+pub trait Passes: Send + Sync {
+    /// Takes mails in hand, oldest first; first frees what dead processes held. One that
+    /// cannot be read is told to the log and set aside in [`RepositoryPath::error`], from
+    /// where nobody takes it.
+    ///
+    /// A last attempt that lies in the future, because a clock was set back, counts as having
+    /// been at the moment when a claim first met it; the log says so.
+    async fn claim(&self, wanted: &Wanted) -> Result<Vec<Claimed>>;
+
+    /// Opens the attempt record and counts the pass, before the first packet. `plan` is whom
+    /// it is going to be with: where this process dies, the record names them.
+    async fn begin_attempt(&self, claim: &Claim, attributes: &Attributes, plan: &[Planned]) -> Result<AttemptId>;
+
+    /// As [`Passes::begin_attempt`], where the attempt is open already: a second part of the
+    /// mail goes its own way.
+    async fn extend_attempt(
+        &self,
+        claim: &Claim,
+        attempt: AttemptId,
+        attributes: &Attributes,
+        plan: &[Planned],
+    ) -> Result<()>;
+
+    /// Adds what one transaction yielded. `dialogue_limit` is in octets per attempt.
+    async fn record(
+        &self,
+        claim: &Claim,
+        attempt: AttemptId,
+        outcomes: &[Recorded],
+        dialogue: &[DialogueEntry],
+        dialogue_limit: usize,
+    ) -> Result<()>;
+
+    /// Ends the pass: the claimed mail out, what is left of it and what it bears in.
+    async fn settle(&self, claim: &Claim, settlement: &Settlement) -> Result<()>;
+
+    /// Gives a mail back untouched.
+    async fn release(&self, claim: &Claim) -> Result<()>;
+
+    /// Gives up a mail as if this process had died with only this mail in hand: for work on
+    /// it that panicked.
+    async fn abandon(&self, claim: &Claim) -> Result<()>;
+
+    /// Frees what processes that died had in hand, and the messages they were writing; in
+    /// steps, between which others write.
+    async fn reap(&self) -> Result<Reaped>;
+}

@@ -1,0 +1,204 @@
+//! A mail in hand: attempted, settled, given back.
+
+use async_trait::async_trait;
+use rusqlite::{OptionalExtension, params};
+use tracing::{debug, warn};
+
+use super::super::rules::Death;
+use super::super::{AttemptId, Claim, Claimed, Error, Passes, Reaped, Resting, Result, Settlement, Wanted};
+use super::transaction::{Transaction, Weight, next_number};
+use super::{SqliteStore, claim, filing, intake, reap, records, rows};
+use crate::mail::{Attributes, DialogueEntry, Mail, Planned, Recorded};
+
+#[async_trait]
+impl Passes for SqliteStore {
+    async fn claim(&self, wanted: &Wanted) -> Result<Vec<Claimed>> {
+        self.reap_dead().await?;
+        let instance = self.instance().await?;
+        let wanted = wanted.clone();
+        let taken = self.write(move |tx| claim::claim(tx, &wanted, instance)).await?;
+        tell_of_the_clock(taken.ahead);
+        Ok(taken.claimed)
+    }
+
+    async fn begin_attempt(&self, claim: &Claim, attributes: &Attributes, plan: &[Planned]) -> Result<AttemptId> {
+        let (claim, attributes, plan) = (claim.clone(), attributes.clone(), plan.to_vec());
+        self.write(move |tx| {
+            set_attributes(tx, &claim, &attributes, 1)?;
+            records::begin(tx, &claim, &plan)
+        })
+        .await
+    }
+
+    async fn extend_attempt(
+        &self,
+        claim: &Claim,
+        attempt: AttemptId,
+        attributes: &Attributes,
+        plan: &[Planned],
+    ) -> Result<()> {
+        let (claim, attributes, plan) = (claim.clone(), attributes.clone(), plan.to_vec());
+        self.write(move |tx| {
+            set_attributes(tx, &claim, &attributes, 0)?;
+            records::extend(tx, attempt, &plan)
+        })
+        .await
+    }
+
+    async fn record(
+        &self,
+        claim: &Claim,
+        attempt: AttemptId,
+        outcomes: &[Recorded],
+        dialogue: &[DialogueEntry],
+        dialogue_limit: usize,
+    ) -> Result<()> {
+        let (claim, outcomes, dialogue) = (claim.clone(), outcomes.to_vec(), dialogue.to_vec());
+        self.write(move |tx| {
+            verify(tx, &claim)?;
+            records::record(tx, attempt, &outcomes)?;
+            records::append_dialogue(tx, attempt, &dialogue, dialogue_limit)
+        })
+        .await
+    }
+
+    async fn settle(&self, claim: &Claim, settlement: &Settlement) -> Result<()> {
+        let (claim, settlement) = (claim.clone(), settlement.clone());
+        let bears = !settlement.born.is_empty();
+        self.write(move |tx| settle(tx, &claim, &settlement)).await?;
+        if bears {
+            self.tell_arrival();
+        }
+        Ok(())
+    }
+
+    async fn release(&self, claim: &Claim) -> Result<()> {
+        let claim = claim.clone();
+        self.write(move |tx| release(tx, &claim)).await
+    }
+
+    async fn abandon(&self, claim: &Claim) -> Result<()> {
+        let claim = claim.clone();
+        self.write(move |tx| {
+            verify(tx, &claim)?;
+            reap::free(tx, claim.mail, Death::PANIC, &mut Reaped::default())
+        })
+        .await
+    }
+
+    async fn reap(&self) -> Result<Reaped> {
+        self.reap_dead().await
+    }
+}
+
+/// A clock is corrected by a little now and then; more than that somebody should know of.
+fn tell_of_the_clock((mails, ahead): (usize, i64)) {
+    if ahead > 60_000 {
+        let seconds = ahead / 1000;
+        warn!(mails, "the clock was set back by up to {seconds} s: mails tried since are due one spacing from now");
+    } else if mails > 0 {
+        debug!(mails, "last attempts lay in the future");
+    }
+}
+
+/// The fence: nothing is written for a claim that was reaped. What the mail counts for.
+fn verify(tx: &Transaction<'_>, claim: &Claim) -> Result<Weight> {
+    tx.prepare_cached(
+        "SELECT repository, passes, acknowledged IS NOT NULL FROM mail WHERE id = ?1 AND claim = ?2 AND claimed = 1",
+    )?
+    .query_row([claim.mail, claim.token], |row| {
+        Ok(Weight { repository: row.get(0)?, passes: row.get(1)?, octets: claim.octets, acknowledged: row.get(2)? })
+    })
+    .optional()?
+    .ok_or_else(|| Error::ClaimLost(claim.key.clone()))
+}
+
+/// Writes the attributes as the matchers left them, and counts so many attempts.
+fn set_attributes(tx: &Transaction<'_>, claim: &Claim, attributes: &Attributes, attempts: i64) -> Result<()> {
+    let before = verify(tx, claim)?;
+    let passes = attributes.passes();
+    tx.prepare_cached("UPDATE mail SET attributes = ?2, passes = ?3, attempts = attempts + ?4 WHERE id = ?1")?
+        .execute(params![claim.mail, rows::to_json(attributes)?, passes, attempts])?;
+    tx.subtract(before);
+    tx.add(Weight { passes, ..before });
+    Ok(())
+}
+
+/// Gives a mail back as it is, where it was.
+fn release(tx: &Transaction<'_>, claim: &Claim) -> Result<()> {
+    verify(tx, claim)?;
+    tx.prepare_cached("UPDATE mail SET claimed = 0, instance = NULL, claim = NULL WHERE id = ?1")?
+        .execute([claim.mail])?;
+    Ok(())
+}
+
+/// Ends a pass: the record, then what is left of the mail, and what the pass bore.
+fn settle(tx: &Transaction<'_>, claim: &Claim, settlement: &Settlement) -> Result<()> {
+    let before = verify(tx, claim)?;
+    end_attempt(tx, claim, settlement)?;
+    let attempted = settlement.counted && settlement.attempt.is_some();
+    for part in settlement.parts.iter().filter(|part| part.mail.key != claim.key) {
+        let repository = part.place.as_ref().map_or(Ok(before.repository), |path| filing::ensure(tx, path))?;
+        filing::insert_child(tx, &filing::Child { mail: &part.mail, parent: claim.mail, repository, attempted })?;
+    }
+    for mail in &settlement.born {
+        intake::insert(tx, mail)?;
+    }
+    match settlement.parts.iter().find(|part| part.mail.key == claim.key) {
+        Some(part) => keep(tx, claim, part, before, attempted),
+        None => filing::take_out(tx, claim.mail, None),
+    }
+}
+
+/// Where nothing was begun and nothing happened, there is no record to end.
+fn end_attempt(tx: &Transaction<'_>, claim: &Claim, settlement: &Settlement) -> Result<()> {
+    let attempt = match settlement.attempt {
+        Some(attempt) => attempt,
+        None if settlement.outcomes.is_empty() => return Ok(()),
+        None => records::open(tx, claim.mail)?,
+    };
+    records::record(tx, attempt, &settlement.outcomes)?;
+    records::finish(tx, attempt, settlement.counted)?;
+    if settlement.attempt.is_some() && !settlement.counted {
+        tx.prepare_cached("UPDATE mail SET attempts = attempts - 1 WHERE id = ?1")?.execute([claim.mail])?;
+    }
+    Ok(())
+}
+
+/// Writes the part that keeps the key over the claimed row. Back where it was, it keeps
+/// its old place in the order too.
+fn keep(tx: &Transaction<'_>, claim: &Claim, part: &Resting, before: Weight, attempted: bool) -> Result<()> {
+    let mail = &part.mail;
+    write_part(tx, claim.mail, mail)?;
+    let mut after = Weight { passes: mail.passes(), ..before };
+    if let Some(path) = &part.place {
+        after = Weight { repository: filing::ensure(tx, path)?, acknowledged: false, ..after };
+        tx.prepare_cached(
+            "UPDATE mail SET repository = ?2, seq = ?3, last_updated = ?4, acknowledged = NULL, \
+             last_attempt = CASE WHEN ?5 THEN ?4 ELSE last_attempt END WHERE id = ?1",
+        )?
+        .execute(params![claim.mail, after.repository, next_number(tx)?, tx.millis(), attempted])?;
+    }
+    tx.subtract(before);
+    tx.add(after);
+    Ok(())
+}
+
+fn write_part(tx: &Transaction<'_>, id: i64, mail: &Mail) -> Result<()> {
+    tx.prepare_cached(
+        "UPDATE mail SET claimed = 0, instance = NULL, claim = NULL, suspect = 0, recipients = ?2, state = ?3, \
+         error = ?4, attributes = ?5, header_prefix = ?6, recorded = ?7, passes = ?8, sender = ?9 WHERE id = ?1",
+    )?
+    .execute(params![
+        id,
+        rows::to_json(&mail.envelope.recipients)?,
+        mail.state,
+        mail.error,
+        rows::to_json(&mail.attributes)?,
+        mail.header_prefix,
+        rows::to_json(&mail.recorded)?,
+        mail.passes(),
+        rows::sender(&mail.envelope.reverse_path),
+    ])?;
+    Ok(())
+}

@@ -1,0 +1,201 @@
+//! A transaction under way, and the sums that change with it.
+//!
+//! What changes is gathered while the operations of a group run, and written once before
+//! their commit: a sum costs a group of mails as much as it costs one.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ops::Deref;
+
+use rusqlite::{Connection, params};
+
+use super::super::{Result, Time};
+use super::rows;
+use crate::clock::Clock;
+use crate::mail::{Outcome, Recorded};
+
+/// A connection on which an operation writes.
+pub(super) struct Transaction<'a> {
+    connection: &'a Connection,
+    clock: &'a Clock,
+    /// This process, 0 as long as it is not registered.
+    instance: i64,
+    changes: RefCell<Changes>,
+}
+
+impl Deref for Transaction<'_> {
+    type Target = Connection;
+    fn deref(&self) -> &Connection {
+        self.connection
+    }
+}
+
+/// What counts in a sum of a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Weight {
+    pub(super) repository: i64,
+    pub(super) passes: u32,
+    pub(super) octets: u64,
+    pub(super) acknowledged: bool,
+}
+
+#[derive(Debug, Default)]
+struct Change {
+    mails: i64,
+    octets: i64,
+    acknowledged: i64,
+}
+
+/// Outcomes of one hour at one next hop, with the last of them.
+#[derive(Debug, Default)]
+struct Hour {
+    delivered: i64,
+    deferred: i64,
+    failed: i64,
+    last: (i64, String),
+}
+
+/// What is to be added to the sums.
+#[derive(Debug, Default)]
+struct Changes {
+    /// By repository and passes.
+    places: HashMap<(i64, u32), Change>,
+    /// By hour and next hop.
+    hours: HashMap<(i64, String), Hour>,
+    /// By outcome, stage and class of the reply.
+    totals: HashMap<(String, String, u16), i64>,
+}
+
+impl<'a> Transaction<'a> {
+    pub(super) fn new(connection: &'a Connection, clock: &'a Clock, instance: i64) -> Self {
+        Self { connection, clock, instance, changes: RefCell::default() }
+    }
+
+    /// The store's time.
+    pub(super) fn now(&self) -> Time {
+        self.clock.now()
+    }
+
+    /// The store's time, as it is stored.
+    pub(super) fn millis(&self) -> i64 {
+        self.now().timestamp_millis()
+    }
+
+    /// A mail came to rest somewhere.
+    pub(super) fn add(&self, weight: Weight) {
+        self.weigh(weight, 1);
+    }
+
+    /// A mail left where it was.
+    pub(super) fn subtract(&self, weight: Weight) {
+        self.weigh(weight, -1);
+    }
+
+    fn weigh(&self, weight: Weight, sign: i64) {
+        let mut changes = self.changes.borrow_mut();
+        let change = changes.places.entry((weight.repository, weight.passes)).or_default();
+        change.mails += sign;
+        change.octets += sign * i64::try_from(weight.octets).unwrap_or(i64::MAX);
+        change.acknowledged += sign * i64::from(weight.acknowledged);
+    }
+
+    /// A recipient has an outcome; `record` is all of it as it is stored.
+    pub(super) fn count(&self, outcome: &Recorded, record: &str) {
+        let mut changes = self.changes.borrow_mut();
+        let class = outcome.code.map_or(0, |code| code / 100);
+        *changes.totals.entry((outcome.outcome.to_string(), outcome.stage.to_string(), class)).or_default() += 1;
+        let now = self.millis();
+        let next_hop = outcome.next_hop.clone().unwrap_or_default();
+        let hour = changes.hours.entry((hour_of(now), next_hop)).or_default();
+        *match outcome.outcome {
+            Outcome::Delivered => &mut hour.delivered,
+            Outcome::Deferred => &mut hour.deferred,
+            Outcome::Failed => &mut hour.failed,
+        } += 1;
+        hour.last = (now, record.to_owned());
+    }
+
+    /// Takes over what an operation in a transaction of its own changed.
+    pub(super) fn merge(&self, other: Transaction<'_>) {
+        let other = other.changes.into_inner();
+        let mut changes = self.changes.borrow_mut();
+        for (place, change) in other.places {
+            let sum = changes.places.entry(place).or_default();
+            sum.mails += change.mails;
+            sum.octets += change.octets;
+            sum.acknowledged += change.acknowledged;
+        }
+        for (key, hour) in other.hours {
+            let sum = changes.hours.entry(key).or_default();
+            sum.delivered += hour.delivered;
+            sum.deferred += hour.deferred;
+            sum.failed += hour.failed;
+            sum.last = hour.last;
+        }
+        for (key, recipients) in other.totals {
+            *changes.totals.entry(key).or_default() += recipients;
+        }
+    }
+
+    /// Writes the sums, before the commit.
+    pub(super) fn write_sums(&self) -> Result<()> {
+        let changes = self.changes.take();
+        for ((repository, passes), change) in &changes.places {
+            if matches!(change, Change { mails: 0, octets: 0, acknowledged: 0 }) {
+                continue;
+            }
+            self.prepare_cached(
+                "INSERT INTO place_sum (repository, passes, mails, octets, acknowledged) VALUES (?1, ?2, ?3, ?4, ?5) \
+                 ON CONFLICT (repository, passes) DO UPDATE SET mails = mails + ?3, octets = octets + ?4, \
+                 acknowledged = acknowledged + ?5",
+            )?
+            .execute(params![repository, passes, change.mails, change.octets, change.acknowledged])?;
+        }
+        for ((hour, next_hop), sum) in &changes.hours {
+            self.prepare_cached(
+                "INSERT INTO outcome_hour (hour, instance, next_hop, delivered, deferred, failed, last_at, last) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (hour, instance, next_hop) DO UPDATE SET \
+                 delivered = delivered + ?4, deferred = deferred + ?5, failed = failed + ?6, last_at = ?7, last = ?8",
+            )?
+            .execute(params![
+                hour,
+                self.instance,
+                next_hop,
+                sum.delivered,
+                sum.deferred,
+                sum.failed,
+                sum.last.0,
+                sum.last.1
+            ])?;
+        }
+        for ((outcome, stage, class), recipients) in &changes.totals {
+            self.prepare_cached(
+                "INSERT INTO outcome_sum (outcome, stage, class, recipients) VALUES (?1, ?2, ?3, ?4) \
+                 ON CONFLICT (outcome, stage, class) DO UPDATE SET recipients = recipients + ?4",
+            )?
+            .execute(params![outcome, stage, class, recipients])?;
+        }
+        Ok(())
+    }
+}
+
+/// The hour since 1970 of a stored time.
+pub(super) fn hour_of(millis: i64) -> i64 {
+    millis.div_euclid(3_600_000)
+}
+
+/// The next number of the one sequence: orders what comes to rest, and makes claims unique.
+pub(super) fn next_number(connection: &Connection) -> Result<i64> {
+    let number = connection
+        .prepare_cached("UPDATE sequence SET value = value + 1 RETURNING value")?
+        .query_row([], |row| row.get(0));
+    match number {
+        Err(rusqlite::Error::QueryReturnedNoRows) => Err(rows::corrupt("the table sequence is empty")),
+        number => Ok(number?),
+    }
+}
+
+/// The last number of the sequence that was given out.
+pub(super) fn last_number(connection: &Connection) -> Result<i64> {
+    Ok(connection.query_row("SELECT value FROM sequence", [], |row| row.get(0))?)
+}
