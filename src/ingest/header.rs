@@ -3,8 +3,8 @@
 
 use chrono::{DateTime, Utc};
 
-use super::addresses::Here;
 use super::message::IntakeError;
+use crate::mail::Here;
 use crate::mail::{Address, Domain};
 
 /// The header section is held whole; one that is longer is refused: 1 MiB.

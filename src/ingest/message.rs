@@ -4,10 +4,10 @@
 //! header fields are added and, with `-t`, the header names the recipients. Everything else
 //! passes byte for byte, in pieces, so that a large message costs little memory.
 
-use super::addresses::{AddressListError, Here};
 use super::header::{Header, MAX_HEADER_BYTES, Missing, recipients};
 use super::lines::{Lines, Mend, Repairs};
 use crate::mail::Address;
+use crate::mail::{AddressListError, Here};
 
 /// A bare CR as it stands in a header until it is known where that ends.
 const MARK: &[u8] = b"\r";

@@ -3,7 +3,6 @@
 //!
 //! Nothing here reads a clock, the environment or a user's name: they are arguments.
 
-mod addresses;
 mod dsn;
 mod header;
 mod import;
@@ -16,7 +15,7 @@ mod submission;
 mod submit;
 mod trace;
 
-pub use addresses::{AddressListError, Here, parse_address_list};
+pub use crate::mail::Here;
 pub use dsn::Dsn;
 pub use import::{
     Dialect, FieldError, Fingerprint, Found, Marked, Opened, SourceError, Sources, Told, Transcript, TranscriptError,

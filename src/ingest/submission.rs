@@ -7,11 +7,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
-use super::addresses::Here;
 use super::header::Missing;
 use super::message::{Ended, IntakeError, MessageReader};
 use super::sendmail::{Invocation, Parties, UsageError};
 use super::trace::{Origin, received_field};
+use crate::mail::Here;
 use crate::mail::{Address, AttributeValue, Envelope, MailKey, ReversePath, attribute};
 use crate::spool::{AcceptError, Incoming, Spool, Submission};
 

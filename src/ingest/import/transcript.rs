@@ -3,9 +3,9 @@
 
 use ring::digest::{Context, SHA256};
 
-use super::super::addresses::{AddressListError, parse_address_list};
 use super::super::header::{Field, Header, MAX_HEADER_BYTES};
 use crate::mail::{Address, MessageProblem, ReversePath};
+use crate::mail::{AddressListError, parse_address_list};
 
 /// Why a message is refused. The text is one line and safe to print.
 #[derive(Debug, thiserror::Error)]

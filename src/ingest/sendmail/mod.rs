@@ -6,9 +6,9 @@
 
 mod options;
 
-use super::addresses::{AddressListError, Here};
 use super::dsn::Dsn;
 use crate::mail::{Address, AddressError, MailKey, ReversePath};
+use crate::mail::{AddressListError, Here};
 
 pub use options::parse;
 

@@ -194,7 +194,7 @@ mod tests {
 
     use super::super::Parties;
     use super::*;
-    use crate::ingest::Here;
+    use crate::mail::Here;
 
     fn here() -> Here {
         Here { domain: crate::mail::Domain::parse("h.example").expect("a domain"), is_user: |name| name == "root" }

@@ -12,12 +12,12 @@ use tracing::info;
 use super::protocol::{Answer, PATIENCE, Refusal, Request, Want, read_frame, within, write_json};
 use super::queue;
 use crate::clock::Clock;
-use crate::ingest::addresses::Here;
 use crate::ingest::intake::Intake;
 use crate::ingest::listener::Control as ListenerControl;
 use crate::ingest::sendmail::Invocation;
 use crate::ingest::submission::{Caller, Input, submit};
 use crate::live::Live;
+use crate::mail::Here;
 use crate::mail::MailKey;
 use crate::stop::Stop;
 

@@ -4,7 +4,7 @@
 use std::iter::Peekable;
 use std::str::Chars;
 
-use crate::mail::{Address, AddressError, Domain};
+use super::{Address, AddressError, Domain};
 
 /// Why a text is no list of addresses. The text is safe to print.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -67,7 +67,10 @@ pub struct Here {
 
 impl Here {
     /// As [`parse_address_list`], and a user of this machine may be named without a domain.
-    pub(super) fn list(&self, text: &str) -> Result<Vec<Address>, AddressListError> {
+    ///
+    /// # Errors
+    /// As there.
+    pub fn list(&self, text: &str) -> Result<Vec<Address>, AddressListError> {
         parse_list(text, Some(self))
     }
 
