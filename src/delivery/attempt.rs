@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use chrono::{DateTime, Utc};
 use tokio::sync::OnceCell;
@@ -13,25 +13,14 @@ use tokio::sync::OnceCell;
 use crate::mail::{Address, DialogueEntry, Outcome, Planned, Recorded, Side, Stage};
 
 use super::dns::Whose;
-use super::memory::Trouble;
-use super::outcome::{Contact, Decision, Event, Finding, without_route};
+use super::outcome::{Decision, Event, Finding, without_route};
+use super::peers::{Circumstances, Down, Judgement, LIMIT_PAUSE};
+use super::pool::{Fits, Permit, Turn};
 use super::recipients::Open;
 use super::routing::{Hop, NoRoute, Route, Target};
 use super::session::{Refused, Session};
-use super::slots::{Fits, Slot, Turn};
-use super::step::{Broken, Step};
 use super::transaction::{Message, Transacted};
 use super::{Attempted, Delivery, NotBegun, Request, Sink, concurrently, log};
-
-/// Between two tries at a peer that allows one connection and has not noticed yet that the
-/// last one is closed.
-const LIMIT_PAUSE: Duration = Duration::from_secs(1);
-
-/// How many such tries there are.
-const LIMIT_TRIES: u32 = 3;
-
-/// How long a session stays open without a mail.
-const IDLE: Duration = Duration::from_secs(5);
 
 /// One mail's attempt.
 pub(super) struct Attempt<'a> {
@@ -225,32 +214,32 @@ impl<'a> Attempt<'a> {
     async fn hop(&self, name: &str, recipients: &[Address], route: &Route) -> HopEnd {
         let mut open = Open::new(name, recipients);
         loop {
-            if let Some(trouble) = self.delivery.memory.down(name, &route.targets) {
+            if let Some(trouble) = self.delivery.peers.down(name, &route.targets) {
                 return Box::pin(self.answer_for_down_hop(open, &trouble)).await;
             }
-            let (slot, session) = match self.wait_for_slot(name, route).await {
-                Ok(Turn::Slot(slot, session)) => (slot, session),
+            let (permit, session) = match self.wait_for_permit(name, route).await {
+                Ok(Turn::Permit(permit, session)) => (permit, session),
                 Ok(Turn::TurnedAway) => continue,
                 Err(not_begun) => return HopEnd::NotBegun(not_begun),
             };
             if let Err(not_begun) = Box::pin(self.begin()).await {
                 return HopEnd::NotBegun(not_begun);
             }
-            match Box::pin(self.work(&mut open, route, slot, session)).await {
+            match Box::pin(self.work(&mut open, route, permit, session)).await {
                 Worked::Over => return Box::pin(self.close(open)).await,
                 Worked::Limited => {}
             }
         }
     }
 
-    /// A slot, or word that there is nothing to wait for; an error where a stop comes
+    /// A connection, or word that there is nothing to wait for; an error where a stop comes
     /// before the attempt was begun for any next hop.
-    async fn wait_for_slot(&self, hop: &str, route: &Route) -> Result<Turn<Box<Session>>, NotBegun> {
-        let first = route.targets.iter().find(|target| self.delivery.memory.trouble(hop, target).is_none()).cloned();
+    async fn wait_for_permit(&self, hop: &str, route: &Route) -> Result<Turn<Box<Session>>, NotBegun> {
+        let first = route.targets.iter().find(|target| self.delivery.peers.down_at(hop, target).is_none()).cloned();
         let fits: Fits<Box<Session>> =
             Box::new(move |session| first.as_ref().is_some_and(|first| session.is_with(first)));
         let gentle = &self.delivery.dialer.network.stop.gentle;
-        let mut turn = pin!(self.delivery.slots.acquire(hop, fits));
+        let mut turn = pin!(self.delivery.pool.acquire(hop, fits));
         tokio::select! {
             biased;
             () = gentle.cancelled(), if !self.begun.initialized() => {
@@ -263,14 +252,14 @@ impl<'a> Attempt<'a> {
     }
 
     /// An earlier mail found the hop down: that answers for this one.
-    async fn answer_for_down_hop(&self, mut open: Open<'_>, trouble: &Trouble) -> HopEnd {
+    async fn answer_for_down_hop(&self, mut open: Open<'_>, down: &Down) -> HopEnd {
         // Nobody closes it; without a permit the answer would be the same.
         let _one_of_few = self.delivery.answers.acquire().await;
         if let Err(not_begun) = self.begin().await {
             return HopEnd::NotBegun(not_begun);
         }
         open.next_host();
-        open.found_before(trouble, &format!("{} was found down", open.hop), self.now());
+        open.found_before(down, &format!("{} was found down", open.hop), self.now());
         self.contacted.store(true, Ordering::Relaxed);
         self.close(open).await
     }
@@ -280,14 +269,14 @@ impl<'a> Attempt<'a> {
         &self,
         open: &mut Open<'_>,
         route: &Route,
-        slot: Slot<Box<Session>>,
+        permit: Permit<Box<Session>>,
         idle: Option<Box<Session>>,
     ) -> Worked {
         open.since = Instant::now();
-        let mut slot = slot;
+        let mut permit = permit;
         let mut idle = idle.filter(|session| session.is_usable());
         if idle.is_none() {
-            slot.end_serving();
+            permit.end_serving();
         }
         let mut targets = targets(route, idle.as_deref());
         while let Some(target) = targets.pop_front() {
@@ -308,19 +297,19 @@ impl<'a> Attempt<'a> {
                 Opened::Refused(_) => break,
                 Opened::Limited => return Worked::Limited,
             };
-            slot.begin_serving();
+            permit.begin_serving();
             match self.serve(open, session).await {
                 // Those who have their answer from this host wait for the next.
                 (Served::Stale, _) => targets.push_front(target),
                 (Served::Asked, Some(session)) if open.later.is_empty() => {
-                    slot.keep_for(session, IDLE);
+                    permit.keep(session);
                     return Worked::Over;
                 }
-                // The slot is for the next host's connection.
+                // The permit is for the next host's connection.
                 (Served::Asked, Some(session)) => session.quit().await,
                 (Served::Asked, None) => {}
             }
-            slot.end_serving();
+            permit.end_serving();
         }
         Worked::Over
     }
@@ -328,16 +317,16 @@ impl<'a> Attempt<'a> {
     /// A session with `target`, or what became of it.
     async fn open_session(&self, open: &mut Open<'_>, target: &Target) -> Opened {
         let delivery = self.delivery;
-        if let Some(trouble) = delivery.memory.trouble(open.hop, target) {
+        if let Some(trouble) = delivery.peers.down_at(open.hop, target) {
             open.found_before(&trouble, "not tried again", self.now());
             return Opened::Refused(true);
         }
-        let in_clear = delivery.memory.clear_text(target.address);
+        let in_clear = delivery.peers.clear_text(target.address);
         let mut opened = Session::open(&delivery.dialer, target, in_clear.as_deref()).await;
         if let Err(refused) = &mut opened
             && let Some(reason) = refused.in_clear_instead.take()
         {
-            delivery.memory.learn_clear_text(target.address, &reason);
+            delivery.peers.note_clear_text(target.address, &reason);
             open.dialogue.append(&mut refused.dialogue);
             opened = Session::open(&delivery.dialer, target, Some(&reason)).await;
         }
@@ -364,51 +353,21 @@ impl<'a> Attempt<'a> {
         }
         self.contacted.store(true, Ordering::Relaxed);
         // Whoever was asked already is not asked again by waiting.
-        if !open.asked && self.is_limit(open.hop, &finding, open.last_host).await {
-            return Opened::Limited;
+        let (peers, pool) = (&self.delivery.peers, &self.delivery.pool);
+        let (last_host, asked) = (open.last_host, open.asked);
+        let seen = Circumstances { sessions: pool.sessions(open.hop), last_host, asked, ..Circumstances::default() };
+        match peers.judge(open.hop, &contact, &finding, seen) {
+            Judgement::Limit { alone } => {
+                if alone {
+                    tokio::time::sleep(LIMIT_PAUSE).await;
+                }
+                return Opened::Limited;
+            }
+            Judgement::Nothing => {}
+            Judgement::Trouble(_) => pool.turn_away(open.hop),
         }
-        self.learn(open.hop, &contact, &finding);
         open.not_taken(&contact, &finding, self.now());
         Opened::Refused(finding.ruling().next_host)
-    }
-
-    /// A peer that greets with 4xx while it serves us elsewhere, or has just done so, means
-    /// the number of our connections; so does one that serves us and closes a further
-    /// connection without a word, where there is no other host to try. Where there is no
-    /// session to wait for, only time can help, and not for ever.
-    async fn is_limit(&self, hop: &str, finding: &Finding, last_host: bool) -> bool {
-        let slots = &self.delivery.slots;
-        let alone = slots.sessions(hop) == 0;
-        let in_words = match (finding.step, &finding.event) {
-            (Step::Banner | Step::Ehlo, Event::Reply(reply)) if reply.class() == 4 => true,
-            (Step::Connect | Step::Banner, Event::Broken(Broken::Closed | Broken::Io(_))) if last_host => false,
-            _ => return false,
-        };
-        if alone && !(in_words && slots.has_delivered(hop) && slots.note_refusal(hop, LIMIT_PAUSE / 2) <= LIMIT_TRIES) {
-            return false;
-        }
-        slots.limit_to_sessions(hop);
-        if alone {
-            tokio::time::sleep(LIMIT_PAUSE).await;
-        }
-        true
-    }
-
-    /// Remembers what a refusal says of the peer, unless it serves us over another session.
-    /// A peer that has ended all our sessions and then refused each try is down too: the next
-    /// mail would wait in vain as well.
-    fn learn(&self, hop: &str, contact: &Contact, finding: &Finding) {
-        let (memory, slots) = (&self.delivery.memory, &self.delivery.slots);
-        let is_new = matches!(finding.step, Step::Connect | Step::Banner | Step::Ehlo | Step::Helo);
-        if slots.sessions(hop) > 0 && is_new {
-            return;
-        }
-        if finding.reply().is_some() && slots.refusals(hop) > LIMIT_TRIES {
-            memory.give_up(hop, contact, finding);
-        } else {
-            memory.learn(hop, contact, finding);
-        }
-        slots.turn_away(hop);
     }
 
     /// Transactions with one host until all were asked. The session comes back where it can
@@ -422,13 +381,12 @@ impl<'a> Attempt<'a> {
             let mut transaction = session.ask(&self.message, &group, config.send_partial).await;
             // The reply to the final dot may be long in coming; refusals are known by now.
             let refused = open.sort(&contact, transaction.take_refused(), self.now());
+            self.delivery.peers.note_outcomes(open.hop, &refused);
             let dialogue = open.dialogue_of(&refused, &wire);
             let ((), done) = tokio::join!(self.record(refused, dialogue), transaction.end());
             let (stale, last) = (done.stale, done.last_word());
             let outcomes = open.sort(&contact, done, self.now());
-            if outcomes.iter().any(|outcome| outcome.outcome == Outcome::Delivered) {
-                self.delivery.slots.note_delivery(open.hop);
-            }
+            self.delivery.peers.note_outcomes(open.hop, &outcomes);
             let dialogue = open.dialogue_of(&outcomes, &wire);
             self.record(outcomes, dialogue).await;
             match last {
@@ -453,6 +411,7 @@ impl<'a> Attempt<'a> {
     /// Records what no host did better.
     async fn close(&self, mut open: Open<'_>) -> HopEnd {
         let rest = open.rest(self.now());
+        self.delivery.peers.note_outcomes(open.hop, &rest);
         match open.own_trouble {
             Some(cause) if !self.contacted.load(Ordering::Relaxed) => HopEnd::OwnTrouble(rest, cause),
             _ => {

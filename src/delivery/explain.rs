@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::mail::{Address, Outcome};
 
+use super::Delivery;
 use super::config::{Config, StartTls};
+use super::peers::Peers;
 use super::routing::{self, Hop, Target};
-use super::{Delivery, memory};
 
 /// Where mail for a recipient would go. Names are looked up; nobody is connected to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -101,7 +102,7 @@ impl Delivery {
             outgoing: config.outgoing.clone(),
         };
         if let Some(hop) = plan.into_iter().next() {
-            explanation.take(hop, &self.memory);
+            explanation.take(hop, &self.peers);
             explanation.shuffled = is_shuffled(config, &explanation);
         }
         explanation
@@ -109,13 +110,13 @@ impl Delivery {
 }
 
 impl Explanation {
-    fn take(&mut self, hop: Hop, memory: &memory::Memory) {
+    fn take(&mut self, hop: Hop, peers: &Peers) {
         match hop.route {
             Ok(route) => {
-                let down = memory.down(&hop.name, &route.targets);
+                let down = peers.down(&hop.name, &route.targets);
                 self.outcome = down.is_some().then_some(Outcome::Deferred);
-                self.cause = down.map(|trouble| format!("found down: {}", trouble.cause));
-                self.hosts = route.targets.iter().map(|target| host(target, &hop.name, memory)).collect();
+                self.cause = down.map(|down| format!("found down: {}", down.cause));
+                self.hosts = route.targets.iter().map(|target| host(target, &hop.name, peers)).collect();
                 self.left_out = route.left_out;
             }
             Err(none) => {
@@ -128,13 +129,13 @@ impl Explanation {
     }
 }
 
-fn host(target: &Target, hop: &str, memory: &memory::Memory) -> ExplainedHost {
+fn host(target: &Target, hop: &str, peers: &Peers) -> ExplainedHost {
     ExplainedHost {
         host: target.host.clone(),
         preference: target.preference,
         address: target.address.ip(),
         port: target.address.port(),
-        down: memory.trouble(hop, target).map(|trouble| trouble.cause),
+        down: peers.down_at(hop, target).map(|down| down.cause),
     }
 }
 

@@ -12,18 +12,19 @@ mod content;
 mod dns;
 mod ehlo_name;
 mod explain;
+mod fairness;
 mod hosts;
 mod limits;
 mod masking;
-mod memory;
 mod name_servers;
 mod network;
 mod outcome;
+mod peers;
+mod pool;
 mod recipients;
 mod resolv_conf;
 mod routing;
 mod session;
-mod slots;
 mod step;
 mod system;
 #[cfg(test)]
@@ -49,14 +50,16 @@ pub use content::MemoryContent;
 pub use explain::{ExplainedHost, Explanation, RoutedBy};
 pub use network::Network;
 pub use outcome::is_dns_problem;
+pub use peers::{DownSince, Outcomes, Peer};
 pub use system::{is_full_name, machine_name, resolver_warnings};
 
 use attempt::Attempt;
 use connection::Dialer;
 use ehlo_name::EhloName;
-use memory::Memory;
+use fairness::Capacity;
+use peers::Peers;
+use pool::{Permit, Pool};
 use session::Session;
-use slots::{Slot, Slots};
 use tls::Tls;
 
 use crate::mail::{Address, DialogueEntry, MailKey, MessageFacts, Planned, Recorded, ReversePath};
@@ -98,7 +101,7 @@ pub enum NotBegun {
 /// Where an attempt's events go while it runs.
 #[async_trait]
 pub trait Sink: Send + Sync {
-    /// Commits the open attempt: called after routing and after a connection slot is
+    /// Commits the open attempt: called after routing and after a connection is
     /// held, before the first packet; once per attempt (further calls answer alike). `plan`
     /// is whom it is going to be with.
     async fn begin(&self, plan: &[Planned]) -> Result<(), NotBegun>;
@@ -125,6 +128,9 @@ pub enum Attempted {
 /// For all idle sessions to take leave.
 const LEAVE: Duration = Duration::from_secs(4);
 
+/// How long a session stays open without a mail.
+const IDLE: Duration = Duration::from_secs(5);
+
 /// Mails at once that a hop found down answers for. All of thousands together would keep
 /// the caller's store from those that are being delivered.
 const ANSWERED_AT_ONCE: usize = 64;
@@ -133,8 +139,8 @@ const ANSWERED_AT_ONCE: usize = 64;
 /// one finds out about a peer the others know.
 pub struct Delivery {
     dialer: Dialer,
-    slots: Arc<Slots<Box<Session>>>,
-    memory: Memory,
+    peers: Arc<Peers>,
+    pool: Arc<Pool<Box<Session>>>,
     /// For mails that an earlier one answers for.
     answers: Semaphore,
     /// Sessions that are taking leave.
@@ -154,11 +160,11 @@ impl Delivery {
         let key = if config.helo_name.is_some() { "heloName" } else { "hostname" };
         let tls = Tls::new(&config, Arc::clone(&network))?;
         let leaving = TaskTracker::new();
-        let slots =
-            Slots::new(config.delivery_threads, !config.gateways.is_empty(), network.down_for, retire(leaving.clone()));
-        let memory = Memory::new(network.down_for);
+        let peers = Peers::new(network.clock.clone(), network.down_for);
+        let capacity = Capacity::new(config.delivery_threads, !config.gateways.is_empty());
+        let pool = Pool::new(capacity, IDLE, Arc::clone(&peers), retire(leaving.clone()));
         let dialer = Dialer { config: Arc::new(config), network, tls, ehlo: EhloName { name: helo, key } };
-        Ok(Self { dialer, slots, memory, answers: Semaphore::new(ANSWERED_AT_ONCE), leaving })
+        Ok(Self { dialer, peers, pool, answers: Semaphore::new(ANSWERED_AT_ONCE), leaving })
     }
 
     /// Tries each recipient once: over all its next hop's hosts if need be, and never again.
@@ -176,24 +182,33 @@ impl Delivery {
 
     /// How many attempts wait for a connection: they have begun nothing.
     pub fn waiting(&self) -> usize {
-        self.slots.waiting()
+        self.pool.waiting()
+    }
+
+    /// The next hops of the last 24 hours, by name, with what is known of them now.
+    pub fn peers(&self) -> Vec<Peer> {
+        let with_load = |mut peer: Peer| {
+            (peer.connections, peer.waiting) = self.pool.load(&peer.next_hop);
+            peer
+        };
+        self.peers.seen().into_iter().map(with_load).collect()
     }
 
     /// Ends the sessions that were kept open for further mails. Waits for that, but not long.
     pub async fn close(&self) {
-        self.slots.retire_all();
+        self.pool.retire_all();
         self.leaving.close();
         let _ = tokio::time::timeout(LEAVE, self.leaving.wait()).await;
         self.leaving.reopen();
     }
 }
 
-/// Says QUIT in the background; the slot is free when the connection is closed.
-fn retire(leaving: TaskTracker) -> slots::Retire<Box<Session>> {
-    Box::new(move |session: Box<Session>, slot: Slot<Box<Session>>| {
+/// Says QUIT in the background; the connection is given back when it is closed.
+fn retire(leaving: TaskTracker) -> pool::Retire<Box<Session>> {
+    Box::new(move |session: Box<Session>, permit: Permit<Box<Session>>| {
         leaving.spawn(async move {
             session.quit().await;
-            drop(slot);
+            drop(permit);
         });
     })
 }

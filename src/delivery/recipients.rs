@@ -8,9 +8,9 @@ use chrono::{DateTime, Utc};
 
 use crate::mail::{Address, DialogueEntry, Outcome, Recorded, Stage};
 
-use super::memory::Trouble;
 use super::network;
 use super::outcome::{Contact, Decision, Event, Finding};
+use super::peers::Down;
 use super::step::{Broken, Step};
 use super::transaction::Transacted;
 use super::wire::Wire;
@@ -115,9 +115,9 @@ impl<'h> Open<'h> {
     }
 
     /// An earlier mail found this address in trouble.
-    pub(super) fn found_before(&mut self, trouble: &Trouble, because: &str, time: DateTime<Utc>) {
+    pub(super) fn found_before(&mut self, down: &Down, because: &str, time: DateTime<Utc>) {
         for recipient in std::mem::take(&mut self.todo) {
-            self.keep(trouble.defer(&recipient, because, time));
+            self.keep(down.defer(&recipient, because, time));
             self.later.push(recipient);
         }
     }
