@@ -1,8 +1,7 @@
-//! One attempt of one mail: all its next hops at the same time, each over as many hosts as
-//! it takes.
+//! One attempt of one mail: all its next hops at the same time, begun once, with one outcome
+//! for each recipient at its end.
 
-use std::collections::{HashMap, VecDeque};
-use std::pin::pin;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -10,16 +9,13 @@ use std::time::Instant;
 use chrono::{DateTime, Utc};
 use tokio::sync::OnceCell;
 
-use crate::mail::{Address, DialogueEntry, Outcome, Planned, Recorded, Side, Stage};
+use crate::mail::{Address, DialogueEntry, Outcome, Planned, Recorded, Stage};
 
 use super::dns::Whose;
-use super::outcome::{Decision, Event, Finding, without_route};
-use super::peers::{Circumstances, Down, Judgement, LIMIT_PAUSE};
-use super::pool::{Fits, Permit, Turn};
-use super::recipients::Open;
-use super::routing::{Hop, NoRoute, Route, Target};
-use super::session::{Refused, Session};
-use super::transaction::{Message, Transacted};
+use super::hop::{HopAttempt, HopEnd};
+use super::outcome::without_route;
+use super::routing::{Hop, NoRoute, Route};
+use super::transaction::Message;
 use super::{Attempted, Delivery, NotBegun, Request, Sink, concurrently, log};
 
 /// One mail's attempt.
@@ -27,38 +23,13 @@ pub(super) struct Attempt<'a> {
     delivery: &'a Delivery,
     request: &'a Request,
     sink: &'a dyn Sink,
-    message: Message,
+    pub(super) message: Message,
     plan: Vec<Planned>,
     started: Instant,
     begun: OnceCell<Result<(), NotBegun>>,
     /// A packet went to a peer, or might have.
     contacted: AtomicBool,
     recorded: Mutex<HashMap<Address, Recorded>>,
-}
-
-/// How one next hop's part of an attempt ended.
-enum HopEnd {
-    /// Each of its recipients has an outcome.
-    Decided,
-    /// Nobody was contacted, because of ourselves: deferrals, not yet recorded, and why.
-    OwnTrouble(Vec<Recorded>, String),
-    /// Nobody was contacted, because nothing may begin.
-    NotBegun(NotBegun),
-}
-
-/// Whether a next hop's part is over.
-enum Worked {
-    Over,
-    /// The peer's limit of connections: wait for a session, or try again where there is none.
-    Limited,
-}
-
-/// What a host did with the recipients it was given.
-enum Served {
-    /// All of them were asked, or will not be.
-    Asked,
-    /// The session was given up without a word for those in `todo`: a fresh one is for them.
-    Stale,
 }
 
 fn planned(name: &str, recipients: &[Address], route: &Route) -> Option<Planned> {
@@ -105,14 +76,17 @@ impl<'a> Attempt<'a> {
             }
         }
         if let Some(cause) = Box::pin(self.dead_dns(routed.is_empty(), &unrouted)).await {
-            return self.own_trouble(Stage::Dns, cause);
+            return self.local_error(Stage::Dns, cause);
         }
         self.plan = routed.iter().filter_map(|(name, recipients, route)| planned(name, recipients, route)).collect();
-        let ends = concurrently(routed.iter().map(|(name, recipients, route)| self.hop(name, recipients, route))).await;
+        let hops = routed
+            .iter()
+            .map(|(name, recipients, route)| HopAttempt::new(&self, self.delivery, name, recipients, route).run());
+        let ends = concurrently(hops).await;
         Box::pin(self.conclude(ends, unrouted)).await
     }
 
-    /// Why nothing could be routed, where that is our own trouble: a question that could not
+    /// Why nothing could be routed, where that is an error of our own: a question that could not
     /// be sent, or no name server that has said anything, or anything but errors, in this sweep.
     async fn dead_dns(&self, nothing_routed: bool, unrouted: &[(String, Vec<Address>, NoRoute)]) -> Option<String> {
         if !nothing_routed {
@@ -134,28 +108,28 @@ impl<'a> Attempt<'a> {
     }
 
     async fn conclude(self, ends: Vec<HopEnd>, unrouted: Vec<(String, Vec<Address>, NoRoute)>) -> Attempted {
-        let mut own = Vec::new();
-        let mut own_cause = None;
+        let mut undecided = Vec::new();
+        let mut local_error = None;
         for end in ends {
             match end {
                 HopEnd::Decided => {}
-                HopEnd::OwnTrouble(recorded, cause) => {
-                    own.extend(recorded);
-                    own_cause.get_or_insert(cause);
+                HopEnd::LocalError(recorded, cause) => {
+                    undecided.extend(recorded);
+                    local_error.get_or_insert(cause);
                 }
                 HopEnd::NotBegun(NotBegun::Stopped) => return Attempted::Stopped,
-                HopEnd::NotBegun(NotBegun::Trouble(cause)) => return self.own_trouble(Stage::Connect, cause),
+                HopEnd::NotBegun(NotBegun::Trouble(cause)) => return self.local_error(Stage::Connect, cause),
             }
         }
-        if let Some(cause) = own_cause.filter(|_| !self.contacted.load(Ordering::Relaxed)) {
-            return self.own_trouble(Stage::Connect, cause);
+        if let Some(cause) = local_error.filter(|_| !self.has_contacted()) {
+            return self.local_error(Stage::Connect, cause);
         }
         match self.begin().await {
             Ok(()) => {}
             Err(NotBegun::Stopped) => return Attempted::Stopped,
-            Err(NotBegun::Trouble(cause)) => return self.own_trouble(Stage::Connect, cause),
+            Err(NotBegun::Trouble(cause)) => return self.local_error(Stage::Connect, cause),
         }
-        self.record(own, Vec::new()).await;
+        self.record(undecided, Vec::new()).await;
         self.record(self.unrouted(&unrouted), Vec::new()).await;
         Attempted::Done(self.in_order())
     }
@@ -182,22 +156,45 @@ impl<'a> Attempt<'a> {
         self.request.recipients.iter().filter_map(|recipient| recorded.remove(recipient)).collect()
     }
 
-    fn own_trouble(&self, stage: Stage, cause: String) -> Attempted {
+    fn local_error(&self, stage: Stage, cause: String) -> Attempted {
         let time = self.now();
         let deferred = |recipient: &Address| {
             Recorded::without_contact(recipient.clone(), Outcome::Deferred, stage, cause.clone(), time)
         };
         let recorded = self.request.recipients.iter().map(deferred).collect();
-        Attempted::OwnTrouble(recorded, cause)
+        Attempted::LocalError(recorded, cause)
     }
 
     /// Has the open attempt committed, once for all next hops.
-    async fn begin(&self) -> Result<(), NotBegun> {
+    pub(super) async fn begin(&self) -> Result<(), NotBegun> {
         self.begun.get_or_init(|| self.sink.begin(&self.plan)).await.clone()
     }
 
+    /// Whether it was committed, or is not to be.
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun.initialized()
+    }
+
+    /// Nothing is to begin any more.
+    ///
+    /// # Errors
+    /// None where another next hop is just about to begin: that decides for all.
+    pub(super) async fn stop(&self) -> Result<(), NotBegun> {
+        self.begun.get_or_init(|| async { Err(NotBegun::Stopped) }).await.clone()
+    }
+
+    /// A packet goes to a peer, or might have gone.
+    pub(super) fn note_contact(&self) {
+        self.contacted.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether one did.
+    pub(super) fn has_contacted(&self) -> bool {
+        self.contacted.load(Ordering::Relaxed)
+    }
+
     /// Hands outcomes on, to the record and to the log.
-    async fn record(&self, outcomes: Vec<Recorded>, dialogue: Vec<DialogueEntry>) {
+    pub(super) async fn record(&self, outcomes: Vec<Recorded>, dialogue: Vec<DialogueEntry>) {
         if outcomes.is_empty() {
             return;
         }
@@ -209,255 +206,7 @@ impl<'a> Attempt<'a> {
         recorded.extend(outcomes.into_iter().map(|outcome| (outcome.recipient.clone(), outcome)));
     }
 
-    /// One next hop: waits for a connection, then tries its hosts. Many attempts wait and few
-    /// are at work: what only those need room for is in boxes.
-    async fn hop(&self, name: &str, recipients: &[Address], route: &Route) -> HopEnd {
-        let mut open = Open::new(name, recipients);
-        loop {
-            if let Some(trouble) = self.delivery.peers.down(name, &route.targets) {
-                return Box::pin(self.answer_for_down_hop(open, &trouble)).await;
-            }
-            let (permit, session) = match self.wait_for_permit(name, route).await {
-                Ok(Turn::Permit(permit, session)) => (permit, session),
-                Ok(Turn::TurnedAway) => continue,
-                Err(not_begun) => return HopEnd::NotBegun(not_begun),
-            };
-            if let Err(not_begun) = Box::pin(self.begin()).await {
-                return HopEnd::NotBegun(not_begun);
-            }
-            match Box::pin(self.work(&mut open, route, permit, session)).await {
-                Worked::Over => return Box::pin(self.close(open)).await,
-                Worked::Limited => {}
-            }
-        }
-    }
-
-    /// A connection, or word that there is nothing to wait for; an error where a stop comes
-    /// before the attempt was begun for any next hop.
-    async fn wait_for_permit(&self, hop: &str, route: &Route) -> Result<Turn<Box<Session>>, NotBegun> {
-        let first = route.targets.iter().find(|target| self.delivery.peers.down_at(hop, target).is_none()).cloned();
-        let fits: Fits<Box<Session>> =
-            Box::new(move |session| first.as_ref().is_some_and(|first| session.is_with(first)));
-        let gentle = &self.delivery.dialer.network.stop.gentle;
-        let mut turn = pin!(self.delivery.pool.acquire(hop, fits));
-        tokio::select! {
-            biased;
-            () = gentle.cancelled(), if !self.begun.initialized() => {
-                // Another next hop may just be about to begin: that decides for all.
-                self.begun.get_or_init(|| async { Err(NotBegun::Stopped) }).await.clone()?;
-                Ok(turn.await)
-            }
-            turn = &mut turn => Ok(turn),
-        }
-    }
-
-    /// An earlier mail found the hop down: that answers for this one.
-    async fn answer_for_down_hop(&self, mut open: Open<'_>, down: &Down) -> HopEnd {
-        // Nobody closes it; without a permit the answer would be the same.
-        let _one_of_few = self.delivery.answers.acquire().await;
-        if let Err(not_begun) = self.begin().await {
-            return HopEnd::NotBegun(not_begun);
-        }
-        open.next_host();
-        open.found_before(down, &format!("{} was found down", open.hop), self.now());
-        self.contacted.store(true, Ordering::Relaxed);
-        self.close(open).await
-    }
-
-    /// Tries host after host until nobody is left to be tried for.
-    async fn work(
-        &self,
-        open: &mut Open<'_>,
-        route: &Route,
-        permit: Permit<Box<Session>>,
-        idle: Option<Box<Session>>,
-    ) -> Worked {
-        open.since = Instant::now();
-        let mut permit = permit;
-        let mut idle = idle.filter(|session| session.is_usable());
-        if idle.is_none() {
-            permit.end_serving();
-        }
-        let mut targets = targets(route, idle.as_deref());
-        while let Some(target) = targets.pop_front() {
-            open.last_host = targets.is_empty();
-            if open.todo.is_empty() {
-                open.next_host();
-            }
-            if open.todo.is_empty() {
-                break;
-            }
-            let opened = match idle.take() {
-                Some(session) => Opened::again(session),
-                None => self.open_session(open, &target).await,
-            };
-            let session = match opened {
-                Opened::Session(session) => session,
-                Opened::Refused(next_host) if next_host => continue,
-                Opened::Refused(_) => break,
-                Opened::Limited => return Worked::Limited,
-            };
-            permit.begin_serving();
-            match self.serve(open, session).await {
-                // Those who have their answer from this host wait for the next.
-                (Served::Stale, _) => targets.push_front(target),
-                (Served::Asked, Some(session)) if open.later.is_empty() => {
-                    permit.keep(session);
-                    return Worked::Over;
-                }
-                // The permit is for the next host's connection.
-                (Served::Asked, Some(session)) => session.quit().await,
-                (Served::Asked, None) => {}
-            }
-            permit.end_serving();
-        }
-        Worked::Over
-    }
-
-    /// A session with `target`, or what became of it.
-    async fn open_session(&self, open: &mut Open<'_>, target: &Target) -> Opened {
-        let delivery = self.delivery;
-        if let Some(trouble) = delivery.peers.down_at(open.hop, target) {
-            open.found_before(&trouble, "not tried again", self.now());
-            return Opened::Refused(true);
-        }
-        let in_clear = delivery.peers.clear_text(target.address);
-        let mut opened = Session::open(&delivery.dialer, target, in_clear.as_deref()).await;
-        if let Err(refused) = &mut opened
-            && let Some(reason) = refused.in_clear_instead.take()
-        {
-            delivery.peers.note_clear_text(target.address, &reason);
-            open.dialogue.append(&mut refused.dialogue);
-            opened = Session::open(&delivery.dialer, target, Some(&reason)).await;
-        }
-        match opened {
-            Ok(session) => {
-                self.contacted.store(true, Ordering::Relaxed);
-                Opened::Session(Box::new(session))
-            }
-            Err(refused) => self.refused(open, *refused).await,
-        }
-    }
-
-    async fn refused(&self, open: &mut Open<'_>, refused: Refused) -> Opened {
-        let Refused { finding, contact, mut dialogue, .. } = refused;
-        if dialogue.is_empty() {
-            let text = format!("[connecting to {}: {}]", contact.target, event(&finding));
-            let peer = Some(contact.target.address);
-            dialogue.push(DialogueEntry { time: self.now(), from: Side::Client, text, peer });
-        }
-        open.dialogue.append(&mut dialogue);
-        if open.note_own_trouble(&finding) {
-            open.not_taken(&contact, &finding, self.now());
-            return Opened::Refused(true);
-        }
-        self.contacted.store(true, Ordering::Relaxed);
-        // Whoever was asked already is not asked again by waiting.
-        let (peers, pool) = (&self.delivery.peers, &self.delivery.pool);
-        let (last_host, asked) = (open.last_host, open.asked);
-        let seen = Circumstances { sessions: pool.sessions(open.hop), last_host, asked, ..Circumstances::default() };
-        match peers.judge(open.hop, &contact, &finding, seen) {
-            Judgement::Limit { alone } => {
-                if alone {
-                    tokio::time::sleep(LIMIT_PAUSE).await;
-                }
-                return Opened::Limited;
-            }
-            Judgement::Nothing => {}
-            Judgement::Trouble(_) => pool.turn_away(open.hop),
-        }
-        open.not_taken(&contact, &finding, self.now());
-        Opened::Refused(finding.ruling().next_host)
-    }
-
-    /// Transactions with one host until all were asked. The session comes back where it can
-    /// still be used.
-    async fn serve(&self, open: &mut Open<'_>, mut session: Box<Session>) -> (Served, Option<Box<Session>>) {
-        let config = &self.delivery.dialer.config;
-        open.asked = true;
-        while !open.todo.is_empty() {
-            let group = open.group(config.max_recipients_per_transaction.max(1));
-            let (contact, wire) = (session.contact.clone(), session.wire.clone());
-            let mut transaction = session.ask(&self.message, &group, config.send_partial).await;
-            // The reply to the final dot may be long in coming; refusals are known by now.
-            let refused = open.sort(&contact, transaction.take_refused(), self.now());
-            self.delivery.peers.note_outcomes(open.hop, &refused);
-            let dialogue = open.dialogue_of(&refused, &wire);
-            let ((), done) = tokio::join!(self.record(refused, dialogue), transaction.end());
-            let (stale, last) = (done.stale, done.last_word());
-            let outcomes = open.sort(&contact, done, self.now());
-            self.delivery.peers.note_outcomes(open.hop, &outcomes);
-            let dialogue = open.dialogue_of(&outcomes, &wire);
-            self.record(outcomes, dialogue).await;
-            match last {
-                _ if stale => return (Served::Stale, None),
-                Some(last) => {
-                    open.unasked(&session.contact, &last, self.now());
-                    return (Served::Asked, None);
-                }
-                // Something that nobody's outcome depends on ended the session.
-                None if session.over && !open.todo.is_empty() => return (Served::Stale, None),
-                None if session.over => return (Served::Asked, None),
-                None => {}
-            }
-        }
-        (Served::Asked, Some(session))
-    }
-
-    fn now(&self) -> DateTime<Utc> {
+    pub(super) fn now(&self) -> DateTime<Utc> {
         self.delivery.dialer.network.clock.now()
-    }
-
-    /// Records what no host did better.
-    async fn close(&self, mut open: Open<'_>) -> HopEnd {
-        let rest = open.rest(self.now());
-        self.delivery.peers.note_outcomes(open.hop, &rest);
-        match open.own_trouble {
-            Some(cause) if !self.contacted.load(Ordering::Relaxed) => HopEnd::OwnTrouble(rest, cause),
-            _ => {
-                self.record(rest, open.dialogue).await;
-                HopEnd::Decided
-            }
-        }
-    }
-}
-
-/// What became of opening a session.
-enum Opened {
-    Session(Box<Session>),
-    /// Whether the next host may be tried.
-    Refused(bool),
-    /// The peer's limit of connections is reached.
-    Limited,
-}
-
-impl Opened {
-    /// One that is open already.
-    fn again(session: Box<Session>) -> Self {
-        session.wire.note(&format!("session with {} reused", session.contact.target));
-        Self::Session(session)
-    }
-}
-
-/// The addresses in the order to be tried. A session that is open comes first: it is with the
-/// first that is not in trouble, or the only one to be had.
-fn targets(route: &Route, idle: Option<&Session>) -> VecDeque<Target> {
-    let open = idle.map(|session| &session.contact.target);
-    let others = route.targets.iter().filter(|target| idle.is_none_or(|session| !session.is_with(target)));
-    open.into_iter().chain(others).cloned().collect()
-}
-
-fn event(finding: &Finding) -> String {
-    match &finding.event {
-        Event::Broken(broken) => broken.to_string(),
-        Event::Decision(Decision::Own(cause)) => cause.clone(),
-        _ => "refused".to_owned(),
-    }
-}
-
-impl Transacted {
-    /// The finding that ended the session.
-    fn last_word(&self) -> Option<Finding> {
-        self.findings.iter().map(|(_, finding)| finding).find(|finding| finding.ends_session()).cloned()
     }
 }

@@ -13,6 +13,7 @@ mod dns;
 mod ehlo_name;
 mod explain;
 mod fairness;
+mod hop;
 mod hosts;
 mod limits;
 mod masking;
@@ -120,7 +121,7 @@ pub enum Attempted {
     /// It ended before a packet because of ourselves (no DNS server answered anything,
     /// no route at all, bind refused, out of descriptors, store trouble): the pass is
     /// not counted. One deferral per recipient, and the cause in a sentence.
-    OwnTrouble(Vec<Recorded>, String),
+    LocalError(Vec<Recorded>, String),
     /// A stop was asked for before anything was begun.
     Stopped,
 }

@@ -107,6 +107,11 @@ impl Session {
 }
 
 impl Transacted {
+    /// The finding that ended the session.
+    pub(super) fn last_word(&self) -> Option<Finding> {
+        self.findings.iter().map(|(_, finding)| finding).find(|finding| finding.ends_session()).cloned()
+    }
+
     /// The peer had given the session up: all are asked again but those it has refused for
     /// good.
     fn take_back(&mut self) {

@@ -80,7 +80,7 @@ impl RemoteDelivery {
         let sink = Journal { checkpoint: pass.checkpoint, attributes: part.mail.attributes.clone() };
         match pass.deliver(self.number).attempt(request(&part, pass), &sink).await {
             Attempted::Done(recorded) => self.sort(&part, recorded, pass),
-            Attempted::OwnTrouble(uncounted, cause) => {
+            Attempted::LocalError(uncounted, cause) => {
                 vec![Step::End(Ended { part, end: End::Stay(Some(cause)), uncounted })]
             }
             Attempted::Stopped => vec![Step::End(Ended::new(part, End::Stay(None)))],

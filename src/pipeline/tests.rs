@@ -77,7 +77,7 @@ impl Deliver for Arc<Script> {
         }
         let outcomes: Vec<_> = request.recipients.iter().map(answer).collect();
         if names.iter().any(|name| name.starts_with('t')) {
-            return Attempted::OwnTrouble(outcomes, "no DNS server answered anything".into());
+            return Attempted::LocalError(outcomes, "no DNS server answered anything".into());
         }
         self.tried.lock().expect("no panic").extend(names);
         sink.begin(&[]).await.expect("the test's checkpoint says yes");

@@ -449,7 +449,7 @@ async fn trouble_of_our_own_is_not_counted() {
     let record = Record::default();
     let ended = unbound.attempt(request("A: b\r\n", &["a@x.example"]), &record).await;
     assert!(
-        matches!(&ended, Attempted::OwnTrouble(recorded, cause)
+        matches!(&ended, Attempted::LocalError(recorded, cause)
         if recorded.len() == 1 && cause.contains("192.0.2.1")),
         "{ended:?}"
     );
@@ -458,7 +458,7 @@ async fn trouble_of_our_own_is_not_counted() {
     let deaf = Delivery::new(config, network(Stop::default())).expect("a delivery");
     let ended = deaf.attempt(request("A: b\r\n", &["a@x.example"]), &record).await;
     assert!(
-        matches!(&ended, Attempted::OwnTrouble(_, cause) if cause.starts_with("no name server answers")),
+        matches!(&ended, Attempted::LocalError(_, cause) if cause.starts_with("no name server answers")),
         "{ended:?}"
     );
     assert!(record.recorded.lock().expect("lock").is_empty());
