@@ -111,7 +111,9 @@ impl Wire {
     pub(super) fn take_stream(&self) -> Result<TcpStream, Broken> {
         let mut state = self.state();
         let _ = state.poll_fill(&mut Context::from_waker(Waker::noop()));
-        if state.incoming.first().is_some_and(u8::is_ascii_digit) {
+        // With TLS from the first byte nothing can be a reply yet.
+        let greets = state.awaiting.front() == Some(&Step::Banner);
+        if !greets && state.incoming.first().is_some_and(u8::is_ascii_digit) {
             state.refuse(Broken::NotSmtp(NotSmtp::Surplus));
         } else if !state.incoming.is_empty() {
             state.refuse(Broken::Handshake("the peer does not speak TLS".to_owned()));
