@@ -13,8 +13,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::delivery::{self, DnsConfig};
+use crate::ingest::Sendmail;
 use crate::mail::{Domain, RepositoryPath};
-use crate::yaml::{Diagnostic, Diagnostics, Document, Fields, Node, Reading, positive_duration, text};
+use crate::yaml::{Diagnostic, Diagnostics, Document, Fields, Node, Reading, Weight, positive_duration, text};
 use crate::{jobs, logging, pipeline, schedule};
 use files::{File, Folder};
 
@@ -49,6 +50,8 @@ pub struct Config {
     pub store: Store,
     /// The SMTP listener.
     pub smtp: Smtp,
+    /// What is submitted on this machine, and its local names.
+    pub sendmail: Sendmail,
     /// The HTTP listener.
     pub admin: Admin,
     /// How names are looked up.
@@ -108,15 +111,17 @@ pub enum Doubt {
 /// # Errors
 /// All that is wrong, where nothing of the main file can be used.
 pub fn load_for_submission(source: &Source) -> Result<ForSubmission, Diagnostics> {
-    match read_all(source) {
-        Read { config: Some(config), main, folders } if main.is_empty() => {
-            Ok(ForSubmission::Usable(config, Diagnostics(folders)))
-        }
-        Read { config: Some(config), main, .. } => {
-            let doubt = if main.iter().any(|wrong| wrong.forbidden) { Doubt::Forbidden } else { Doubt::Wrong };
+    let Read { config, main, folders } = read_all(source);
+    let (beside, main): (Vec<_>, Vec<_>) = main.into_iter().partition(|wrong| wrong.weight == Weight::Beside);
+    let beside = beside.into_iter().chain(folders);
+    match config {
+        Some(config) if main.is_empty() => Ok(ForSubmission::Usable(config, Diagnostics(beside.collect()))),
+        Some(config) => {
+            let is_forbidden = main.iter().any(|wrong| wrong.weight == Weight::Forbidden);
+            let doubt = if is_forbidden { Doubt::Forbidden } else { Doubt::Wrong };
             Ok(ForSubmission::Doubtful(config, doubt, Diagnostics(main)))
         }
-        Read { main, folders, .. } => Err(Diagnostics(main.into_iter().chain(folders).collect())),
+        None => Err(Diagnostics(main.into_iter().chain(beside).collect())),
     }
 }
 
@@ -186,6 +191,7 @@ impl Config {
         let state_directory = fields.path("stateDirectory").unwrap_or_else(|| reading.path("./var"));
         let store = Store::read(fields.node("stores"), &state_directory, reading);
         let smtp = Smtp::read(fields.section("smtp"));
+        let sendmail = Sendmail::read(fields.section("sendmail"));
         let admin = Admin::read(fields.section("admin"));
         let dns = sections::read_dns(fields.section("dns"));
         let log = sections::read_log(fields.section("log"), &state_directory);
@@ -204,6 +210,7 @@ impl Config {
             state_directory,
             store,
             smtp,
+            sendmail,
             admin,
             dns,
             log,

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::yaml::{Diagnostic, Document, Fields, Node, Reading};
+use crate::yaml::{Diagnostic, Document, Fields, Node, Reading, Weight};
 
 /// One file, and what is wrong with it so far.
 pub(super) struct File {
@@ -99,5 +99,5 @@ fn paths(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
 }
 
 fn wrong(file: &Path, message: String) -> Diagnostic {
-    Diagnostic { file: file.to_owned(), line: 1, column: 1, message, forbidden: false }
+    Diagnostic { file: file.to_owned(), line: 1, column: 1, message, weight: Weight::Wrong }
 }

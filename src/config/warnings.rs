@@ -65,6 +65,7 @@ impl Config {
             }
         }
         found.extend(self.warnings_of_names());
+        found.extend(self.sendmail.warnings());
         found.extend(self.schedules.iter().filter_map(|(name, schedule)| warning_of_jitter(name, schedule)));
         for (name, schedule) in &self.schedules {
             found.extend(schedule.cron.doubts().iter().map(|doubt| format!("schedule {name}: {doubt}")));

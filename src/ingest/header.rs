@@ -1,29 +1,12 @@
 //! The header section of a message that `sendmail` reads: where it ends, whom it names,
 //! what it lacks.
 
-use chrono::{DateTime, Utc};
-
+use super::local::Here;
 use super::message::IntakeError;
-use crate::mail::Here;
-use crate::mail::{Address, Domain};
+use crate::mail::Address;
 
 /// The header section is held whole; one that is longer is refused: 1 MiB.
 pub(super) const MAX_HEADER_BYTES: usize = 1024 * 1024;
-
-/// What is put where the header lacks `From:`, `Date:` or `Message-ID:`.
-#[derive(Debug, Clone)]
-pub(super) struct Missing {
-    /// Who submits.
-    pub(super) from: Address,
-    /// The name to go with it: `-F`, or the user's.
-    pub(super) full_name: Option<String>,
-    /// The right-hand side of the Message-ID.
-    pub(super) hostname: Domain,
-    /// For `Date:` and the Message-ID.
-    pub(super) now: DateTime<Utc>,
-    /// What makes the Message-ID unique.
-    pub(super) random: u64,
-}
 
 /// The header section while it is read, in lines that end with CRLF.
 #[derive(Debug, Default)]
@@ -157,10 +140,15 @@ impl Field<'_> {
         field_name(self.octets).is_some_and(|own| own.eq_ignore_ascii_case(name.as_bytes()))
     }
 
+    /// What stands behind the colon, as it is.
+    pub(super) fn raw_body(&self) -> (usize, &[u8]) {
+        let colon = self.octets.iter().position(|&octet| octet == b':').map_or(0, |colon| colon + 1);
+        (colon, &self.octets[colon..])
+    }
+
     /// What stands behind the colon; octets that are not UTF-8 are marked as such.
     pub(super) fn body(&self) -> String {
-        let colon = self.octets.iter().position(|&octet| octet == b':').map_or(0, |colon| colon + 1);
-        String::from_utf8_lossy(&self.octets[colon..]).into_owned()
+        String::from_utf8_lossy(self.raw_body().1).into_owned()
     }
 }
 
@@ -179,100 +167,4 @@ pub(super) fn recipients(fields: &[Field], here: &Here) -> Result<Vec<Address>, 
         }
     }
     Ok(found)
-}
-
-impl Missing {
-    /// The fields that are not among `fields`, each with its line end.
-    pub(super) fn beside(&self, fields: &[Field]) -> String {
-        let lacks = |name: &str| !fields.iter().any(|field| field.is(name));
-        let fields = [
-            lacks("From").then(|| self.originator_field()),
-            lacks("Date").then(|| format!("Date: {}\r\n", self.now.to_rfc2822())),
-            lacks("Message-ID").then(|| self.message_id_field()),
-        ];
-        fields.into_iter().flatten().collect()
-    }
-
-    fn message_id_field(&self) -> String {
-        let time = self.now.format("%Y%m%d%H%M%S");
-        format!("Message-ID: <{time}.{:016x}@{}>\r\n", self.random, self.hostname.folded())
-    }
-
-    fn originator_field(&self) -> String {
-        match self.full_name.as_deref().map(display_name) {
-            Some(name) if !name.is_empty() => format!("From: {name}\r\n <{}>\r\n", self.from.on_the_wire()),
-            _ => format!("From: {}\r\n", self.from.on_the_wire()),
-        }
-    }
-}
-
-/// A name as a phrase: a quoted string, or encoded words where it is not ASCII or too
-/// long for one line (RFC 5322 section 3.2.5, RFC 2047 section 5).
-fn display_name(name: &str) -> String {
-    let name: String = name.trim().chars().filter(|c| !c.is_control()).collect();
-    if name.is_empty() || name.is_ascii() && name.len() <= 60 {
-        let quoted = name.replace('\\', "\\\\").replace('"', "\\\"");
-        return if name.is_empty() { name } else { format!("\"{quoted}\"") };
-    }
-    let mut words = vec![String::new()];
-    for c in name.chars() {
-        let encoded = encoded(c);
-        // An encoded word has at most 75 characters, and none is split in a character.
-        if words.last().is_some_and(|word| word.len() + encoded.len() > 60) {
-            words.push(String::new());
-        }
-        words.last_mut().expect("there is always one").push_str(&encoded);
-    }
-    words.iter().map(|word| format!("=?utf-8?q?{word}?=")).collect::<Vec<_>>().join("\r\n ")
-}
-
-/// A character in the Q encoding of a phrase (RFC 2047 section 5, rule 3).
-fn encoded(c: char) -> String {
-    if c.is_ascii_alphanumeric() {
-        return c.to_string();
-    }
-    c.encode_utf8(&mut [0; 4]).bytes().fold(String::new(), |text, octet| format!("{text}={octet:02X}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[test]
-    fn names_are_quoted_or_encoded() {
-        for (name, phrase) in [
-            ("Ann", "\"Ann\""),
-            ("A. \"B\" \\ C", "\"A. \\\"B\\\" \\\\ C\""),
-            ("Jürgen (x)", "=?utf-8?q?J=C3=BCrgen=20=28x=29?="),
-            ("x\r\nBcc: y@z", "\"xBcc: y@z\""),
-            ("  ", ""),
-        ] {
-            assert_eq!(display_name(name), phrase, "{name:?}");
-        }
-        assert!(display_name(&"ü".repeat(40)).split("\r\n ").all(|word| word.len() <= 75));
-    }
-
-    proptest! {
-        #[test]
-        fn a_name_stays_within_its_field(name in "\\PC{0,90}|[\\x00-\\x7f]{0,90}") {
-            let from = missing(name).originator_field();
-            prop_assert!(from.ends_with("<a@relay.test>\r\n") || from == "From: a@relay.test\r\n");
-            prop_assert!(from.is_ascii() && !from.contains('\0'));
-            let lines: Vec<_> = from.trim_end_matches("\r\n").split("\r\n").collect();
-            prop_assert!(lines.iter().skip(1).all(|line| line.starts_with(' ')));
-            prop_assert!(lines.iter().all(|line| line.len() <= 140 && !line.contains(['\r', '\n'])));
-        }
-    }
-
-    fn missing(name: String) -> Missing {
-        Missing {
-            from: Address::parse("a@relay.test").expect("an address"),
-            full_name: Some(name),
-            hostname: Domain::parse("relay.test").expect("a domain"),
-            now: DateTime::UNIX_EPOCH,
-            random: 7,
-        }
-    }
 }

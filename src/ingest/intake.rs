@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::mail::Here;
+use super::local::Here;
 use crate::mail::RepositoryPath;
 use crate::spool::Spool;
 

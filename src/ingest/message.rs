@@ -4,10 +4,11 @@
 //! header fields are added and, with `-t`, the header names the recipients. Everything else
 //! passes byte for byte, in pieces, so that a large message costs little memory.
 
-use super::header::{Header, MAX_HEADER_BYTES, Missing, recipients};
-use super::lines::{Lines, Mend, Repairs};
+use super::edit::Edit;
+use super::header::{Header, MAX_HEADER_BYTES};
+use super::lines::{Lines, Repairs};
 use crate::mail::Address;
-use crate::mail::{AddressListError, Here};
+use crate::mail::AddressListError;
 
 /// A bare CR as it stands in a header until it is known where that ends.
 const MARK: &[u8] = b"\r";
@@ -30,9 +31,7 @@ pub enum IntakeError {
 #[derive(Debug)]
 pub(super) struct MessageReader {
     lines: Lines,
-    missing: Missing,
-    /// Where the header names the recipients, by whom they are completed.
-    recipients_from_header: Option<Here>,
+    edit: Edit,
     /// The header section so far; `None` once it is through.
     header: Option<Header>,
     recipients: Vec<Address>,
@@ -49,15 +48,9 @@ pub(super) struct Ended {
 }
 
 impl MessageReader {
-    /// A new message. `dot_ends_input` as without `-i`; `recipients_from_header` as with `-t`.
-    pub(super) fn new(missing: Missing, dot_ends_input: bool, recipients_from_header: Option<Here>) -> Self {
-        Self {
-            lines: Lines::new(Mend::ALL, dot_ends_input),
-            missing,
-            recipients_from_header,
-            header: Some(Header::default()),
-            recipients: Vec::new(),
-        }
+    /// A new message.
+    pub(super) fn new(lines: Lines, edit: Edit) -> Self {
+        Self { lines, edit, header: Some(Header::default()), recipients: Vec::new() }
     }
 
     /// Takes the next octets and appends to `message` what is known to belong to it.
@@ -104,16 +97,9 @@ impl MessageReader {
     /// Writes the header with what was missing, and what of the body has come with it.
     fn end_header(&mut self, mut header: Header, message: &mut Vec<u8>) -> Result<(), IntakeError> {
         header.settle_bare_cr();
-        let fields = header.fields();
-        if let Some(here) = &self.recipients_from_header {
-            self.recipients = recipients(&fields, here)?;
-        }
-        for field in &fields {
-            if !(self.recipients_from_header.is_some() && (field.is("Bcc") || field.is("Resent-Bcc"))) {
-                message.extend_from_slice(field.octets);
-            }
-        }
-        message.extend_from_slice(self.missing.beside(&fields).as_bytes());
+        let (edited, recipients) = self.edit.apply(&header)?;
+        self.recipients = recipients;
+        message.extend(edited);
         let rest = &header.octets[header.end..];
         if !rest.is_empty() && !rest.starts_with(b"\r\n") {
             message.extend_from_slice(b"\r\n");
@@ -128,28 +114,29 @@ mod tests {
     use chrono::DateTime;
     use proptest::prelude::*;
 
+    use super::super::edit::Added;
+    use super::super::lines::Mend;
     use super::*;
+    use crate::ingest::Here;
     use crate::mail::Domain;
 
     const ADDED: &str = "From: \"Ann\"\r\n <a@relay.test>\r\nDate: Tue, 14 Nov 2023 22:13:20 +0000\r\n\
                          Message-ID: <20231114221320.0000000000000007@relay.test>\r\n";
 
-    fn missing() -> Missing {
-        Missing {
-            from: Address::parse("a@relay.test").expect("an address"),
+    fn reader(options: &str) -> MessageReader {
+        let now = DateTime::from_timestamp(1_700_000_000, 0).expect("in range");
+        let edit = Edit {
+            here: Here::new(Domain::parse("Relay.test").expect("a domain"), |name| name == "root"),
+            sender: Some(Address::parse("a@relay.test").expect("an address")),
             full_name: Some("Ann".to_owned()),
-            hostname: Domain::parse("Relay.test").expect("a domain"),
-            now: DateTime::from_timestamp(1_700_000_000, 0).expect("in range"),
-            random: 7,
-        }
-    }
-
-    fn here() -> Here {
-        Here { domain: Domain::parse("relay.test").expect("a domain"), is_user: |name| name == "root" }
+            added: Some(Added { now, random: 7 }),
+            recipients_from_header: options.contains('t'),
+        };
+        MessageReader::new(Lines::new(Mend::ALL, !options.contains('i')), edit)
     }
 
     fn intake(options: &str, pieces: &[&[u8]]) -> Result<(String, Vec<Address>), IntakeError> {
-        let mut intake = MessageReader::new(missing(), !options.contains('i'), options.contains('t').then(here));
+        let mut intake = reader(options);
         let mut message = Vec::new();
         for piece in pieces {
             intake.push(piece, &mut message)?;
@@ -205,7 +192,7 @@ mod tests {
             assert_eq!(message("", input), format!("X: y\r\n{ADDED}\r\n{without}"), "{input:?}");
             assert_eq!(message("i", input), format!("X: y\r\n{ADDED}\r\n{with}"), "{input:?}");
         }
-        let mut intake = MessageReader::new(missing(), true, None);
+        let mut intake = reader("");
         let mut message = Vec::new();
         assert_eq!(intake.push(b"X: y\n", &mut message), Ok(true));
         assert_eq!(intake.push(b".\nZ: never\n", &mut message), Ok(false));
@@ -252,7 +239,7 @@ mod tests {
     #[test]
     fn a_field_that_names_no_recipient_is_said_by_name() {
         let (_, recipients) = intake("t", &[b"To: root\n\n"]).expect("a user");
-        assert_eq!(recipients[0].to_string(), "root@relay.test");
+        assert_eq!(recipients[0].to_string(), "root@Relay.test");
         let error = intake("t", &[b"To: b@x.example\nCc: nobody\n\n"]).expect_err("no address");
         assert!(error.to_string().starts_with("header field Cc: \"nobody\""), "{error}");
         assert!(intake("", &[b"Cc: nobody\n\n"]).is_ok());
@@ -260,7 +247,7 @@ mod tests {
 
     #[test]
     fn a_body_is_handed_on_at_once_and_nothing_of_it_is_kept() {
-        let mut intake = MessageReader::new(missing(), true, None);
+        let mut intake = reader("");
         let mut message = Vec::new();
         intake.push(b"X: y\n\n", &mut message).expect("taken");
         for _ in 0..1000 {

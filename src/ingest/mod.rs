@@ -4,18 +4,20 @@
 //! Nothing here reads a clock, the environment or a user's name: they are arguments.
 
 mod dsn;
+mod edit;
 mod header;
 mod import;
 mod intake;
 mod lines;
 mod listener;
+mod local;
+mod mailboxes;
 mod message;
 mod sendmail;
 mod submission;
 mod submit;
 mod trace;
 
-pub use crate::mail::Here;
 pub use dsn::Dsn;
 pub use import::{
     Dialect, FieldError, Fingerprint, Found, Marked, Opened, SourceError, Sources, Told, Transcript, TranscriptError,
@@ -25,6 +27,7 @@ pub use listener::{
     Config as ListenerConfig, Context as ListenerContext, Control as ListenerControl, Error as ListenerError, Limits,
     Listener, TlsFiles,
 };
+pub use local::{Here, Sendmail};
 pub use message::IntakeError;
 pub use sendmail::{Invocation, Mode, Parties, UsageError, Waiting, parse};
 pub use submission::{Caller, Input, SubmitError, submit};

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
-use super::header::Missing;
+use super::edit::{Added, Edit};
+use super::lines::{Lines, Mend};
+use super::local::Here;
 use super::message::{Ended, IntakeError, MessageReader};
 use super::sendmail::{Invocation, Parties, UsageError};
 use super::trace::{Origin, received_field};
-use crate::mail::Here;
 use crate::mail::{Address, AttributeValue, Envelope, MailKey, ReversePath, attribute};
 use crate::spool::{AcceptError, Incoming, Spool, Submission};
 
@@ -77,21 +78,22 @@ pub async fn submit(
 ) -> Result<MailKey, SubmitError> {
     let Parties { reverse_path, recipients } = invocation.parties(here)?;
     spool.admits(0).map_err(SubmitError::Accept)?;
-    let reverse_path = reverse_path.unwrap_or_else(|| ReversePath::Address(caller.address.clone()));
-    let missing = Missing {
-        from: reverse_path.address().unwrap_or(&caller.address).clone(),
+    let own = || ReversePath::Address(caller.address.clone());
+    let sender = reverse_path.as_ref().and_then(ReversePath::address).unwrap_or(&caller.address).clone();
+    let reverse_path = here.reverse_path(reverse_path).unwrap_or_else(own);
+    let edit = Edit {
+        here: here.clone(),
+        sender: Some(sender),
         full_name: invocation.full_name.clone().or_else(|| caller.full_name.clone()),
-        hostname: here.domain.clone(),
-        now,
-        random: rand::random(),
+        added: Some(Added { now, random: rand::random() }),
+        recipients_from_header: invocation.recipients_from_header,
     };
     let mut incoming = spool.incoming();
     // It names the recipient only where it is the only one.
     let only = if invocation.recipients_from_header { None } else { only(&recipients) };
-    let trace = received_field(Origin::User(caller.uid), &here.domain, incoming.key(), only, now);
+    let trace = received_field(Origin::User(caller.uid), &here.hostname, incoming.key(), only, now);
     incoming.write_trace(&trace);
-    let here = invocation.recipients_from_header.then(|| here.clone());
-    let reader = MessageReader::new(missing, invocation.dot_ends_input, here);
+    let reader = MessageReader::new(Lines::new(Mend::ALL, invocation.dot_ends_input), edit);
     let ended = match read(reader, &mut incoming, input).await {
         Ok(ended) => ended,
         Err(error) => {

@@ -4,7 +4,7 @@
 use std::iter::Peekable;
 use std::str::Chars;
 
-use super::{Address, AddressError, Domain};
+use super::{Address, AddressError};
 
 /// Why a text is no list of addresses. The text is safe to print.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -37,54 +37,23 @@ pub enum AddressListError {
 /// # Errors
 /// Where anything in the list is no mailbox: no part of a list is passed over.
 pub fn parse_address_list(text: &str) -> Result<Vec<Address>, AddressListError> {
-    parse_list(text, None)
+    parse_list(text, &|text| Address::parse(text).map(|address| vec![address]))
 }
 
-fn parse_list(text: &str, here: Option<&Here>) -> Result<Vec<Address>, AddressListError> {
+/// As [`parse_address_list`], where `meaning` says whom the text of a mailbox means.
+///
+/// # Errors
+/// As there, and what `meaning` refuses.
+pub fn parse_list(text: &str, meaning: &Meaning<'_>) -> Result<Vec<Address>, AddressListError> {
     let rest = text.chars().peekable();
-    let mut list = List {
-        rest,
-        mailbox: String::new(),
-        bracketed: None,
-        name: String::new(),
-        found: Vec::new(),
-        words: None,
-        here,
-    };
+    let (mailbox, name, found) = (String::new(), String::new(), Vec::new());
+    let mut list = List { rest, mailbox, bracketed: None, name, found, words: None, meaning };
     list.read()?;
     Ok(list.found)
 }
 
-/// This machine, as far as addresses go: its users may be named without a domain, as cron
-/// names them. A word that is no user stays what it is, a mistake.
-#[derive(Debug, Clone)]
-pub struct Here {
-    /// The domain they are completed by.
-    pub domain: Domain,
-    /// Whether there is such a user.
-    pub is_user: fn(&str) -> bool,
-}
-
-impl Here {
-    /// As [`parse_address_list`], and a user of this machine may be named without a domain.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn list(&self, text: &str) -> Result<Vec<Address>, AddressListError> {
-        parse_list(text, Some(self))
-    }
-
-    /// Reads one address, or completes a user's name.
-    ///
-    /// # Errors
-    /// As [`Address::parse`].
-    fn address(&self, text: &str) -> Result<Address, AddressError> {
-        match Address::parse(text) {
-            Err(AddressError::NoDomain) if (self.is_user)(text) => Address::parse(&format!("{text}@{}", self.domain)),
-            other => other,
-        }
-    }
-}
+/// Whom the text of a mailbox means.
+pub type Meaning<'a> = dyn Fn(&str) -> Result<Vec<Address>, AddressError> + 'a;
 
 struct List<'a> {
     rest: Peekable<Chars<'a>>,
@@ -97,7 +66,7 @@ struct List<'a> {
     found: Vec<Address>,
     /// Words that are no address, and why: a name may follow whose beginning they are.
     words: Option<(String, AddressListError)>,
-    here: Option<&'a Here>,
+    meaning: &'a Meaning<'a>,
 }
 
 impl List<'_> {
@@ -198,9 +167,8 @@ impl List<'_> {
         if text.contains('\u{fffd}') {
             return Err(AddressListError::NotUtf8(text));
         }
-        let address = self.here.map_or_else(|| Address::parse(&text), |here| here.address(&text));
-        match address {
-            Ok(address) => self.found.push(address),
+        match (self.meaning)(&text) {
+            Ok(addresses) => self.found.extend(addresses),
             Err(error @ AddressError::NoDomain) if !text.contains('@') => self.no_address(text, error),
             Err(error) => return Err(AddressListError::Address(text, error)),
         }

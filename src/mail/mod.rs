@@ -18,7 +18,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 pub use address::{Address, AddressError, Domain, ReversePath, folded, folded_domain, is_named_by};
-pub use address_list::{AddressListError, Here, parse_address_list};
+pub use address_list::{AddressListError, Meaning, parse_address_list, parse_list};
 pub use attempt::{
     Attempt, AttemptState, Dialogue, DialogueEntry, IN_DOUBT, Outcome, Planned, Recorded, Side, Stage, TlsFacts,
 };

@@ -4,15 +4,19 @@ use nix::unistd::{Uid, User};
 
 use crate::config::Config;
 use crate::ingest::{Caller, Here};
-use crate::mail::{Address, Domain};
+use crate::mail::Domain;
+
+/// Where Debian keeps the domain of local names.
+const MAILNAME: &str = "/etc/mailname";
 
 /// This machine under its configured name.
 ///
 /// # Errors
 /// Where the name is no domain.
 pub fn here(config: &Config) -> Result<Here, String> {
-    let domain = Domain::parse(&config.hostname).map_err(|error| format!("hostname: {error}"))?;
-    Ok(Here { domain, is_user: |name| User::from_name(name).is_ok_and(|user| user.is_some()) })
+    let hostname = Domain::parse(&config.hostname).map_err(|error| format!("hostname: {error}"))?;
+    let is_user = |name: &str| User::from_name(name).is_ok_and(|user| user.is_some());
+    Ok(Here::configured(hostname, mailname(), config.sendmail.clone(), is_user))
 }
 
 /// The user with this number, for people: `name (number)`.
@@ -21,16 +25,22 @@ pub fn named(uid: u32) -> String {
     user.map_or_else(|| format!("uid {uid}"), |user| format!("{} ({uid})", user.name))
 }
 
-/// The user with this number, as `user@hostname`; one who is in no table is named by it.
+/// What the system calls itself in addresses: the first line of its file.
+fn mailname() -> Option<Domain> {
+    let text = std::fs::read_to_string(MAILNAME).ok()?;
+    Domain::parse(text.lines().next()?.trim()).ok()
+}
+
+/// The user with this number, as a local name with its domain; one who is in no table is named by it.
 ///
 /// # Errors
 /// Where such an address cannot be.
 pub fn caller(uid: u32, here: &Here) -> Result<Caller, String> {
     let user = User::from_uid(Uid::from_raw(uid)).ok().flatten();
     let name = user.as_ref().map_or_else(|| format!("uid{uid}"), |user| user.name.clone());
-    let text = format!("{name}@{}", here.domain);
-    let address = Address::parse(&text)
-        .map_err(|error| format!("{text:?} cannot be a sender: {error}; set hostname, or use -f"))?;
+    let address = here
+        .completed(&name)
+        .map_err(|error| format!("user {name:?} cannot be a sender: {error}; set sendmail.domain, or use -f"))?;
     let full_name = user
         .and_then(|user| user.gecos.into_string().ok())
         .and_then(|gecos| gecos.split(',').next().map(str::to_owned))

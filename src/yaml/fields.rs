@@ -20,8 +20,18 @@ pub struct Reading {
 pub(super) struct Problem {
     pub(super) place: Place,
     pub(super) message: String,
+    pub(super) weight: Weight,
+}
+
+/// What a problem means for a message that is handed in meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Weight {
+    /// The configuration is wrong.
+    Wrong,
     /// It is only that this user may not read a file.
-    pub(super) forbidden: bool,
+    Forbidden,
+    /// It goes without that.
+    Beside,
 }
 
 impl Reading {
@@ -33,14 +43,23 @@ impl Reading {
 
     /// Notes that something is wrong at `place`.
     pub fn problem(&self, place: Place, message: impl Into<String>) {
-        self.problems.borrow_mut().push(Problem { place, message: message.into(), forbidden: false });
+        self.problems.borrow_mut().push(Problem { place, message: message.into(), weight: Weight::Wrong });
     }
 
     /// Notes that a file named at `place` cannot be read.
     fn unreadable(&self, place: Place, path: &Path, error: &std::io::Error) {
         let forbidden = error.kind() == std::io::ErrorKind::PermissionDenied;
+        let weight = if forbidden { Weight::Forbidden } else { Weight::Wrong };
         let message = format!("{} cannot be read: {error}", path.display());
-        self.problems.borrow_mut().push(Problem { place, message, forbidden });
+        self.problems.borrow_mut().push(Problem { place, message, weight });
+    }
+
+    /// From here on, what was noted since `from` problems were is no reason to refuse a
+    /// message.
+    fn make_light(&self, from: usize) {
+        for problem in &mut self.problems.borrow_mut()[from..] {
+            problem.weight = Weight::Beside;
+        }
     }
 
     /// Whether nothing is wrong so far.
@@ -167,6 +186,15 @@ impl<'a> Fields<'a> {
     /// The path of a file that can be opened for reading.
     pub fn file(&mut self, name: &'static str) -> Option<PathBuf> {
         self.placed_file(name).map(|(_, path)| path)
+    }
+
+    /// As [`Fields::file`], of a file that things go on without: the path is returned though
+    /// the file cannot be read now.
+    pub fn file_beside(&mut self, name: &'static str) -> Option<PathBuf> {
+        let before = self.reading.problems.borrow().len();
+        let found = self.file(name);
+        self.reading.make_light(before);
+        found.or_else(|| Some(self.reading.path(self.node(name)?.as_text()?)))
     }
 
     /// A file, and where it is named.

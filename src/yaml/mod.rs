@@ -17,7 +17,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use fields::Problem;
-pub use fields::{Fields, Reading, nearest};
+pub use fields::{Fields, Reading, Weight, nearest};
 pub use node::{Entry, Node, Place, Value};
 pub use scalar::{
     boolean, choice, duration, format_duration, integer, milliseconds, parse_duration, positive_duration, secret_text,
@@ -44,8 +44,8 @@ pub struct Diagnostic {
     pub column: usize,
     /// What is wrong and what would be right.
     pub message: String,
-    /// It is only that this user may not read a file.
-    pub forbidden: bool,
+    /// What it means for a message that is handed in meanwhile.
+    pub weight: Weight,
 }
 
 impl fmt::Display for Diagnostic {
@@ -137,7 +137,7 @@ impl Document {
     pub fn diagnostics(&self, reading: Reading) -> Vec<Diagnostic> {
         let mut problems = reading.into_problems();
         let repeated = self.repeated.iter().cloned();
-        problems.extend(repeated.map(|(place, message)| Problem { place, message, forbidden: false }));
+        problems.extend(repeated.map(|(place, message)| Problem { place, message, weight: Weight::Wrong }));
         problems.sort();
         problems.dedup();
         let left_out = problems.len().saturating_sub(MAX_DIAGNOSTICS);
@@ -149,13 +149,13 @@ impl Document {
         found
     }
 
-    fn diagnostic(&self, Problem { place, message, forbidden }: Problem) -> Diagnostic {
-        Diagnostic { forbidden, ..diagnostic(&self.file, node::position(&self.text, place), message) }
+    fn diagnostic(&self, Problem { place, message, weight }: Problem) -> Diagnostic {
+        Diagnostic { weight, ..diagnostic(&self.file, node::position(&self.text, place), message) }
     }
 }
 
 fn diagnostic(file: &Path, (line, column): (usize, usize), message: String) -> Diagnostic {
-    Diagnostic { file: file.to_owned(), line, column, message, forbidden: false }
+    Diagnostic { file: file.to_owned(), line, column, message, weight: Weight::Wrong }
 }
 
 /// Line and column of what follows `text`.

@@ -124,6 +124,32 @@ fn every_mistake_in_the_configuration_has_its_line_and_column() {
 }
 
 #[test]
+fn what_is_wrong_with_senders_and_aliases_has_its_place() {
+    for (settings, expected) in [
+        ("form: a@x.example", "redeliver.yaml:1:13: unknown key 'form'"),
+        ("from: relay", "redeliver.yaml:1:19: \"relay\" has no domain"),
+        ("from: <>", "redeliver.yaml:1:19: \"<>\" has no domain"),
+        ("from: 5", "redeliver.yaml:1:19: a text is expected"),
+        ("fromHeader: no", "redeliver.yaml:1:25: true or false"),
+        ("domain: a b", "redeliver.yaml:1:21: the domain \"a b\" is not valid"),
+        ("aliases: [root]", "redeliver.yaml:1:22: 'aliases' is expected here as keys and values"),
+        ("aliases: { root: ops }", "redeliver.yaml:1:30: \"ops\" has no domain"),
+        ("aliases: { root: [a@x.example, ops] }", "redeliver.yaml:1:44: \"ops\" has no domain"),
+        ("aliases: { root: [] }", "redeliver.yaml:1:30: nobody stands here"),
+        (
+            "aliases: { root: a@x.example, Root: b@x.example }",
+            "redeliver.yaml:1:43: the alias 'Root' stands here a second",
+        ),
+        ("aliases: { root@h: a@x.example }", "redeliver.yaml:1:24: 'root@h' cannot be an alias"),
+        ("aliasesFile: /nowhere/aliases", "redeliver.yaml:1:26: /nowhere/aliases cannot be read"),
+        ("aliasesFile: /etc", "redeliver.yaml:1:26: /etc is a folder"),
+    ] {
+        let told = complaints(&[("redeliver.yaml", &format!("sendmail: {{ {settings} }}\n{RELAY}"))]);
+        assert!(told.len() == 1 && told[0].starts_with(expected), "{settings}: {told:#?}");
+    }
+}
+
+#[test]
 fn configuration_files_that_are_too_much_are_refused_in_bounded_time_and_memory() {
     let bomb: String =
         (1..12).map(|n| format!("a{n}: &a{n} [{}]\n", vec![format!("*a{}", n - 1); 10].join(", "))).collect();

@@ -24,6 +24,7 @@ mod loops;
 mod mail_programs;
 mod names;
 mod not_smtp;
+mod null_client;
 mod outcomes;
 mod packaging;
 mod pipelining;

@@ -73,14 +73,14 @@ fn context(store: Arc<dyn Store>, stop: Stop) -> Arc<SubmitContext> {
         free_space: FreeSpace::told_by(|| Ok(u64::MAX)),
     };
     let spool = Spool::new(store, Arc::new(pipeline.expect("a pipeline")), Clock::system(), settings, Stop::default());
-    let here = Here { domain: Domain::parse("relay.test").expect("a domain"), is_user: |_| false };
+    let here = Here::new(Domain::parse("relay.test").expect("a domain"), |_| false);
     let caller = |uid, _: &Here| {
         let address = Address::parse(&format!("uid{uid}@relay.test")).expect("an address");
         Ok(Caller { uid, address, full_name: None })
     };
     let kept = BTreeSet::from([RepositoryPath::parse("var/mail/temporary").expect("a path")]);
     let clock = Clock::system();
-    let config = ListenerConfig { listen: Vec::new(), ..ListenerConfig::new(here.domain.clone()) };
+    let config = ListenerConfig { listen: Vec::new(), ..ListenerConfig::new(here.hostname.clone()) };
     let intake = Live::new(Intake { spool, kept, here });
     let context = ListenerContext { intake: intake.clone(), clock: clock.clone() };
     let smtp = Listener::bind(&config, context).expect("nothing to bind").control();

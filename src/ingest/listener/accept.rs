@@ -136,7 +136,7 @@ mod tests {
 
     fn door() -> Door {
         let config = Config::new(Domain::parse("relay.test").expect("a domain"));
-        let here = Here { domain: config.hostname.clone(), is_user: |_| false };
+        let here = Here::new(config.hostname.clone(), |_| false);
         let intake = Live::new(Intake { spool: Spool::unused(), kept: BTreeSet::new(), here });
         let context = Context { intake, clock: Clock::system() };
         let settings = std::sync::RwLock::new(Arc::new(Settings::load(&config, Arc::default()).expect("valid")));

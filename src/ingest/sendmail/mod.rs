@@ -7,8 +7,9 @@
 mod options;
 
 use super::dsn::Dsn;
+use super::local::Here;
+use crate::mail::AddressListError;
 use crate::mail::{Address, AddressError, MailKey, ReversePath};
-use crate::mail::{AddressListError, Here};
 
 pub use options::parse;
 
@@ -182,7 +183,7 @@ fn reverse_path(text: &str, here: &Here) -> Result<ReversePath, UsageError> {
     }
     let wrong = |error| UsageError::ReversePath(text.to_owned(), error);
     one_line(text).map_err(wrong)?;
-    let mut addresses = here.list(text).map_err(wrong)?.into_iter();
+    let mut addresses = here.senders(text).map_err(wrong)?.into_iter();
     match (addresses.next(), addresses.next()) {
         (Some(address), None) => Ok(ReversePath::Address(address)),
         (None, _) => Err(wrong(AddressListError::Address(text.to_owned(), AddressError::Empty))),

@@ -194,10 +194,10 @@ mod tests {
 
     use super::super::Parties;
     use super::*;
-    use crate::mail::Here;
+    use crate::ingest::Here;
 
     fn here() -> Here {
-        Here { domain: crate::mail::Domain::parse("h.example").expect("a domain"), is_user: |name| name == "root" }
+        Here::new(crate::mail::Domain::parse("h.example").expect("a domain"), |name| name == "root")
     }
 
     /// The words of a line, in which a quoted word may have blanks.

@@ -14,10 +14,10 @@ use super::queue;
 use crate::clock::Clock;
 use crate::ingest::intake::Intake;
 use crate::ingest::listener::Control as ListenerControl;
+use crate::ingest::local::Here;
 use crate::ingest::sendmail::Invocation;
 use crate::ingest::submission::{Caller, Input, submit};
 use crate::live::Live;
-use crate::mail::Here;
 use crate::mail::MailKey;
 use crate::stop::Stop;
 

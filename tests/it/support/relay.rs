@@ -73,7 +73,11 @@ impl Setup {
     }
 
     fn configuration(&self) -> String {
-        let top = self.top.join("\n");
+        let mut top = self.top.join("\n");
+        // What /etc/mailname says differs from host to host.
+        if !self.top.iter().any(|line| line.starts_with("sendmail:")) {
+            top.push_str("\nsendmail: { domain: relay.test }");
+        }
         let limit = self.limit;
         let delivery = self.delivery.iter().fold(String::new(), |mut text, line| {
             let _ = writeln!(text, "      {line}");

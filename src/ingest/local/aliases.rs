@@ -1,0 +1,221 @@
+//! A file of aliases as other mailers have it (aliases(5)): `name: target, target ...`, lines
+//! that begin with a blank go on, `#` begins a comment. Of the targets addresses and names are
+//! followed; files, pipes and `:include:` are for mailers that deliver to this machine.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::{ANYBODY, Here};
+use crate::mail::Address;
+
+/// How far names are looked up again.
+const DEPTH: usize = 10;
+
+/// The file, read when it is first asked for and again when it has changed.
+#[derive(Debug)]
+pub(super) struct AliasesFile {
+    path: PathBuf,
+    read: Mutex<Option<(Stamp, Arc<Table>)>>,
+}
+
+/// What tells a file from what it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+}
+
+/// The aliases of one file.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    by_name: BTreeMap<String, Vec<Target>>,
+    /// With their line numbers.
+    passed_over: Vec<(usize, String)>,
+}
+
+/// What an alias stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Target {
+    Address(Address),
+    /// Looked up again.
+    Name(String),
+    /// Written with a backslash: not looked up again.
+    Final(String),
+}
+
+impl AliasesFile {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self { path, read: Mutex::default() }
+    }
+
+    /// What it says now; nothing where it cannot be read.
+    pub(super) fn table(&self) -> Arc<Table> {
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let stamp = self.path.metadata().ok().map(|facts| Stamp {
+            inode: facts.ino(),
+            size: facts.size(),
+            modified: (facts.mtime(), facts.mtime_nsec()),
+        });
+        let Some(stamp) = stamp else { return Arc::default() };
+        if let Some((_, table)) = read.as_ref().filter(|(of, _)| *of == stamp) {
+            return Arc::clone(table);
+        }
+        let text = std::fs::read(&self.path).unwrap_or_default();
+        let table = Arc::new(Table::parse(&String::from_utf8_lossy(&text)));
+        *read = Some((stamp, Arc::clone(&table)));
+        table
+    }
+
+    /// What of it is not followed, a sentence each.
+    pub(super) fn passed_over(&self) -> Vec<String> {
+        let told = |(line, what): &(usize, String)| format!("{}:{line}: {what}", self.path.display());
+        self.table().passed_over.iter().map(told).collect()
+    }
+}
+
+impl Table {
+    fn parse(text: &str) -> Self {
+        let mut table = Self::default();
+        for (line, entry) in entries(text) {
+            table.entry(line, &entry);
+        }
+        table
+    }
+
+    fn entry(&mut self, line: usize, entry: &str) {
+        let Some((name, targets)) = split_at_colon(entry) else {
+            return self.pass_over(line, format!("{:?} is no alias: write it as name: address", shown(entry)));
+        };
+        let name = unquoted(name.trim()).to_lowercase();
+        if self.by_name.contains_key(&name) {
+            return self
+                .pass_over(line, format!("the alias {:?} stands there a second time; the first counts", shown(&name)));
+        }
+        let mut read = Vec::new();
+        for target in split_at_commas(targets) {
+            match Target::parse(target.trim()) {
+                Ok(target) => read.push(target),
+                Err(why) => self.pass_over(line, format!("alias {:?}: {:?} {why}", shown(&name), shown(target.trim()))),
+            }
+        }
+        self.by_name.insert(name, read);
+    }
+
+    fn pass_over(&mut self, line: usize, why: String) {
+        self.passed_over.push((line, why));
+    }
+
+    /// Those whom the alias stands for; `None` where there is none, or nobody is left of it.
+    pub(super) fn expand(&self, name: &str, here: &Here) -> Option<Vec<Address>> {
+        let found = self.follow(name, here, &mut vec![name.to_owned()])?;
+        (!found.is_empty()).then_some(found)
+    }
+
+    /// `above` are the names that led here.
+    fn follow(&self, name: &str, here: &Here, above: &mut Vec<String>) -> Option<Vec<Address>> {
+        let targets = self.by_name.get(name)?;
+        let mut found = Vec::new();
+        for target in targets {
+            match target {
+                Target::Address(address) => found.push(address.clone()),
+                Target::Final(name) => found.extend(here.completed(name)),
+                Target::Name(name) => found.extend(self.named(name, here, above)),
+            }
+        }
+        Some(found)
+    }
+
+    /// Those whom a name stands for that an alias stands for.
+    fn named(&self, name: &str, here: &Here, above: &mut Vec<String>) -> Vec<Address> {
+        let folded = name.to_lowercase();
+        let aliases = &here.settings.aliases;
+        if let Some(own) = aliases.get(&folded).filter(|_| folded != ANYBODY) {
+            return own.clone();
+        }
+        if above.len() < DEPTH && !above.contains(&folded) {
+            above.push(folded.clone());
+            let further = self.follow(&folded, here, above);
+            above.pop();
+            if let Some(further) = further.filter(|found| !found.is_empty()) {
+                return further;
+            }
+        }
+        aliases.get(ANYBODY).cloned().unwrap_or_else(|| here.completed(name).into_iter().collect())
+    }
+}
+
+impl Target {
+    /// The error says why it is not followed.
+    fn parse(written: &str) -> Result<Self, &'static str> {
+        let text = unquoted(written);
+        if text.starts_with('|') {
+            return Err("is a command: no mail is handed to commands here");
+        }
+        if text.starts_with('/') {
+            return Err("is a file: no mail is written to files here");
+        }
+        if text.starts_with(":include:") {
+            return Err("is a list in a file: write its addresses here");
+        }
+        if let Some(name) = text.strip_prefix('\\') {
+            return is_name(name).then(|| Self::Final(name.to_owned())).ok_or("is no name");
+        }
+        let bare = text.strip_prefix('<').and_then(|text| text.strip_suffix('>')).unwrap_or(text);
+        if bare.contains('@') {
+            return Address::parse(bare).map(Self::Address).map_err(|_| "is no address");
+        }
+        is_name(bare).then(|| Self::Name(bare.to_owned())).ok_or("is neither an address nor a name")
+    }
+}
+
+fn is_name(text: &str) -> bool {
+    Address::parse(&format!("{text}@x.example")).is_ok()
+}
+
+/// The entries with the number of their first line, each with the lines that go on from it.
+fn entries(text: &str) -> Vec<(usize, String)> {
+    let mut entries: Vec<(usize, String)> = Vec::new();
+    for (at, line) in text.lines().enumerate() {
+        if line.trim().is_empty() || line.trim_start().starts_with('#') {
+            continue;
+        }
+        match entries.last_mut() {
+            Some((_, entry)) if line.starts_with([' ', '\t']) => {
+                entry.push(' ');
+                entry.push_str(line.trim());
+            }
+            _ => entries.push((at + 1, line.trim().to_owned())),
+        }
+    }
+    entries
+}
+
+/// The name and what stands behind its colon, which is none within quotes.
+fn split_at_colon(entry: &str) -> Option<(&str, &str)> {
+    let quoted = entry.strip_prefix('"').and_then(|rest| rest.find('"'));
+    let from = quoted.map_or(0, |end| end + 2);
+    let colon = entry[from..].find(':')? + from;
+    (colon > 0).then(|| (&entry[..colon], &entry[colon + 1..]))
+}
+
+/// The targets: a comma within quotes parts nothing.
+fn split_at_commas(targets: &str) -> impl Iterator<Item = &str> {
+    let mut quoted = false;
+    let parts = targets.split(move |c| {
+        quoted ^= c == '"';
+        c == ',' && !quoted
+    });
+    parts.filter(|target| !target.trim().is_empty())
+}
+
+fn unquoted(text: &str) -> &str {
+    text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text)
+}
+
+/// Short enough for a line of the log.
+fn shown(text: &str) -> String {
+    text.chars().take(60).collect()
+}

@@ -1,0 +1,288 @@
+//! This machine, as far as addresses go: its names, its users, and where their mail goes.
+
+mod aliases;
+mod config;
+
+use std::sync::Arc;
+
+use crate::mail::{Address, AddressError, Domain, ReversePath};
+use crate::mail::{AddressListError, parse_list};
+use aliases::AliasesFile;
+
+pub use config::Sendmail;
+
+/// Everybody else, among the aliases.
+const ANYBODY: &str = "*";
+
+/// Known on every machine (RFC 5321 section 4.5.1).
+const POSTMASTER: &str = "postmaster";
+
+/// This machine. Its users may be named without a domain, as cron names them; a word that is
+/// neither an alias nor a user stays what it is, a mistake.
+#[derive(Debug, Clone)]
+pub struct Here {
+    /// Our name, in trace fields and the like.
+    pub hostname: Domain,
+    /// What completes local names.
+    domain: Domain,
+    /// Whether there is such a user.
+    is_user: fn(&str) -> bool,
+    settings: Arc<Sendmail>,
+    aliases_file: Option<Arc<AliasesFile>>,
+}
+
+impl Here {
+    /// A machine without settings of its own.
+    pub fn new(hostname: Domain, is_user: fn(&str) -> bool) -> Self {
+        Self::configured(hostname, None, Sendmail::default(), is_user)
+    }
+
+    /// A machine with these settings. `mailname` is what the system calls it in addresses.
+    pub fn configured(
+        hostname: Domain,
+        mailname: Option<Domain>,
+        settings: Sendmail,
+        is_user: fn(&str) -> bool,
+    ) -> Self {
+        // A word can be nobody's domain out there: the name that has a dot is meant.
+        let has_dot = |name: &Domain| name.as_str().contains('.');
+        let mailname = mailname.filter(|name| has_dot(name) || !has_dot(&hostname));
+        let domain = settings.domain.clone().or(mailname).unwrap_or_else(|| hostname.clone());
+        let aliases_file = settings.aliases_file.clone().map(|path| Arc::new(AliasesFile::new(path)));
+        Self { hostname, domain, is_user, settings: Arc::new(settings), aliases_file }
+    }
+
+    /// The recipients that a list names, each for itself or for those its alias stands for.
+    pub(super) fn list(&self, text: &str) -> Result<Vec<Address>, AddressListError> {
+        parse_list(text, &|word| self.recipients(word))
+    }
+
+    /// Reads one recipient: an address, or the name of a user or alias.
+    ///
+    /// # Errors
+    /// As [`Address::parse`]; a word that is nobody here has no domain.
+    pub(super) fn recipients(&self, text: &str) -> Result<Vec<Address>, AddressError> {
+        match Address::parse(text) {
+            Ok(address) if self.is_ours(&address) => Ok(self.with_domain(address)),
+            Ok(address) => Ok(vec![address]),
+            Err(AddressError::NoDomain) if self.is_name(text) => self.completed(text).map(|own| self.with_domain(own)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads senders: an address each, or the name of a user or alias.
+    pub(super) fn senders(&self, text: &str) -> Result<Vec<Address>, AddressListError> {
+        parse_list(text, &|word| self.sender(word).map(|sender| vec![sender]))
+    }
+
+    /// Reads one sender.
+    ///
+    /// # Errors
+    /// As [`Here::recipients`].
+    pub(super) fn sender(&self, text: &str) -> Result<Address, AddressError> {
+        match Address::parse(text) {
+            Err(AddressError::NoDomain) if self.is_name(text) => self.completed(text),
+            read => read,
+        }
+    }
+
+    /// Whether the word is somebody on this machine.
+    pub(super) fn is_name(&self, word: &str) -> bool {
+        let is_word = !word.is_empty() && !word.contains('@');
+        is_word && (self.is_known(word) || self.alias(word).is_some())
+    }
+
+    fn is_known(&self, word: &str) -> bool {
+        word.eq_ignore_ascii_case(POSTMASTER) || (self.is_user)(word)
+    }
+
+    /// A local name with our domain.
+    ///
+    /// # Errors
+    /// Where that is no address.
+    pub fn completed(&self, word: &str) -> Result<Address, AddressError> {
+        Address::parse(&format!("{word}@{}", self.domain))
+    }
+
+    /// Whether its domain is one of this machine's names.
+    fn is_ours(&self, address: &Address) -> bool {
+        let domain = address.domain().folded();
+        domain == self.hostname.folded() || domain == self.domain.folded()
+    }
+
+    /// Where the mail for an address of ours goes.
+    fn with_domain(&self, own: Address) -> Vec<Address> {
+        let known = self.alias(own.local_part());
+        known.or_else(|| self.settings.aliases.get(ANYBODY).cloned()).unwrap_or_else(|| vec![own])
+    }
+
+    /// What the alias stands for; those of the configuration come first, and are final.
+    fn alias(&self, name: &str) -> Option<Vec<Address>> {
+        let folded = name.to_lowercase();
+        let own = self.settings.aliases.get(&folded).filter(|_| folded != ANYBODY).cloned();
+        own.or_else(|| self.aliases_file.as_ref()?.table().expand(&folded, self))
+    }
+
+    /// Whether it is a user of this machine, of whom nobody elsewhere knows.
+    fn is_own_user(&self, address: &Address) -> bool {
+        let at_host = address.domain().folded() == self.hostname.folded();
+        // The domain may have people of its own.
+        at_host || self.is_ours(address) && self.is_known(address.local_part())
+    }
+
+    /// Who is to stand on the envelope where `named` was named, and whether that is the
+    /// configuration's sender in his place. `None` where nobody was named and nobody is set.
+    pub(super) fn reverse_path(&self, named: Option<ReversePath>) -> Option<ReversePath> {
+        match (&named, &self.settings.from) {
+            (Some(ReversePath::Null), _) | (_, None) => named,
+            (Some(ReversePath::Address(address)), Some(_)) if !self.is_own_user(address) => named,
+            (_, Some(from)) => Some(ReversePath::Address(from.clone())),
+        }
+    }
+
+    /// Who is to stand in `From:` in place of this address.
+    pub(super) fn instead_of(&self, address: &Address) -> Option<&Address> {
+        let from = self.settings.from.as_ref().filter(|_| self.settings.from_header);
+        from.filter(|from| self.is_own_user(address) && from.mailbox() != address.mailbox())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::yaml::{Document, Fields, Reading};
+
+    fn settings(yaml: &str) -> Sendmail {
+        let document = Document::parse(Path::new("f"), yaml.as_bytes()).expect("YAML");
+        let reading = Reading::new(Path::new("f"));
+        let settings = Sendmail::read(Fields::of(document.root(), "a test", &reading));
+        let wrong: Vec<_> = document.diagnostics(reading).iter().map(ToString::to_string).collect();
+        assert!(wrong.is_empty(), "{wrong:?}");
+        settings
+    }
+
+    fn here(yaml: &str) -> Here {
+        let hostname = Domain::parse("web1.example.org").expect("a domain");
+        Here::configured(hostname, None, settings(yaml), |name| matches!(name, "root" | "anna"))
+    }
+
+    fn told(here: &Here, text: &str) -> String {
+        match here.list(text) {
+            Ok(found) => found.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn a_local_recipient_goes_where_his_alias_says() {
+        let plain = here("domain: example.org");
+        let one = here("aliases: { root: admin@example.net, Deploy: [a@x.example, b@x.example] }");
+        let all = here("{ domain: example.org, aliases: { '*': ops@example.net, root: admin@example.net } }");
+        let nobody = "\"nobody\": the address has no domain: write it as local-part@domain";
+        for (text, plainly, with_some, with_all) in [
+            ("root", "root@example.org", "admin@example.net", "admin@example.net"),
+            ("ROOT@Web1.example.ORG", "ROOT@Web1.example.ORG", "admin@example.net", "admin@example.net"),
+            ("anna", "anna@example.org", "anna@web1.example.org", "ops@example.net"),
+            ("anna@example.org", "anna@example.org", "anna@example.org", "ops@example.net"),
+            ("nobody", nobody, nobody, nobody),
+            ("nobody@web1.example.org", "nobody@web1.example.org", "nobody@web1.example.org", "ops@example.net"),
+            ("postmaster", "postmaster@example.org", "postmaster@web1.example.org", "ops@example.net"),
+            ("other@x.example", "other@x.example", "other@x.example", "other@x.example"),
+            ("*@example.org", "*@example.org", "*@example.org", "ops@example.net"),
+            (
+                "deploy, root (Cron)",
+                "\"deploy\": the address has no domain: write it as local-part@domain",
+                "a@x.example b@x.example admin@example.net",
+                "\"deploy\": the address has no domain: write it as local-part@domain",
+            ),
+        ] {
+            assert_eq!(told(&plain, text), plainly, "{text} without aliases");
+            assert_eq!(told(&one, text), with_some, "{text} with aliases");
+            assert_eq!(told(&all, text), with_all, "{text} with an alias for all");
+        }
+    }
+
+    #[test]
+    fn a_sender_of_this_machine_is_replaced_where_that_is_set() {
+        let here = here("{ from: relay@example.com, domain: example.org }");
+        for (named, expected) in [
+            (None, "relay@example.com"),
+            (Some("<>"), "<>"),
+            (Some("root@example.org"), "relay@example.com"),
+            (Some("whoever@web1.example.org"), "relay@example.com"),
+            (Some("people@example.org"), "people@example.org"),
+            (Some("a@x.example"), "a@x.example"),
+        ] {
+            let named = named.map(|text| ReversePath::parse(text).expect(text));
+            assert_eq!(
+                here.reverse_path(named.clone()).map(|path| path.to_string()).as_deref(),
+                Some(expected),
+                "{named:?}"
+            );
+        }
+        assert_eq!(Here::new(here.hostname.clone(), |_| true).reverse_path(None), None);
+    }
+
+    #[test]
+    fn a_mailname_without_a_dot_is_no_domain_where_the_host_has_one() {
+        let domain = |hostname: &str, mailname: &str, yaml: &str| {
+            let parse = |text: &str| Domain::parse(text).expect("a domain");
+            let here = Here::configured(parse(hostname), Some(parse(mailname)), settings(yaml), |_| true);
+            here.completed("root").expect("an address").to_string()
+        };
+        assert_eq!(domain("web1.example.org", "example.net", "{}"), "root@example.net");
+        assert_eq!(domain("web1.example.org", "web1", "{}"), "root@web1.example.org");
+        assert_eq!(domain("web1", "box", "{}"), "root@box");
+        assert_eq!(domain("web1.example.org", "example.net", "domain: example.com"), "root@example.com");
+    }
+
+    #[test]
+    fn the_file_of_aliases_is_followed_and_read_again_when_it_changes() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("aliases");
+        let write = |text: &str| std::fs::write(&path, text).expect("written");
+        write(
+            "# comment\nroot: anna,\n  admin@example.net\nanna: anna@example.net\nwww: \\anna\nself: self, b@x.example\n\
+             a: b\nb: a\nloop: loop\nmailer-daemon: postmaster\npostmaster: root\npipe: |/bin/cat\nmixed: /dev/null, c@x.example\n\
+             own: ops\n\"quoted\" : \"d@x.example\"\nNoColon\n",
+        );
+        let here = here(&format!("{{ aliasesFile: '{}', aliases: {{ ops: final@example.net }} }}", path.display()));
+        for (name, expected) in [
+            ("root", "anna@example.net admin@example.net"),
+            ("Mailer-Daemon", "anna@example.net admin@example.net"),
+            ("www", "anna@web1.example.org"),
+            ("self", "self@web1.example.org b@x.example"),
+            ("a", "a@web1.example.org"),
+            ("loop", "loop@web1.example.org"),
+            ("mixed", "c@x.example"),
+            ("own", "final@example.net"),
+            ("quoted", "d@x.example"),
+            ("pipe", "\"pipe\": the address has no domain: write it as local-part@domain"),
+        ] {
+            assert_eq!(told(&here, name), expected, "{name}");
+        }
+        let told_of: Vec<_> = here.settings.warnings();
+        for (line, what) in [("12", "|/bin/cat"), ("13", "/dev/null"), ("16", "NoColon")] {
+            let place = format!("{}:{line}: ", path.display());
+            assert!(told_of.iter().any(|note| note.contains(&place) && note.contains(what)), "{what}: {told_of:?}");
+        }
+        assert_eq!(told_of.len(), 3, "{told_of:?}");
+        write("root: new@example.net\n");
+        assert_eq!(told(&here, "root"), "new@example.net");
+        std::fs::remove_file(&path).expect("removed");
+        assert_eq!(told(&here, "root"), "root@web1.example.org", "no file is no reason to refuse");
+    }
+
+    #[test]
+    fn a_chain_of_ten_aliases_is_followed_and_none_that_is_longer() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("aliases");
+        let chain: String = (1..=20).map(|n| format!("n{n}: n{}\n", n + 1)).collect();
+        std::fs::write(&path, format!("{chain}n21: end@x.example\n")).expect("written");
+        let here = here(&format!("aliasesFile: '{}'", path.display()));
+        assert_eq!(told(&here, "n12"), "end@x.example");
+        assert_eq!(told(&here, "n1"), "n11@web1.example.org", "10 deep");
+    }
+}
