@@ -32,7 +32,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
 use crate::delivery::{self, Content, Explanation, NotBegun};
-use crate::mail::{Address, Attributes, DialogueEntry, Mail, MailKey, Planned, Recorded, RepositoryPath};
+use crate::mail::{Address, Attributes, DialogueEntry, Mail, MailKey, NewMail, Planned, Recorded, RepositoryPath};
 
 pub use config::{Config, ERROR_PROCESSOR, repository};
 pub use matcher::{check_matcher, is_matcher};
@@ -66,6 +66,9 @@ pub struct Disposition {
     pub verdict: Verdict,
     /// Outcomes of an attempt that does not count; only where it stays.
     pub uncounted: Vec<Recorded>,
+    /// Mails that its way bore, such as a notification of what became of it: they come to the
+    /// spool with its end, or not at all.
+    pub born: Vec<NewMail>,
 }
 
 /// A place for a part of a mail.

@@ -193,7 +193,7 @@ pub(super) fn dispositions(
                 part.mail.origin = Some(whole.key.clone());
             }
         }
-        found.push(Disposition { mail: *part.mail, end, verdict, uncounted });
+        found.push(Disposition { mail: *part.mail, end, verdict, uncounted, born: Vec::new() });
     }
     found
 }
@@ -220,7 +220,7 @@ fn stay(staying: &[Ended], whole: &Mail) -> Option<Disposition> {
         return None;
     }
     let uncounted = staying.iter().flat_map(|one| one.uncounted.iter().cloned()).collect();
-    Some(Disposition { mail, end: End::Stay(cause), verdict, uncounted })
+    Some(Disposition { mail, end: End::Stay(cause), verdict, uncounted, born: Vec::new() })
 }
 
 fn verdict(part: &Part, end: &End) -> Verdict {

@@ -250,7 +250,9 @@ fn tally(dispositions: &[Disposition]) -> Passed {
 
 /// What is left of a mail after its pass.
 fn settlement(dispositions: Vec<Disposition>, base: &Settlement) -> Settlement {
+    let mut born = Vec::new();
     let parts = dispositions.into_iter().filter_map(|disposition| {
+        born.extend(disposition.born);
         let place = match disposition.end {
             End::Delivered | End::Dropped => return None,
             End::Repository(path) => Some(path),
@@ -258,7 +260,8 @@ fn settlement(dispositions: Vec<Disposition>, base: &Settlement) -> Settlement {
         };
         Some(Resting { mail: disposition.mail, place })
     });
-    Settlement { parts: one_part_a_key(parts.collect()), ..base.clone() }
+    let parts = one_part_a_key(parts.collect());
+    Settlement { parts, born, ..base.clone() }
 }
 
 /// Two parts under one key would be one row: the pipeline gives each its own, and where it

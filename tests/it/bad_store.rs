@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use crate::support::relay::{Relay, Setup};
 use crate::support::sink::{Script, SmtpSink};
@@ -252,4 +253,45 @@ fn everybody_may_pass_to_the_socket_and_nobody_else_read_the_mail() {
         let file = file.expect("a file").path();
         assert_eq!(mode(&file) & 0o007, 0, "{}", file.display());
     }
+}
+
+#[test]
+fn many_processes_may_open_a_store_that_does_not_exist_yet() {
+    for round in 0..5 {
+        let relay = Setup::gateway(refusing()).build();
+        let started: Vec<_> = (0..8)
+            .map(|n| {
+                let text = message(&format!("r{round}m{n}"));
+                relay.spawn(&["sendmail", "-i", "-f", "me@example.org", "you@example.net"], text.as_bytes())
+            })
+            .collect();
+        for running in started {
+            let finished = running.wait();
+            assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""), "{finished:?}");
+            // On a machine of two cores, beside other tests: nobody waited for a lock of 10 s.
+            assert!(finished.elapsed < Duration::from_secs(8), "{finished:?}");
+        }
+        let files: Vec<_> = std::fs::read_dir(relay.path().join("var")).expect("listed").flatten().collect();
+        let left: Vec<_> = files.iter().map(std::fs::DirEntry::file_name).collect();
+        assert!(!left.iter().any(|name| name.to_string_lossy().contains("-new")), "{left:?}");
+        assert_eq!(relay.run_spool().expect(75).counts()[0], 8);
+    }
+}
+
+#[test]
+fn an_empty_file_or_a_link_in_place_of_the_database_becomes_one() {
+    let relay = Setup::gateway(refusing()).build();
+    std::fs::create_dir(relay.path().join("var")).expect("a directory");
+    std::fs::write(database(&relay), "").expect("an empty file");
+    relay.submit("me@example.org", &["you@example.net"], &message("m"));
+    assert_eq!(relay.run_spool().expect(75).counts()[0], 1);
+
+    let relay = Setup::gateway(refusing()).build();
+    std::fs::create_dir_all(relay.path().join("elsewhere")).expect("a directory");
+    std::fs::create_dir(relay.path().join("var")).expect("a directory");
+    let file = relay.path().join("elsewhere/mail.db");
+    std::fs::write(&file, "").expect("an empty file");
+    std::os::unix::fs::symlink(&file, database(&relay)).expect("a link");
+    relay.submit("me@example.org", &["you@example.net"], &message("m"));
+    assert!(database(&relay).is_symlink() && file.metadata().expect("there").len() > 0);
 }

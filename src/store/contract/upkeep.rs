@@ -1,0 +1,59 @@
+//! What goes, and what is copied.
+
+use super::*;
+
+pub(in crate::store) async fn attempts_outlive_their_mail_for_the_retention_time(scene: &Scene) {
+    let store = scene.open();
+    insert(&store, "K1", &["b@x.example"]).await;
+    let claimed = claim_one(&store, Place::Spool).await;
+    let attempt = store.at(2).begin_attempt(&claimed.claim, &claimed.mail.attributes, &[]).await.expect("begun");
+    store
+        .record(&claimed.claim, attempt, &[recorded("b@x.example", Outcome::Delivered)], &[], 1000)
+        .await
+        .expect("recorded");
+    let settlement = Settlement { attempt: Some(attempt), counted: true, ..Settlement::default() };
+    store.at(10).settle(&claimed.claim, &settlement).await.expect("settled");
+    assert_eq!(store.at(20).purge_records(Duration::from_secs(10), 100).await.expect("purged"), 0);
+    let filter = AttemptFilter {
+        recipient: Some("B@x.example".into()),
+        outcome: Some(Outcome::Delivered),
+        since: Some(at(2)),
+        ..AttemptFilter::default()
+    };
+    assert_eq!(store.attempts(&filter, &Span::of(10)).await.expect("attempts").items.len(), 1);
+    assert_eq!(store.at(20).purge_records(Duration::from_secs(9), 100).await.expect("purged"), 1);
+    assert!(store.attempts(&AttemptFilter::default(), &Span::of(10)).await.expect("attempts").items.is_empty());
+}
+
+pub(in crate::store) async fn runs_that_are_over_go_after_their_time(scene: &Scene) {
+    let store = scene.open();
+    let (going, _) = store.at(1).start_run("long", "command").await.expect("started");
+    for time in [2, 3, 4] {
+        let (run, _) = store.at(time).start_run("short", "command").await.expect("started");
+        store.at(time).finish_run(run, Counts::default(), None).await.expect("finished");
+    }
+    let mut purged = Vec::new();
+    while purged.last() != Some(&0) {
+        purged.push(store.at(9).purge_records(Duration::from_secs(5), 2).await.expect("purged"));
+    }
+    assert_eq!(purged, [1, 1, 0], "two are looked at in one step");
+    let left = store.runs(None, 9).await.expect("listed");
+    assert_eq!(left.iter().map(|run| run.job.as_str()).collect::<Vec<_>>(), ["short", "long"]);
+    assert!(left.iter().any(|run| run.id == going));
+}
+
+pub(in crate::store) async fn a_backup_holds_everything_and_is_a_store(scene: &Scene) {
+    let store = scene.open();
+    insert(&store, "K1", &["b@x.example"]).await;
+    let held = claim_one(&store, Place::Spool).await;
+    let copy = scene.directory.join("copy");
+    std::fs::create_dir(&copy).expect("made");
+    std::fs::write(copy.join("t.db"), "").expect("made");
+    store.backup(&Destination(copy.join("t.db").into())).await.expect("written");
+    assert!(store.backup(&Destination(copy.join("t.db").into())).await.is_err(), "nothing is overwritten");
+    drop(held);
+    let restored = scene.open_at(&copy);
+    let claimed = claim_one_suspect(&restored).await;
+    assert_eq!(claimed.mail.key, key("K1"), "what was in hand is free in the copy");
+    assert_eq!(restored.content(claimed.mail.message, 0).await.expect("read"), b"Subject: x\r\n\r\nbody\r\n"[..]);
+}
