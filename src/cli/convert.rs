@@ -13,11 +13,15 @@ mod matchers;
 mod notes;
 mod parameters;
 mod reach;
+mod retries;
 mod rule;
 mod template;
+#[cfg(test)]
+mod tests;
 mod xml;
 mod yaml;
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::path::Path;
 
@@ -27,6 +31,7 @@ use crate::pipeline;
 use crate::yaml::{Document, Fields, Reading};
 use conversion::{Conversion, Uncertain};
 use notes::Note;
+use retries::Job;
 use rule::Processor;
 use xml::Element;
 
@@ -50,7 +55,7 @@ struct Converted {
     /// Senders were told of failures, and are no longer.
     unbounced: bool,
     /// The lines of what has no counterpart, where mail is kept that may have gone on in James.
-    kept_at: Vec<usize>,
+    kept_at: BTreeSet<usize>,
     /// Where all mail would end, if none can leave.
     dead_end: Option<Note>,
 }
@@ -83,16 +88,15 @@ fn report(file: &Path, converted: &Converted) -> Exit {
     }
     if !converted.kept_at.is_empty() {
         note(&format!(
-            "{} in the XML has no counterpart, and what comes there is kept in {ERROR}: write a matcher or mailet that \
-             has one, or delete it where mail may go on without it, and convert again",
+            "mail that comes to {} of the XML is kept in {ERROR}: write a matcher or mailet there that has a \
+             counterpart, or delete it where mail may go on without it, and convert again",
             lines(&converted.kept_at)
         ));
     }
     if converted.unbounced {
         note("senders are no longer told of failures: watch the repositories, or a job of kind report");
     }
-    let mut known: Vec<_> = converted.notes.iter().filter(|note| note.must_be_known).map(|note| note.line).collect();
-    known.dedup();
+    let known: BTreeSet<_> = converted.notes.iter().filter(|note| note.must_be_known).map(|note| note.line).collect();
     if !known.is_empty() {
         note(&format!("James did what this configuration does not: read {} above before it is used", lines(&known)));
     }
@@ -101,7 +105,7 @@ fn report(file: &Path, converted: &Converted) -> Exit {
 }
 
 /// `line 3`, or `lines 3, 4`.
-fn lines(numbers: &[usize]) -> String {
+fn lines(numbers: &BTreeSet<usize>) -> String {
     let written: Vec<_> = numbers.iter().map(ToString::to_string).collect();
     format!("{} {}", if numbers.len() == 1 { "line" } else { "lines" }, written.join(", "))
 }
@@ -121,20 +125,20 @@ fn convert(top: &Element, file: &str) -> Converted {
 
 fn finish(mut conversion: Conversion<'_>, file: &str) -> Converted {
     let first = first(&conversion.processors).to_owned();
-    conversion.jobs_of_repositories(&first);
+    let jobs = retries::become_passes(&mut conversion.processors, &first, &mut conversion.notes);
     keeping::keep(&mut conversion.processors, &mut conversion.notes);
     say_where_hosted_mail_goes(&mut conversion);
-    let rules = conversion.processors.iter().flat_map(Processor::rules);
+    let met = reach::rules_met(&conversion.processors, &first, true);
     Converted {
-        yaml: written(&conversion, &first, file),
+        yaml: written(&conversion, &jobs, &first, file),
         unbounced: conversion.unbounced,
-        kept_at: rules.filter(|rule| rule.stands_in).map(|rule| rule.line).collect(),
+        kept_at: met.iter().filter(|rule| rule.stands_in).map(|rule| rule.line).collect::<BTreeSet<_>>(),
         dead_end: dead_end(&conversion, &first),
         notes: conversion.notes.into_sorted(),
     }
 }
 
-fn written(conversion: &Conversion<'_>, first: &str, file: &str) -> String {
+fn written(conversion: &Conversion<'_>, jobs: &[Job], first: &str, file: &str) -> String {
     let mut yaml = format!("# Converted from {file}; run redeliver check on it.\n");
     if !first.is_empty() {
         yaml.push_str(&format!("smtp: {{ processor: {} }}\n", yaml::scalar(first)));
@@ -143,7 +147,7 @@ fn written(conversion: &Conversion<'_>, first: &str, file: &str) -> String {
     yaml.extend(conversion.schemes.iter().map(|scheme| format!("  {}: sqlite\n", yaml::scalar(scheme))));
     yaml.push_str("processors:\n");
     yaml.extend(conversion.processors.iter().map(yaml::processor));
-    yaml.extend((1..).zip(&conversion.jobs).map(|(number, job)| job.described(number)));
+    yaml.extend((1..).zip(jobs).map(|(number, job)| job.described(number)));
     yaml
 }
 

@@ -36,6 +36,8 @@ use crate::mail::{Address, Attributes, DialogueEntry, Mail, MailKey, NewMail, Pl
 
 pub use config::{Config, ERROR_PROCESSOR, repository};
 pub use matcher::{check_matcher, is_matcher};
+#[cfg(test)]
+pub(crate) use part::tests::mail as test_mail;
 pub use remote_delivery::Deliver;
 
 /// What the pipeline needs of its caller while a mail is in it.

@@ -103,14 +103,14 @@ fn describe(attributes: &mut Attributes, recorded: &Recorded) {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use chrono::DateTime;
 
     use super::*;
     use crate::mail::{Envelope, MailKey, MessageFacts, MessageId, ReversePath};
 
     /// A mail that has just come in.
-    pub(in crate::pipeline) fn mail(sender: &str, recipients: &[&str]) -> Mail {
+    pub(crate) fn mail(sender: &str, recipients: &[&str]) -> Mail {
         let recipients = recipients.iter().map(|text| Address::parse(text).expect(text)).collect();
         Mail {
             key: MailKey::parse("WHOLE").expect("a key"),

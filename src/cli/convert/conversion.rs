@@ -5,7 +5,6 @@
 
 use std::collections::BTreeSet;
 
-use super::delivery::Job;
 use super::mailets::{Counterpart, counterpart};
 use super::matcher::{Known, Matcher};
 use super::matchers::Composites;
@@ -33,7 +32,6 @@ pub(super) struct Conversion<'a> {
     /// The schemes of repositories.
     pub(super) schemes: BTreeSet<String>,
     pub(super) processors: Vec<Processor>,
-    pub(super) jobs: Vec<Job>,
     /// Whether the container has a RemoteDelivery.
     pub(super) delivers: bool,
     /// What was found uncertain before.
@@ -44,17 +42,10 @@ pub(super) struct Conversion<'a> {
 
 /// The processor that is being converted.
 #[derive(Default)]
-pub(super) struct Within {
-    pub(super) name: String,
+struct Within {
+    name: String,
     composites: Composites,
     entries: Vec<Entry>,
-}
-
-impl Within {
-    /// Whether a rule of it stands already.
-    pub(super) fn is_begun(&self) -> bool {
-        self.entries.iter().any(|entry| matches!(entry, Entry::Rule(_)))
-    }
 }
 
 impl<'a> Conversion<'a> {
@@ -66,7 +57,6 @@ impl<'a> Conversion<'a> {
             hosted: None,
             schemes: BTreeSet::new(),
             processors: Vec::new(),
-            jobs: Vec::new(),
             delivers: false,
             uncertain,
             found: uncertain.clone(),
@@ -153,7 +143,7 @@ impl<'a> Conversion<'a> {
                 let rule = Rule::new(element.line, Matcher::all(), "SetMailAttribute", attributes(element));
                 self.as_known(element, known, rule)
             }
-            Some(Counterpart::Delivery) => self.delivery(element, known, within),
+            Some(Counterpart::Delivery) => self.delivery(element, known),
             Some(Counterpart::Idle) => {
                 self.notes.say(element, format!("mailet {name} has no counterpart: left out"));
                 vec![left_out(element, Lost::Nothing)]
@@ -272,7 +262,7 @@ fn keep(element: &Element, known: &Known, path: &str, why: &str) -> Vec<Entry> {
         false => (known.most.clone(), ERROR),
     };
     let mut rule = Rule::to_repository(element.line, matcher, path).because(format!("line {}: {why}", element.line));
-    rule.stands_in = true;
+    rule.stands_in = path == ERROR;
     vec![Entry::Rule(rule)]
 }
 

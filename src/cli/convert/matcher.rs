@@ -1,5 +1,8 @@
 //! Matchers as our YAML has them, and what is known of one of James's.
 
+/// The counter of the container's AtMost where retries became passes.
+const COUNTER: &str = "james-at-most";
+
 /// A matcher of ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Matcher {
@@ -84,6 +87,21 @@ impl Matcher {
             Self::One(written) => written.starts_with("AtMost="),
             Self::Several(_, inner) => inner.iter().any(Self::counts),
             Self::Not(inner) => inner.counts(),
+        }
+    }
+
+    /// The same with another counter in each AtMost that has none of its own: that one counts
+    /// the passes of a RemoteDelivery, and says when each is due.
+    pub(super) fn with_counter_of_its_own(self) -> Self {
+        match self {
+            Self::One(written) => match written.strip_prefix("AtMost=") {
+                Some(limit) if !limit.contains(':') => Self::One(format!("AtMost={COUNTER}:{limit}")),
+                _ => Self::One(written),
+            },
+            Self::Several(name, inner) => {
+                Self::Several(name, inner.into_iter().map(Self::with_counter_of_its_own).collect())
+            }
+            Self::Not(inner) => Self::Not(Box::new(inner.with_counter_of_its_own())),
         }
     }
 

@@ -8,7 +8,7 @@ use super::rule::{Processor, Rule};
 /// it. The repositories, or the mailet that deletes it: those that any mail comes to, else
 /// those that some does.
 pub(super) fn dead_ends(processors: &[Processor], first: &str) -> Option<Vec<String>> {
-    let met = rules_met(processors, first);
+    let met = rules_met(processors, first, false);
     if met.iter().any(|rule| rule.mailet == "RemoteDelivery") {
         return None;
     }
@@ -24,8 +24,8 @@ pub(super) fn dead_ends(processors: &[Processor], first: &str) -> Option<Vec<Str
     Some(places)
 }
 
-/// The rules that some mail may come to, each once.
-fn rules_met<'a>(processors: &'a [Processor], first: &str) -> Vec<&'a Rule> {
+/// The rules that some mail may come to, each once; `failures`: also what failed.
+pub(super) fn rules_met<'a>(processors: &'a [Processor], first: &'a str, failures: bool) -> Vec<&'a Rule> {
     let (mut met, mut seen, mut waiting) = (Vec::new(), BTreeSet::new(), vec![first]);
     while let Some(name) = waiting.pop() {
         if !seen.insert(name) {
@@ -34,7 +34,7 @@ fn rules_met<'a>(processors: &'a [Processor], first: &str) -> Vec<&'a Rule> {
         let processor = processors.iter().filter(|processor| processor.name == name);
         for rule in processor.flat_map(Processor::rules).filter(|rule| !rule.matcher.is_never()) {
             met.push(rule);
-            if rule.mailet == "ToProcessor" {
+            if failures || rule.mailet == "ToProcessor" {
                 waiting.extend(rule.edge());
             }
             if rule.takes_all() {

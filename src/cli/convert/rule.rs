@@ -1,5 +1,7 @@
 //! Processors and rules on their way from James to YAML.
 
+use std::time::Duration;
+
 use super::matcher::Matcher;
 
 /// A processor.
@@ -54,6 +56,10 @@ pub(super) struct Rule {
     pub(super) hosted: bool,
     /// It keeps what James may have done something else with, that has no counterpart.
     pub(super) stands_in: bool,
+    /// Its matcher bounds the passes that a RemoteDelivery's retries became.
+    pub(super) is_of_passes: bool,
+    /// A RemoteDelivery's own retries, which are still to become passes: the time before each.
+    pub(super) delays: Vec<Duration>,
 }
 
 /// A value of a rule.
@@ -68,7 +74,17 @@ pub(super) enum Value {
 impl Rule {
     pub(super) fn new(line: usize, matcher: Matcher, mailet: &str, parameters: Vec<(String, Value)>) -> Self {
         let (comment, mailet) = (String::new(), mailet.to_owned());
-        Self { line, comment, matcher, mailet, parameters, hosted: false, stands_in: false }
+        Self {
+            line,
+            comment,
+            matcher,
+            mailet,
+            parameters,
+            hosted: false,
+            stands_in: false,
+            is_of_passes: false,
+            delays: Vec::new(),
+        }
     }
 
     pub(super) fn to_processor(line: usize, matcher: Matcher, name: &str) -> Self {
@@ -83,6 +99,14 @@ impl Rule {
     pub(super) fn because(mut self, comment: impl Into<String>) -> Self {
         self.comment = comment.into();
         self
+    }
+
+    /// Sets a text in place, or at the end.
+    pub(super) fn set(&mut self, name: &str, text: &str) {
+        match self.parameters.iter_mut().find(|(key, _)| key == name) {
+            Some((_, value)) => *value = Value::Text(text.to_owned()),
+            None => self.parameters.push(pair(name, text)),
+        }
     }
 
     pub(super) fn value(&self, name: &str) -> Option<&Value> {
@@ -132,6 +156,10 @@ impl Rule {
 }
 
 impl Processor {
+    pub(super) fn new(name: &str, line: usize, rules: Vec<Rule>) -> Self {
+        Self { name: name.to_owned(), line, entries: rules.into_iter().map(Entry::Rule).collect() }
+    }
+
     pub(super) fn rules(&self) -> impl Iterator<Item = &Rule> {
         self.entries.iter().filter_map(|entry| if let Entry::Rule(rule) = entry { Some(rule) } else { None })
     }
