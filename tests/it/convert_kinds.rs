@@ -411,3 +411,19 @@ fn a_pass_leads_to_the_delivery_that_deferred_and_to_no_other() {
     assert_eq!(relay.size("var/mail/failed"), 1);
     assert_eq!(sinks.iter().map(SmtpSink::connections).collect::<Vec<_>>(), [2, 0]);
 }
+
+#[test]
+fn the_lines_of_the_readme_work_as_pasted() {
+    let readme = include_str!("../../README.md");
+    let chapter = readme.split_once("## Coming from James").expect("the chapter").1;
+    let lines = chapter.split("```sh").nth(1).and_then(|rest| rest.split("```").next()).expect("lines for a shell");
+    let folder = tempfile::tempdir().expect("a folder");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_redeliver"), folder.path().join("redeliver")).expect("a link");
+    let container = with_parameters("<delayTime>10 minutes</delayTime>").replace("<maxRetries>0", "<maxRetries>4");
+    fs::write(folder.path().join("mailetcontainer.xml"), container).expect("written");
+    let shell = std::process::Command::new("sh").args(["-ec", lines]).current_dir(folder.path()).output().expect("sh");
+    let told = String::from_utf8_lossy(&shell.stdout);
+    assert!(shell.status.success() && !told.contains("exit code"), "{shell:?}");
+    assert!(told.contains("job retry-temporary: a deferred mail is tried 5 times"), "{told}");
+    assert!(folder.path().join("schedules/retry-temporary.yaml").exists());
+}

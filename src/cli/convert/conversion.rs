@@ -92,7 +92,9 @@ impl<'a> Conversion<'a> {
         for child in &element.children {
             match child.name.as_str() {
                 "mailet" => {
-                    let entries = self.mailet(child, &within);
+                    let known = self.matcher_of(child, &within.composites);
+                    let entries = self.mailet(child, known.clone());
+                    self.count(&known, &entries);
                     within.entries.extend(entries);
                 }
                 "matcher" => {
@@ -121,9 +123,20 @@ impl<'a> Conversion<'a> {
         within.entries.push(Entry::Rule(rule.because("James deletes what comes this far")));
     }
 
+    /// An AtMost that is not asked here as often as in James counts otherwise.
+    fn count(&mut self, known: &Known, entries: &[Entry]) {
+        let counted: BTreeSet<_> = entries
+            .iter()
+            .filter_map(|entry| if let Entry::Rule(rule) = entry { Some(rule.matcher.counters()) } else { None })
+            .flatten()
+            .collect();
+        if !known.is_exact() || counted != known.counters {
+            self.found.names.extend(known.counters.iter().cloned());
+        }
+    }
+
     /// The rules of a mailet.
-    fn mailet(&mut self, element: &Element, within: &Within) -> Vec<Entry> {
-        let known = self.matcher_of(element, &within.composites);
+    fn mailet(&mut self, element: &Element, known: Known) -> Vec<Entry> {
         let class = element.attribute("class").unwrap_or_default();
         let name = james_name(class).unwrap_or(class);
         if known.most.is_never() {
@@ -210,20 +223,21 @@ impl Conversion<'_> {
             return vec![Entry::Rule(rule)];
         }
         self.doubt(element, &rule);
-        let consumes = rule.consumes();
-        let kept = keep(
-            element,
-            &known,
-            ERROR,
-            &format!("nothing here can ask whom James's matcher for {} meant", rule.mailet),
-        );
+        let why = format!("nothing here can ask whom James's matcher for {} meant", rule.mailet);
+        let behind = if rule.consumes() {
+            keep(element, &known, ERROR, &why)
+        } else {
+            // What James copied for others goes on without a copy.
+            let lost = if rule.mailet == "ToRepository" { Lost::Kept } else { Lost::Nothing };
+            vec![Entry::LeftOut(LeftOut { lines: vec![format!("line {}: {why}", element.line)], lost })]
+        };
         let certain = if known.least.is_never() {
             left_out_as(element, yaml::lines_of(&rule))
         } else {
             rule.matcher = known.least;
             Entry::Rule(rule)
         };
-        std::iter::once(certain).chain(kept.into_iter().filter(|_| consumes)).collect()
+        std::iter::once(certain).chain(behind).collect()
     }
 
     /// What is not certain behind a rule whose matcher nobody can ask.

@@ -1,5 +1,10 @@
 //! Matchers as our YAML has them, and what is known of one of James's.
 
+use std::collections::BTreeSet;
+
+/// The counter of an AtMost that names none.
+const PASSES: &str = "AT_MOST_EXECUTIONS";
+
 /// The counter of the container's AtMost where retries became passes.
 const COUNTER: &str = "james-at-most";
 
@@ -25,6 +30,8 @@ pub(super) struct Known {
     pub(super) hosted: bool,
     /// It asks who may relay: here nobody else comes in.
     pub(super) relaying: bool,
+    /// The attributes that each AtMost in it counts in.
+    pub(super) counters: BTreeSet<String>,
 }
 
 impl Matcher {
@@ -83,10 +90,19 @@ impl Matcher {
 
     /// Whether an AtMost counts in it.
     pub(super) fn counts(&self) -> bool {
+        !self.counters().is_empty()
+    }
+
+    /// The attributes that each AtMost in it counts in.
+    pub(super) fn counters(&self) -> BTreeSet<String> {
         match self {
-            Self::One(written) => written.starts_with("AtMost="),
-            Self::Several(_, inner) => inner.iter().any(Self::counts),
-            Self::Not(inner) => inner.counts(),
+            Self::One(written) => {
+                let condition = written.strip_prefix("AtMost=");
+                let named = condition.map(|condition| condition.split_once(':').map_or(PASSES, |(name, _)| name));
+                named.map(str::to_owned).into_iter().collect()
+            }
+            Self::Several(_, inner) => inner.iter().flat_map(Self::counters).collect(),
+            Self::Not(inner) => inner.counters(),
         }
     }
 
@@ -128,12 +144,13 @@ fn scaled(written: &str, times: usize) -> Option<String> {
 impl Known {
     /// A matcher that we have too.
     pub(super) fn exactly(matcher: Matcher) -> Self {
-        Self { least: matcher.clone(), most: matcher, hosted: false, relaying: false }
+        let counters = matcher.counters();
+        Self { least: matcher.clone(), most: matcher, hosted: false, relaying: false, counters }
     }
 
     /// One that nobody here can ask.
     pub(super) fn unknown() -> Self {
-        Self { least: Matcher::never(), most: Matcher::all(), hosted: false, relaying: false }
+        Self { least: Matcher::never(), most: Matcher::all(), ..Self::exactly(Matcher::all()) }
     }
 
     pub(super) fn is_exact(&self) -> bool {
@@ -167,6 +184,7 @@ impl Known {
             most: join(inner.iter().map(|one| one.most.clone()).collect()),
             hosted: inner.iter().any(|one| one.hosted),
             relaying: inner.iter().any(|one| one.relaying),
+            counters: inner.iter().flat_map(|one| one.counters.iter().cloned()).collect(),
         }
     }
 }

@@ -199,7 +199,9 @@ impl Container {
             let deletes_all = matches!(pair.mailet, Mailet::Null) && pair.matcher.asks_who_may_relay();
             pair.matcher.has_something_to_tell() || pair.mailet.has_something_to_tell() || deletes_all
         };
-        !self.0.iter().flatten().any(tells)
+        // Where a container counts passes itself, what counts otherwise here is said.
+        let counts = |pair: &Pair| pair.matcher.any(&|one| matches!(one, Matcher::AtMost(_)));
+        !self.0.iter().flatten().any(|pair| tells(pair) || counts(pair))
     }
 }
 
