@@ -11,11 +11,9 @@ use chrono::DateTime;
 use super::container::RECIPIENTS;
 use super::write_files;
 use crate::config::{self, Source};
-use crate::delivery::{Attempted, NotBegun, Request, Sink};
+use crate::delivery::{Attempted, Content, MemoryContent, NotBegun, Request, Sink};
 use crate::jobs;
-use crate::mail::{
-    Address, Attributes, Content, DialogueEntry, Mail, MailKey, MemoryContent, Outcome, Planned, Recorded, Stage,
-};
+use crate::mail::{Address, Attributes, DialogueEntry, Mail, MailKey, Outcome, Planned, Recorded, Stage};
 use crate::pipeline::{self, Checkpoint, Deliver, End, Pipeline, Verdict};
 
 /// A configuration that was loaded.
@@ -77,7 +75,7 @@ impl Checkpoint for Nothing {
     }
     async fn record(&self, _: &[Recorded], _: &[DialogueEntry]) {}
     fn content(&self) -> Arc<dyn Content> {
-        Arc::new(MemoryContent(b"Subject: x\r\n\r\nx\r\n".to_vec()))
+        Arc::new(MemoryContent(b"Subject: x\r\n\r\nx\r\n".to_vec().into()))
     }
 }
 
