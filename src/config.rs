@@ -10,9 +10,11 @@ mod warnings;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::delivery::{self, DnsConfig};
+use crate::dkim::Signatory;
 use crate::ingest::Sendmail;
 use crate::mail::{Domain, RepositoryPath};
 use crate::yaml::{Diagnostic, Diagnostics, Document, Fields, Node, Reading, Weight, positive_duration, text};
@@ -66,6 +68,8 @@ pub struct Config {
     pub down_for: Duration,
     /// The processors.
     pub processors: pipeline::Config,
+    /// Who signs what redeliver writes itself.
+    pub dkim: Option<Arc<Signatory>>,
     /// The folder of the jobs' files.
     pub jobs_directory: PathBuf,
     /// The folder of the schedules' files.
@@ -200,6 +204,7 @@ impl Config {
         let down_for = fields.optional("downFor", positive_duration);
         let jobs_directory = fields.path("jobsDirectory").unwrap_or_else(|| reading.path("./jobs"));
         let schedules_directory = fields.path("schedulesDirectory").unwrap_or_else(|| reading.path("./schedules"));
+        let dkim = fields.section("dkim").and_then(read_dkim);
         let processors = read_processors(fields.node("processors"), &store, reading);
         check_first_processor(&smtp.processor, &mut fields, &processors);
         check_listeners(&smtp, &admin, &mut fields);
@@ -218,12 +223,19 @@ impl Config {
             shutdown_timeout: shutdown_timeout.unwrap_or(Duration::from_secs(30)),
             down_for: down_for.unwrap_or(Duration::from_mins(1)),
             processors,
+            dkim,
             jobs_directory,
             schedules_directory,
             jobs: BTreeMap::new(),
             schedules: BTreeMap::new(),
         })
     }
+}
+
+fn read_dkim(mut fields: Fields<'_>) -> Option<Arc<Signatory>> {
+    let found = Signatory::read(&mut fields);
+    fields.finish();
+    found.map(Arc::new)
 }
 
 fn host_name(node: &Node) -> Result<String, String> {

@@ -161,6 +161,7 @@ pub fn pipeline(config: &Config, network: &Arc<Network>) -> Result<Pipeline, Err
     Pipeline::new(config.processors.clone(), |delivery| {
         Delivery::new(delivery.clone(), Arc::clone(network)).map(|delivery| Arc::new(delivery) as Arc<dyn Deliver>)
     })
+    .map(|pipeline| pipeline.signing_own(config.dkim.clone()))
     .map_err(Error::Configuration)
 }
 

@@ -15,6 +15,7 @@ use super::dns::Whose;
 use super::hop::{HopAttempt, HopEnd};
 use super::outcome::without_route;
 use super::routing::{Hop, NoRoute, Route};
+use super::signature::Signers;
 use super::transaction::Message;
 use super::{Attempted, Delivery, NotBegun, Request, Sink, concurrently, log};
 
@@ -52,6 +53,11 @@ impl<'a> Attempt<'a> {
             facts: request.facts,
             prefix: request.header_prefix.as_str().into(),
             content: std::sync::Arc::clone(&request.content),
+            signers: Signers {
+                signatories: request.signatories.clone().into(),
+                clock: delivery.dialer.network.clock.clone(),
+            },
+            notes: Vec::new(),
         };
         Self {
             delivery,

@@ -26,6 +26,7 @@ mod recipients;
 mod resolv_conf;
 mod routing;
 mod session;
+mod signature;
 mod step;
 mod system;
 #[cfg(test)]
@@ -63,6 +64,7 @@ use pool::{Permit, Pool};
 use session::Session;
 use tls::Tls;
 
+use crate::dkim::Signatory;
 use crate::mail::{Address, DialogueEntry, MailKey, MessageFacts, Planned, Recorded, ReversePath};
 
 /// Characters of a reply that a line of the log has.
@@ -86,6 +88,8 @@ pub struct Request {
     pub header_prefix: String,
     /// The stored message.
     pub content: Arc<dyn Content>,
+    /// Who signs the message as it is sent.
+    pub signatories: Vec<Arc<Signatory>>,
     /// Earlier passes of this mail that ended with "no such domain".
     pub dns_problems: u32,
 }

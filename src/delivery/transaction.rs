@@ -1,6 +1,7 @@
 //! One transaction: MAIL, RCPT for each recipient, DATA, the content, the final dot
 //! (RFC 5321 section 3.3), with or without PIPELINING (RFC 2920).
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use crate::smtp::{Body, Command, MailParameters, NotSmtp, Reply, Stuffer};
 use super::content::Content;
 use super::outcome::{Decision, Finding, is_stale_session, is_too_many_recipients};
 use super::session::Session;
+use super::signature::Signers;
 use super::step::{Broken, Step};
 
 /// Commands written before their replies are read: neither side's buffers fill up.
@@ -36,9 +38,22 @@ pub(super) struct Message {
     /// Header fields in front of the stored message.
     pub(super) prefix: Arc<str>,
     pub(super) content: Arc<dyn Content>,
+    pub(super) signers: Signers,
+    /// What is to be said of its signatures.
+    pub(super) notes: Vec<String>,
 }
 
 impl Message {
+    /// Row `number` of what is stored, which must be there.
+    ///
+    /// # Errors
+    /// Why it cannot be read, in words.
+    pub(super) async fn row(&self, number: u32) -> Result<Bytes, String> {
+        let row = self.content.row(number).await.map_err(|error| error.to_string())?;
+        // Cut short it would be another message.
+        if row.is_empty() { Err("a part of it is missing in the store".to_owned()) } else { Ok(row) }
+    }
+
     fn size(&self) -> u64 {
         self.facts.size + self.prefix.len() as u64
     }
@@ -69,7 +84,7 @@ pub(super) struct Transacted {
 /// One transaction of a session. Where the peer wants the content it is still to be sent.
 pub(super) struct Transaction<'a> {
     session: &'a mut Session,
-    message: &'a Message,
+    message: Cow<'a, Message>,
     /// The session has carried a transaction before, and nobody was accepted since.
     may_be_stale: bool,
     /// Replies to commands that were said ahead, MAIL's first.
@@ -91,9 +106,10 @@ impl Session {
         send_partial: bool,
     ) -> Transaction<'a> {
         let may_be_stale = std::mem::replace(&mut self.used, true);
+        let signed = message.signed().await;
         let mut transaction = Transaction {
             session: self,
-            message,
+            message: signed.as_ref().map_or(Cow::Borrowed(message), Cow::clone),
             may_be_stale,
             ahead: VecDeque::new(),
             data_ahead: false,
@@ -101,7 +117,10 @@ impl Session {
             wanted: false,
             done: Transacted::default(),
         };
-        transaction.run(recipients, send_partial).await;
+        match signed {
+            Ok(_) => transaction.run(recipients, send_partial).await,
+            Err(reason) => transaction.refuse(recipients, reason),
+        }
         transaction
     }
 }
@@ -143,6 +162,12 @@ impl Transaction<'_> {
             done.take_back();
         }
         done
+    }
+
+    /// The message cannot be read: nobody is asked.
+    fn refuse(&mut self, recipients: &[Address], reason: String) {
+        self.accepted = recipients.to_vec();
+        self.conclude(&Finding::decided(Step::Mail, Decision::Content(reason)));
     }
 
     async fn run(&mut self, recipients: &[Address], send_partial: bool) {
@@ -288,7 +313,7 @@ impl Transaction<'_> {
     }
 
     fn mail_command(&self, recipients: &[Address]) -> Command {
-        let (offers, message) = (&self.session.offers, self.message);
+        let (offers, message) = (&self.session.offers, &self.message);
         let needs_utf8 = message.needs_smtputf8() || recipients.iter().any(Address::needs_smtputf8);
         let parameters = MailParameters {
             size: offers.size.then(|| message.size()),
@@ -376,11 +401,12 @@ impl Transaction<'_> {
     /// Sends the content up to the final dot and waits for what the peer says to it.
     async fn content(&mut self) -> Finding {
         self.note_clear_text("sent in clear");
+        self.done.notes.extend(self.message.notes.iter().cloned());
         if self.message.is_eight_bit() && !self.session.offers.eight_bit_mime {
             self.done.notes.push("8-bit content was sent without 8BITMIME".to_owned());
         }
         self.session.wire.start_content(self.message.size());
-        let mut outgoing = Outgoing::new(self.message);
+        let mut outgoing = Outgoing::new(&self.message);
         loop {
             match outgoing.next().await {
                 Ok((octets, last)) => {
@@ -447,8 +473,6 @@ impl<'a> Outgoing<'a> {
     }
 
     async fn read(&self) -> Result<Bytes, String> {
-        let chunk = self.message.content.row(self.rows).await.map_err(|error| error.to_string())?;
-        // Cut short it would be another message.
-        if chunk.is_empty() { Err("a part of it is missing in the store".to_owned()) } else { Ok(chunk) }
+        self.message.row(self.rows).await
     }
 }

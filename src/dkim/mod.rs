@@ -3,9 +3,11 @@
 //!
 //! [`Key`] is read from a PEM file, [`Signatory`] says in whose name is signed, and
 //! [`Signing`] takes the message piece by piece and makes the field to be put in front. Which
-//! mails are signed, and where the message comes from, is left to the caller. No I/O, no clock.
+//! mails are signed, and where the message comes from, is left to the caller. No clock, and no
+//! I/O but the key file that the configuration names.
 
 mod canonical;
+mod config;
 mod key;
 mod signing;
 

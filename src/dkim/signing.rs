@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::canonical::{self, Body};
 use super::key::Key;
-use crate::mail::Domain;
+use crate::mail::{Domain, parse_address_list};
 
 /// A header longer than this is not signed: 1 MiB.
 const MAX_HEADER_BYTES: usize = 1024 * 1024;
@@ -54,12 +54,14 @@ pub struct Signatory {
     pub selector: String,
     /// Fields to be signed; `None` for what [`Signatory::fields`] has of itself.
     pub headers: Option<Vec<String>>,
+    /// Signs whoever the author is.
+    pub any_from: bool,
     /// The private key whose public half is in the DNS.
     pub key: Key,
 }
 
 /// Why a message gets no signature.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unsigned {
     /// Without one a signature says nothing (RFC 6376 section 5.4).
     #[error("it has no From: field")]
@@ -73,12 +75,38 @@ pub enum Unsigned {
     /// It would be held in memory.
     #[error("its header is longer than {MAX_HEADER_BYTES} octets")]
     HeaderTooLong,
+    /// Its author is nobody's whom we can speak for: the domain.
+    #[error("its From: is of {0}")]
+    Foreign(String),
+    /// Nobody can say whose it is.
+    #[error("its From: cannot be read")]
+    From,
     /// The system gave no random numbers.
     #[error("the key could not be used")]
     Key,
 }
 
 impl Signatory {
+    /// The name under which its public key is in the DNS; tells it from every other.
+    pub fn name(&self) -> String {
+        format!("{}._domainkey.{}", self.selector, self.domain.folded())
+    }
+
+    /// Whether every author is of the domain or below it.
+    fn speaks_for(&self, author: &str) -> Result<(), Unsigned> {
+        if self.any_from {
+            return Ok(());
+        }
+        let authors = parse_address_list(author).map_err(|_| Unsigned::From)?;
+        if authors.is_empty() {
+            return Err(Unsigned::From);
+        }
+        let own = self.domain.folded();
+        let is_own = |domain: &str| domain == own || domain.strip_suffix(&own).is_some_and(|rest| rest.ends_with('.'));
+        let foreign = authors.iter().map(|author| author.domain().folded()).find(|domain| !is_own(domain));
+        foreign.map_or(Ok(()), |domain| Err(Unsigned::Foreign(domain)))
+    }
+
     /// The fields that are signed where they are there, in the order of `h=`.
     pub fn fields(&self) -> impl Iterator<Item = &str> {
         let own = self.headers.iter().flatten().map(String::as_str);
@@ -142,11 +170,7 @@ impl<'s> Signing<'s> {
     }
 
     /// What the message says of its author: the only `From:` field, unfolded, behind its colon.
-    ///
-    /// # Errors
-    /// Where there is none, or no only one.
-    pub fn author(&self) -> Result<String, Unsigned> {
-        let all = fields(&self.header)?;
+    fn author(all: &[Vec<u8>]) -> Result<String, Unsigned> {
         let mut of_author = all.iter().filter(|field| field.starts_with(b"from:"));
         let only = of_author.next().ok_or(Unsigned::NoFrom)?;
         if of_author.next().is_some() {
@@ -161,9 +185,9 @@ impl<'s> Signing<'s> {
     /// # Errors
     /// Where the message can have no signature.
     pub fn finish(self, time: i64) -> Result<Vec<u8>, Unsigned> {
-        self.author()?;
-        let body = self.body.unwrap_or_else(Body::new).finish();
         let fields = fields(&self.header)?;
+        self.signatory.speaks_for(&Self::author(&fields)?)?;
+        let body = self.body.unwrap_or_else(Body::new).finish();
         let chosen = choose(self.signatory, &fields);
         let names: Vec<_> = chosen.iter().map(|(name, _)| name.as_str()).collect();
         let field = unsigned_field(self.signatory, time, &names, body.as_ref());
@@ -266,6 +290,7 @@ mod tests {
             domain: Domain::parse("Football.example.com").expect("a domain"),
             selector: "brisbane".to_owned(),
             headers: headers.map(|names| names.iter().map(|name| (*name).to_owned()).collect()),
+            any_from: false,
             key: Key::from_pem(ED25519.as_bytes()).expect("a key"),
         }
     }
@@ -348,10 +373,26 @@ mod tests {
             tag(&signed(signatory, message.as_bytes(), usize::MAX).expect("signed"), "h")
         };
         assert_eq!(names(&signatory(None), MESSAGE), "from:from:subject:subject:date:message-id:to");
-        let message = "To: a@x\r\nReceived: 1\r\nFrom: a@x\r\nTO : b@x\r\nReceived: 2\r\n\r\n";
+        let message = "To: a@x\r\nReceived: 1\r\nFrom: a@football.example.com\r\nTO : b@x\r\nReceived: 2\r\n\r\n";
         assert_eq!(names(&signatory(None), message), "from:from:subject:to:to");
         let own = signatory(Some(&["received", "To", "to", "from"]));
         assert_eq!(names(&own, message), "from:from:subject:received:received:to:to");
+    }
+
+    #[test]
+    fn who_is_of_the_domain_or_below_it_is_signed_for() {
+        for from in [
+            "a@football.example.com",
+            "A <a@FOOTBALL.example.COM>",
+            "a@x.y.football.example.com (x)",
+            "a@football.example.com, b@z.football.example.com",
+        ] {
+            let message = format!("From: {from}\r\n\r\n");
+            let field = signed(&signatory(None), message.as_bytes(), usize::MAX).expect(from);
+            assert_eq!(tag(&field, "d"), "football.example.com");
+        }
+        let anybody = Signatory { any_from: true, ..signatory(None) };
+        assert!(signed(&anybody, b"From: a@x.example\r\n\r\n", usize::MAX).is_ok());
     }
 
     #[test]
@@ -373,14 +414,22 @@ mod tests {
             ("From: a@x\r\nno field\r\n\r\n", Unsigned::Malformed),
             (" folded\r\nFrom: a@x\r\n\r\n", Unsigned::Malformed),
             ("From: a@x\r\n: x\r\n\r\n", Unsigned::Malformed),
+            ("From: joe\r\n\r\n", Unsigned::From),
+            ("From:\r\n\r\n", Unsigned::From),
+            ("From: a@x.example\r\n\r\n", Unsigned::Foreign("x.example".to_owned())),
+            ("From: a@eggball.example.com\r\n\r\n", Unsigned::Foreign("eggball.example.com".to_owned())),
+            ("From: a@xfootball.example.com\r\n\r\n", Unsigned::Foreign("xfootball.example.com".to_owned())),
+            ("From: a@example.com\r\n\r\n", Unsigned::Foreign("example.com".to_owned())),
+            ("From: a@football.example.com, b@x.example\r\n\r\n", Unsigned::Foreign("x.example".to_owned())),
+            ("From: \"a@football.example.com\" <b@x.example>\r\n\r\n", Unsigned::Foreign("x.example".to_owned())),
         ] {
             for piece in [1, 1000] {
-                assert_eq!(signed(&signatory(None), message.as_bytes(), piece), Err(why), "{message:?}");
+                assert_eq!(signed(&signatory(None), message.as_bytes(), piece).as_ref(), Err(&why), "{message:?}");
             }
         }
-        let long = format!("From: a@x\r\nX: {}", "x".repeat(MAX_HEADER_BYTES));
+        let long = format!("From: a@football.example.com\r\nX: {}", "x".repeat(MAX_HEADER_BYTES));
         assert_eq!(signed(&signatory(None), long.as_bytes(), 1000), Err(Unsigned::HeaderTooLong));
-        let body = format!("From: a@x\r\n\r\n{}", "x".repeat(MAX_HEADER_BYTES));
+        let body = format!("From: a@football.example.com\r\n\r\n{}", "x".repeat(MAX_HEADER_BYTES));
         assert!(signed(&signatory(None), body.as_bytes(), usize::MAX).is_ok());
     }
 }

@@ -6,8 +6,8 @@ use super::config::Mailing;
 use super::runner::{Order, Runner};
 use super::sweep::Swept;
 use crate::audit::Digest;
-use crate::mail::{Envelope, MailKey, RepositoryPath, ReversePath};
-use crate::spool::AcceptError;
+use crate::mail::{AttributeValue, Envelope, MailKey, RepositoryPath, ReversePath, attribute};
+use crate::spool::{AcceptError, Submission};
 use crate::store::{Error, Horizon, MailFilter, Pages, Place};
 use message::Heading;
 
@@ -77,5 +77,7 @@ async fn send(
     let mut envelope = Envelope::new(ReversePath::Null, mailing.to.clone());
     // Only then the header has octets outside ASCII.
     envelope.smtputf8 = !message.is_ascii();
-    incoming.accept(envelope.into()).await
+    let mut submission = Submission::from(envelope);
+    submission.attributes.set(attribute::OWN_MESSAGE, AttributeValue::Boolean(true));
+    incoming.accept(submission).await
 }

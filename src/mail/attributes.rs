@@ -31,6 +31,11 @@ pub mod attribute {
     pub const ACCEPTED_REVERSE_PATH: &str = "redeliver.accepted-reverse-path";
     /// Text: what was mended in a message that a program of this machine handed in.
     pub const SENDMAIL_REPAIRED: &str = "sendmail-repaired";
+    /// Text: in whose names it is signed when it is sent, as `selector._domainkey.domain`, with
+    /// commas between them.
+    pub const DKIM_SIGN: &str = "redeliver.dkim-sign";
+    /// Boolean: redeliver wrote the message itself.
+    pub const OWN_MESSAGE: &str = "redeliver.own-message";
     /// Integer: passes that ended with "no such domain"; see `maxDnsProblemRetries`.
     pub const DNS_PROBLEMS: &str = "redeliver.dns-problems";
 }
@@ -80,6 +85,14 @@ impl Attributes {
     pub fn boolean(&self, name: &str) -> Option<bool> {
         match self.0.get(name) {
             Some(AttributeValue::Boolean(value)) => Some(*value),
+            _ => None,
+        }
+    }
+
+    /// The value where it is a text; a wrong type counts as absent, as in James.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        match self.0.get(name) {
+            Some(AttributeValue::Text(value)) => Some(value),
             _ => None,
         }
     }

@@ -1,6 +1,7 @@
 //! The processors as they are configured, and what can be proved of them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::check;
 use super::mailet::Mailet;
@@ -8,6 +9,7 @@ use super::matcher::{Limit, Matcher};
 use super::on_exception::OnException;
 use super::remote_delivery::RemoteDelivery;
 use crate::delivery;
+use crate::dkim::Signatory;
 use crate::mail::{Attributes, RepositoryPath, attribute};
 use crate::yaml::{Entry, Fields, Node, Place, Reading, Value, nearest, text};
 
@@ -180,6 +182,14 @@ impl Config {
         let mut found: Vec<_> = self.rules().filter_map(Rule::remote_delivery).collect();
         found.sort_by_key(|mailet| mailet.number);
         found.into_iter().map(|mailet| &mailet.delivery).collect()
+    }
+
+    /// In whose names the rules sign.
+    pub(super) fn signatories(&self) -> impl Iterator<Item = &Arc<Signatory>> {
+        self.rules().filter_map(|rule| match &rule.mailet {
+            Mailet::DkimSign(mailet) => Some(&mailet.signatory),
+            _ => None,
+        })
     }
 
     /// What every `MetricsMailet` has counted, by name.

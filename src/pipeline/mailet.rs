@@ -2,6 +2,7 @@
 
 use super::add_header::AddHeader;
 use super::config::Known;
+use super::dkim_sign::DkimSign;
 use super::log_message::LogMessage;
 use super::mail_attribute::{RemoveMailAttribute, SetMailAttribute};
 use super::metrics_mailet::MetricsMailet;
@@ -34,6 +35,8 @@ pub(super) enum Mailet {
     SetErrorMessage(SetErrorMessage),
     /// Another envelope sender.
     SetReversePath(SetReversePath),
+    /// Signed when it is sent.
+    DkimSign(DkimSign),
     /// A header field in front.
     AddHeader(AddHeader),
     /// A line in the log.
@@ -43,7 +46,7 @@ pub(super) enum Mailet {
 }
 
 /// The names of all mailets, for "did you mean".
-const NAMES: [&str; 11] = [
+const NAMES: [&str; 12] = [
     "RemoteDelivery",
     "ToRepository",
     "ToProcessor",
@@ -52,6 +55,7 @@ const NAMES: [&str; 11] = [
     "RemoveMailAttribute",
     "SetErrorMessage",
     "SetReversePath",
+    "DKIMSign",
     "AddHeader",
     "LogMessage",
     "MetricsMailet",
@@ -105,6 +109,7 @@ impl Mailet {
             "RemoveMailAttribute" => RemoveMailAttribute::read(fields).map(Self::RemoveMailAttribute),
             "SetErrorMessage" => SetErrorMessage::read(fields).map(Self::SetErrorMessage),
             "SetReversePath" => SetReversePath::read(fields).map(Self::SetReversePath),
+            "DKIMSign" => DkimSign::read(fields).map(Self::DkimSign),
             "AddHeader" => AddHeader::read(fields).map(Self::AddHeader),
             "LogMessage" => Some(Self::LogMessage(LogMessage::read(fields))),
             "MetricsMailet" => MetricsMailet::read(fields).map(Self::Metrics),
@@ -134,6 +139,7 @@ impl Mailet {
             Self::RemoveMailAttribute(mailet) => mailet.run(part),
             Self::SetErrorMessage(mailet) => mailet.run(part),
             Self::SetReversePath(mailet) => mailet.run(part),
+            Self::DkimSign(mailet) => mailet.run(part),
             Self::AddHeader(mailet) => mailet.run(part),
             Self::LogMessage(mailet) => return mailet.run(part, pass).await,
             Self::Metrics(mailet) => mailet.run(part),

@@ -7,6 +7,7 @@
 mod add_header;
 mod check;
 mod config;
+mod dkim_sign;
 mod log_message;
 mod mail_attribute;
 mod mailet;
@@ -32,7 +33,10 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
 use crate::delivery::{self, Content, Explanation, NotBegun};
-use crate::mail::{Address, Attributes, DialogueEntry, Mail, MailKey, NewMail, Planned, Recorded, RepositoryPath};
+use crate::dkim::Signatory;
+use crate::mail::{
+    Address, Attributes, DialogueEntry, Mail, MailKey, NewMail, Planned, Recorded, RepositoryPath, attribute,
+};
 
 pub use config::{Config, ERROR_PROCESSOR, repository};
 pub use matcher::{check_matcher, is_matcher};
@@ -110,6 +114,10 @@ pub enum Verdict {
 pub struct Pipeline {
     config: Config,
     deliveries: Vec<Arc<dyn Deliver>>,
+    /// In whose names is signed, by those names.
+    signatories: BTreeMap<String, Arc<Signatory>>,
+    /// Who signs what redeliver writes itself.
+    own: Option<Arc<Signatory>>,
 }
 
 /// One mail's way through the processors.
@@ -136,7 +144,25 @@ impl Pipeline {
         deliver: impl Fn(&delivery::Config) -> Result<Arc<dyn Deliver>, String>,
     ) -> Result<Self, String> {
         let deliveries = config.deliveries().into_iter().map(deliver).collect::<Result<_, _>>()?;
-        Ok(Self { config, deliveries })
+        let signatories = config.signatories().map(|signatory| (signatory.name(), Arc::clone(signatory))).collect();
+        Ok(Self { config, deliveries, signatories, own: None })
+    }
+
+    /// With this one to sign what redeliver writes itself.
+    #[must_use]
+    pub fn signing_own(self, own: Option<Arc<Signatory>>) -> Self {
+        Self { own, ..self }
+    }
+
+    /// Who signs a mail with these attributes when it is sent.
+    fn signatories(&self, attributes: &Attributes) -> Vec<Arc<Signatory>> {
+        let marked = attributes.text(attribute::DKIM_SIGN).unwrap_or_default();
+        let marked = marked.split(',').filter_map(|name| self.signatories.get(name));
+        let is_own = attributes.boolean(attribute::OWN_MESSAGE).unwrap_or(false);
+        let mut found: Vec<Arc<Signatory>> = marked.chain(self.own.as_ref().filter(|_| is_own)).cloned().collect();
+        found.sort_by_key(|signatory| signatory.name());
+        found.dedup_by_key(|signatory| signatory.name());
+        found
     }
 
     /// What each `RemoteDelivery` would do for each of `recipients`.

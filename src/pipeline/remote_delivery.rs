@@ -141,6 +141,7 @@ fn request(part: &Part, pass: &Pass<'_>) -> Request {
         facts: mail.facts,
         header_prefix: mail.header_prefix.clone(),
         content: pass.checkpoint.content(),
+        signatories: pass.pipeline.signatories(&mail.attributes),
         dns_problems: u32::try_from(dns_problems).unwrap_or(0),
     }
 }

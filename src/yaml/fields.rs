@@ -1,6 +1,7 @@
 //! Taking a mapping apart by the names of its keys.
 
 use std::cell::RefCell;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
@@ -250,6 +251,26 @@ impl<'a> Fields<'a> {
             return None;
         }
         Some(lines)
+    }
+
+    /// A file that nobody but its user and group may read or write: where it is named, its
+    /// path, and what is in it.
+    pub fn private_file(&mut self, name: &'static str) -> Option<(Place, PathBuf, Vec<u8>)> {
+        let (place, path) = self.placed_file(name)?;
+        let read = std::fs::metadata(&path).and_then(|facts| Ok((facts.permissions().mode(), std::fs::read(&path)?)));
+        match read {
+            Ok((mode, _)) if mode & 0o007 != 0 => {
+                let message =
+                    format!("{} is open to others (mode {:04o}): chmod 640 it, or 600", path.display(), mode & 0o7777);
+                self.reading.problem(place, message);
+                None
+            }
+            Ok((_, octets)) => Some((place, path, octets)),
+            Err(error) => {
+                self.reading.unreadable(place, &path, &error);
+                None
+            }
+        }
     }
 
     /// A secret that stands in the file itself under `name`, or alone in the file that

@@ -17,6 +17,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         domain: Domain::parse(domain)?,
         selector: selector.clone(),
         headers: None,
+        any_from: false,
         key: Key::from_pem(&std::fs::read(key)?)?,
     };
     let mut message = Vec::new();

@@ -8,6 +8,7 @@ mod bundle;
 mod convert;
 mod convert_kinds;
 mod corpus;
+mod dkim;
 mod dns;
 mod down;
 mod ehlo_name;

@@ -156,6 +156,7 @@ fn request(message: &str, recipients: &[&str]) -> Request {
         facts: scan.finish().expect("facts"),
         header_prefix: "X-Prefix: 1\r\n".into(),
         content: Arc::new(MemoryContent(message.as_bytes().to_vec().into())),
+        signatories: Vec::new(),
         dns_problems: 0,
     }
 }

@@ -3,8 +3,9 @@
 use nix::sys::signal::Signal;
 
 use super::{Service, served, until, write_schedule};
+use crate::dkim;
 use crate::support::relay::{Relay, Setup};
-use crate::support::sink::{Script, SmtpSink, on, script, wait};
+use crate::support::sink::{Script, SmtpSink, Transaction, on, script, wait};
 use std::time::Duration;
 
 fn replace(relay: &Relay, from: &str, to: &str) {
@@ -110,4 +111,30 @@ fn a_backlog_goes_by_the_new_settings_and_an_attempt_by_those_it_began_with() {
     assert_eq!((old.transactions().len(), new.transactions().len()), (1, 5));
     assert_eq!(old.copies_of("you@example.net", "<first@"), 1);
     assert!(relay.attempts().iter().all(|attempt| attempt["number"] == 1), "waiting was no attempt");
+}
+
+#[test]
+fn a_key_that_was_replaced_signs_after_a_reload() {
+    let peer = SmtpSink::start(Script::new());
+    let relay = served(Setup::gateway(peer.address()));
+    let sign = dkim::rule("domain: example.org, selector: s, privateKeyFile: key.pem");
+    relay.reconfigure("  relay:\n", &format!("  relay:\n{sign}"));
+    dkim::put_key(&relay, "ed25519.pem", "key.pem", 0o600);
+    let service = Service::start(&relay);
+    service.submit(&["you@example.net"], "first");
+    peer.wait_for_transactions(1);
+    dkim::put_key(&relay, "rsa-pkcs8.pem", "key.pem", 0o600);
+    reload(&service, "the configuration is reloaded");
+    service.submit(&["you@example.net"], "second");
+    peer.wait_for_transactions(2);
+    let algorithms = peer.record().transactions.iter().map(Transaction::text).collect::<Vec<_>>();
+    assert!(algorithms[0].starts_with("DKIM-Signature: v=1; a=ed25519-sha256;"), "{algorithms:?}");
+    assert!(algorithms[1].starts_with("DKIM-Signature: v=1; a=rsa-sha256;"), "{algorithms:?}");
+    // What others may read is refused, and the old key stays.
+    dkim::put_key(&relay, "ed25519.pem", "key.pem", 0o644);
+    reload(&service, "the old one stays in force");
+    service.submit(&["you@example.net"], "third");
+    peer.wait_for_transactions(3);
+    assert!(peer.record().transactions[2].text().starts_with("DKIM-Signature: v=1; a=rsa-sha256;"));
+    service.stop();
 }
