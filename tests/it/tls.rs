@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio_rustls::rustls::version::{TLS12, TLS13};
+use tokio_rustls::rustls::{SignatureScheme, SupportedProtocolVersion};
 
 use crate::support::message;
 use crate::support::relay::{Relay, Setup};
@@ -23,13 +24,17 @@ struct Case {
 
 impl Case {
     fn new(peer: &SmtpSink, policy: &str, authority: &Authority) -> Self {
+        Self::with_roots(peer, policy, authority.pem())
+    }
+
+    fn with_roots(peer: &SmtpSink, policy: &str, roots: &str) -> Self {
         let zones = Zones::start(&format!("example.net MX 10 {HOST}\n{HOST} A {}", peer.ip()));
         let relay = Setup::mx(&zones, peer.port())
             .delivery(&format!("startTLS: {policy}"))
             .delivery("caFile: ca.pem")
             .delivery("timeout: 1s")
             .build();
-        std::fs::write(relay.path().join("ca.pem"), authority.pem()).expect("a file");
+        std::fs::write(relay.path().join("ca.pem"), roots).expect("a file");
         relay.submit("me@example.org", &["you@example.net"], &message("m"));
         relay.run_spool();
         Self { relay, _zones: zones }
@@ -216,6 +221,107 @@ fn a_gateway_that_speaks_no_tls_from_the_first_byte_is_said_to() {
 }
 
 /// The texts of a dialogue.
+/// Certificates that nobody should have and some have, with what is said of each.
+fn odd() -> Vec<(&'static str, Identity, &'static str)> {
+    let (both, last) = ([&TLS13, &TLS12], [&TLS13]);
+    let mut found = vec![(
+        "Ed448",
+        Identity::forged(include_str!("support/sink/odd/ed448.pem"), SignatureScheme::ED448, &last),
+        "its Ed448 key is of a kind that cannot be checked here",
+    )];
+    for version in both {
+        let versions: &[&'static SupportedProtocolVersion] = &[version];
+        let short = include_str!("support/sink/odd/rsa_1024.pem");
+        found.extend([
+            (
+                "X.509 version 1",
+                Identity::odd(include_str!("support/sink/odd/version_1.pem"), versions),
+                "its certificate is X.509 version 1",
+            ),
+            (
+                "an RSA key of 1024 bits",
+                Identity::forged(short, SignatureScheme::RSA_PSS_SHA256, versions),
+                "its RSA key of 1024 bits is too short",
+            ),
+            ("SHA-1", Identity::odd(include_str!("support/sink/odd/sha1.pem"), versions), "self-signed certificate"),
+            ("MD5", Identity::odd(include_str!("support/sink/odd/md5.pem"), versions), "self-signed certificate"),
+            (
+                "SHA-1 by an authority",
+                Identity::odd(include_str!("support/sink/odd/sha1_by_authority.pem"), versions),
+                "its certificate is signed with SHA-1, which proves nothing any more",
+            ),
+        ]);
+    }
+    found
+}
+
+#[test]
+fn any_certificate_is_used_where_it_need_not_verify_and_noted_with_the_reason() {
+    for (policy, used) in
+        [("true", true), ("required", true), ("verify", false), ("verify\n      sslTrustAllCerts: true", true)]
+    {
+        for (what, identity, reason) in odd() {
+            let peer = SmtpSink::start(Script::new().starttls(identity));
+            let tried = Case::with_roots(&peer, policy, include_str!("support/sink/odd/authority.pem"));
+            let record = tried.record();
+            assert_eq!(peer.connections(), 1, "{policy}, {what}: {record}");
+            nothing_in_clear(&peer, what);
+            assert_eq!(record["tls"]["verified"], json!(false), "{policy}, {what}: {record}");
+            assert!(record["tls"]["reason"].as_str().is_some_and(|told| told.starts_with(reason)), "{what}: {record}");
+            assert!(record["notes"].to_string().contains(reason), "{policy}, {what}: {record}");
+            let ends = if used { "delivered end-of-data" } else { "deferred starttls" };
+            assert_eq!(ending(&record), ends, "{policy}, {what}: {record}");
+            let cause = record["cause"].as_str().unwrap_or_default();
+            assert!(used || cause.contains("does not verify: ") && cause.contains(reason), "{what}: {cause}");
+        }
+    }
+}
+
+#[test]
+fn a_certificate_without_its_key_is_no_session_at_all() {
+    for version in [&TLS13, &TLS12] {
+        for (policy, ends) in [("true", "delivered end-of-data"), ("required", "deferred starttls")] {
+            let peer = SmtpSink::start(Script::new().starttls(Identity::stolen(HOST, &[version])));
+            let record = Case::new(&peer, policy, &Authority::new()).record();
+            assert_eq!((ending(&record).as_str(), &record["tls"]), (ends, &Value::Null), "{record}");
+            let told = format!("{}{}", record["cause"], record["notes"]);
+            assert!(told.contains("its signature does not fit the key of its certificate ("), "{told}");
+        }
+    }
+}
+
+#[test]
+fn why_there_is_no_tls_is_told_in_an_operator_s_words_with_the_library_s_behind() {
+    let nothing_in_common = "no common cipher or protocol: the peer may know only TLS 1.0 or RSA key exchange (";
+    // Once the handshake has begun.
+    let later = || wait(Duration::from_millis(150));
+    let alert = |description: u8| later().then(raw([0x15, 3, 3, 0, 2, 2, description]).then(close()));
+    for (what, then, words) in [
+        ("handshake_failure", alert(40), nothing_in_common),
+        ("protocol_version", alert(70), nothing_in_common),
+        ("insufficient_security", alert(71), nothing_in_common),
+        (
+            "TLS 1.1",
+            wait(Duration::from_millis(150)).then(raw(server_hello_of_tls_1_1()).then(stall())),
+            nothing_in_common,
+        ),
+        ("unknown_ca", alert(48), "it does not take our certificate, or wants one ("),
+        ("unrecognized_name", alert(112), "it does not go by this name ("),
+        ("plain text", later().then(reply("250 let us go on in clear").then(stall())), "what it sends is no TLS ("),
+    ] {
+        for policy in ["true", "required"] {
+            let script = Script::new().starttls(Identity::self_signed(HOST)).on("TLS", then.clone());
+            let peer = SmtpSink::start(script);
+            let record = Case::new(&peer, policy, &Authority::new()).record();
+            let told = match policy {
+                "true" => record["notes"][0].as_str().unwrap_or_default().to_owned(),
+                _ => record["cause"].as_str().unwrap_or_default().to_owned(),
+            };
+            assert!(told.contains(&format!("handshake failed: {words}")), "{what}, {policy}: {record}");
+        }
+    }
+}
+
 fn conversation(dialogue: &[Value]) -> Vec<String> {
     let text = |entry: &Value| entry["text"].as_str().expect("text").to_owned();
     dialogue.iter().map(text).collect()

@@ -8,7 +8,10 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::server::danger::ClientCertVerifier;
-use tokio_rustls::rustls::{DEFAULT_VERSIONS, RootCertStore, ServerConfig, SupportedProtocolVersion};
+use tokio_rustls::rustls::sign::{CertifiedKey, Signer, SigningKey, SingleCertAndKey};
+use tokio_rustls::rustls::{
+    DEFAULT_VERSIONS, RootCertStore, ServerConfig, SignatureAlgorithm, SignatureScheme, SupportedProtocolVersion,
+};
 
 /// A certificate with its key, ready to be served.
 #[derive(Clone)]
@@ -20,6 +23,35 @@ impl Identity {
         let key = key();
         let certificate = params(name).self_signed(&key).expect("a certificate");
         Self::new(certificate.der().clone(), &key, WebPkiClientVerifier::no_client_auth(), DEFAULT_VERSIONS)
+    }
+
+    /// A certificate that openssl made, with its key: of version 1, or signed with a hash
+    /// that proves nothing.
+    pub(crate) fn odd(pem: &str, versions: &[&'static SupportedProtocolVersion]) -> Self {
+        let key = PrivateKeyDer::from_pem_slice(pem.as_bytes()).expect("a key");
+        Self::with_signer(pem, ring::sign::any_supported_type(&key).expect("ring has it"), versions)
+    }
+
+    /// A certificate whose key ring does not have: what it signs is not checked either.
+    pub(crate) fn forged(pem: &str, scheme: SignatureScheme, versions: &[&'static SupportedProtocolVersion]) -> Self {
+        Self::with_signer(pem, Arc::new(Forger(scheme)), versions)
+    }
+
+    /// A good certificate for `name` in the hands of somebody without its key.
+    pub(crate) fn stolen(name: &str, versions: &[&'static SupportedProtocolVersion]) -> Self {
+        let pem = params(name).self_signed(&key()).expect("a certificate").pem();
+        Self::forged(&pem, SignatureScheme::ECDSA_NISTP256_SHA256, versions)
+    }
+
+    fn with_signer(pem: &str, key: Arc<dyn SigningKey>, versions: &[&'static SupportedProtocolVersion]) -> Self {
+        let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).expect("a certificate");
+        let certified = CertifiedKey::new(vec![certificate], key);
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_protocol_versions(versions)
+            .expect("ring has them")
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+        Self(Arc::new(config))
     }
 
     fn new(
@@ -36,6 +68,34 @@ impl Identity {
             .with_single_cert(vec![certificate], key)
             .expect("the key fits");
         Self(Arc::new(config))
+    }
+}
+
+/// Signs with octets that are no signature.
+#[derive(Debug, Clone)]
+struct Forger(SignatureScheme);
+
+impl SigningKey for Forger {
+    fn choose_scheme(&self, offered: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
+        offered.contains(&self.0).then(|| Box::new(self.clone()) as Box<dyn Signer>)
+    }
+
+    fn algorithm(&self) -> SignatureAlgorithm {
+        match self.0 {
+            SignatureScheme::ED448 => SignatureAlgorithm::ED448,
+            SignatureScheme::ECDSA_NISTP256_SHA256 => SignatureAlgorithm::ECDSA,
+            _ => SignatureAlgorithm::RSA,
+        }
+    }
+}
+
+impl Signer for Forger {
+    fn sign(&self, _: &[u8]) -> Result<Vec<u8>, tokio_rustls::rustls::Error> {
+        Ok(vec![7; 128])
+    }
+
+    fn scheme(&self) -> SignatureScheme {
+        self.0
     }
 }
 

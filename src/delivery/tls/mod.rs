@@ -4,16 +4,21 @@
 //! Verifying after the handshake rather than in it also covers resumed sessions, which
 //! carry the certificate of the first one.
 
+mod certificate;
+mod words;
+
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use chrono::{DateTime, NaiveDateTime, Utc};
+use chrono::{DateTime, Utc};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use tokio_rustls::rustls::client::{WebPkiServerVerifier, verify_server_name};
-use tokio_rustls::rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use tokio_rustls::rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature,
+};
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use tokio_rustls::rustls::server::ParsedCertificate;
@@ -22,12 +27,12 @@ use tokio_rustls::rustls::{
     SignatureScheme,
 };
 
-use crate::mail::TlsFacts;
+use crate::mail::{Domain, TlsFacts};
 
 use super::config::{Config, StartTls};
 use super::network::Network;
 use super::routing::Target;
-use super::step::Broken;
+use certificate::Certificate;
 
 /// TLS settings of one `RemoteDelivery`; sessions are resumed across its connections.
 pub(super) struct Tls {
@@ -101,7 +106,7 @@ impl Tls {
         let stream = TlsConnector::from(Arc::clone(&self.client))
             .connect(name.clone(), stream)
             .await
-            .map_err(|error| Broken::from_io(&error).to_string())?;
+            .map_err(|error| words::of_failure(&error))?;
         let worth = self.worth(stream.get_ref().1, &name);
         let refused = self.refusal(&worth);
         let facts = facts(stream.get_ref().1, &worth);
@@ -123,6 +128,10 @@ impl Tls {
         let Some((own, chain)) = connection.peer_certificates().and_then(<[_]>::split_first) else {
             return Worth::Untrusted("no certificate".to_owned());
         };
+        // Nobody has proved to have such a key.
+        if let Some(reason) = Certificate::read(own).and_then(|own| own.unchecked()) {
+            return Worth::Untrusted(reason);
+        }
         let Some(verifier) = self.verifier() else {
             return Worth::Untrusted("this machine has no trusted roots".to_owned());
         };
@@ -151,10 +160,11 @@ impl Tls {
     }
 }
 
-/// The host's name for SNI and for the certificate; its address where it has no name that
-/// TLS allows.
+/// The host's name for SNI and for the certificate, as it was written; its address where it
+/// has no name that TLS allows.
 fn server_name(target: &Target) -> ServerName<'static> {
-    ServerName::try_from(target.host.clone())
+    let ascii = Domain::parse(&target.host).ok().and_then(|name| name.ascii().ok());
+    ServerName::try_from(ascii.unwrap_or_else(|| target.host.clone()))
         .unwrap_or_else(|_| ServerName::IpAddress(target.address.ip().to_canonical().into()))
 }
 
@@ -179,7 +189,7 @@ fn other_name(name: &ServerName<'_>) -> Worth {
 
 /// Name and time of a certificate that needs no issuer.
 fn worth_by_itself(certificate: &CertificateDer<'_>, name: &ServerName<'_>, now: DateTime<Utc>) -> Worth {
-    match validity(certificate) {
+    match Certificate::read(certificate).and_then(|certificate| certificate.validity()) {
         Some((from, _)) if now < from => return Worth::Untrusted("the certificate is not valid yet".to_owned()),
         Some((_, until)) if now <= until => {}
         _ => return Worth::Untrusted("the certificate has expired".to_owned()),
@@ -190,71 +200,29 @@ fn worth_by_itself(certificate: &CertificateDer<'_>, name: &ServerName<'_>, now:
 
 fn reason(error: &Error, certificate: &CertificateDer<'_>) -> String {
     let Error::InvalidCertificate(problem) = error else { return error.to_string() };
+    let read = Certificate::read(certificate);
     match problem {
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => "the certificate has expired".to_owned(),
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
             "the certificate is not valid yet".to_owned()
         }
         CertificateError::Revoked => "the certificate is revoked".to_owned(),
-        CertificateError::UnknownIssuer | CertificateError::Other(_) if is_self_signed(certificate) => {
-            "self-signed certificate".to_owned()
-        }
-        CertificateError::UnknownIssuer => "the certificate's issuer is not trusted".to_owned(),
-        other => format!("invalid certificate: {other}"),
+        CertificateError::UnknownIssuer => match read.filter(Certificate::is_self_signed) {
+            Some(_) => "self-signed certificate".to_owned(),
+            None => "the certificate's issuer is not trusted".to_owned(),
+        },
+        other => match read {
+            Some(read) if read.version < 3 => format!("its certificate is X.509 version {} ({other})", read.version),
+            Some(read) if read.is_self_signed() && matches!(other, CertificateError::Other(_)) => {
+                "self-signed certificate".to_owned()
+            }
+            Some(read) => match read.broken_hash() {
+                Some(hash) => format!("its certificate is signed with {hash}, which proves nothing any more ({other})"),
+                None => format!("invalid certificate: {other}"),
+            },
+            None => format!("its certificate cannot be read ({other})"),
+        },
     }
-}
-
-/// Issuer and subject are the same name.
-fn is_self_signed(certificate: &CertificateDer<'_>) -> bool {
-    fields(certificate).is_some_and(|[issuer, _, subject]| issuer == subject)
-}
-
-/// From when and until when a certificate is valid.
-fn validity(certificate: &CertificateDer<'_>) -> Option<(DateTime<Utc>, DateTime<Utc>)> {
-    let [_, validity, _] = fields(certificate)?;
-    let (from, rest) = element(validity)?;
-    let (until, _) = element(rest)?;
-    Some((time(from)?, time(until)?))
-}
-
-/// UTCTime or GeneralizedTime (RFC 5280 section 4.1.2.5).
-fn time(text: &[u8]) -> Option<DateTime<Utc>> {
-    let text = std::str::from_utf8(text).ok()?;
-    let text = match text.len() {
-        13 if text.as_bytes()[0] < b'5' => format!("20{text}"),
-        13 => format!("19{text}"),
-        _ => text.to_owned(),
-    };
-    NaiveDateTime::parse_from_str(&text, "%Y%m%d%H%M%SZ").ok().map(|time| time.and_utc())
-}
-
-/// Contents of issuer, validity and subject of a certificate (RFC 5280 section 4.1).
-fn fields<'a>(certificate: &'a CertificateDer<'_>) -> Option<[&'a [u8]; 3]> {
-    let (certificate, _) = element(certificate)?;
-    let (mut rest, _) = element(certificate)?;
-    // The version is optional and tagged [0]; serial number and algorithm follow it.
-    let skipped = if rest.first() == Some(&0xa0) { 3 } else { 2 };
-    for _ in 0..skipped {
-        rest = element(rest)?.1;
-    }
-    let (issuer, rest) = element(rest)?;
-    let (validity, rest) = element(rest)?;
-    let (subject, _) = element(rest)?;
-    Some([issuer, validity, subject])
-}
-
-/// The content of the first DER element, and what follows it.
-fn element(der: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (&first, rest) = der.get(1..)?.split_first()?;
-    let (length, rest) = match first {
-        0..=0x7f => (usize::from(first), rest),
-        0x81..=0x84 => {
-            let (octets, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
-            (octets.iter().fold(0, |length, &octet| length << 8 | usize::from(octet)), rest)
-        }
-        _ => return None,
-    };
-    rest.split_at_checked(length)
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
@@ -273,8 +241,57 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
 
 /// Checks that the peer has the key of its certificate, and leaves the certificate's worth
 /// to [`Tls::worth`].
+///
+/// A certificate that the library cannot read (version 1, say) has a key all the same. Where
+/// no signature of that key can be checked, the session is as good as one with any
+/// certificate: [`Tls::worth`] trusts none such.
 #[derive(Debug)]
 struct AnyCertificate(Arc<CryptoProvider>);
+
+impl AnyCertificate {
+    /// `by_library` unless it is the certificate that it does not take.
+    fn check(
+        &self,
+        by_library: impl FnOnce(&WebPkiSupportedAlgorithms) -> Result<HandshakeSignatureValid, Error>,
+        certificate: &CertificateDer<'_>,
+        message: &[u8],
+        signed: &DigitallySignedStruct,
+        most: usize,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let read = Certificate::read(certificate);
+        if read.as_ref().is_some_and(|read| read.unchecked().is_some()) {
+            return Ok(HandshakeSignatureValid::assertion());
+        }
+        let algorithms = &self.0.signature_verification_algorithms;
+        match by_library(algorithms) {
+            Err(Error::InvalidCertificate(CertificateError::BadEncoding | CertificateError::Other(_))) => {
+                let key = read.and_then(|read| read.public_key()).ok_or(CertificateError::BadEncoding)?;
+                by_key(algorithms, key, message, signed, most)
+            }
+            other => other,
+        }
+    }
+}
+
+/// Checks a signature with a key (its algorithm, and itself), by the first `most` algorithms
+/// of the scheme.
+fn by_key(
+    algorithms: &WebPkiSupportedAlgorithms,
+    (algorithm, key): (&[u8], &[u8]),
+    message: &[u8],
+    signed: &DigitallySignedStruct,
+    most: usize,
+) -> Result<HandshakeSignatureValid, Error> {
+    let of_scheme = algorithms.mapping.iter().filter(|(scheme, _)| *scheme == signed.scheme);
+    let mut fitting = of_scheme
+        .flat_map(|(_, algorithms)| algorithms.iter().take(most))
+        .filter(|one| one.public_key_alg_id().as_ref() == algorithm);
+    if fitting.any(|one| one.verify_signature(key, message, signed.signature()).is_ok()) {
+        Ok(HandshakeSignatureValid::assertion())
+    } else {
+        Err(CertificateError::BadSignature.into())
+    }
+}
 
 impl ServerCertVerifier for AnyCertificate {
     fn verify_server_cert(
@@ -294,7 +311,8 @@ impl ServerCertVerifier for AnyCertificate {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+        let by_library = |algorithms: &_| verify_tls12_signature(message, cert, dss, algorithms);
+        self.check(by_library, cert, message, dss, usize::MAX)
     }
 
     fn verify_tls13_signature(
@@ -303,11 +321,16 @@ impl ServerCertVerifier for AnyCertificate {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+        let by_library = |algorithms: &_| verify_tls13_signature(message, cert, dss, algorithms);
+        // The first alone: the others are of TLS 1.2.
+        self.check(by_library, cert, message, dss, 1)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        let mut schemes = self.0.signature_verification_algorithms.supported_schemes();
+        // Of no use to a peer with a key of another kind.
+        schemes.push(SignatureScheme::ED448);
+        schemes
     }
 }
 
@@ -316,30 +339,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_certificate_s_names_and_times_are_found_in_its_der() {
+    fn a_certificate_that_needs_no_issuer_has_its_name_and_its_time() {
         let key = rcgen::KeyPair::generate().expect("a key");
         let mut parameters = rcgen::CertificateParams::new(vec!["mx.example".to_owned()]).expect("parameters");
         parameters.not_before = rcgen::date_time_ymd(2020, 2, 3);
         parameters.not_after = rcgen::date_time_ymd(2051, 4, 5);
         let certificate = parameters.self_signed(&key).expect("a certificate");
         let der = certificate.der();
-        assert!(is_self_signed(der));
-        let (from, until) = validity(der).expect("times");
-        assert_eq!(
-            (from.date_naive().to_string(), until.date_naive().to_string()),
-            ("2020-02-03".into(), "2051-04-05".into())
-        );
+        let (from, until) = Certificate::read(der).and_then(|read| read.validity()).expect("times");
         let name = ServerName::try_from("mx.example").expect("a name");
         let other = ServerName::try_from("other.example").expect("a name");
         assert_eq!(worth_by_itself(der, &name, from), Worth::Verified);
         assert!(matches!(worth_by_itself(der, &other, from), Worth::OtherName(_)));
         assert!(matches!(worth_by_itself(der, &name, until + chrono::TimeDelta::days(1)), Worth::Untrusted(_)));
-    }
-
-    #[test]
-    fn octets_that_are_no_certificate_have_no_fields() {
-        for octets in [&b""[..], b"\x30", b"\x30\x84\xff\xff\xff\xff", b"\x30\x03\x30\x80\x00", b"\x30\x82\x01"] {
-            assert_eq!(fields(&CertificateDer::from(octets.to_vec())), None, "{octets:?}");
-        }
     }
 }
