@@ -11,12 +11,12 @@
 mod expression;
 mod flights;
 mod timetable;
+mod zone;
 
 use std::iter::successors;
 use std::time::Duration;
 
-use chrono::{DateTime, LocalResult, NaiveDateTime, Offset, SubsecRound, TimeDelta, TimeZone, Utc};
-use chrono_tz::Tz;
+use chrono::{DateTime, LocalResult, NaiveDateTime, SubsecRound, TimeDelta, Utc};
 
 use crate::audit::ScheduleView;
 use crate::text::rfc3339_seconds;
@@ -25,6 +25,7 @@ use crate::yaml::{Fields, Node, Reading, boolean, choice, duration, nearest, tex
 pub use expression::Expression;
 pub use flights::{Asked, Flights};
 pub use timetable::{Moment, Start, Timetable};
+pub use zone::{Zone, zone_data};
 
 /// One file of the schedules' folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +35,7 @@ pub struct Config {
     /// When, by the wall clock of the time zone.
     pub cron: Expression,
     /// An IANA zone.
-    pub timezone: Tz,
+    pub timezone: Zone,
     /// What a tick does while the job still runs.
     pub overlap: Overlap,
     /// What a start does about ticks missed while down.
@@ -83,7 +84,7 @@ impl Config {
         let cron = fields.required("cron", |node| Expression::parse(&text(node)?));
         let timezone = match fields.node("timezone") {
             Some(node) => reading.value(node, |node| zone(&text(node)?)),
-            None => Some(Tz::UTC),
+            None => Some(Zone::utc()),
         };
         let overlap = fields.optional("overlap", choice(&OVERLAPS));
         let missed = fields.optional("missed", choice(&MISSED));
@@ -104,7 +105,7 @@ impl Config {
     /// As it is shown under its `name`, with its next five ticks after `now`.
     pub fn view<'a>(&'a self, name: &'a str, now: DateTime<Utc>) -> ScheduleView<'a> {
         let ticks = successors(self.next_after(now), |last| self.next_after(*last));
-        let in_zone = |time: DateTime<Utc>| time.with_timezone(&self.timezone);
+        let in_zone = |time: DateTime<Utc>| time.with_timezone(&self.timezone.offset(time));
         ScheduleView {
             schedule: name,
             job: &self.job,
@@ -135,9 +136,9 @@ impl Config {
     fn next_match(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let ahead = self.first_instant_after(self.wall(now), now);
         // Before a repeated stretch is over, its beginning comes again.
-        let again = match self.timezone.from_local_datetime(&self.wall(now)) {
+        let again = match self.timezone.instants(self.wall(now)) {
             LocalResult::Ambiguous(first, second) if first == now => {
-                let start = self.second_pass(first.to_utc(), second.to_utc());
+                let start = self.second_pass(first, second);
                 self.first_instant_after(self.wall(start) - TimeDelta::seconds(1), start - TimeDelta::seconds(1))
             }
             _ => None,
@@ -149,7 +150,7 @@ impl Config {
     fn first_instant_after(&self, mut wall: NaiveDateTime, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         loop {
             wall = self.cron.next(wall)?;
-            let instants = match self.timezone.from_local_datetime(&wall) {
+            let instants = match self.timezone.instants(wall) {
                 LocalResult::Single(only) => [Some(only), None],
                 LocalResult::Ambiguous(first, second) => [Some(first), Some(second)],
                 LocalResult::None => {
@@ -157,7 +158,7 @@ impl Config {
                     continue;
                 }
             };
-            if let Some(found) = instants.into_iter().flatten().map(|one| one.to_utc()).find(|one| *one > now) {
+            if let Some(found) = instants.into_iter().flatten().find(|one| *one > now) {
                 return Some(found);
             }
         }
@@ -169,9 +170,8 @@ impl Config {
         let mut wall = self.wall(now);
         loop {
             wall = self.cron.next(wall)?;
-            let instant = match self.timezone.from_local_datetime(&wall) {
-                LocalResult::Single(only) => only.to_utc(),
-                LocalResult::Ambiguous(first, _) => first.to_utc(),
+            let instant = match self.timezone.instants(wall) {
+                LocalResult::Single(instant) | LocalResult::Ambiguous(instant, _) => instant,
                 LocalResult::None => self.gap_end(wall),
             };
             if instant > now {
@@ -181,7 +181,7 @@ impl Config {
     }
 
     fn wall(&self, instant: DateTime<Utc>) -> NaiveDateTime {
-        instant.with_timezone(&self.timezone).naive_local()
+        instant.with_timezone(&self.timezone.offset(instant)).naive_local()
     }
 
     /// The end of the gap in which `wall` lies.
@@ -192,8 +192,7 @@ impl Config {
 
     /// When the wall clock was set back that shows one time both at `first` and at `second`.
     fn second_pass(&self, first: DateTime<Utc>, second: DateTime<Utc>) -> DateTime<Utc> {
-        let offset = |instant: DateTime<Utc>| self.timezone.offset_from_utc_datetime(&instant.naive_utc()).fix();
-        first_instant(first, second, |instant| offset(instant) == offset(second))
+        first_instant(first, second, |instant| self.timezone.offset(instant) == self.timezone.offset(second))
     }
 }
 
@@ -221,8 +220,8 @@ fn known_job(name: &str, jobs: &[&str]) -> Result<String, String> {
     })
 }
 
-fn zone(name: &str) -> Result<Tz, String> {
-    name.parse().map_err(|_| {
+fn zone(name: &str) -> Result<Zone, String> {
+    Zone::find(name).ok_or_else(|| {
         let near = || nearest(name, chrono_tz::TZ_VARIANTS.iter().map(|zone| zone.name()));
         let hint = offset_in_words(name).or_else(|| near().map(|near| format!("did you mean '{near}'?")));
         format!(
@@ -458,7 +457,7 @@ mod tests {
             return instants.filter(|one| *one > now && matches(schedule.wall(*one))).min();
         }
         let walls = minutes(60).map(|minute| start.naive_utc() + minute).filter(|wall| matches(*wall));
-        let instant = |wall: NaiveDateTime| match schedule.timezone.from_local_datetime(&wall).earliest() {
+        let instant = |wall: NaiveDateTime| match schedule.timezone.instants(wall).earliest() {
             Some(instant) => instant.to_utc(),
             None => schedule.gap_end(wall),
         };

@@ -74,7 +74,8 @@ pub fn sweep_json(job: &str, attempts: Option<u32>, covers: Option<Duration>) ->
     json!({"job": job, "attempts": attempts, "covers": covers.map(|covers| covers.as_secs())})
 }
 
-/// What a check of the configuration has to say where nothing is wrong.
-pub fn check_json(sweeps: &[Value], warnings: &[String]) -> Value {
-    json!({"sweeps": sweeps, "warnings": warnings})
+/// What a check of the configuration has to say where nothing is wrong; `time_zones` are the
+/// rules in force.
+pub fn check_json(sweeps: &[Value], warnings: &[String], time_zones: &str) -> Value {
+    json!({"sweeps": sweeps, "warnings": warnings, "timeZones": time_zones})
 }

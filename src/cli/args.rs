@@ -2,13 +2,16 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::schedule::zone_data;
+
 /// An outbound mail relay: each mail is tried once per pass, what fails is kept and swept.
 #[derive(Debug, Parser)]
-#[command(name = "redeliver", version, max_term_width = 110)]
+#[command(name = "redeliver", version, long_version = long_version(), max_term_width = 110)]
 pub(super) struct Arguments {
     /// Configuration file [default: $REDELIVER_CONFIG, ./redeliver.yaml, /etc/redeliver/redeliver.yaml, built in]
     #[arg(long, global = true, value_name = "FILE")]
@@ -18,6 +21,12 @@ pub(super) struct Arguments {
     pub(super) verbose: bool,
     #[command(subcommand)]
     pub(super) command: Command,
+}
+
+/// The version, and the rules of time zones in force.
+fn long_version() -> &'static str {
+    static TEXT: OnceLock<String> = OnceLock::new();
+    TEXT.get_or_init(|| format!("{}\ntime zones: {}", env!("CARGO_PKG_VERSION"), zone_data()))
 }
 
 /// How a listing is written.

@@ -34,6 +34,7 @@ use crate::clock::Clock;
 use crate::config::{self, Config, Search, Source, Sweep};
 use crate::logging;
 use crate::parts;
+use crate::schedule::zone_data;
 use crate::serve;
 use crate::text::{self};
 use app::App;
@@ -203,12 +204,13 @@ fn check(option: Option<PathBuf>, format: Format, as_service: bool) -> Result<Ex
     if format == Format::Json {
         let sweeps: Vec<_> =
             config.sweeps().iter().map(|sweep| sweep_json(&sweep.job, sweep.attempts, sweep.covers)).collect();
-        json_lines::write(&mut out, &audit::check_json(&sweeps, &config.warnings()))?;
+        json_lines::write(&mut out, &audit::check_json(&sweeps, &config.warnings(), &zone_data()))?;
         return Ok(Exit::Ok);
     }
     for sweep in config.sweeps() {
         writeln!(out, "{}", sweep_line(&sweep))?;
     }
+    writeln!(out, "time zones: {}", zone_data())?;
     for warning in config.warnings() {
         writeln!(out, "warning: {warning}")?;
     }

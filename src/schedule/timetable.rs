@@ -140,14 +140,14 @@ impl Config {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::{Expression, Overlap};
+    use super::super::{Expression, Overlap, Zone};
     use super::*;
 
     fn schedule(cron: &str, jitter: u64) -> Config {
         Config {
             job: "sweep".into(),
             cron: Expression::parse(cron).expect(cron),
-            timezone: chrono_tz::Tz::UTC,
+            timezone: Zone::utc(),
             overlap: Overlap::Skip,
             missed: Missed::RunOnce,
             jitter: Duration::from_secs(jitter),
