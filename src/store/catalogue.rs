@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{Horizon, OperationId, Page, Place, Result, Span, Time};
-use crate::mail::{self, Attempt, Mail, MailKey, MessageId, Outcome, Recorded, RepositoryPath, Stage};
+use crate::mail::{self, Attempt, CauseId, Mail, MailKey, MessageId, Outcome, Recorded, RepositoryPath, Stage};
 
 /// That somebody has taken note of a mail's failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,8 +41,14 @@ pub struct MailFilter {
     pub recipient: Option<String>,
     /// The domain of a recipient.
     pub domain: Option<String>,
-    /// The last attempt's reply code.
+    /// The reply code of a recipient's last failure.
     pub code: Option<u16>,
+    /// The next hop of a recipient's last failure.
+    pub next_hop: Option<String>,
+    /// Words of a last failure, or of what was decided here about the mail, without case.
+    pub text: Option<String>,
+    /// In this group.
+    pub group: Option<CauseId>,
     /// Came to rest before.
     pub before: Option<Time>,
     /// Came to rest after.

@@ -14,6 +14,7 @@
 
 mod catalogue;
 mod error;
+mod groups;
 mod intake;
 mod operations;
 mod order;
@@ -36,6 +37,7 @@ pub use catalogue::{
     Acknowledged, AttemptFilter, Catalogue, Listed, MailFilter, OutcomeTotal, Recipients, SeenHop, Sums,
 };
 pub use error::{Error, Trouble};
+pub use groups::{DAYS, FailureGroup, GroupFilter, Groups};
 pub use intake::{Arrivals, Intake};
 pub use operations::{Act, Acted, Batch, Gone, NewOperation, Old, Operation, OperationId, Operations, Purged, Respool};
 pub use order::{Cursor, Horizon, NotOurs, Page, Span};
@@ -63,6 +65,6 @@ pub enum Place {
 }
 
 /// Where mail rests: all roles. See the module for what holds for every call.
-pub trait Store: Intake + Passes + Runs + Catalogue + Operations + Upkeep + Tasks {}
+pub trait Store: Intake + Passes + Runs + Catalogue + Groups + Operations + Upkeep + Tasks {}
 
-impl<T: Intake + Passes + Runs + Catalogue + Operations + Upkeep + Tasks> Store for T {}
+impl<T: Intake + Passes + Runs + Catalogue + Groups + Operations + Upkeep + Tasks> Store for T {}

@@ -6,6 +6,7 @@
 
 pub(super) mod catalogue;
 pub(super) mod deaths;
+pub(super) mod groups;
 pub(super) mod intake;
 pub(super) mod operations;
 pub(super) mod passes;
@@ -163,6 +164,11 @@ macro_rules! store_contract {
             upkeep::attempts_outlive_their_mail_for_the_retention_time
             upkeep::runs_that_are_over_go_after_their_time
             upkeep::a_backup_holds_everything_and_is_a_store
+            groups::a_group_follows_its_mails_in_the_commit_that_changes_them
+            groups::a_death_leaves_a_mail_in_the_groups_of_those_it_still_owes
+            groups::a_hop_and_code_have_a_hundred_texts_and_then_others
+            groups::pages_of_groups_give_each_once_the_largest_first
+            groups::arrivals_are_counted_by_day_and_empty_groups_go_after_their_time
             tasks::a_task_is_kept_and_what_a_death_cut_off_is_told_once
         }
     };

@@ -6,6 +6,7 @@ use rusqlite::{Connection, Row, ToSql};
 
 use super::super::rules::in_order;
 use super::super::{AttemptFilter, AttemptId, Page, Result, Span, Time};
+use super::groups::LastCause;
 use super::pager::Pager;
 use super::records::outcomes;
 use super::rows;
@@ -88,6 +89,40 @@ pub(super) fn last_outcomes(connection: &Connection, mail: &Mail) -> Result<Vec<
         }
     }
     Ok(last)
+}
+
+/// The cause of the last outcome of each recipient of a mail, in their order.
+pub(super) fn last_causes(connection: &Connection, mail: &Mail) -> Result<Vec<LastCause>> {
+    let recipients = &mail.envelope.recipients;
+    let owed: HashMap<String, usize> =
+        recipients.iter().enumerate().map(|(place, one)| (one.mailbox(), place)).collect();
+    let mut last: Vec<Option<LastCause>> = recipients.iter().map(|_| None).collect();
+    let mut statement = connection.prepare_cached(&format!("SELECT id {OF_MAIL} DESC"))?;
+    let mut attempts = statement.query([mail.key.as_str()])?;
+    let mut of_attempt = connection.prepare_cached(
+        "SELECT recipient, cause, cause IS NOT NULL AND NOT EXISTS (SELECT 1 FROM cause WHERE cause.id = \
+         attempt_recipient.cause), record FROM attempt_recipient WHERE attempt = ?1 ORDER BY position",
+    )?;
+    while let Some(row) = attempts.next()?
+        && last.iter().any(Option::is_none)
+    {
+        let mut outcomes = of_attempt.query([row.get::<_, i64>(0)?])?;
+        while let Some(row) = outcomes.next()? {
+            if let Some(&place) = owed.get(&row.get::<_, String>(0)?)
+                && last[place].is_none()
+            {
+                last[place] = Some(last_cause(row)?);
+            }
+        }
+    }
+    Ok(last.into_iter().map(|last| last.unwrap_or(LastCause::NoAttempt)).collect())
+}
+
+fn last_cause(row: &Row<'_>) -> Result<LastCause> {
+    if row.get(2)? {
+        return Ok(LastCause::Lost(Box::new(rows::from_json(&row.get::<_, String>(3)?)?)));
+    }
+    Ok(LastCause::Known(row.get(1)?))
 }
 
 /// A page of all attempts, by the order of their numbers.

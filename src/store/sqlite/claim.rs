@@ -12,7 +12,7 @@ use tracing::error;
 use super::super::rules::{deaths_alone, spacing_after};
 use super::super::{Claim, Claimed, Error, Result, Wanted};
 use super::transaction::{Transaction, Weight, next_number};
-use super::{filing, rows};
+use super::{filing, groups, rows};
 use crate::mail::{MailKey, RepositoryPath};
 
 /// A mail that a run still going took before is left to it.
@@ -189,6 +189,7 @@ pub(super) fn set_aside(tx: &Transaction<'_>, id: i64, why: &Error) -> Result<()
         .query_row([id, repository, next_number(tx)?], |row| row.get(0))?;
     tx.subtract(before);
     tx.add(Weight { repository, ..before });
+    groups::follow(tx, id)?;
     error!(mail.id = key, error = %why, "the mail cannot be read: it is set aside in {path}");
     Ok(())
 }

@@ -4,7 +4,7 @@ use rusqlite::{Connection, params};
 
 use super::super::{Error, Place, Result};
 use super::transaction::{Transaction, Weight, next_number};
-use super::{messages, rows};
+use super::{groups, messages, rows};
 use crate::mail::{Mail, MessageId, RepositoryPath};
 
 /// A part of a settled mail under a key of its own.
@@ -54,7 +54,8 @@ pub(super) fn insert_child(tx: &Transaction<'_>, child: &Child<'_>) -> Result<()
         acknowledged: false,
     });
     messages::share(tx, mail.message)?;
-    inherit(tx, id, child.parent)
+    inherit(tx, id, child.parent)?;
+    groups::refresh(tx, id, mail)
 }
 
 /// The child shares its parent's attempts up to now, and what the parent itself shares.
@@ -73,6 +74,7 @@ fn inherit(tx: &Transaction<'_>, child: i64, parent: i64) -> Result<()> {
 /// Takes a mail out for good, on account of an operation where one does it; its attempts stay
 /// for the retention time.
 pub(super) fn take_out(tx: &Transaction<'_>, id: i64, operation: Option<i64>) -> Result<()> {
+    groups::forget(tx, id)?;
     let (key, message, mut weight): (String, i64, Weight) = tx
         .prepare_cached(
             "DELETE FROM mail WHERE id = ?1 RETURNING key, message, repository, passes, acknowledged IS NOT NULL",

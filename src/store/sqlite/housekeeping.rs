@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::super::{Destination, Result, Upkeep};
 use super::transaction::{Transaction, next_number};
-use super::{SqliteStore, backup, filing, instance, messages};
+use super::{SqliteStore, backup, filing, groups, instance, messages};
 use crate::mail::{MessageId, RepositoryPath};
 
 /// Free pages given back to the file system at once: 4 MiB.
@@ -31,9 +31,11 @@ impl Upkeep for SqliteStore {
     async fn purge_records(&self, older_than: Duration, batch: usize) -> Result<usize> {
         let age = TimeDelta::from_std(older_than).unwrap_or(TimeDelta::MAX);
         // Nothing can be older than the calendar.
-        let Some(before) = self.now().checked_sub_signed(age) else { return Ok(0) };
-        let (before, batch) = (before.timestamp_millis(), i64::try_from(batch).unwrap_or(i64::MAX));
-        if !self.read(move |connection| any_expired(connection, before, batch)).await? {
+        let now = self.now();
+        let Some(before) = now.checked_sub_signed(age) else { return Ok(0) };
+        let (now, before) = (now.timestamp_millis(), before.timestamp_millis());
+        let batch = i64::try_from(batch).unwrap_or(i64::MAX);
+        if !self.read(move |connection| any_expired(connection, now, before, batch)).await? {
             return Ok(0);
         }
         self.write(move |tx| purge_records(tx, before, batch)).await
@@ -74,8 +76,11 @@ impl Upkeep for SqliteStore {
 const IN_ORDER: [(&str, &str); 3] = [("operation", "at"), ("run", "finished"), ("instance", "ended")];
 
 /// Whether there is anything that [`purge_records`] would delete.
-fn any_expired(connection: &Connection, before: i64, batch: i64) -> Result<bool> {
+fn any_expired(connection: &Connection, now: i64, before: i64, batch: i64) -> Result<bool> {
     if connection.prepare_cached("SELECT 1 FROM released WHERE at < ?1 LIMIT 1")?.exists([before])? {
+        return Ok(true);
+    }
+    if groups::any_expired(connection, now, before)? {
         return Ok(true);
     }
     for (table, over) in IN_ORDER {
@@ -91,7 +96,7 @@ fn any_expired(connection: &Connection, before: i64, batch: i64) -> Result<bool>
 /// how many rows. Only the `batch` oldest rows are looked at, so that what goes on for
 /// long holds up nothing and what is young is not read.
 fn purge_records(tx: &Transaction<'_>, before: i64, batch: i64) -> Result<usize> {
-    let mut purged = purge_attempts(tx, before, batch)?;
+    let mut purged = purge_attempts(tx, before, batch)? + groups::purge(tx, before, batch)?;
     purged += tx
         .prepare_cached(
             "DELETE FROM operation_mail WHERE (key, operation) IN (SELECT key, operation FROM operation \

@@ -13,7 +13,7 @@ use super::super::{
 };
 use super::pager::Pager;
 use super::transaction::{hour_of, last_number};
-use super::{SqliteStore, attempts, messages, rows};
+use super::{SqliteStore, attempts, groups, messages, rows};
 use crate::mail::{self, Attempt, Mail, MailKey, MessageId, Recorded, RepositoryPath, folded, folded_domain};
 
 #[async_trait]
@@ -131,8 +131,9 @@ fn list(connection: &Connection, place: &Place, filter: &MailFilter, span: &Span
         matches.push_str(" AND ");
         matches.push_str(&condition.replace('?', &format!("?{}", values.len())));
     }
+    let from_mails = mails_by(connection, filter, repository)?;
     let sql = format!(
-        "SELECT {}, {matches} FROM mail INDEXED BY mail_listed JOIN message ON message.id = mail.message \
+        "SELECT {}, {matches} FROM {from_mails} JOIN message ON message.id = mail.message \
          WHERE mail.repository = ?1 AND mail.seq > ?2 AND mail.seq <= ?3 ORDER BY mail.seq {}",
         rows::MAIL_COLUMNS,
         if span.newest_first { "DESC" } else { "ASC" }
@@ -159,6 +160,23 @@ fn list(connection: &Connection, place: &Place, filter: &MailFilter, span: &Span
     Ok(pager.page())
 }
 
+/// A group that is small beside its place is read by itself and sorted; a large one is met often
+/// enough in the order of the place.
+fn mails_by(connection: &Connection, filter: &MailFilter, repository: i64) -> Result<String> {
+    if let Some(group) = &filter.group
+        && groups::size(connection, group, repository)? <= SMALL_GROUP
+    {
+        return Ok(format!(
+            "(SELECT mail AS in_group FROM mail_cause WHERE cause = '{group}' AND repository = {repository}) \
+             CROSS JOIN mail ON mail.id = in_group"
+        ));
+    }
+    Ok("mail INDEXED BY mail_listed".to_owned())
+}
+
+/// Mails of a group that are sorted for each page.
+const SMALL_GROUP: u64 = 2000;
+
 /// Which part of the order is read: behind the first, up to the second.
 fn bounds(filter: &MailFilter, span: &Span) -> Result<(i64, i64)> {
     let mut from = filter.beyond.as_ref().map_or(Ok(i64::MIN), rows::horizon)?;
@@ -184,8 +202,16 @@ fn conditions_of(filter: &MailFilter) -> Vec<(&'static str, Box<dyn ToSql>)> {
         conditions.push((HAS_RECIPIENT, Box::new(format!("*@{}", folded_domain(domain)))));
     }
     if let Some(code) = filter.code {
-        conditions
-            .push(("coalesce(json_extract(mail.attributes, '$.\"delivery-error-code\"') = ?, 0)", Box::new(code)));
+        conditions.push((HAS_CODE, Box::new(code)));
+    }
+    if let Some(next_hop) = &filter.next_hop {
+        conditions.push((HAS_HOP, Box::new(next_hop.to_lowercase())));
+    }
+    if let Some(text) = &filter.text {
+        conditions.push((SAYS, Box::new(text.to_lowercase())));
+    }
+    if let Some(group) = &filter.group {
+        conditions.push((IN_GROUP, Box::new(group.to_string())));
     }
     if let Some(before) = filter.before {
         conditions.push(("mail.last_updated < ?", Box::new(before.timestamp_millis())));
@@ -204,10 +230,30 @@ fn conditions_of(filter: &MailFilter) -> Vec<(&'static str, Box<dyn ToSql>)> {
 
 const HAS_RECIPIENT: &str = "EXISTS (SELECT 1 FROM json_each(mail.recipients) WHERE is_named_by(value, ?))";
 
+/// Of a mail in the spool only the attributes say it.
+const HAS_CODE: &str = "(coalesce(json_extract(mail.attributes, '$.\"delivery-error-code\"') = ?, 0) OR \
+     EXISTS (SELECT 1 FROM mail_cause JOIN cause ON cause.id = mail_cause.cause \
+     WHERE mail_cause.mail = mail.id AND cause.code = ?))";
+
+const HAS_HOP: &str = "EXISTS (SELECT 1 FROM mail_cause JOIN cause ON cause.id = mail_cause.cause \
+     WHERE mail_cause.mail = mail.id AND cause.next_hop = ?)";
+
+/// The whole reply stands in the attributes, for one recipient; for the others what their
+/// causes have of it.
+const SAYS: &str = "(mentions(mail.error, ?) OR mentions(json_extract(mail.attributes, '$.\"delivery-error\"'), ?) \
+     OR EXISTS (SELECT 1 FROM mail_cause JOIN cause ON cause.id = mail_cause.cause \
+     WHERE mail_cause.mail = mail.id AND mentions(cause.text, ?)))";
+
+const IN_GROUP: &str = "EXISTS (SELECT 1 FROM mail_cause WHERE mail_cause.mail = mail.id AND mail_cause.cause = ?)";
+
 /// Gives a connection the functions that conditions use; SQLite's own know no case but that
 /// of ASCII.
 pub(super) fn add_functions(connection: &Connection) -> rusqlite::Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_DIRECTONLY;
+    connection.create_scalar_function("mentions", 2, flags, |context| {
+        let text = |at| Ok::<_, rusqlite::Error>(context.get_raw(at).as_str_or_null()?.unwrap_or_default());
+        Ok(text(0)?.to_lowercase().contains(text(1)?))
+    })?;
     connection.create_scalar_function("is_named_by", 2, flags, |context| {
         let text = |at| Ok::<_, rusqlite::Error>(context.get_raw(at).as_str()?);
         Ok(mail::is_named_by(text(0)?, text(1)?))

@@ -9,6 +9,7 @@ mod attempts;
 mod backup;
 mod claim;
 mod filing;
+mod groups;
 mod housekeeping;
 mod instance;
 mod intake;

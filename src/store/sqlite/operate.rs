@@ -10,7 +10,7 @@ use super::super::{
 };
 use super::pager::Pager;
 use super::transaction::{Transaction, Weight, next_number};
-use super::{SqliteStore, claim, filing, rows};
+use super::{SqliteStore, claim, filing, groups, rows};
 use crate::mail::MailKey;
 
 #[async_trait]
@@ -176,6 +176,7 @@ fn note(tx: &Transaction<'_>, operation: OperationId, key: &str, detail: Option<
 fn respool(tx: &Transaction<'_>, id: i64, how: &Respool) -> Result<()> {
     let rows::MailRow { listed, .. } = claim::by_id(tx, id)?;
     let before = claim::weight(tx, id)?;
+    groups::forget(tx, id)?;
     let attributes = rules::respooled(listed.mail.attributes, &how.reset);
     let passes = attributes.passes();
     tx.prepare_cached(
@@ -203,7 +204,7 @@ fn move_to(tx: &Transaction<'_>, id: i64, repository: i64) -> Result<()> {
         .execute(params![id, repository, next_number(tx)?, tx.millis()])?;
     tx.subtract(before);
     tx.add(Weight { repository, ..before });
-    Ok(())
+    groups::follow(tx, id)
 }
 
 fn acknowledge(tx: &Transaction<'_>, id: i64, operation: OperationId, by: Option<(&String, &String)>) -> Result<()> {
@@ -212,7 +213,7 @@ fn acknowledge(tx: &Transaction<'_>, id: i64, operation: OperationId, by: Option
     tx.prepare_cached("UPDATE mail SET acknowledged = ?2 WHERE id = ?1")?.execute(params![id, stored.transpose()?])?;
     tx.subtract(before);
     tx.add(Weight { acknowledged: by.is_some(), ..before });
-    Ok(())
+    groups::acknowledge(tx, id, i64::from(by.is_some()) - i64::from(before.acknowledged))
 }
 
 /// The next old mails that nobody has in hand, with their places in the order.

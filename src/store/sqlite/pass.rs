@@ -7,7 +7,7 @@ use tracing::{debug, warn};
 use super::super::rules::Death;
 use super::super::{AttemptId, Claim, Claimed, Error, Passes, Reaped, Resting, Result, Settlement, Wanted};
 use super::transaction::{Transaction, Weight, next_number};
-use super::{SqliteStore, claim, filing, intake, reap, records, rows};
+use super::{SqliteStore, claim, filing, groups, intake, reap, records, rows};
 use crate::mail::{Attributes, DialogueEntry, Mail, Planned, Recorded};
 
 #[async_trait]
@@ -172,6 +172,9 @@ fn keep(tx: &Transaction<'_>, claim: &Claim, part: &Resting, before: Weight, att
     write_part(tx, claim.mail, mail)?;
     let mut after = Weight { passes: mail.passes(), ..before };
     if let Some(path) = &part.place {
+        if before.acknowledged {
+            groups::acknowledge(tx, claim.mail, -1)?;
+        }
         after = Weight { repository: filing::ensure(tx, path)?, acknowledged: false, ..after };
         tx.prepare_cached(
             "UPDATE mail SET repository = ?2, seq = ?3, last_updated = ?4, acknowledged = NULL, \
@@ -181,7 +184,7 @@ fn keep(tx: &Transaction<'_>, claim: &Claim, part: &Resting, before: Weight, att
     }
     tx.subtract(before);
     tx.add(after);
-    Ok(())
+    groups::refresh(tx, claim.mail, mail)
 }
 
 fn write_part(tx: &Transaction<'_>, id: i64, mail: &Mail) -> Result<()> {

@@ -7,7 +7,7 @@ use super::super::rules::{self, Aftermath, Death};
 use super::super::{AttemptId, Reaped, Result};
 use super::instance::{self, Liveness};
 use super::transaction::Transaction;
-use super::{SqliteStore, claim, filing, records, rows, runs};
+use super::{SqliteStore, claim, filing, groups, records, rows, runs};
 use crate::mail::{AttemptState, Mail};
 
 /// Mails that are freed in one transaction at most.
@@ -117,7 +117,7 @@ pub(super) fn free(tx: &Transaction<'_>, id: i64, death: Death, reaped: &mut Rea
         rows::to_json(&mail.envelope.recipients)?,
         rows::to_json(&mail.recorded)?,
     ])?;
-    Ok(())
+    groups::refresh(tx, id, &mail)
 }
 
 fn open_attempt(connection: &Connection, mail: &Mail) -> Result<Option<AttemptId>> {

@@ -4,8 +4,8 @@ use rusqlite::{Connection, params};
 
 use super::super::rules::{self, lines_within};
 use super::super::{AttemptId, Claim, Result};
-use super::rows;
 use super::transaction::Transaction;
+use super::{groups, rows};
 use crate::mail::{DialogueEntry, Planned, Recorded};
 
 /// Opens the attempt, which is with the next hops of `plan`.
@@ -63,8 +63,8 @@ pub(super) fn record(tx: &Transaction<'_>, attempt: AttemptId, outcomes: &[Recor
         .prepare_cached("SELECT count(*) FROM attempt_recipient WHERE attempt = ?1")?
         .query_row([attempt.0], |row| row.get(0))?;
     let mut insert = tx.prepare_cached(
-        "INSERT INTO attempt_recipient (attempt, position, recipient, outcome, code, next_hop, record) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        "INSERT INTO attempt_recipient (attempt, position, recipient, outcome, code, next_hop, cause, record) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
     )?;
     for (position, outcome) in (first..).zip(outcomes) {
         let record = rows::to_json(outcome)?;
@@ -75,6 +75,7 @@ pub(super) fn record(tx: &Transaction<'_>, attempt: AttemptId, outcomes: &[Recor
             outcome.outcome.to_string(),
             outcome.code,
             outcome.next_hop,
+            groups::cause_of(tx, outcome)?,
             record,
         ])?;
         tx.count(outcome, &record);

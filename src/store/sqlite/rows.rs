@@ -164,7 +164,12 @@ pub(super) fn horizon(horizon: &Horizon) -> Result<i64> {
 }
 
 fn number(text: &str) -> Result<i64> {
-    text.parse().map_err(|_| NotOurs(text.to_owned()).into())
+    text.parse().map_err(|_| not_ours(text))
+}
+
+/// What no listing gave out.
+pub(super) fn not_ours(text: &str) -> Error {
+    NotOurs(text.to_owned()).into()
 }
 
 /// A stored time; what lies outside the calendar reads as 1970.
