@@ -3,12 +3,14 @@
 use serde_json::{Map, Value, json};
 
 use super::attempt::{attempt_picture, of_mail_json};
+use super::operation::{operation_json, operation_words};
 use crate::mail::{Attempt, AttributeValue, Mail, attribute};
-use crate::store::{Listed, Time};
+use crate::store::{Acknowledged, Listed, Operation, Time};
 use crate::text::{age, one_line, rfc3339};
 
 /// A mail in a listing.
-pub fn mail_json(mail: &Mail) -> Value {
+pub fn mail_json(listed: &Listed) -> Value {
+    let mail = &listed.mail;
     json!({
         "key": mail.key,
         "name": mail.name,
@@ -18,16 +20,24 @@ pub fn mail_json(mail: &Mail) -> Value {
         "lastUpdated": rfc3339(mail.last_updated),
         "passes": mail.passes(),
         "error": mail.error,
+        "acknowledged": listed.acknowledged.as_ref().map(acknowledged_json),
     })
 }
 
+/// That somebody has taken note of a mail's failure.
+fn acknowledged_json(acknowledged: &Acknowledged) -> Value {
+    let Acknowledged { by, at, note, operation } = acknowledged;
+    json!({"by": by, "at": rfc3339(*at), "note": note, "operation": operation})
+}
+
 /// A mail with all there is to know of it.
-pub fn whole_mail_json(mail: &Mail, attempts: &[Attempt]) -> Value {
-    let mut object = mail_json(mail);
+pub fn whole_mail_json(listed: &Listed, attempts: &[Attempt], operations: &[Operation]) -> Value {
+    let (mail, mut object) = (&listed.mail, mail_json(listed));
     object["attributes"] = attributes_json(mail);
     object["messageSize"] = mail.facts.size.into();
     object["origin"] = json!(mail.origin);
     object["attempts"] = attempts.iter().map(of_mail_json).collect();
+    object["operations"] = operations.iter().map(operation_json).collect();
     object
 }
 
@@ -38,8 +48,8 @@ pub(super) fn attributes_json(mail: &Mail) -> Value {
 }
 
 /// A mail for a person, with its attempts.
-pub fn mail_picture(listed: &Listed, attempts: &[Attempt], now: Time) -> String {
-    let mut picture = facts_picture(listed, now);
+pub fn mail_picture(listed: &Listed, attempts: &[Attempt], operations: &[Operation], now: Time) -> String {
+    let mut picture = facts_picture(listed, operations, now);
     for attempt in attempts {
         picture.push('\n');
         picture.push_str(&attempt_picture(attempt));
@@ -47,7 +57,7 @@ pub fn mail_picture(listed: &Listed, attempts: &[Attempt], now: Time) -> String 
     picture
 }
 
-fn facts_picture(listed: &Listed, now: Time) -> String {
+fn facts_picture(listed: &Listed, operations: &[Operation], now: Time) -> String {
     let mail = &listed.mail;
     let mut lines = vec![
         ("key", mail.key.to_string()),
@@ -64,6 +74,10 @@ fn facts_picture(listed: &Listed, now: Time) -> String {
     if listed.in_hand {
         lines.push(("in hand", "an attempt is under way".to_owned()));
     }
+    if let Some(Acknowledged { by, at, note, .. }) = &listed.acknowledged {
+        lines.push(("acknowledged", format!("{} by {by}: {note}", rfc3339(*at))));
+    }
+    lines.extend(operations.iter().map(|one| ("operation", format!("{} {}", rfc3339(one.at), operation_words(one)))));
     for (name, value) in mail.attributes.iter().filter(|(name, _)| *name != attribute::DELIVERY_ERROR) {
         lines.push(("attribute", format!("{name} = {value}")));
     }

@@ -6,7 +6,7 @@ use super::exit::{Exit, Failure};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::jobs::{self, Progress, Runner};
-use crate::operations::Operations;
+use crate::operations::{Operations, Operator};
 use crate::parts::{self, Parts};
 use crate::pipeline::Pipeline;
 use crate::spool::{Exclusion, Spool};
@@ -18,7 +18,7 @@ pub(super) struct App {
     pub(super) config: Config,
     pub(super) clock: Clock,
     /// Who gave the command, as the record of operations names him.
-    who: String,
+    by: Operator,
     pub(super) stop: Stop,
     exclusion: Exclusion,
     pub(super) store: Arc<dyn Store>,
@@ -31,11 +31,12 @@ impl App {
     pub(super) async fn open(config: Config, clock: Clock, kind: &str) -> Result<Self, Failure> {
         // Before this process becomes the store's owner.
         let who = parts::users::named(nix::unistd::Uid::current().as_raw());
+        let by = Operator { who, ..Operator::default() };
         let store = parts::open_store(&config, &clock, kind).await?;
         let stop = Stop::default();
         // What is found down is remembered for the life of the process: one sweep.
         let Parts { pipeline, spool } = Parts::build(&config, &store, &clock, &stop, None)?;
-        Ok(Self { config, clock, who, stop, exclusion: Exclusion::default(), store, pipeline, spool })
+        Ok(Self { config, clock, by, stop, exclusion: Exclusion::default(), store, pipeline, spool })
     }
 
     /// Ends in order: nothing of this process is to be reaped.
@@ -61,7 +62,13 @@ impl App {
 
     /// What does things to many mails.
     pub(super) fn operations(&self) -> Operations<'_> {
-        Operations { store: &*self.store, who: &self.who, processors: &self.config.processors }
+        Operations {
+            store: &*self.store,
+            by: &self.by,
+            processors: &self.config.processors,
+            now: self.clock.now(),
+            stop: &self.stop.gentle,
+        }
     }
 
     /// What carries out jobs.

@@ -69,7 +69,7 @@ pub(super) enum Command {
     Import(ImportArguments),
     /// Mail repositories and the mails in them
     #[command(subcommand)]
-    Repository(RepositoryCommand),
+    Repository(Box<RepositoryCommand>),
     /// James's mailetcontainer.xml as our YAML, on standard output
     ///
     /// What has no counterpart is said on standard error with its line. The exit code is 65 where a
@@ -77,6 +77,23 @@ pub(super) enum Command {
     Convert {
         /// A container, or a part of one
         file: PathBuf,
+    },
+    /// Failures by cause, the most frequent first
+    Groups {
+        /// Only of this one: URL, path or last segment
+        repository: Option<String>,
+        /// How it is written
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// What operators did, the latest first
+    Operations {
+        /// At most so many
+        #[arg(long, default_value_t = 50)]
+        limit: usize,
+        /// How it is written
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
     },
     /// The record of attempts, of mails that are gone too
     Attempts(AttemptsArguments),
@@ -225,6 +242,21 @@ pub(super) enum RepositoryCommand {
         #[arg(long)]
         to: String,
     },
+    /// Take note of failures: they are known, and no longer stand out
+    ///
+    /// Moving keeps it, reprocessing clears it.
+    Acknowledge {
+        /// URL, path or last segment
+        repository: String,
+        #[command(flatten)]
+        which: WhichArguments,
+        /// What there is to say of it
+        #[arg(long, default_value = "", conflicts_with = "undo")]
+        note: String,
+        /// Take it back
+        #[arg(long)]
+        undo: bool,
+    },
     /// Remove mails for good; their attempts stay on record for the retention time
     Remove {
         /// URL, path or last segment
@@ -245,15 +277,18 @@ pub(super) struct WhichArguments {
     /// Every mail of the repository
     #[arg(long)]
     pub(super) all: bool,
-    /// Only say which mails are meant
+    /// Only say how many mails are meant, and which
     #[arg(long)]
     pub(super) dry_run: bool,
+    /// Only mails that were there at a dry run: its member `until`
+    #[arg(long, conflicts_with = "key")]
+    pub(super) until: Option<String>,
     /// How the result is written
     #[arg(long, value_enum, default_value_t)]
     pub(super) format: Format,
 }
 
-/// Conditions that must all hold.
+/// Conditions that must all hold; what makes no sense is said by `operations`.
 #[derive(Debug, Clone, Args)]
 pub(super) struct FilterArguments {
     /// Reverse-path; `<>` for null
@@ -265,18 +300,50 @@ pub(super) struct FilterArguments {
     /// Domain of a recipient
     #[arg(long)]
     pub(super) domain: Option<String>,
-    /// Reply code of the last attempt
+    /// Reply code of a last failure
     #[arg(long)]
-    pub(super) code: Option<u16>,
-    /// Came to rest longer ago than this, such as 2d
-    #[arg(long, value_parser = duration, value_name = "AGE")]
-    pub(super) older: Option<Duration>,
-    /// Came to rest within this time
-    #[arg(long, value_parser = duration, value_name = "AGE")]
-    pub(super) newer: Option<Duration>,
+    pub(super) code: Option<String>,
+    /// Next hop of a last failure: a domain, an address or a gateway
+    #[arg(long, value_name = "HOST")]
+    pub(super) next_hop: Option<String>,
+    /// Words of a last failure, whatever their case
+    #[arg(long)]
+    pub(super) text: Option<String>,
+    /// Failure group, as `redeliver groups` names it
+    #[arg(long, value_name = "ID")]
+    pub(super) group: Option<String>,
+    /// Came to rest longer ago than this, such as 2d, or before a time (RFC 3339)
+    #[arg(long, alias = "older", value_name = "AGE")]
+    pub(super) older_than: Option<String>,
+    /// Came to rest within this time, or after a time (RFC 3339)
+    #[arg(long, alias = "newer", value_name = "AGE")]
+    pub(super) newer_than: Option<String>,
     /// Passes counted
     #[arg(long)]
-    pub(super) passes: Option<u32>,
+    pub(super) passes: Option<String>,
+    /// Nobody has acknowledged it
+    #[arg(long)]
+    pub(super) unacknowledged: bool,
+}
+
+impl FilterArguments {
+    /// Names, as HTTP has them, and values of those that were given.
+    pub(super) fn given(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let values = [
+            ("sender", &self.sender),
+            ("recipient", &self.recipient),
+            ("domain", &self.domain),
+            ("code", &self.code),
+            ("nextHop", &self.next_hop),
+            ("text", &self.text),
+            ("group", &self.group),
+            ("olderThan", &self.older_than),
+            ("newerThan", &self.newer_than),
+            ("passes", &self.passes),
+        ];
+        let unacknowledged = self.unacknowledged.then_some(("unacknowledged", "true"));
+        values.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?))).chain(unacknowledged)
+    }
 }
 
 #[derive(Debug, Args)]

@@ -10,6 +10,7 @@ mod completion;
 mod convert;
 mod exit;
 mod explain;
+mod groups;
 mod import;
 mod jobs;
 mod json_lines;
@@ -245,7 +246,9 @@ async fn with_app(config: Config, clock: Clock, command: Command) -> Result<Exit
     let exit = match command {
         Command::Run(arguments) => run::run(&app, arguments, &mut out).await,
         Command::Import(arguments) => import::run(&app, arguments, &mut out).await,
-        Command::Repository(command) => repository::run(&app, command, &mut out).await,
+        Command::Repository(command) => repository::run(&app, *command, &mut out).await,
+        Command::Groups { repository, format } => groups::groups(&app, repository, format, &mut out).await,
+        Command::Operations { limit, format } => groups::operations(&app, limit, format, &mut out).await,
         Command::Attempts(arguments) => attempts::run(&app, arguments, &mut out).await,
         Command::Job(command) => jobs::run(&app, command, &mut out).await,
         // The others were carried out without the parts.

@@ -11,7 +11,7 @@ use super::terminal;
 use crate::audit::{self, Extent, QueuePage, WAITING_COLUMNS, Waiting, mail_json, waiting, waiting_row};
 use crate::config;
 use crate::mail::{MailKey, RepositoryPath};
-use crate::operations::{Conditions, Selection, Verb, Wrong};
+use crate::operations::{self, Conditions, Selection, Verb, Wrong};
 use crate::store::{Error, Listed, MailFilter, Pages, Place, Respool, Time};
 use crate::text::Table;
 
@@ -34,11 +34,11 @@ pub(super) async fn run(app: &App, command: RepositoryCommand, out: &mut impl Wr
         }
         RepositoryCommand::Move { repository, which, to } => {
             let to = resolve(app, &to).await?;
-            if to == resolve(app, &repository).await? {
-                // Each would come to rest behind the others, and be met again.
-                return Err(Failure::new(Exit::Usage, format!("they are in {to} already")));
-            }
             act(app, &repository, &which, &Verb::Move { to }, out).await
+        }
+        RepositoryCommand::Acknowledge { repository, which, note, undo } => {
+            let verb = if undo { Verb::Unacknowledge } else { Verb::Acknowledge { note } };
+            act(app, &repository, &which, &verb, out).await
         }
         RepositoryCommand::Remove { repository, which } => act(app, &repository, &which, &Verb::Remove, out).await,
     }
@@ -91,7 +91,7 @@ async fn mails(
     out: &mut impl Write,
 ) -> Result<Exit, Failure> {
     let path = resolve(app, repository).await?;
-    let filter = conditions(filter).filter(app.clock.now())?;
+    let filter = app.operations().listing(&Place::Repository(path.clone()), &conditions(filter)?).await?;
     list_place(app, &Place::Repository(path), &filter, limit, format, out).await
 }
 
@@ -110,7 +110,7 @@ pub(super) async fn list_place(
     while let Some(page) = pages.next().await? {
         number += page.len();
         match format {
-            Format::Json => page.iter().try_for_each(|listed| json_lines::write(out, &mail_json(&listed.mail)))?,
+            Format::Json => page.iter().try_for_each(|listed| json_lines::write(out, &mail_json(listed)))?,
             Format::Text => {
                 rows(&waiting(&*app.store, &page).await?, app.clock.now(), &mut table);
                 write!(out, "{}", table.block(terminal::width()))?;
@@ -166,9 +166,10 @@ impl QueueTable {
 async fn show(app: &App, repository: &str, key: &str, format: Format, out: &mut impl Write) -> Result<Exit, Failure> {
     let listed = find(app, repository, key).await?;
     let attempts = app.store.attempts_of(&listed.mail).await?;
+    let operations = app.store.operations_of(&listed.mail.key).await?;
     match format {
-        Format::Json => json_lines::write(out, &audit::whole_mail_json(&listed.mail, &attempts))?,
-        Format::Text => write!(out, "{}", audit::mail_picture(&listed, &attempts, app.clock.now()))?,
+        Format::Json => json_lines::write(out, &audit::whole_mail_json(&listed, &attempts, &operations))?,
+        Format::Text => write!(out, "{}", audit::mail_picture(&listed, &attempts, &operations, app.clock.now()))?,
     }
     Ok(Exit::Ok)
 }
@@ -187,8 +188,14 @@ async fn export(app: &App, repository: &str, key: &str, out: &mut impl Write) ->
 }
 
 pub(super) async fn find(app: &App, repository: &str, key: &str) -> Result<Listed, Failure> {
-    let path = resolve(app, repository).await?;
-    Ok(app.store.find(&Place::Repository(path), &parse_key(key)?).await?)
+    let (path, key) = (resolve(app, repository).await?, parse_key(key)?);
+    match app.store.find(&Place::Repository(path), &key).await {
+        Err(error @ Error::NoSuchMail(_)) => match app.store.gone(&key).await? {
+            Some(gone) => Err(Failure::new(Exit::NotFound, format!("{error}: {}", audit::gone_words(&gone)))),
+            None => Err(error.into()),
+        },
+        found => Ok(found?),
+    }
 }
 
 fn parse_key(key: &str) -> Result<MailKey, Failure> {
@@ -203,22 +210,30 @@ async fn act(
     out: &mut impl Write,
 ) -> Result<Exit, Failure> {
     let place = Place::Repository(resolve(app, repository).await?);
-    let selection = selection(which, app.clock.now())?;
-    let mut meant = Table::new(&WAITING_COLUMNS);
-    let mut seen = |page: &[Waiting]| rows(page, app.clock.now(), &mut meant);
-    let done = app.operations().carry_out(&place, selection, verb, which.dry_run, &mut seen).await?;
-    match which.format {
-        Format::Json => json_lines::write(out, &done.json(verb, which.dry_run))?,
-        Format::Text if which.dry_run => {
-            write!(out, "{}{}", meant.block(terminal::width()), done.picture(verb, true))?;
+    let selection = selection(which)?;
+    let operations = app.operations();
+    if which.dry_run {
+        let preview = operations.preview(&place, &selection, verb).await?;
+        match which.format {
+            Format::Json => json_lines::write(out, &preview.json(verb))?,
+            Format::Text => {
+                let mut table = Table::new(&WAITING_COLUMNS);
+                rows(&preview.sample, app.clock.now(), &mut table);
+                write!(out, "{}{}", table.block(terminal::width()), preview.picture(verb))?;
+            }
         }
-        Format::Text => write!(out, "{}", done.picture(verb, false))?,
+        return Ok(Exit::Ok);
+    }
+    let done = operations.carry_out(&place, &selection, verb, &mut |_| {}).await?;
+    match which.format {
+        Format::Json => json_lines::write(out, &done.json(verb))?,
+        Format::Text => write!(out, "{}", done.picture(verb))?,
     }
     Ok(Exit::Ok)
 }
 
-fn selection(which: &WhichArguments, now: Time) -> Result<Selection, Failure> {
-    let conditions = conditions(&which.filter);
+fn selection(which: &WhichArguments) -> Result<Selection, Failure> {
+    let conditions = conditions(&which.filter)?;
     match &which.key {
         Some(_) if !conditions.is_empty() => {
             Err(Failure::new(Exit::Usage, "a key names one mail: name either a key or a filter"))
@@ -227,17 +242,38 @@ fn selection(which: &WhichArguments, now: Time) -> Result<Selection, Failure> {
         None if !which.all && conditions.is_empty() => {
             Err(Failure::new(Exit::Usage, "name a key, a filter such as --domain, or --all"))
         }
-        None => Ok(Selection::Matching(conditions.filter(now)?)),
+        None => {
+            let until = which.until.as_deref().map(str::parse).transpose();
+            let until = until.map_err(|error| Failure::new(Exit::Usage, format!("--until {error}")))?;
+            Ok(Selection::Matching { conditions: Box::new(conditions), until })
+        }
     }
 }
 
-fn conditions(arguments: &FilterArguments) -> Conditions {
-    let FilterArguments { sender, recipient, domain, code, older, newer, passes } = arguments.clone();
-    Conditions { sender, recipient, domain, code, older, newer, passes }
+fn conditions(arguments: &FilterArguments) -> Result<Conditions, Wrong> {
+    arguments.given().try_fold(Conditions::default(), |conditions, (name, value)| conditions.with(name, value))
+}
+
+/// `nextHop` as an option is written.
+fn as_option(name: &str) -> String {
+    name.chars().fold("--".to_owned(), |option, c| {
+        if c.is_ascii_uppercase() { format!("{option}-{}", c.to_ascii_lowercase()) } else { format!("{option}{c}") }
+    })
 }
 
 impl From<Wrong> for Failure {
     fn from(wrong: Wrong) -> Self {
-        Self::new(Exit::Usage, format!("--{wrong}"))
+        Self::new(Exit::Usage, format!("{} {}", as_option(wrong.condition), wrong.why))
+    }
+}
+
+impl From<operations::Error> for Failure {
+    fn from(error: operations::Error) -> Self {
+        match error {
+            operations::Error::Store(error) => error.into(),
+            operations::Error::Wrong(wrong) => wrong.into(),
+            operations::Error::NoSuchGroup(_) => Self::new(Exit::NotFound, error.to_string()),
+            operations::Error::Refused(why) => Self::new(Exit::Usage, why),
+        }
     }
 }

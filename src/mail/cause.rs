@@ -69,7 +69,8 @@ impl Cause {
         if recorded.outcome == Outcome::Delivered {
             return None;
         }
-        let said = recorded.reply.as_ref().or(recorded.cause.as_ref()).map_or("", String::as_str);
+        let own = recorded.cause.as_deref().map_or("", without_hearsay);
+        let said = recorded.reply.as_deref().unwrap_or(own);
         Some(Self {
             outcome: recorded.outcome,
             code: recorded.code,
@@ -105,6 +106,14 @@ impl Cause {
         CauseId(digest.as_ref()[..6].iter().map(|octet| format!("{octet:02x}")).collect())
     }
 }
+
+/// Our own words without what says that another mail met it first: it is the same cause.
+fn without_hearsay(own: &str) -> &str {
+    own.split_once(FOUND_DOWN).map_or(own, |(_, cause)| cause)
+}
+
+/// Behind the name of a next hop, where another mail found it down; the cause follows.
+const FOUND_DOWN: &str = " was found down: ";
 
 /// A reply without what differs from mail to mail: codes (they are told apart already),
 /// addresses, the recipient's local part, and words with digits such as queue ids, times and
@@ -353,6 +362,20 @@ mod tests {
             let cause = Cause::of(&recorded(recipient, 550, reply)).expect("a failure");
             assert_eq!(cause.text, text, "{reply}");
         }
+    }
+
+    #[test]
+    fn what_another_mail_found_is_the_same_cause() {
+        let own = |cause: &str| {
+            let known = recorded("alice@x.example", 550, "");
+            Cause::of(&Recorded { code: None, reply: None, cause: Some(cause.to_owned()), ..known })
+        };
+        let first = own("connecting to mx.x.example (192.0.2.1:25): connection refused");
+        assert!(first.is_some());
+        assert_eq!(
+            own("x.example was found down: connecting to mx.x.example (192.0.2.1:25): connection refused"),
+            first
+        );
     }
 
     #[test]

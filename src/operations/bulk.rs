@@ -1,103 +1,28 @@
-//! One verb for all mails that are meant.
+//! One verb for all mails that are meant, in batches between which others write.
 
-use serde_json::{Value, json};
+use std::net::IpAddr;
 
-use super::Selection;
-use crate::audit::{Waiting, waiting};
-use crate::mail::{Attributes, MailKey, RepositoryPath};
+use tokio_util::sync::CancellationToken;
+
+use super::preview::{EXACT, Preview, SAMPLE};
+use super::{Conditions, Done, Error, Result, Selection, Verb};
+use crate::audit::waiting;
+use crate::mail::{Attributes, CauseId, MailKey, RepositoryPath};
 use crate::pipeline;
 use crate::store::{
-    Act, Acted, Batch, Error, Horizon, Listed, MailFilter, NewOperation, OperationId, Pages, Place, Respool, Result,
-    Store,
+    self, Acted, Batch, GroupFilter, Horizon, Listed, MailFilter, NewOperation, OperationId, Pages, Place, Respool,
+    Span, Store, Time,
 };
-use crate::text::count;
 
-/// What is done to each mail that is meant.
-#[derive(Debug, Clone)]
-pub enum Verb {
-    /// Into the spool for a processor.
-    Reprocess(Respool),
-    /// To another repository.
-    Move {
-        /// Which.
-        to: RepositoryPath,
-    },
-    /// Out, for good.
-    Remove,
-}
-
-impl Verb {
-    /// As the record of operations has it.
-    fn name(&self) -> &'static str {
-        match self {
-            Self::Reprocess(_) => "reprocess",
-            Self::Move { .. } => "move",
-            Self::Remove => "remove",
-        }
-    }
-
-    /// What is to become of the mails, in a word.
-    fn detail(&self) -> Option<String> {
-        match self {
-            Self::Reprocess(how) => Some(how.processor.clone()),
-            Self::Move { to } => Some(to.to_string()),
-            Self::Remove => None,
-        }
-    }
-
-    fn act(&self) -> Act {
-        match self {
-            Self::Reprocess(how) => Act::Respool(how.clone()),
-            Self::Move { to } => Act::Move(to.clone()),
-            Self::Remove => Act::Remove,
-        }
-    }
-}
-
-/// What was done, or with a dry run what would be, in numbers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Done {
-    /// Mails it was done to.
-    pub mails: u64,
-    /// Mails in hand, which were left alone.
-    pub in_hand: u64,
-    /// Mails whose counter was not reset and is used up.
-    pub exhausted: u64,
-}
-
-impl Done {
-    /// For scripts.
-    pub fn json(&self, verb: &Verb, dry_run: bool) -> Value {
-        let mut object = json!({"mails": self.mails, "skipped": self.in_hand, "dryRun": dry_run});
-        if let Verb::Reprocess(_) = verb {
-            object["exhausted"] = self.exhausted.into();
-        }
-        object
-    }
-
-    /// For people.
-    pub fn picture(&self, verb: &Verb, dry_run: bool) -> String {
-        let what = match verb {
-            Verb::Reprocess(how) => format!("put into the spool for processor {}", how.processor),
-            Verb::Move { to } => format!("moved to {to}"),
-            Verb::Remove => "removed".to_owned(),
-        };
-        let would = if dry_run { "would be " } else { "" };
-        let mut text = format!("{} {would}{what}\n", count(self.mails, "mail"));
-        if self.in_hand > 0 {
-            text.push_str(&format!("{} in hand now and left alone\n", count(self.in_hand, "mail")));
-        }
-        match self.exhausted {
-            0 => {}
-            1 => text.push_str(
-                "1 of them has used up its passes and goes where AtMost sends it; --reset makes it start again\n",
-            ),
-            more => text.push_str(&format!(
-                "{more} of them have used up their passes and go where AtMost sends them; --reset makes them start again\n"
-            )),
-        }
-        text
-    }
+/// Who asks for something, as the record of operations names him.
+#[derive(Debug, Clone, Default)]
+pub struct Operator {
+    /// A user of this machine with his number, a name with its role, or a job.
+    pub who: String,
+    /// The client's address, where it was asked for over HTTP.
+    pub client: Option<IpAddr>,
+    /// The task that does it.
+    pub task: Option<String>,
 }
 
 /// What carries out verbs.
@@ -105,43 +30,150 @@ impl Done {
 pub struct Operations<'a> {
     /// Where mail rests.
     pub store: &'a dyn Store,
-    /// Who does it, as the record of operations names him.
-    pub who: &'a str,
+    /// Who does it.
+    pub by: &'a Operator,
     /// Knows whose passes are used up.
     pub processors: &'a pipeline::Config,
+    /// Ages are counted back from here.
+    pub now: Time,
+    /// Ends it between two batches.
+    pub stop: &'a CancellationToken,
 }
 
 impl Operations<'_> {
-    /// Does `verb` to the mails of `place` that are meant, or only looks at them; `seen` is
-    /// told of each page first.
+    /// Does `verb` to the mails of `place` that are meant; `progress` is told after each batch.
     ///
     /// # Errors
-    /// Where the store cannot do it, the mail that is meant is in hand, or there is none.
+    /// Where the verb makes no sense there, the store cannot do it, the one mail that is meant
+    /// is in hand, or there is none.
     pub async fn carry_out(
         &self,
         place: &Place,
-        selection: Selection,
+        selection: &Selection,
         verb: &Verb,
-        dry_run: bool,
-        seen: &mut (dyn FnMut(&[Waiting]) + Send),
+        progress: &mut (dyn FnMut(&Done) + Send),
     ) -> Result<Done> {
-        let mut bulk = Bulk { operations: self, place, verb, dry_run, begun: None, done: Done::default() };
+        verb.check(place).map_err(Error::Refused)?;
+        let mut bulk = Bulk { operations: self, place, verb, selection, done: Done::default() };
         match selection {
-            Selection::Mail(key) => bulk.one(&key, seen).await?,
-            Selection::Matching(filter) => bulk.all(filter, seen).await?,
+            Selection::Mail(key) => bulk.one(key).await?,
+            Selection::Matching { conditions, until } => {
+                let filter = self.filter(place, conditions, until.clone()).await?;
+                bulk.all(filter, progress).await?;
+            }
         }
         Ok(bulk.done)
     }
 
+    /// What [`Operations::carry_out`] would do now.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn preview(&self, place: &Place, selection: &Selection, verb: &Verb) -> Result<Preview> {
+        verb.check(place).map_err(Error::Refused)?;
+        let until = self.store.horizon().await?;
+        let mut preview =
+            Preview { count: 0, exact: true, sample: Vec::new(), until, in_hand: 0, exhausted: 0, in_other_groups: 0 };
+        match selection {
+            Selection::Mail(key) => {
+                let listed = self.store.find(place, key).await?;
+                self.count_in(&mut preview, &[listed], verb).await?;
+            }
+            Selection::Matching { conditions, until } => {
+                let until = until.clone().unwrap_or_else(|| preview.until.clone());
+                let filter = self.filter(place, conditions, Some(until.clone())).await?;
+                preview.until = until;
+                self.count_all(&mut preview, place, &filter, verb).await?;
+            }
+        }
+        Ok(preview)
+    }
+
+    /// The filter for a listing of the mails of `place`.
+    ///
+    /// # Errors
+    /// Where a condition makes no sense, or the place is not known.
+    pub async fn listing(&self, place: &Place, conditions: &Conditions) -> Result<MailFilter> {
+        self.filter(place, conditions, None).await
+    }
+
+    async fn count_all(&self, preview: &mut Preview, place: &Place, filter: &MailFilter, verb: &Verb) -> Result<()> {
+        let mut pages = Pages::new(self.store, place.clone(), filter.clone());
+        while let Some(page) = pages.next().await? {
+            if preview.count >= EXACT {
+                preview.exact = false;
+                break;
+            }
+            self.count_in(preview, &page, verb).await?;
+        }
+        if let (Some(group), Place::Repository(repository)) = (&filter.group, place) {
+            preview.in_other_groups = self.store.in_other_groups(group, repository).await?;
+        }
+        Ok(())
+    }
+
+    async fn count_in(&self, preview: &mut Preview, page: &[Listed], verb: &Verb) -> Result<()> {
+        let (in_hand, free): (Vec<_>, Vec<_>) = page.iter().cloned().partition(|listed| listed.in_hand);
+        preview.in_hand += in_hand.len() as u64;
+        preview.count += free.len() as u64;
+        preview.exhausted +=
+            free.iter().filter(|listed| self.is_exhausted(verb, Some(&listed.mail.attributes))).count() as u64;
+        let room = SAMPLE.saturating_sub(preview.sample.len()).min(free.len());
+        if room > 0 {
+            preview.sample.extend(waiting(self.store, &free[..room]).await?);
+        }
+        Ok(())
+    }
+
+    /// Whether a mail with these attributes would go round without an attempt.
+    fn is_exhausted(&self, verb: &Verb, attributes: Option<&Attributes>) -> bool {
+        match (verb, attributes) {
+            (Verb::Reprocess(how), Some(attributes)) => {
+                how.reset.is_empty() && self.processors.is_used_up(&how.processor, attributes)
+            }
+            _ => false,
+        }
+    }
+
+    /// The conditions as the store takes them. A group that nobody knows is a slip.
+    async fn filter(&self, place: &Place, conditions: &Conditions, until: Option<Horizon>) -> Result<MailFilter> {
+        if let Some(group) = conditions.group() {
+            self.known_group(group).await?;
+        }
+        // Of a place that is not known, the store says so.
+        self.store.size(place).await?;
+        let filter = conditions.filter(self.now).map_err(Error::Wrong)?;
+        Ok(MailFilter { within: until, ..filter })
+    }
+
+    async fn known_group(&self, group: &CauseId) -> Result<()> {
+        let filter = GroupFilter { id: Some(group.clone()), ..GroupFilter::default() };
+        let known = self.store.groups(&filter, &Span::of(1)).await?;
+        if known.items.is_empty() { Err(Error::NoSuchGroup(group.clone())) } else { Ok(()) }
+    }
+
+    /// The repositories that have mails of a group.
+    ///
+    /// # Errors
+    /// Where the store cannot be read, or nobody knows the group.
+    pub async fn repositories_of(&self, group: &CauseId) -> Result<Vec<RepositoryPath>> {
+        self.known_group(group).await?;
+        let filter = GroupFilter { id: Some(group.clone()), ..GroupFilter::default() };
+        let groups = self.store.groups(&filter, &Span::of(usize::MAX - 1)).await?;
+        Ok(groups.items.into_iter().filter(|group| group.mails > 0).map(|group| group.repository).collect())
+    }
+
     /// Begins an operation on record.
-    async fn begin(&self, verb: &Verb, place: &Place, selection: String) -> Result<OperationId> {
+    async fn begin(&self, verb: &Verb, place: &Place, selection: String) -> store::Result<OperationId> {
+        let Operator { who, client, task } = self.by.clone();
         let operation = NewOperation {
-            who: self.who.to_owned(),
+            who,
+            client,
+            task,
             verb: verb.name().to_owned(),
             place: Some(place.clone()),
             selection,
             detail: verb.detail(),
-            ..NewOperation::default()
         };
         self.store.begin_operation(&operation).await
     }
@@ -151,23 +183,22 @@ impl Operations<'_> {
     ///
     /// # Errors
     /// Where the store cannot do it.
-    pub async fn gather(&self, from: &[(RepositoryPath, String)], filter: &MailFilter) -> Result<Vec<MailKey>> {
+    pub async fn gather(&self, from: &[(RepositoryPath, String)], conditions: &Conditions) -> Result<Vec<MailKey>> {
         // What a running service brings back meanwhile is not met again.
         let now = self.store.horizon().await?;
-        let filter = MailFilter { within: Some(now.clone()), ..filter.clone() };
+        let filter = self.filter(&Place::Spool, conditions, Some(now.clone())).await?;
         let mut keys = self.keys(&Place::Spool, &filter).await?;
         for (repository, processor) in from {
             let place = Place::Repository(repository.clone());
-            let how = Respool { processor: processor.clone(), ..Respool::default() };
             let found = self.keys(&place, &filter).await?;
             if found.is_empty() {
                 continue;
             }
-            let verb = Verb::Reprocess(how);
-            let operation = self.begin(&verb, &place, format!("{filter:?}")).await?;
+            let verb = Verb::Reprocess(Respool { processor: processor.clone(), ..Respool::default() });
+            let operation = self.begin(&verb, &place, conditions.to_string()).await?;
             for some in found.chunks(BATCH) {
-                let (place, keys_of_batch) = (place.clone(), some.to_vec());
-                let batch = Batch { operation, place, act: verb.act(), keys: keys_of_batch, within: Some(now.clone()) };
+                let (place, within) = (place.clone(), Some(now.clone()));
+                let batch = Batch { operation, place, act: verb.act(&self.by.who), keys: some.to_vec(), within };
                 // What is in hand is attempted already, and what is gone is gone.
                 let acted = self.store.act(&batch).await?;
                 let done = some.iter().zip(acted).filter(|(_, acted)| *acted == Acted::Done);
@@ -195,14 +226,14 @@ impl Operations<'_> {
         for (repository, processor) in from {
             let place = Place::Repository(repository.clone());
             match self.store.find(&place, key).await {
-                Err(Error::NoSuchMail(_)) => continue,
+                Err(store::Error::NoSuchMail(_)) => continue,
                 found => drop(found?),
             }
             let verb = Verb::Reprocess(Respool { processor: processor.clone(), ..Respool::default() });
-            let done = self.carry_out(&place, Selection::Mail(key.clone()), &verb, false, &mut |_| {}).await;
+            let done = self.carry_out(&place, &Selection::Mail(key.clone()), &verb, &mut |_| {}).await;
             return done.map(drop);
         }
-        self.store.find(&Place::Spool, key).await.map(drop)
+        Ok(self.store.find(&Place::Spool, key).await.map(drop)?)
     }
 }
 
@@ -214,89 +245,74 @@ struct Bulk<'a> {
     operations: &'a Operations<'a>,
     place: &'a Place,
     verb: &'a Verb,
-    dry_run: bool,
-    /// The operation on record, once there is something to do.
-    begun: Option<OperationId>,
+    selection: &'a Selection,
     done: Done,
 }
 
 impl Bulk<'_> {
-    async fn one(&mut self, key: &MailKey, seen: &mut (dyn FnMut(&[Waiting]) + Send)) -> Result<()> {
+    async fn one(&mut self, key: &MailKey) -> Result<()> {
         let listed = match self.operations.store.find(self.place, key).await {
             Ok(listed) => Some(listed),
             // What cannot be shown can be put elsewhere all the same.
             Err(error) if error.is_unreadable() => None,
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.into()),
         };
-        self.tell(listed.as_slice(), seen).await?;
-        if self.dry_run {
-            self.count(listed.as_ref().map(|listed| &listed.mail.attributes));
-            return Ok(());
+        if listed.as_ref().is_some_and(|listed| listed.in_hand) {
+            return Err(store::Error::InHand(key.clone()).into());
         }
-        let acted = self.act(vec![key.clone()], None, || key.to_string()).await?;
+        let acted = self.act(vec![key.clone()], None).await?;
         match acted.into_iter().next() {
             Some(Acted::Done) => self.count(listed.as_ref().map(|listed| &listed.mail.attributes)),
-            Some(Acted::InHand) => return Err(Error::InHand(key.clone())),
-            Some(Acted::Unreadable(why)) => return Err(Error::Unreadable(key.clone(), why)),
-            Some(Acted::Gone) | None => return Err(Error::NoSuchMail(key.clone())),
+            Some(Acted::InHand) => return Err(store::Error::InHand(key.clone()).into()),
+            Some(Acted::Unreadable(why)) => return Err(store::Error::Unreadable(key.clone(), why).into()),
+            Some(Acted::Gone) | None => return Err(store::Error::NoSuchMail(key.clone()).into()),
         }
         Ok(())
     }
 
     /// Every mail that matches and was there at the start: what a running service brings back
     /// meanwhile is not met again. A mail that is in hand, or went away, is passed over.
-    async fn all(&mut self, filter: MailFilter, seen: &mut (dyn FnMut(&[Waiting]) + Send)) -> Result<()> {
-        let now = self.operations.store.horizon().await?;
-        let as_given = format!("{filter:?}");
+    async fn all(&mut self, filter: MailFilter, progress: &mut (dyn FnMut(&Done) + Send)) -> Result<()> {
+        let now = match &filter.within {
+            Some(until) => until.clone(),
+            None => self.operations.store.horizon().await?,
+        };
         let filter = MailFilter { within: Some(now.clone()), ..filter };
         let mut pages = Pages::new(self.operations.store, self.place.clone(), filter);
         while let Some(page) = pages.next().await? {
-            self.tell(&page, seen).await?;
-            let acted = if self.dry_run {
-                page.iter().map(|listed| if listed.in_hand { Acted::InHand } else { Acted::Done }).collect()
-            } else {
-                let keys = page.iter().map(|listed| listed.mail.key.clone()).collect();
-                self.act(keys, Some(now.clone()), || as_given.clone()).await?
-            };
+            if self.operations.stop.is_cancelled() {
+                self.done.stopped = true;
+                break;
+            }
+            let keys = page.iter().map(|listed| listed.mail.key.clone()).collect();
+            let acted = self.act(keys, Some(now.clone())).await?;
             for (listed, acted) in page.iter().zip(acted) {
                 match acted {
                     Acted::Done => self.count(Some(&listed.mail.attributes)),
                     Acted::InHand => self.done.in_hand += 1,
-                    Acted::Gone | Acted::Unreadable(_) => {}
+                    Acted::Unreadable(_) => self.done.unreadable += 1,
+                    Acted::Gone => {}
                 }
             }
+            progress(&self.done);
         }
         Ok(())
     }
 
-    async fn tell(&self, page: &[Listed], seen: &mut (dyn FnMut(&[Waiting]) + Send)) -> Result<()> {
-        if self.dry_run {
-            seen(&waiting(self.operations.store, page).await?);
-        }
-        Ok(())
-    }
-
-    async fn act(
-        &mut self,
-        keys: Vec<MailKey>,
-        within: Option<Horizon>,
-        selection: impl FnOnce() -> String,
-    ) -> Result<Vec<Acted>> {
-        let operation = match self.begun {
+    async fn act(&mut self, keys: Vec<MailKey>, within: Option<Horizon>) -> Result<Vec<Acted>> {
+        let operation = match self.done.operation {
             Some(begun) => begun,
-            None => self.operations.begin(self.verb, self.place, selection()).await?,
+            None => self.operations.begin(self.verb, self.place, self.selection.to_string()).await?,
         };
-        self.begun = Some(operation);
-        let batch = Batch { operation, place: self.place.clone(), act: self.verb.act(), keys, within };
-        self.operations.store.act(&batch).await
+        self.done.operation = Some(operation);
+        let act = self.verb.act(&self.operations.by.who);
+        let batch = Batch { operation, place: self.place.clone(), act, keys, within };
+        Ok(self.operations.store.act(&batch).await?)
     }
 
-    /// It was done, or would be, to a mail with these attributes.
+    /// It was done to a mail with these attributes.
     fn count(&mut self, attributes: Option<&Attributes>) {
-        if let (Verb::Reprocess(how), Some(attributes)) = (self.verb, attributes) {
-            let is_used_up = || self.operations.processors.is_used_up(&how.processor, attributes);
-            self.done.exhausted += u64::from(how.reset.is_empty() && is_used_up());
-        }
+        self.done.exhausted += u64::from(self.operations.is_exhausted(self.verb, attributes));
         self.done.mails += 1;
     }
 }

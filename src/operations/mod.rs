@@ -1,12 +1,40 @@
 //! What is done to many mails at rest: which are meant, what it would come to, and the doing.
 //!
-//! Command line, HTTP and jobs ask here, so that a filter means the same to all of them. A
-//! mail that is in hand, or went away meanwhile, is passed over and counted.
+//! Command line, HTTP and jobs ask here, so that a filter means the same to all of them. Each
+//! change is on record with who asked for it, and every mail that it takes away, moves or
+//! changes names it. A mail that is in hand, or went away meanwhile, is passed over.
 
 mod bulk;
+mod preview;
 mod purge;
 mod selection;
+mod verb;
 
-pub use bulk::{Done, Operations, Verb};
+pub use bulk::{Operations, Operator};
+pub use preview::Preview;
 pub use purge::purge;
-pub use selection::{Conditions, Selection, Wrong};
+pub use selection::{Conditions, Moment, Selection, Wrong};
+pub use verb::{Done, MAX_NOTE, Verb};
+
+use crate::mail::CauseId;
+use crate::store;
+
+/// Why nothing was done, or not all.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store cannot do it.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// A condition makes no sense.
+    #[error(transparent)]
+    Wrong(#[from] Wrong),
+    /// Nobody knows this failure group.
+    #[error("there is no failure group {0}")]
+    NoSuchGroup(CauseId),
+    /// What is asked for makes no sense there.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// What calls of this room answer.
+pub type Result<T> = std::result::Result<T, Error>;

@@ -2,88 +2,283 @@
 
 use std::time::Duration;
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta};
 
-use crate::mail::MailKey;
-use crate::store::{MailFilter, Time};
+use crate::mail::{CauseId, MailKey};
+use crate::store::{Horizon, MailFilter, Time};
+use crate::yaml::parse_duration;
 
 /// The mails of a place that something is done to.
 #[derive(Debug, Clone)]
 pub enum Selection {
     /// One.
     Mail(MailKey),
-    /// Those that match; an empty filter means all.
-    Matching(MailFilter),
+    /// Those that match; none of the conditions means all.
+    Matching {
+        /// Which.
+        conditions: Box<Conditions>,
+        /// Only what had come to rest by then, as a dry run answered it.
+        until: Option<Horizon>,
+    },
+}
+
+impl Selection {
+    /// Every mail that matches.
+    pub fn matching(conditions: Conditions) -> Self {
+        Self::Matching { conditions: Box::new(conditions), until: None }
+    }
+}
+
+impl std::fmt::Display for Selection {
+    /// As the record of operations has it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Mail(key) => write!(f, "key={key}"),
+            Self::Matching { conditions, .. } => conditions.fmt(f),
+        }
+    }
+}
+
+/// A moment as an operator writes it: an age such as `2d`, or a time as RFC 3339 has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Moment {
+    /// So long ago.
+    Ago(Duration),
+    /// At this time.
+    At(Time),
+}
+
+impl Moment {
+    /// Reads one.
+    pub fn parse(text: &str) -> Option<Self> {
+        let time = || DateTime::parse_from_rfc3339(text).ok().map(|time| Self::At(time.to_utc()));
+        parse_duration(text).map(Self::Ago).or_else(time)
+    }
+
+    /// When it is, seen from `now`; `None` before the calendar begins.
+    pub fn at(&self, now: Time) -> Option<Time> {
+        match self {
+            Self::At(time) => Some(*time),
+            Self::Ago(age) => now.checked_sub_signed(TimeDelta::from_std(*age).ok()?),
+        }
+    }
 }
 
 /// Conditions as an operator gives them; all must hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Conditions {
-    /// Reverse-path; `<>` for null.
-    pub sender: Option<String>,
-    /// One recipient, or `*@domain`.
-    pub recipient: Option<String>,
-    /// Domain of a recipient.
-    pub domain: Option<String>,
-    /// Reply code of the last attempt.
-    pub code: Option<u16>,
-    /// Came to rest longer ago than this.
-    pub older: Option<Duration>,
-    /// Came to rest within this time.
-    pub newer: Option<Duration>,
-    /// Passes counted.
-    pub passes: Option<u32>,
+    sender: Option<String>,
+    recipient: Option<String>,
+    domain: Option<String>,
+    code: Option<u16>,
+    next_hop: Option<String>,
+    text: Option<String>,
+    group: Option<CauseId>,
+    older_than: Option<Moment>,
+    newer_than: Option<Moment>,
+    passes: Option<u32>,
+    unacknowledged: bool,
+    /// As they were given, for the record.
+    given: Vec<(&'static str, String)>,
 }
 
-/// A condition that can match nobody: a slip, not a question with the answer "none".
+/// A condition that makes no sense, or can match nobody: a slip, not a question with the
+/// answer "none".
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{condition} {why}")]
 pub struct Wrong {
-    /// Which one.
+    /// Which one, as HTTP calls it.
     pub condition: &'static str,
     /// What is wrong with it, and what would be right.
     pub why: String,
 }
 
 impl Conditions {
+    /// The names there are, as HTTP has them; the command line writes `nextHop` as
+    /// `--next-hop`.
+    pub const NAMES: [&str; 11] = [
+        "sender",
+        "recipient",
+        "domain",
+        "code",
+        "nextHop",
+        "text",
+        "group",
+        "olderThan",
+        "newerThan",
+        "passes",
+        "unacknowledged",
+    ];
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        *self == Self::default()
+        self.given.is_empty()
+    }
+
+    /// The group that is meant, where one is.
+    pub fn group(&self) -> Option<&CauseId> {
+        self.group.as_ref()
+    }
+
+    /// One more, of the name `name` out of [`Conditions::NAMES`].
+    ///
+    /// # Errors
+    /// Where the value makes no sense.
+    pub fn with(mut self, name: &str, value: &str) -> Result<Self, Wrong> {
+        let Some(condition) = Self::NAMES.into_iter().find(|known| *known == name) else {
+            let why = format!("{name:?} is none of {}", Self::NAMES.join(", "));
+            return Err(Wrong { condition: "condition", why });
+        };
+        self.read(condition, value).map_err(|why| Wrong { condition, why })?;
+        if condition != "unacknowledged" || self.unacknowledged {
+            self.given.push((condition, value.to_owned()));
+        }
+        Ok(self)
+    }
+
+    fn read(&mut self, condition: &str, value: &str) -> Result<(), String> {
+        match condition {
+            "sender" => self.sender = Some(somebody(value)?),
+            "recipient" => self.recipient = Some(somebody(value)?),
+            "domain" => self.domain = Some(domain(value)?),
+            "code" => self.code = Some(code(value)?),
+            "nextHop" => self.next_hop = Some(filled(value, "a domain, an address or a gateway")?),
+            "text" => self.text = Some(filled(value, "words of a reply")?),
+            "group" => self.group = Some(group(value)?),
+            "olderThan" => self.older_than = Some(moment(value)?),
+            "newerThan" => self.newer_than = Some(moment(value)?),
+            "passes" => self.passes = Some(value.parse().map_err(|_| format!("{value:?} is no number of passes"))?),
+            _ => self.unacknowledged = yes_or_no(value)?,
+        }
+        Ok(())
     }
 
     /// As the store takes them; ages are counted back from `now`.
+    ///
+    /// # Errors
+    /// Where an age is older than the calendar.
     pub fn filter(&self, now: Time) -> Result<MailFilter, Wrong> {
-        names_somebody("sender", self.sender.as_deref())?;
-        names_somebody("recipient", self.recipient.as_deref())?;
-        if let Some(domain) = self.domain.as_ref().filter(|domain| domain.is_empty() || domain.contains('@')) {
-            return Err(Wrong { condition: "domain", why: format!("{domain:?} is no domain: write it as x.example") });
-        }
         Ok(MailFilter {
             sender: self.sender.clone(),
             recipient: self.recipient.clone(),
             domain: self.domain.clone(),
             code: self.code,
-            before: ago("older", self.older, now)?,
-            after: ago("newer", self.newer, now)?,
+            next_hop: self.next_hop.clone(),
+            text: self.text.clone(),
+            group: self.group.clone(),
+            before: time("olderThan", self.older_than.as_ref(), now)?,
+            after: time("newerThan", self.newer_than.as_ref(), now)?,
             passes: self.passes,
+            acknowledged: self.unacknowledged.then_some(false),
             ..MailFilter::default()
         })
     }
 }
 
-fn names_somebody(condition: &'static str, pattern: Option<&str>) -> Result<(), Wrong> {
-    match pattern {
-        Some(pattern) if !pattern.contains('@') && pattern != "<>" => {
-            let why = format!("{pattern:?} is nobody: write an address, *@domain, or <> for the null sender");
-            Err(Wrong { condition, why })
+impl std::fmt::Display for Conditions {
+    /// As they were given: `domain=x.example code=550`, or `all`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.given.is_empty() {
+            return f.write_str("all");
         }
-        _ => Ok(()),
+        let given: Vec<_> = self.given.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        f.write_str(&given.join(" "))
     }
 }
 
-fn ago(condition: &'static str, age: Option<Duration>, now: Time) -> Result<Option<Time>, Wrong> {
-    let Some(age) = age else { return Ok(None) };
-    let time = TimeDelta::from_std(age).ok().and_then(|age| now.checked_sub_signed(age));
+fn somebody(value: &str) -> Result<String, String> {
+    if value.contains('@') || value == "<>" {
+        return Ok(value.to_owned());
+    }
+    Err(format!("{value:?} is nobody: write an address, *@domain, or <> for the null sender"))
+}
+
+fn domain(value: &str) -> Result<String, String> {
+    if value.is_empty() || value.contains('@') {
+        return Err(format!("{value:?} is no domain: write it as x.example"));
+    }
+    Ok(value.to_owned())
+}
+
+fn code(value: &str) -> Result<u16, String> {
+    let code = value.parse().ok().filter(|code| (200..600).contains(code));
+    code.ok_or_else(|| format!("{value:?} is no reply code: write 200 to 599"))
+}
+
+fn filled(value: &str, what: &str) -> Result<String, String> {
+    if value.trim().is_empty() { Err(format!("{value:?} is empty: write {what}")) } else { Ok(value.to_owned()) }
+}
+
+fn group(value: &str) -> Result<CauseId, String> {
+    CauseId::parse(value).ok_or_else(|| format!("{value:?} is no failure group: write the 12 hex digits of its id"))
+}
+
+fn moment(value: &str) -> Result<Moment, String> {
+    Moment::parse(value)
+        .ok_or_else(|| format!("{value:?} is no age and no time: write 30m, 2h, 7d or 2026-11-28T17:00:00Z"))
+}
+
+fn yes_or_no(value: &str) -> Result<bool, String> {
+    match value {
+        "true" | "" => Ok(true),
+        "false" => Ok(false),
+        _ => Err(format!("{value:?} is neither true nor false")),
+    }
+}
+
+fn time(condition: &'static str, moment: Option<&Moment>, now: Time) -> Result<Option<Time>, Wrong> {
     let early = || Wrong { condition, why: "is before the calendar begins".to_owned() };
-    time.map(Some).ok_or_else(early)
+    moment.map(|moment| moment.at(now).ok_or_else(early)).transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn conditions(given: &[(&str, &str)]) -> Result<Conditions, Wrong> {
+        given.iter().try_fold(Conditions::default(), |conditions, (name, value)| conditions.with(name, value))
+    }
+
+    #[test]
+    fn conditions_are_on_record_as_they_were_given() {
+        for (given, text) in [
+            (&[][..], "all"),
+            (&[("domain", "x.example"), ("code", "550")], "domain=x.example code=550"),
+            (&[("olderThan", "2d"), ("unacknowledged", "true")], "olderThan=2d unacknowledged=true"),
+            (&[("unacknowledged", "false")], "all"),
+        ] {
+            let conditions = conditions(given).expect("conditions");
+            assert_eq!((conditions.to_string().as_str(), conditions.is_empty()), (text, text == "all"));
+        }
+    }
+
+    #[test]
+    fn an_age_and_a_time_are_the_same_moment() {
+        let now = DateTime::from_timestamp(1_700_000_000, 0).expect("in range");
+        let filter = |value| conditions(&[("olderThan", value)]).and_then(|one| one.filter(now)).map(|one| one.before);
+        assert_eq!(filter("1h"), filter("2023-11-14T21:13:20Z"));
+        assert_eq!(filter("2023-11-14T22:13:20+01:00"), filter("1h"));
+        assert!(filter("300000000000d").is_err());
+    }
+
+    #[test]
+    fn what_can_match_nobody_is_a_slip() {
+        for (name, value, why) in [
+            ("sender", "s1", "is nobody"),
+            ("recipient", "x.example", "is nobody"),
+            ("domain", "@x.example", "is no domain"),
+            ("code", "99", "is no reply code"),
+            ("code", "five", "is no reply code"),
+            ("nextHop", " ", "is empty"),
+            ("text", "", "is empty"),
+            ("group", "abc", "is no failure group"),
+            ("olderThan", "soon", "is no age"),
+            ("passes", "-1", "is no number"),
+            ("unacknowledged", "maybe", "neither true nor false"),
+            ("colour", "red", "is none of"),
+        ] {
+            let wrong = conditions(&[(name, value)]).expect_err(name);
+            assert!(wrong.why.contains(why), "{wrong}");
+        }
+    }
 }

@@ -52,4 +52,7 @@ pub struct GroupFilter {
 pub trait Groups: Send + Sync {
     /// A page of groups, the largest first.
     async fn groups(&self, filter: &GroupFilter, span: &Span) -> Result<Page<FailureGroup>>;
+
+    /// How many mails of a group in a repository are in other groups too, up to 10 000.
+    async fn in_other_groups(&self, group: &CauseId, repository: &RepositoryPath) -> Result<u64>;
 }

@@ -4,12 +4,14 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde::Serialize;
 
 use super::{Cursor, Horizon, Page, Place, Result, Span, Time};
 use crate::mail::{MailKey, RepositoryPath};
 
 /// An operation's number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
 pub struct OperationId(pub(super) i64);
 
 impl std::fmt::Display for OperationId {

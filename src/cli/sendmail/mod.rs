@@ -26,10 +26,11 @@ use crate::ingest::{
 use crate::jobs::{self, Order, Progress};
 use crate::live::Live;
 use crate::mail::{MailKey, RepositoryPath};
+use crate::operations::Conditions;
 use crate::parts::submission::{is_socket, socket};
 use crate::parts::{self, users};
 use crate::stop::Stop;
-use crate::store::{AttemptFilter, MailFilter, Span, Time};
+use crate::store::{AttemptFilter, Span, Time};
 use service::HandOver;
 use stdio::{StandardInput, join_standard_streams};
 
@@ -207,8 +208,7 @@ async fn run(app: &App, invocation: &Invocation, here: &Here, uid: u32, out: &mu
         Mode::Sweep(Waiting::All) => sweep_all(app, out).await,
         Mode::Sweep(Waiting::Key(key)) => sweep_one(app, key, out).await,
         Mode::Sweep(Waiting::Domain(domain)) => {
-            let filter = MailFilter { domain: Some(domain.clone()), ..MailFilter::default() };
-            sweep_some(app, &filter, out).await
+            sweep_some(app, &Conditions::default().with("domain", domain)?, out).await
         }
         // The others were carried out without the parts.
         Mode::Aliases | Mode::Verify | Mode::Serve | Mode::Help => Ok(Exit::Ok),
@@ -304,8 +304,8 @@ async fn sweep_one(app: &App, key: &MailKey, out: &mut impl Write) -> Result<Exi
 }
 
 /// `-qR`: the mails that match, wherever they wait. One that is in hand is attempted already.
-async fn sweep_some(app: &App, filter: &MailFilter, out: &mut impl Write) -> Result<Exit, Failure> {
-    let only = app.operations().gather(&swept(app), filter).await?;
+async fn sweep_some(app: &App, conditions: &Conditions, out: &mut impl Write) -> Result<Exit, Failure> {
+    let only = app.operations().gather(&swept(app), conditions).await?;
     sweep_job(app, SPOOL_JOB, Some(&only.into()), out).await
 }
 

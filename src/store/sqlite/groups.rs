@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::super::groups::{DAYS, GROUPS_OF_A_MAIL, TEXTS_OF_A_HOP};
-use super::super::{Cursor, FailureGroup, GroupFilter, Groups, Page, Result, Span};
+use super::super::{Cursor, FailureGroup, GroupFilter, Groups, Page, Place, Result, Span};
 use super::transaction::Transaction;
 use super::{SqliteStore, attempts, rows};
 use crate::mail::{Address, CAUSE_VERSION, Cause, CauseId, Mail, OTHER_TEXTS, Recorded, RepositoryPath};
@@ -22,6 +22,20 @@ impl Groups for SqliteStore {
         let (filter, span, today) = (filter.clone(), span.clone(), day_of(self.now().timestamp_millis()));
         self.read(move |connection| page(connection, &filter, &span, today)).await
     }
+
+    async fn in_other_groups(&self, group: &CauseId, repository: &RepositoryPath) -> Result<u64> {
+        let (group, place) = (group.clone(), Place::Repository(repository.clone()));
+        self.read(move |connection| in_other_groups(connection, &group, &place)).await
+    }
+}
+
+fn in_other_groups(connection: &Connection, group: &CauseId, place: &Place) -> Result<u64> {
+    let repository = rows::place_id(connection, place)?;
+    let mut statement = connection.prepare_cached(
+        "SELECT count(*) FROM (SELECT 1 FROM mail_cause mine WHERE cause = ?1 AND repository = ?2 AND EXISTS \
+         (SELECT 1 FROM mail_cause other WHERE other.mail = mine.mail AND other.cause <> ?1) LIMIT 10000)",
+    )?;
+    Ok(statement.query_row(params![group.as_str(), repository], |row| row.get(0))?)
 }
 
 fn day_of(millis: i64) -> i64 {
