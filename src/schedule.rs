@@ -10,6 +10,7 @@
 
 mod expression;
 mod flights;
+mod pauses;
 mod timetable;
 mod zone;
 
@@ -18,12 +19,14 @@ use std::time::Duration;
 
 use chrono::{DateTime, LocalResult, NaiveDateTime, SubsecRound, TimeDelta, Utc};
 
-use crate::audit::ScheduleView;
+use crate::audit::{PauseView, ScheduleView};
+use crate::store::Pause;
 use crate::text::rfc3339_seconds;
 use crate::yaml::{Fields, Node, Reading, boolean, choice, duration, nearest, text};
 
 pub use expression::Expression;
 pub use flights::{Asked, Flights};
+pub use pauses::Pauses;
 pub use timetable::{Moment, Start, Timetable};
 pub use zone::{Zone, zone_data};
 
@@ -102,8 +105,9 @@ impl Config {
         })
     }
 
-    /// As it is shown under its `name`, with its next five ticks after `now`.
-    pub fn view<'a>(&'a self, name: &'a str, now: DateTime<Utc>) -> ScheduleView<'a> {
+    /// As it is shown under its `name`, with its next five ticks after `now`; those of a paused
+    /// one pass.
+    pub fn view<'a>(&'a self, name: &'a str, now: DateTime<Utc>, pause: Option<&Pause>) -> ScheduleView<'a> {
         let ticks = successors(self.next_after(now), |last| self.next_after(*last));
         let in_zone = |time: DateTime<Utc>| time.with_timezone(&self.timezone.offset(time));
         ScheduleView {
@@ -114,6 +118,7 @@ impl Config {
             enabled: self.enabled,
             overlap: written(&OVERLAPS, &self.overlap),
             missed: written(&MISSED, &self.missed),
+            paused: pause.map(PauseView::from),
             next: ticks.take(5).map(|time| rfc3339_seconds(&in_zone(time), false)).collect(),
         }
     }

@@ -27,7 +27,7 @@ pub use operation::{OPERATION_COLUMNS, gone_json, gone_words, operation_json, op
 pub use queue::{Queue, QueuePage, WAITING_COLUMNS, Waiting, waiting, waiting_json, waiting_row};
 pub use repository::repository_json;
 pub use run::{RUN_COLUMNS, check_json, import_json, result_json, run_json, run_row, sweep_json};
-pub use schedule::{JOB_COLUMNS, JobView, SCHEDULE_COLUMNS, ScheduleView};
+pub use schedule::{JOB_COLUMNS, JobView, PauseView, SCHEDULE_COLUMNS, ScheduleView};
 
 #[cfg(test)]
 pub(crate) use digest::tests::failure;

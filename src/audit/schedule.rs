@@ -3,6 +3,8 @@
 use serde::Serialize;
 
 use super::{NOTHING, or_nothing};
+use crate::store::Pause;
+use crate::text::rfc3339;
 
 /// Of a listing of jobs.
 pub const JOB_COLUMNS: [&str; 5] = ["JOB", "KIND", "LIMIT", "PROCESSOR", "REPOSITORY"];
@@ -55,8 +57,30 @@ pub struct ScheduleView<'a> {
     pub overlap: &'a str,
     /// As it is written.
     pub missed: &'a str,
+    /// Why and how long its ticks pass.
+    pub paused: Option<PauseView>,
     /// The next times, RFC 3339 with the offset of its time zone.
     pub next: Vec<String>,
+}
+
+/// A pause of a schedule.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PauseView {
+    /// Why, as it was given.
+    pub reason: Option<String>,
+    /// Until when; null until somebody resumes it.
+    pub until: Option<String>,
+    /// Who paused it.
+    pub by: String,
+    /// Since when.
+    pub at: String,
+}
+
+impl From<&Pause> for PauseView {
+    fn from(pause: &Pause) -> Self {
+        let Pause { reason, until, by, at } = pause;
+        Self { reason: reason.clone(), until: until.map(rfc3339), by: by.clone(), at: rfc3339(*at) }
+    }
 }
 
 impl ScheduleView<'_> {
@@ -65,7 +89,12 @@ impl ScheduleView<'_> {
         vec![
             self.schedule.to_owned(),
             self.job.to_owned(),
-            if self.enabled { "yes" } else { "no" }.to_owned(),
+            match (&self.paused, self.enabled) {
+                (_, false) => "no",
+                (Some(_), true) => "paused",
+                (None, true) => "yes",
+            }
+            .to_owned(),
             self.cron.to_owned(),
             self.timezone.to_owned(),
             self.next.first().cloned().unwrap_or_else(|| NOTHING.to_owned()),

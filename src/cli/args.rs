@@ -402,6 +402,22 @@ pub(super) enum ScheduleCommand {
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
+    /// Let a schedule's ticks pass; `run` works meanwhile
+    Pause {
+        /// Its name
+        name: String,
+        /// Why, for those who wonder
+        #[arg(long)]
+        reason: Option<String>,
+        /// For how long, such as 2h, or until a time (RFC 3339) [default: until it is resumed]
+        #[arg(long)]
+        until: Option<String>,
+    },
+    /// End a pause
+    Resume {
+        /// Its name
+        name: String,
+    },
 }
 
 fn dialect(text: &str) -> Result<crate::ingest::Dialect, String> {

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use chrono::TimeDelta;
 use serde_json::json;
 
 use super::app::App;
@@ -11,8 +12,10 @@ use super::json_lines;
 use super::terminal;
 use crate::audit::{JOB_COLUMNS, RUN_COLUMNS, SCHEDULE_COLUMNS, run_json, run_row};
 use crate::config::Config;
+use crate::operations::Moment;
+use crate::schedule::Pauses;
 use crate::store::{Run, Time};
-use crate::text::Table;
+use crate::text::{Table, rfc3339};
 
 pub(super) async fn run(app: &App, command: JobCommand, out: &mut impl Write) -> Result<Exit, Failure> {
     match command {
@@ -56,17 +59,53 @@ fn runs(runs: &[Run], format: Format, out: &mut impl Write) -> Result<Exit, Fail
     Ok(Exit::Ok)
 }
 
+/// Schedules: listed, paused, resumed.
+pub(super) async fn schedules(app: &App, command: ScheduleCommand, out: &mut impl Write) -> Result<Exit, Failure> {
+    match command {
+        ScheduleCommand::List { format } => {
+            let pauses = Pauses::new(app.store.paused().await?);
+            return list_schedules(app, &pauses, format, out);
+        }
+        ScheduleCommand::Pause { name, reason, until } => {
+            known_schedule(app, &name)?;
+            let until = until.as_deref().map(|until| end_of_pause(until, app.clock.now())).transpose()?;
+            app.operations().pause(&name, reason.as_deref(), until).await?;
+            let end = until.map_or("until it is resumed".to_owned(), |until| format!("until {}", rfc3339(until)));
+            writeln!(out, "schedule {name} is paused {end}")?;
+        }
+        ScheduleCommand::Resume { name } => {
+            known_schedule(app, &name)?;
+            let was_paused = app.operations().resume(&name).await?;
+            writeln!(out, "schedule {name} {}", if was_paused { "goes on" } else { "was not paused" })?;
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+fn known_schedule(app: &App, name: &str) -> Result<(), Failure> {
+    if app.config.schedules.contains_key(name) {
+        return Ok(());
+    }
+    let known: Vec<_> = app.config.schedules.keys().map(String::as_str).collect();
+    Err(Failure::new(Exit::Usage, format!("there is no schedule {name:?}; there are: {}", known.join(", "))))
+}
+
+fn end_of_pause(text: &str, now: Time) -> Result<Time, Failure> {
+    let end = match Moment::parse(text) {
+        Some(Moment::Ago(from_now)) => TimeDelta::from_std(from_now).ok().and_then(|time| now.checked_add_signed(time)),
+        Some(Moment::At(time)) => Some(time),
+        None => None,
+    };
+    let why = || format!("--until {text:?} is no time: write 30m, 2h, 7d or 2026-11-28T17:00:00Z");
+    end.ok_or_else(|| Failure::new(Exit::Usage, why()))
+}
+
 /// The next times of every schedule.
-pub(super) fn schedules(
-    config: &Config,
-    command: &ScheduleCommand,
-    now: Time,
-    out: &mut impl Write,
-) -> Result<Exit, Failure> {
-    let ScheduleCommand::List { format } = *command;
+fn list_schedules(app: &App, pauses: &Pauses, format: Format, out: &mut impl Write) -> Result<Exit, Failure> {
     let mut table = Table::new(&SCHEDULE_COLUMNS).whole();
-    for (name, schedule) in &config.schedules {
-        let view = schedule.view(name, now);
+    let now = app.clock.now();
+    for (name, schedule) in &app.config.schedules {
+        let view = schedule.view(name, now, pauses.of(name, now));
         match format {
             Format::Json => json_lines::write(out, &json!(view))?,
             Format::Text => table.row(&view.row()),

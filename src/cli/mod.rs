@@ -104,10 +104,6 @@ fn run(arguments: Vec<OsString>) -> Result<Exit, Failure> {
         Command::Serve => serve(arguments.config, false, clock),
         Command::Manual { directory } => manual::write(&directory),
         Command::Convert { file } => convert::run(&file, &mut std::io::stdout().lock()),
-        Command::Schedule(command) => {
-            let config = load(arguments.config, false)?;
-            jobs::schedules(&config, &command, clock.now(), &mut std::io::stdout().lock())
-        }
         Command::Explain { recipient, format } => {
             let config = load(arguments.config, false)?;
             let mut out = std::io::stdout().lock();
@@ -250,6 +246,7 @@ async fn with_app(config: Config, clock: Clock, command: Command) -> Result<Exit
         Command::Groups { repository, format } => groups::groups(&app, repository, format, &mut out).await,
         Command::Operations { limit, format } => groups::operations(&app, limit, format, &mut out).await,
         Command::Attempts(arguments) => attempts::run(&app, arguments, &mut out).await,
+        Command::Schedule(command) => jobs::schedules(&app, command, &mut out).await,
         Command::Job(command) => jobs::run(&app, command, &mut out).await,
         // The others were carried out without the parts.
         _ => Ok(Exit::Ok),

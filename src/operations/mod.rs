@@ -5,6 +5,7 @@
 //! changes names it. A mail that is in hand, or went away meanwhile, is passed over.
 
 mod bulk;
+mod pause;
 mod preview;
 mod purge;
 mod selection;

@@ -8,13 +8,13 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::task::{Id, JoinHandle, JoinSet};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::waker::Waker;
 use super::{Current, Service, housekeeping};
 use crate::health::Status;
 use crate::jobs::{Order, Progress, Runner};
-use crate::schedule::{Asked, Flights, Moment, Overlap, Timetable};
+use crate::schedule::{Asked, Flights, Moment, Overlap, Pauses, Timetable};
 use crate::store::Time;
 
 /// How often it is noted that the schedules were seen to.
@@ -26,7 +26,7 @@ pub(super) async fn run(service: Arc<Service>, waker: Waker) {
     scheduler.owed_runs().await;
     scheduler.note();
     while !scheduler.service.is_stopping() {
-        scheduler.round();
+        scheduler.round().await;
         let stop = scheduler.service.stop.gentle.clone();
         tokio::select! {
             biased;
@@ -55,6 +55,9 @@ struct Scheduler {
     started: Instant,
     noted: Instant,
     noting: Option<JoinHandle<()>>,
+    /// What the store said last of pauses, and the question that is under way.
+    pauses: Pauses,
+    asking: Option<JoinHandle<Option<Pauses>>>,
 }
 
 impl Scheduler {
@@ -70,6 +73,8 @@ impl Scheduler {
             started: now,
             noted: now,
             noting: None,
+            pauses: Pauses::default(),
+            asking: None,
             current,
         };
         scheduler.timetable.set(&scheduler.current.config.schedules, scheduler.now());
@@ -83,9 +88,13 @@ impl Scheduler {
 
     /// One run of each job that a tick was missed of while nobody served.
     async fn owed_runs(&mut self) {
+        self.pauses = look_up_pauses(&self.service).await.unwrap_or_default();
         let current = Arc::clone(&self.current);
         for (name, schedule) in &current.config.schedules {
             let now = self.service.clock.now();
+            if self.pauses.of(name, now).is_some() {
+                continue;
+            }
             match self.service.store.schedule_seen(name).await {
                 Ok(seen) if schedule.owes_a_run(seen, now) => self.ask(name, &schedule.job, schedule.overlap, "start"),
                 Ok(_) => {}
@@ -95,11 +104,16 @@ impl Scheduler {
     }
 
     /// What every second brings.
-    fn round(&mut self) {
+    async fn round(&mut self) {
         self.take_over_reload();
+        self.ask_for_pauses().await;
         let now = self.now();
         let due = self.timetable.due(now, &mut rand::random::<f64>);
         for start in &due {
+            // Ticks of a paused schedule pass.
+            if self.pauses.of(&start.schedule, now.wall).is_some() {
+                continue;
+            }
             let overlap = self.current.config.schedules.get(&start.schedule).map_or(Overlap::Skip, |s| s.overlap);
             self.ask(&start.schedule, &start.job, overlap, "schedule");
         }
@@ -107,6 +121,22 @@ impl Scheduler {
             self.note();
         }
         self.service.health.schedules.beat(self.service.clock.instant());
+    }
+
+    /// Learns what the store says of pauses, in the background as well: it was asked a second
+    /// ago, and is asked again.
+    async fn ask_for_pauses(&mut self) {
+        if self.asking.as_ref().is_some_and(|asking| !asking.is_finished()) {
+            return;
+        }
+        if let Some(asking) = self.asking.take()
+            && let Ok(Some(pauses)) = asking.await
+        {
+            self.pauses = pauses;
+            self.say_how_it_is();
+        }
+        let service = Arc::clone(&self.service);
+        self.asking = Some(tokio::spawn(async move { look_up_pauses(&service).await }));
     }
 
     fn take_over_reload(&mut self) {
@@ -165,12 +195,14 @@ impl Scheduler {
 
     fn say_how_it_is(&self) {
         let health = &self.service.health.schedules;
-        let failed: Vec<_> =
+        let mut trouble: Vec<_> =
             self.failures.iter().map(|(job, failure)| format!("the last run of {job} failed: {failure}")).collect();
-        if failed.is_empty() {
+        let schedules = &self.current.config.schedules;
+        trouble.extend(self.pauses.forgotten(|name| schedules.contains_key(name), self.service.clock.now()));
+        if trouble.is_empty() {
             health.well();
         } else {
-            health.unwell(Status::Degraded, failed.join("; "));
+            health.unwell(Status::Degraded, trouble.join("; "));
         }
     }
 
@@ -196,6 +228,17 @@ impl Scheduler {
     fn seen(&self) -> Vec<(String, Time)> {
         let now = self.service.clock.now();
         self.timetable.seen(now).map(|(name, seen)| (name.to_owned(), seen)).collect()
+    }
+}
+
+/// `None` where the store cannot say.
+async fn look_up_pauses(service: &Service) -> Option<Pauses> {
+    match service.store.paused().await {
+        Ok(pauses) => Some(Pauses::new(pauses)),
+        Err(error) => {
+            debug!(%error, "it is not known which schedules are paused");
+            None
+        }
     }
 }
 

@@ -110,3 +110,68 @@ fn a_run_that_fails_shows_in_the_health_check() {
     until("it is well again", || service.health("Schedules").0 == "healthy");
     service.stop();
 }
+
+/// As a command names it.
+fn schedule(relay: &Relay, arguments: &[&str]) -> String {
+    relay.command(&[&["schedule"], arguments].concat()).expect(0).stdout
+}
+
+fn paused(relay: &Relay) -> Value {
+    relay.command(&["schedule", "list", "--format", "json"]).expect(0).json().remove(0)["paused"].clone()
+}
+
+#[test]
+fn a_paused_schedule_lets_its_ticks_pass_until_it_is_resumed() {
+    let relay = served(Setup::gateway("127.0.0.2:25"));
+    write_schedule(&relay, "s", "job: retry-temporary\ncron: \"* * * * * *\"\n");
+    assert_eq!(paused(&relay), Value::Null);
+    let service = Service::start(&relay);
+    until("it runs", || !runs(&relay).is_empty());
+    schedule(&relay, &["pause", "s", "--reason", "the peer moves"]);
+    let shown = paused(&relay);
+    assert_eq!((&shown["reason"], &shown["until"]), (&"the peer moves".into(), &Value::Null), "{shown}");
+    assert!(schedule(&relay, &["list"]).contains("paused"));
+    std::thread::sleep(Duration::from_secs(2));
+    let before = runs(&relay).len();
+    std::thread::sleep(Duration::from_millis(2500));
+    assert_eq!(runs(&relay).len(), before, "taken up within two seconds");
+    relay.command(&["run", "retry-temporary"]).expect(0);
+    service.stop();
+
+    let service = Service::start(&relay);
+    std::thread::sleep(Duration::from_millis(1500));
+    assert_eq!(runs(&relay).len(), before + 1, "kept over a restart, and nothing is owed");
+    schedule(&relay, &["resume", "s"]);
+    until("it goes on", || runs(&relay).len() > before + 1);
+    service.stop();
+    let verbs: Vec<_> = relay.command(&["operations", "--format", "json"]).expect(0).json();
+    let verbs: Vec<_> = verbs.iter().map(|one| one["verb"].as_str().unwrap_or_default().to_owned()).collect();
+    assert_eq!(verbs, ["resume", "pause"]);
+}
+
+#[test]
+fn a_pause_ends_by_itself_and_one_of_a_day_shows_in_the_health_check() {
+    let relay = served(Setup::gateway("127.0.0.2:25"));
+    write_schedule(&relay, "s", "job: retry-temporary\ncron: \"* * * * * *\"\n");
+    write_schedule(&relay, "t", "job: retry-temporary\ncron: \"0 0 1 1 *\"\n");
+    schedule(&relay, &["pause", "s", "--until", "3s"]);
+    schedule(&relay, &["pause", "t"]);
+    let database = rusqlite::Connection::open(relay.path().join("var/redeliver.db")).expect("the store");
+    database.execute("UPDATE schedule_pause SET at = at - 25 * 3600000 WHERE schedule = 't'", []).expect("set back");
+    drop(database);
+    let service = Service::start(&relay);
+    until("it goes on by itself", || !runs(&relay).is_empty());
+    until("somebody is told", || {
+        service.health("Schedules").1.as_str().is_some_and(|why| why.contains("schedule t has been paused since"))
+    });
+    service.stop();
+    for (arguments, words) in [
+        (&["pause", "nobody"][..], "there are: s, t"),
+        (&["resume", "nobody"], "there are: s, t"),
+        (&["pause", "s", "--until", "2001-01-01T00:00:00Z"], "future"),
+        (&["pause", "s", "--until", "soon"], "--until"),
+    ] {
+        let ended = relay.command(&[&["schedule"], arguments].concat()).expect(64);
+        assert!(ended.stderr.contains(words), "{ended:?}");
+    }
+}

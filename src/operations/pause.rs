@@ -1,0 +1,46 @@
+//! Schedules paused and resumed.
+
+use super::{Error, Operations, Result};
+use crate::store::{NewOperation, Time};
+
+impl Operations<'_> {
+    /// Lets the ticks of a schedule pass, until a time or until somebody resumes it. Whether
+    /// there is such a schedule is the caller's to know.
+    ///
+    /// # Errors
+    /// Where the time has passed already, or the store cannot write it.
+    pub async fn pause(&self, schedule: &str, reason: Option<&str>, until: Option<Time>) -> Result<()> {
+        if until.is_some_and(|until| until <= self.now) {
+            return Err(Error::Refused("the end of a pause must lie in the future".to_owned()));
+        }
+        self.begin_other("pause", format!("schedule={schedule}"), reason).await?;
+        Ok(self.store.pause(schedule, reason, until, &self.by.who).await?)
+    }
+
+    /// Ends a pause; whether there was one. Ticks that passed meanwhile are not missed ones.
+    ///
+    /// # Errors
+    /// Where the store cannot write it.
+    pub async fn resume(&self, schedule: &str) -> Result<bool> {
+        if !self.store.paused().await?.iter().any(|(name, _)| name == schedule) {
+            return Ok(false);
+        }
+        self.begin_other("resume", format!("schedule={schedule}"), None).await?;
+        self.store.see_schedule(schedule, self.now).await?;
+        Ok(self.store.resume(schedule).await?)
+    }
+
+    /// Puts on record what is about no mails.
+    async fn begin_other(&self, verb: &str, selection: String, detail: Option<&str>) -> Result<()> {
+        let operation = NewOperation {
+            who: self.by.who.clone(),
+            client: self.by.client,
+            verb: verb.to_owned(),
+            place: None,
+            selection,
+            detail: detail.map(str::to_owned),
+            task: self.by.task.clone(),
+        };
+        Ok(self.store.begin_operation(&operation).await.map(drop)?)
+    }
+}
