@@ -27,5 +27,6 @@ pub mod smtp;
 pub mod spool;
 pub mod stop;
 pub mod store;
+pub mod tasks;
 pub mod text;
 pub mod yaml;

@@ -142,7 +142,7 @@ pub(in crate::store) async fn arrivals_are_counted_by_day_and_empty_groups_go_af
     for name in ["K1", "K2", "K3"] {
         store.remove(&Place::Repository(permanent()), &key(name)).await.expect("removed");
     }
-    while store.at(60 * DAY).purge_records(Duration::from_secs(30 * 86_400), 100).await.expect("purged") > 0 {}
+    while store.at(60 * DAY).purge_records(Duration::from_hours(30 * 24), 100).await.expect("purged") > 0 {}
     let id = Cause::of(&refused("b@x.example", "no")).expect("a cause").id();
     let known = GroupFilter { id: Some(id), ..GroupFilter::default() };
     assert!(store.groups(&known, &Span::of(10)).await.expect("groups").items.is_empty(), "nobody knows it any more");
