@@ -1,7 +1,5 @@
 //! Failures by cause, whatever is done to the mails.
 
-
-
 use super::*;
 use crate::mail::{Cause, OTHER_TEXTS};
 use crate::store::{FailureGroup, GroupFilter};
