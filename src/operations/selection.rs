@@ -201,8 +201,8 @@ fn domain(value: &str) -> Result<String, String> {
 }
 
 fn code(value: &str) -> Result<u16, String> {
-    let code = value.parse().ok().filter(|code| (200..600).contains(code));
-    code.ok_or_else(|| format!("{value:?} is no reply code: write 200 to 599"))
+    let code = value.parse().ok().filter(|code| (100..1000).contains(code));
+    code.ok_or_else(|| format!("{value:?} is no reply code: it has three digits"))
 }
 
 fn filled(value: &str, what: &str) -> Result<String, String> {

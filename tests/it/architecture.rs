@@ -127,7 +127,7 @@ fn what_belongs_to_one_room_is_in_no_other() {
         ("Utc::now", &["clock"]),
         ("SystemTime::now", &["clock"]),
         // What is shown, and what is done to many mails.
-        ("json!({", &["audit", "operations", "admin"]),
+        ("json!({", &["audit", "operations", "tasks", "admin"]),
         (".respool(", &["operations", "store"]),
         (".move_to(", &["operations", "store"]),
         (".purge(", &["operations", "store"]),
