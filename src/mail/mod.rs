@@ -8,7 +8,9 @@ mod address_list;
 mod attempt;
 mod attributes;
 mod cause;
+mod dsn;
 mod message;
+mod mime;
 mod new_mail;
 mod repository;
 
@@ -24,7 +26,9 @@ pub use attempt::{
 };
 pub use attributes::{AttributeValue, Attributes, attribute};
 pub use cause::{CAUSE_VERSION, Cause, CauseId, OTHER_TEXTS};
+pub use dsn::{Action, Composed, Notification, Returned, Told, may_be_returned_whole};
 pub use message::{CHUNK_BYTES, HeaderScan, MessageFacts, MessageProblem};
+pub use mime::{has_short_lines, is_seven_bit, quoted_printable};
 pub use new_mail::{NewMail, NewMessage};
 pub use repository::{RepositoryPath, RepositoryPathError};
 

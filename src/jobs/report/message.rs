@@ -5,7 +5,7 @@
 
 use super::super::config::Mailing;
 use crate::audit::{Digest, Example, Group};
-use crate::mail::{Cause, RepositoryPath};
+use crate::mail::{Cause, RepositoryPath, quoted_printable};
 use crate::store::Time;
 use crate::text::{count, plain, rfc3339_seconds};
 
@@ -26,7 +26,7 @@ pub(super) fn compose(heading: &Heading<'_>, repository: &RepositoryPath, digest
     let part = |kind: &str, body: &str| {
         format!(
             "--{boundary}\r\nContent-Type: {kind}; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n{}\r\n",
-            quoted_printable(body)
+            quoted_printable(body.trim_end_matches('\n').replace('\n', "\r\n").as_bytes())
         )
     };
     format!(
@@ -135,32 +135,6 @@ fn escaped(text: &str) -> String {
         other => other.to_string(),
     };
     text.chars().map(entity).collect()
-}
-
-/// Octets of a line of quoted-printable at most, the soft line break not counted (RFC 2045 section 6.7).
-const LINE: usize = 75;
-
-/// A text with LF line ends as quoted-printable with CRLF.
-fn quoted_printable(text: &str) -> String {
-    text.trim_end_matches('\n').split('\n').map(quoted_printable_line).collect::<Vec<_>>().join("\r\n")
-}
-
-fn quoted_printable_line(line: &str) -> String {
-    let (mut encoded, mut length) = (String::new(), 0);
-    for (place, &octet) in line.as_bytes().iter().enumerate() {
-        let last = place + 1 == line.len();
-        // A blank at the end would be lost, and a dot in front mistaken.
-        let plain = matches!(octet, b'!'..=b'<' | b'>'..=b'~') && (octet != b'.' || (1..LINE).contains(&length))
-            || octet == b' ' && !last;
-        let piece = if plain { char::from(octet).to_string() } else { format!("={octet:02X}") };
-        if length + piece.len() > LINE {
-            encoded.push_str("=\r\n");
-            length = 0;
-        }
-        length += piece.len();
-        encoded.push_str(&piece);
-    }
-    encoded
 }
 
 #[cfg(test)]

@@ -1,0 +1,548 @@
+//! Delivery status notifications as messages (RFC 3464, RFC 6522, RFC 6533).
+//!
+//! [`Notification::compose`] writes the whole message that tells a sender what became of his:
+//! a part for people whose first lines say who did not get it and what the other side said, a
+//! part for programs, and what is returned of the message. It decides nothing: whom to tell of
+//! what, and how often, is the caller's matter. Nothing of our own inside stands in it: no
+//! local address, no mailet, no repository.
+
+use chrono::{DateTime, Utc};
+
+use super::mime::{has_short_lines, is_seven_bit, quoted_printable};
+use super::{Address, Outcome, Recorded, ReversePath, Stage};
+use crate::text::plain;
+
+/// What is told of a recipient (RFC 3464 section 2.3.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Action {
+    /// It did not get the message, and will not.
+    Failed,
+    /// It has not got the message yet.
+    Delayed,
+    /// The message went to a system that tells nobody of a delivery (RFC 3461 section 5.2.2).
+    Relayed,
+}
+
+impl Action {
+    /// Its name in the report.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::Delayed => "delayed",
+            Self::Relayed => "relayed",
+        }
+    }
+
+    /// The class of its status codes (RFC 3463 section 3.1).
+    fn class(self) -> char {
+        match self {
+            Self::Failed => '5',
+            Self::Delayed => '4',
+            Self::Relayed => '2',
+        }
+    }
+}
+
+/// A recipient, and what his sender is told of him.
+#[derive(Debug, Clone)]
+pub struct Told {
+    /// Who.
+    pub recipient: Address,
+    /// ORCPT as it was given, `type;address` with the address in xtext (RFC 3461 section 4.2).
+    pub original: Option<String>,
+    /// The outcome that is told.
+    pub outcome: Recorded,
+    /// The status where the reply has none of the action's class, such as `5.0.0`.
+    pub default_status: String,
+}
+
+/// What is returned of the message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Returned {
+    /// Nothing: the report has two parts.
+    Nothing,
+    /// Its header, with the empty line or without.
+    Header(Vec<u8>),
+    /// All of it, at most some ten thousand octets: the caller bounds it.
+    Message(Vec<u8>),
+}
+
+/// All that a notification is made of.
+#[derive(Debug, Clone)]
+pub struct Notification {
+    /// What is told.
+    pub action: Action,
+    /// Of whom; at least one.
+    pub recipients: Vec<Told>,
+    /// Whom it goes to.
+    pub to: ReversePath,
+    /// Whom it comes from.
+    pub from: Address,
+    /// Our name, for Reporting-MTA.
+    pub hostname: String,
+    /// ENVID as it was given, in xtext.
+    pub envelope_id: Option<String>,
+    /// When the message was accepted.
+    pub arrived: DateTime<Utc>,
+    /// Until when a message that is delayed is tried.
+    pub until: Option<DateTime<Utc>>,
+    /// In front of the subject.
+    pub prefix: Option<String>,
+    /// In place of our words for people; `[machine]` becomes our name.
+    pub words: Option<String>,
+    /// What is returned.
+    pub returned: Returned,
+    /// The message was submitted with SMTPUTF8, so that its report may be in UTF-8 (RFC 6533).
+    pub utf8: bool,
+    /// Now.
+    pub date: DateTime<Utc>,
+    /// What makes Message-ID and boundary unique.
+    pub random: u64,
+}
+
+/// A composed notification.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Composed {
+    /// The message with CRLF line ends.
+    pub message: Vec<u8>,
+    /// It has octets beyond ASCII in its body: BODY=8BITMIME.
+    pub eight_bit: bool,
+    /// It has them in its header: SMTPUTF8.
+    pub utf8: bool,
+}
+
+impl Notification {
+    /// Writes the message.
+    pub fn compose(&self) -> Composed {
+        let boundary = format!("=_redeliver_{:016x}", self.random);
+        let mut message = self.header(&boundary).into_bytes();
+        for part in [Some(self.for_people()), Some(self.for_programs()), self.returned_part()].into_iter().flatten() {
+            message.extend_from_slice(format!("--{boundary}\r\n").as_bytes());
+            message.extend_from_slice(&part);
+            message.extend_from_slice(b"\r\n");
+        }
+        message.extend_from_slice(format!("--{boundary}--\r\n").as_bytes());
+        let header = message.windows(4).position(|four| four == b"\r\n\r\n").unwrap_or(message.len());
+        let (utf8, eight_bit) = (!message[..header].is_ascii(), !message[header..].is_ascii());
+        Composed { message, eight_bit, utf8 }
+    }
+
+    fn header(&self, boundary: &str) -> String {
+        let to = match &self.to {
+            ReversePath::Null => String::new(),
+            ReversePath::Address(address) => self.address(address),
+        };
+        let prefix = self.prefix.as_deref().map_or(String::new(), |prefix| format!("{} ", plain(prefix)));
+        let domain = self.from.domain().folded();
+        format!(
+            "From: Mail Delivery System <{}>\r\nTo: <{to}>\r\nSubject: {prefix}{}\r\nDate: {}\r\n\
+             Message-ID: <dsn.{}.{:016x}@{}>\r\nAuto-Submitted: auto-replied\r\nMIME-Version: 1.0\r\n\
+             Content-Type: multipart/report; report-type={};\r\n boundary=\"{boundary}\"\r\n\r\n",
+            self.address(&self.from),
+            self.subject(),
+            self.date.to_rfc2822(),
+            self.date.format("%Y%m%d%H%M%S"),
+            self.random,
+            domain.trim_matches(['[', ']']),
+            if self.utf8 { "global-delivery-status" } else { "delivery-status" },
+        )
+    }
+
+    /// An address as it may stand in a header: one that needs SMTPUTF8 only where that is there.
+    fn address(&self, address: &Address) -> String {
+        if self.utf8 { address.to_string() } else { ascii(&address.on_the_wire()) }
+    }
+
+    fn subject(&self) -> String {
+        let who = self.recipients.first().map_or_else(String::new, |told| self.address(&told.recipient));
+        let others = self.recipients.len().saturating_sub(1);
+        let who = if others == 0 { who } else { format!("{who} and {others} more") };
+        match self.action {
+            Action::Failed => format!("Undelivered: your message to {who}"),
+            Action::Delayed => format!("Delayed: your message to {who}"),
+            Action::Relayed => format!("Passed on: your message to {who}"),
+        }
+    }
+
+    fn for_people(&self) -> Vec<u8> {
+        let mut text = match &self.words {
+            Some(words) => format!("{}\n\n", words.replace("[machine]", &self.hostname)),
+            None => String::new(),
+        };
+        for told in &self.recipients {
+            text.push_str(&self.what_happened(told));
+            text.push('\n');
+        }
+        text.push_str(&self.what_next());
+        text_part("text/plain; charset=utf-8", &text.replace('\n', "\r\n"))
+    }
+
+    /// Who, and what the other side said: the first lines that a person reads.
+    fn what_happened(&self, told: &Told) -> String {
+        let who = &told.recipient;
+        let first = match self.action {
+            Action::Failed => format!("Your message was not delivered to {who}."),
+            Action::Delayed => format!("Your message has not been delivered to {who} yet."),
+            Action::Relayed => format!("Your message for {who} was passed on."),
+        };
+        let host = told.outcome.host.as_deref().or(told.outcome.next_hop.as_deref());
+        match (&told.outcome.reply, host) {
+            (Some(reply), Some(host)) => {
+                format!("{first}\nThe mail system of the recipient, {}, said:\n{}\n", plain(host), said(reply))
+            }
+            (Some(reply), None) => format!("{first}\nThe mail system of the recipient said:\n{}\n", said(reply)),
+            (None, _) => format!("{first}\n{}\n", own_words(told)),
+        }
+    }
+
+    fn what_next(&self) -> String {
+        match self.action {
+            Action::Failed => "No further attempt is made. If the address is right and the words above do not help, ask\n\
+                               the recipient, or whoever runs the mail system of the recipient, by another way than mail,\n\
+                               and show them this report.\n"
+                .to_owned(),
+            Action::Delayed => {
+                let until = self.until.map_or(String::new(), |until| {
+                    format!(" until {}", until.format("%A, %-d %B %Y %H:%M UTC"))
+                });
+                format!(
+                    "You need not do anything: delivery is tried again{until}. You will be told if it fails for good.\n"
+                )
+            }
+            Action::Relayed => "That system does not tell whether a message arrives. As long as you hear nothing more, it was\n\
+                                handed over in good order.\n"
+                .to_owned(),
+        }
+    }
+
+    fn for_programs(&self) -> Vec<u8> {
+        let mut fields = vec![format!("Reporting-MTA: dns; {}", plain(&self.hostname))];
+        if let Some(id) = &self.envelope_id {
+            fields.insert(0, format!("Original-Envelope-Id: {}", decoded_xtext(id)));
+        }
+        fields.push(format!("Arrival-Date: {}", self.arrived.to_rfc2822()));
+        let mut text = lines(&fields);
+        for told in &self.recipients {
+            text.push_str("\r\n");
+            text.push_str(&lines(&self.fields_of(told)));
+        }
+        let kind = if self.utf8 { "message/global-delivery-status" } else { "message/delivery-status" };
+        text_part(kind, &text)
+    }
+
+    /// The fields of one recipient (RFC 3464 section 2.3).
+    fn fields_of(&self, told: &Told) -> Vec<String> {
+        let outcome = &told.outcome;
+        let mut fields = Vec::new();
+        if let Some(original) = &told.original {
+            fields.push(format!("Original-Recipient: {}", original_recipient(original)));
+        }
+        let kind = if self.utf8 { "utf-8" } else { "rfc822" };
+        fields.push(format!("Final-Recipient: {kind}; {}", self.address(&told.recipient)));
+        fields.push(format!("Action: {}", self.action.name()));
+        fields.push(format!("Status: {}", self.status(told)));
+        if let (Some(reply), Some(host)) = (&outcome.reply, &outcome.host) {
+            fields.push(format!("Remote-MTA: dns; {}", plain(host)));
+            fields.push(format!("Diagnostic-Code: smtp; {}", self.folded(reply)));
+        } else if let Some(reply) = &outcome.reply {
+            fields.push(format!("Diagnostic-Code: smtp; {}", self.folded(reply)));
+        } else {
+            fields.push(format!("Diagnostic-Code: x-redeliver; {}", self.folded(&own_words(told))));
+        }
+        fields.push(format!("Last-Attempt-Date: {}", outcome.time.to_rfc2822()));
+        if let (Action::Delayed, Some(until)) = (self.action, self.until) {
+            fields.push(format!("Will-Retry-Until: {}", until.to_rfc2822()));
+        }
+        fields
+    }
+
+    /// The reply's enhanced code where it is one and of the action's class.
+    fn status(&self, told: &Told) -> String {
+        let fits = |code: &&String| is_status(code) && code.starts_with(self.action.class());
+        told.outcome.enhanced.as_ref().filter(fits).unwrap_or(&told.default_status).clone()
+    }
+
+    /// All lines of a text in one field: what may not stand there becomes a question mark.
+    fn folded(&self, text: &str) -> String {
+        let line = |line: &str| {
+            let line = plain(line);
+            let line = if self.utf8 { line } else { ascii(&line) };
+            // A line of a header has at most 998 octets.
+            line.char_indices().take_while(|(at, c)| at + c.len_utf8() <= 900).map(|(_, c)| c).collect::<String>()
+        };
+        let lines: Vec<_> = text.lines().map(line).filter(|line| !line.is_empty()).collect();
+        lines.join("\r\n ")
+    }
+
+    fn returned_part(&self) -> Option<Vec<u8>> {
+        let (kind, octets) = match &self.returned {
+            Returned::Nothing => return None,
+            Returned::Header(octets) if self.utf8 => ("message/global-headers", octets),
+            Returned::Header(octets) => ("text/rfc822-headers", octets),
+            Returned::Message(octets) if self.utf8 => ("message/global", octets),
+            Returned::Message(octets) => ("message/rfc822", octets),
+        };
+        let composite = matches!(self.returned, Returned::Message(_));
+        let (encoding, body) = if is_seven_bit(octets) {
+            ("7bit", octets.clone())
+        } else if (composite || self.utf8) && has_short_lines(octets) {
+            ("8bit", octets.clone())
+        } else {
+            ("quoted-printable", quoted_printable(octets).into_bytes())
+        };
+        Some(
+            [format!("Content-Type: {kind}\r\nContent-Transfer-Encoding: {encoding}\r\n\r\n").into_bytes(), body]
+                .concat(),
+        )
+    }
+}
+
+/// Whether a message may be returned whole: a composite type takes no encoding (RFC 2046
+/// section 5.2.1), so that its lines must pass as they are.
+pub fn may_be_returned_whole(message: &[u8]) -> bool {
+    has_short_lines(message) && !message.contains(&0)
+}
+
+fn text_part(kind: &str, text: &str) -> Vec<u8> {
+    let (encoding, body) = match is_seven_bit(text.as_bytes()) {
+        true => ("7bit", text.to_owned()),
+        // A message/* type takes no encoding; in UTF-8 it goes as 8bit (RFC 6533 section 5).
+        false if kind.starts_with("message/") => ("8bit", text.to_owned()),
+        false => ("quoted-printable", quoted_printable(text.as_bytes())),
+    };
+    format!("Content-Type: {kind}\r\nContent-Transfer-Encoding: {encoding}\r\n\r\n{body}").into_bytes()
+}
+
+fn lines(fields: &[String]) -> String {
+    fields.iter().map(|field| format!("{field}\r\n")).collect()
+}
+
+fn ascii(text: &str) -> String {
+    text.chars().map(|c| if c.is_ascii() { c } else { '?' }).collect()
+}
+
+/// A reply for a person: its lines one below the other.
+fn said(reply: &str) -> String {
+    reply.lines().map(|line| format!("  {}", plain(line))).collect::<Vec<_>>().join("\n")
+}
+
+/// What there is to say where no peer said anything: by stage, without names or addresses of
+/// our own side.
+fn own_words(told: &Told) -> String {
+    let domain = told.recipient.domain();
+    let gave_up = told.outcome.outcome == Outcome::Failed;
+    match told.outcome.stage {
+        Stage::Dns if gave_up => format!("The domain {domain} does not exist, or takes no mail."),
+        Stage::Dns => format!("No mail system could be found for the domain {domain}."),
+        Stage::Connect | Stage::Banner => "The mail system of the recipient could not be reached.".to_owned(),
+        Stage::Ehlo | Stage::Starttls | Stage::Auth => {
+            "No session could be agreed on with the mail system of the recipient.".to_owned()
+        }
+        Stage::Mail | Stage::Rcpt | Stage::Data if gave_up => {
+            "The mail system of the recipient cannot take this message.".to_owned()
+        }
+        Stage::Mail | Stage::Rcpt | Stage::Data => {
+            "The connection with the mail system of the recipient broke off.".to_owned()
+        }
+        Stage::EndOfData => {
+            "The mail system of the recipient did not confirm that it took the message; it may have it.".to_owned()
+        }
+    }
+}
+
+/// Whether a text is a status code (RFC 3463 section 2).
+fn is_status(code: &str) -> bool {
+    let parts: Vec<_> = code.split('.').collect();
+    let number = |part: &&str| (1..=3).contains(&part.len()) && part.bytes().all(|octet| octet.is_ascii_digit());
+    parts.len() == 3 && matches!(parts[0], "2" | "4" | "5") && parts[1..].iter().all(number)
+}
+
+/// ORCPT as it stands in the report: the type, and the address out of xtext.
+fn original_recipient(given: &str) -> String {
+    match given.split_once(';') {
+        Some((kind, address)) => format!("{};{}", plain(kind), decoded_xtext(address)),
+        None => decoded_xtext(given),
+    }
+}
+
+/// A text out of xtext (RFC 3461 section 4); what steers, and what is no ASCII, is left as it
+/// was given, since it may not stand in a field.
+fn decoded_xtext(given: &str) -> String {
+    let mut text = String::with_capacity(given.len());
+    let mut rest = given;
+    while let Some(at) = rest.find('+') {
+        text.push_str(&rest[..at]);
+        let digits = rest.get(at + 1..at + 3).unwrap_or_default();
+        match u8::from_str_radix(digits, 16) {
+            Ok(octet @ 0x20..=0x7e) => text.push(char::from(octet)),
+            _ => text.push_str(rest.get(at..at + 3).unwrap_or(&rest[at..])),
+        }
+        rest = rest.get(at + 3..).unwrap_or_default();
+    }
+    text.push_str(rest);
+    ascii(&plain(&text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> Address {
+        Address::parse(text).expect("an address")
+    }
+
+    fn time(seconds: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(1_700_000_000 + seconds, 0).expect("in range")
+    }
+
+    fn told(recipient: &str, reply: Option<&str>, stage: Stage) -> Told {
+        let failed = Outcome::Failed;
+        let mut outcome = Recorded::without_contact(address(recipient), failed, stage, "our word".into(), time(60));
+        outcome.reply = reply.map(str::to_owned);
+        outcome.enhanced = reply.and_then(|reply| reply.split(' ').nth(1)).map(str::to_owned);
+        outcome.host = reply.map(|_| "mx.y.example".to_owned());
+        Told { recipient: address(recipient), original: None, outcome, default_status: "5.0.0".into() }
+    }
+
+    fn notification(recipients: Vec<Told>) -> Notification {
+        Notification {
+            action: Action::Failed,
+            recipients,
+            to: ReversePath::parse("a@x.example").expect("an address"),
+            from: address("MAILER-DAEMON@relay.example"),
+            hostname: "relay.example".into(),
+            envelope_id: None,
+            arrived: time(0),
+            until: None,
+            prefix: None,
+            words: None,
+            returned: Returned::Header(b"Subject: hello\r\n".to_vec()),
+            utf8: false,
+            date: time(120),
+            random: 7,
+        }
+    }
+
+    fn text(notification: &Notification) -> String {
+        String::from_utf8(notification.compose().message).expect("text")
+    }
+
+    #[test]
+    fn a_person_reads_who_and_what_was_said_and_a_program_all_of_it() {
+        let mut one = told("b@y.example", Some("550-5.1.1 no such\n550 5.1.1 user here"), Stage::Rcpt);
+        one.outcome.enhanced = Some("5.1.1".into());
+        one.original = Some("rfc822;B+2Bb@y.example".into());
+        let message = text(&Notification { envelope_id: Some("id+2D1".into()), ..notification(vec![one]) });
+        assert_eq!(
+            message,
+            "From: Mail Delivery System <MAILER-DAEMON@relay.example>\r\n\
+             To: <a@x.example>\r\n\
+             Subject: Undelivered: your message to b@y.example\r\n\
+             Date: Tue, 14 Nov 2023 22:15:20 +0000\r\n\
+             Message-ID: <dsn.20231114221520.0000000000000007@relay.example>\r\n\
+             Auto-Submitted: auto-replied\r\n\
+             MIME-Version: 1.0\r\n\
+             Content-Type: multipart/report; report-type=delivery-status;\r\n boundary=\"=_redeliver_0000000000000007\"\r\n\r\n\
+             --=_redeliver_0000000000000007\r\n\
+             Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 7bit\r\n\r\n\
+             Your message was not delivered to b@y.example.\r\n\
+             The mail system of the recipient, mx.y.example, said:\r\n  550-5.1.1 no such\r\n  550 5.1.1 user here\r\n\r\n\
+             No further attempt is made. If the address is right and the words above do not help, ask\r\n\
+             the recipient, or whoever runs the mail system of the recipient, by another way than mail,\r\n\
+             and show them this report.\r\n\r\n\
+             --=_redeliver_0000000000000007\r\n\
+             Content-Type: message/delivery-status\r\nContent-Transfer-Encoding: 7bit\r\n\r\n\
+             Original-Envelope-Id: id-1\r\nReporting-MTA: dns; relay.example\r\nArrival-Date: Tue, 14 Nov 2023 22:13:20 +0000\r\n\r\n\
+             Original-Recipient: rfc822;B+b@y.example\r\nFinal-Recipient: rfc822; b@y.example\r\nAction: failed\r\nStatus: 5.1.1\r\n\
+             Remote-MTA: dns; mx.y.example\r\nDiagnostic-Code: smtp; 550-5.1.1 no such\r\n 550 5.1.1 user here\r\n\
+             Last-Attempt-Date: Tue, 14 Nov 2023 22:14:20 +0000\r\n\r\n\
+             --=_redeliver_0000000000000007\r\n\
+             Content-Type: text/rfc822-headers\r\nContent-Transfer-Encoding: 7bit\r\n\r\nSubject: hello\r\n\r\n\
+             --=_redeliver_0000000000000007--\r\n"
+        );
+    }
+
+    #[test]
+    fn without_a_reply_nothing_of_our_own_is_told() {
+        for (stage, words) in [
+            (Stage::Dns, "The domain y.example does not exist"),
+            (Stage::Connect, "could not be reached"),
+            (Stage::Auth, "No session could be agreed on"),
+            (Stage::Data, "cannot take this message"),
+            (Stage::EndOfData, "it may have it"),
+        ] {
+            let message = text(&notification(vec![told("b@y.example", None, stage)]));
+            assert!(message.contains(words) && message.contains("Diagnostic-Code: x-redeliver; "), "{message}");
+            assert!(!message.contains("our word") && !message.contains("Remote-MTA"), "{message}");
+        }
+    }
+
+    #[test]
+    fn the_status_is_of_the_class_of_what_is_told() {
+        for (enhanced, action, status) in [
+            ("5.1.1", Action::Failed, "5.1.1"),
+            ("4.2.0", Action::Failed, "5.0.0"),
+            ("4.2.0", Action::Delayed, "4.2.0"),
+            ("2.1.5", Action::Relayed, "2.1.5"),
+            ("5.1", Action::Failed, "5.0.0"),
+            ("5.1.1000", Action::Failed, "5.0.0"),
+            ("5.x.1", Action::Failed, "5.0.0"),
+        ] {
+            let mut one = told("b@y.example", Some("550 x"), Stage::Rcpt);
+            one.outcome.enhanced = Some(enhanced.into());
+            let message = text(&Notification { action, ..notification(vec![one]) });
+            assert!(message.contains(&format!("\r\nStatus: {status}\r\n")), "{enhanced}: {message}");
+        }
+    }
+
+    #[test]
+    fn hostile_replies_and_headers_stay_where_they_belong() {
+        let reply = format!("550 5.7.1 n\u{f6}\u{202e}\u{1b}[31m\r\nBcc: z@z.example {}", "x".repeat(3000));
+        let mut one = told("b@y.example", Some(&reply), Stage::Rcpt);
+        one.original = Some("rfc822;a+0D+0ABcc:+20z".into());
+        let returned = Returned::Header(b"Subject: \xfc\x00\r\nX: ".iter().chain(&[b'y'; 2000]).copied().collect());
+        let composed = Notification { returned, ..notification(vec![one]) }.compose();
+        assert!(is_seven_bit(&composed.message) && !composed.eight_bit && !composed.utf8);
+        let text = String::from_utf8(composed.message).expect("ASCII");
+        assert!(!text.contains("\r\nBcc"), "{text}");
+        assert!(text.contains("Subject: =FC=00\r\n"), "{text}");
+    }
+
+    #[test]
+    fn a_mail_in_utf8_is_told_of_in_utf8() {
+        let one = told("b\u{fc}@y.example", Some("550 5.1.1 nichts f\u{fc}r dich"), Stage::Rcpt);
+        let returned = Returned::Header("Subject: \u{fc}\r\n".as_bytes().to_vec());
+        let composed = Notification { utf8: true, returned, ..notification(vec![one]) }.compose();
+        assert!(composed.utf8 && composed.eight_bit);
+        let text = String::from_utf8(composed.message).expect("UTF-8");
+        for part in [
+            "report-type=global-delivery-status;",
+            "Content-Type: message/global-delivery-status\r\nContent-Transfer-Encoding: 8bit",
+            "Final-Recipient: utf-8; b\u{fc}@y.example\r\n",
+            "Content-Type: message/global-headers\r\nContent-Transfer-Encoding: 8bit",
+        ] {
+            assert!(text.contains(part), "{part}\n{text}");
+        }
+    }
+
+    #[test]
+    fn delay_and_relay_say_what_comes_next() {
+        let until = Some(time(86_400));
+        let one = || vec![told("b@y.example", Some("451 4.2.0 later"), Stage::Rcpt)];
+        let delayed = text(&Notification { action: Action::Delayed, until, ..notification(one()) });
+        assert!(delayed.contains("tried again until Wednesday, 15 November 2023 22:13 UTC"), "{delayed}");
+        assert!(delayed.contains("\r\nWill-Retry-Until: Wed, 15 Nov 2023 22:13:20 +0000\r\n"), "{delayed}");
+        let relayed =
+            text(&Notification { action: Action::Relayed, returned: Returned::Nothing, ..notification(one()) });
+        assert!(relayed.contains("does not tell whether a message arrives") && !relayed.contains("rfc822-headers"));
+    }
+
+    #[test]
+    fn only_what_passes_as_it_is_is_returned_whole() {
+        for (message, whole) in
+            [(&b"X: 1\r\n\r\nb\r\n"[..], true), (b"a\nb", false), (b"\xe4\r\n", true), (b"\0", false)]
+        {
+            assert_eq!(may_be_returned_whole(message), whole, "{message:?}");
+        }
+    }
+}
