@@ -136,7 +136,13 @@ pub fn admin_settings(config: &Config, wrong: &Arc<WrongPasswords>) -> Result<ad
         users: admin.users.as_ref().map(users).transpose()?,
         tls: admin.tls.as_ref().map(|tls| clients::acceptor(&tls.certificate, &tls.key)).transpose()?,
         url: admin.url.as_ref().and_then(|url| url.parse().ok()),
-        outgoing: config.processors.deliveries().iter().map(|delivery| delivery.outgoing.clone()).collect(),
+        site: Arc::new(admin::Site {
+            processors: config.processors.clone(),
+            schemes: config.store.schemes.clone(),
+            processor: config.smtp.processor.clone(),
+            jobs: config.jobs.clone(),
+            schedules: config.schedules.clone(),
+        }),
     })
 }
 

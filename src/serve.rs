@@ -17,7 +17,7 @@ mod waker;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -35,9 +35,11 @@ use crate::live::Live;
 use crate::logging::LostLines;
 use crate::metrics::Metrics;
 use crate::parts::{self, Parts, users};
+use crate::schedule::Flights;
 use crate::spool::Exclusion;
 use crate::stop::Stop;
 use crate::store::{self, LAST_WRITES, Store};
+use crate::tasks::Tasks;
 use housekeeping::ClockWatch;
 use only_one::{OnlyOne, Refused};
 use scheduler::Unrecorded;
@@ -105,6 +107,10 @@ struct Service {
     /// Told once the mails of the spool that a death left as suspects have been taken: no
     /// job runs beside them.
     suspects_taken: CancellationToken,
+    /// The jobs that run now.
+    flights: Mutex<Flights>,
+    /// Long work that was asked for.
+    tasks: Arc<Tasks>,
     /// The configuration and parts in force.
     current: Live<Current>,
     /// The same as those see it who take mail in.
@@ -133,6 +139,7 @@ impl Service {
         lost_lines: LostLines,
     ) -> Result<Self, Error> {
         let stop = Stop::default();
+        let tasks = Tasks::new(Arc::clone(&store), clock.clone(), stop.clone());
         let parts = Parts::build(&config, &store, &clock, &stop, Some(config.down_for))?;
         let intake = Live::new(parts::intake(&config, &parts.spool)?);
         Ok(Self {
@@ -142,6 +149,8 @@ impl Service {
             health: Arc::new(Health::new(clock.instant())),
             exclusion: Exclusion::default(),
             suspects_taken: CancellationToken::new(),
+            flights: Mutex::default(),
+            tasks,
             current: Live::new(Current { config, parts }),
             intake,
             clock_watch: Mutex::new(ClockWatch::new(clock.now(), clock.instant())),
@@ -155,6 +164,10 @@ impl Service {
 
     fn current(&self) -> Arc<Current> {
         self.current.now()
+    }
+
+    fn flights(&self) -> MutexGuard<'_, Flights> {
+        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn is_stopping(&self) -> bool {
@@ -218,6 +231,7 @@ async fn serve(
     let waker = Waker::start().await.map_err(Error::System)?;
     announce(config, &smtp.addresses(), admin.address());
 
+    tell_of_tasks_cut_off(&service).await;
     let controls = reload::Controls { smtp: smtp.control(), admin: admin.control() };
     let running = Running::start(&service, smtp, admin, &waker);
     running.tasks.spawn(submissions.serve(submit, service.stop.gentle.clone()));
@@ -232,6 +246,15 @@ async fn serve(
     service.current().parts.pipeline.close().await;
     info!("stopped");
     Ok(())
+}
+
+/// Tasks that ended with the process that worked on them have failed, and say so.
+async fn tell_of_tasks_cut_off(service: &Service) {
+    match service.tasks.bury_those_cut_off().await {
+        Ok(0) => {}
+        Ok(number) => warn!(number, "{number} tasks were cut off when redeliver ended: they are not begun again"),
+        Err(error) => warn!(%error, "it is not known which tasks were cut off"),
+    }
 }
 
 /// Each service has its state directory to itself.
@@ -263,13 +286,18 @@ fn submit_context(service: &Service, smtp: ListenerControl) -> Arc<SubmitContext
     })
 }
 
-async fn bind_admin(service: &Service, config: &Config) -> Result<Admin, Error> {
+async fn bind_admin(service: &Arc<Service>, config: &Config) -> Result<Admin, Error> {
     let context = admin::Context {
         store: Arc::clone(&service.store),
         health: Arc::clone(&service.health),
         clock: service.clock.clone(),
         metrics: service.metrics.clone(),
         wrong_passwords: Arc::clone(&service.wrong_passwords),
+        tasks: Arc::clone(&service.tasks),
+        intake: service.intake.clone(),
+        jobs: Arc::new(scheduler::Asks(Arc::clone(service))),
+        stop: service.stop.clone(),
+        lost_lines: service.lost_lines.clone(),
     };
     let (listen, settings) = (config.admin.listen, parts::admin_settings(config, &service.wrong_passwords)?);
     Admin::bind(listen, settings, context).await.map_err(|error| Error::Admin(listen, error))
@@ -325,7 +353,8 @@ impl Running {
         }
         service.stop.hard.cancel();
         service.store.deadline(service.clock.instant() + LAST_WRITES);
-        if tokio::time::timeout(LAST_WORDS, self.tasks.wait()).await.is_err() {
+        let all = async { tokio::join!(self.tasks.wait(), service.tasks.end()) };
+        if tokio::time::timeout(LAST_WORDS, all).await.is_err() {
             error!("not everything could be written down: the next start finds out what is in doubt");
         }
         self.stop_admin.cancel();

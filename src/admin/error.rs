@@ -7,6 +7,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use crate::operations;
 use crate::store;
 
 /// A refusal, as James writes it.
@@ -41,6 +42,32 @@ impl Refusal {
         Self { status_code: 400, r#type: "InvalidArgument", message, details: None }
     }
 
+    /// What is asked for cannot be done now.
+    pub(super) fn conflict(message: String) -> Self {
+        Self { status_code: 409, r#type: "WrongState", message, details: None }
+    }
+
+    /// Something of ours is in trouble; what it is stands in the log, not in the answer.
+    fn internal(error: &store::Error) -> Self {
+        tracing::error!(%error, "a request failed");
+        Self {
+            status_code: 500,
+            r#type: "ServerError",
+            message: "WebAdmin encountered an unexpected internal error".to_owned(),
+            details: Some("the store is in trouble: see the log and /healthcheck".to_owned()),
+        }
+    }
+
+    /// The same with James's details.
+    pub(super) fn with_details(self, details: impl Into<String>) -> Self {
+        Self { details: Some(details.into()), ..self }
+    }
+
+    /// What was waited for did not come in time.
+    pub(super) fn timed_out(message: &str) -> Self {
+        Self { status_code: 408, r#type: "InvalidArgument", message: message.to_owned(), details: None }
+    }
+
     /// No password from there is looked at for now.
     pub(super) fn too_many_wrong_passwords() -> Self {
         let message = "Too many wrong passwords came from your address: try again later".to_owned();
@@ -61,13 +88,31 @@ impl From<PathRejection> for Refusal {
 
 impl From<store::Error> for Refusal {
     fn from(error: store::Error) -> Self {
-        tracing::error!(%error, "a request failed");
-        Self {
-            status_code: 500,
-            r#type: "ServerError",
-            message: "WebAdmin encountered an unexpected internal error".to_owned(),
-            details: Some("the store is in trouble: see the log and /healthcheck".to_owned()),
+        match error {
+            store::Error::NoSuchRepository(path) => Self::not_found(format!("{path} does not exist")),
+            store::Error::NoSuchMail(key) => Self::not_found(format!("Could not retrieve {key}")),
+            store::Error::InHand(_) => Self::conflict(error.to_string()),
+            error => Self::internal(&error),
         }
+    }
+}
+
+impl From<operations::Error> for Refusal {
+    fn from(error: operations::Error) -> Self {
+        match error {
+            operations::Error::Store(error) => error.into(),
+            operations::Error::Wrong(wrong) => wrong.into(),
+            operations::Error::NoSuchGroup(_) | operations::Error::NoSuchRepository(_) => {
+                Self::not_found(error.to_string())
+            }
+            operations::Error::Refused(why) => Self::invalid(why),
+        }
+    }
+}
+
+impl From<operations::Wrong> for Refusal {
+    fn from(wrong: operations::Wrong) -> Self {
+        Self::invalid(format!("Invalid value supplied for query parameter '{}': {}", wrong.condition, wrong.why))
     }
 }
 

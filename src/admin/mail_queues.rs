@@ -29,7 +29,9 @@ struct Queue {
 }
 
 fn names(shared: &Shared) -> BTreeSet<String> {
-    shared.settings().outgoing.iter().cloned().chain([SPOOL.to_owned()]).collect()
+    let settings = shared.settings();
+    let outgoing = settings.site.processors.deliveries().into_iter().map(|delivery| delivery.outgoing.clone());
+    outgoing.chain([SPOOL.to_owned()]).collect()
 }
 
 /// The names of the queues.

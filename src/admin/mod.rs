@@ -4,17 +4,24 @@
 //! all of them refuse; each group of routes is a file of its own that offers a `routes()`.
 
 mod actor;
+mod answer;
 mod connections;
 mod error;
 mod guard;
 mod healthcheck;
+mod jobs;
 mod mail_queues;
+mod mail_repositories;
+mod metrics;
 mod openapi;
-#[cfg_attr(not(test), expect(dead_code, reason = "the routes that change something come with the store's new verbs"))]
 mod query;
+mod records;
+mod tasks;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::http::Uri;
@@ -30,8 +37,16 @@ use utoipa_axum::routes;
 use crate::clients::{Users, WrongPasswords};
 use crate::clock::Clock;
 use crate::health::Health;
+use crate::ingest::Intake;
+use crate::jobs::Swept;
+use crate::live::Live;
+use crate::logging::LostLines;
 use crate::metrics::Metrics;
-use crate::store::Store;
+use crate::pipeline;
+use crate::schedule;
+use crate::stop::Stop;
+use crate::store::{self, Store};
+use crate::tasks::Tasks;
 use connections::Limits;
 
 /// What the listener is told by the configuration.
@@ -49,8 +64,23 @@ pub struct Settings {
     pub tls: Option<TlsAcceptor>,
     /// Where a browser finds us, if a proxy stands in front: our origin.
     pub url: Option<Uri>,
-    /// The names of the queues beside the spool.
-    pub outgoing: Vec<String>,
+    /// What the configuration says of mails, jobs and schedules.
+    pub site: Arc<Site>,
+}
+
+/// What routes have to know of the configuration.
+#[derive(Default)]
+pub struct Site {
+    /// The processors.
+    pub processors: pipeline::Config,
+    /// The URL schemes of repositories, and the one that is real.
+    pub schemes: BTreeSet<String>,
+    /// The processor that new mail enters.
+    pub processor: String,
+    /// The jobs by name.
+    pub jobs: BTreeMap<String, crate::jobs::Config>,
+    /// The schedules by name.
+    pub schedules: BTreeMap<String, schedule::Config>,
 }
 
 impl Settings {
@@ -71,6 +101,26 @@ pub struct Context {
     pub metrics: Metrics,
     /// Those of all clients; they outlast a reload.
     pub wrong_passwords: Arc<WrongPasswords>,
+    /// Long work.
+    pub tasks: Arc<Tasks>,
+    /// What new mail meets.
+    pub intake: Live<Intake>,
+    /// What runs jobs.
+    pub jobs: Arc<dyn RunJobs>,
+    /// Asks all work to end.
+    pub stop: Stop,
+    /// Lines that the log has lost.
+    pub lost_lines: LostLines,
+}
+
+/// What a run of a job answers.
+pub type JobRun = Pin<Box<dyn Future<Output = Result<Swept, store::Error>> + Send>>;
+
+/// What runs jobs of this process, one run of each job at a time.
+pub trait RunJobs: Send + Sync {
+    /// A run of `job`, as if every mail were due where `all_due`; `None` where one is going.
+    /// Asked to end by `stop`.
+    fn begin(&self, job: &str, all_due: bool, stop: &CancellationToken) -> Option<JobRun>;
 }
 
 struct Shared {
@@ -81,6 +131,10 @@ struct Shared {
 }
 
 impl Shared {
+    fn site(&self) -> Arc<Site> {
+        Arc::clone(&self.settings().site)
+    }
+
     fn settings(&self) -> Arc<Settings> {
         Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -146,6 +200,11 @@ fn routes() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(openapi::document))
         .merge(healthcheck::routes())
         .merge(mail_queues::routes())
+        .merge(mail_repositories::routes())
+        .merge(tasks::routes())
+        .merge(jobs::routes())
+        .merge(records::routes())
+        .merge(metrics::routes())
 }
 
 fn router(shared: Arc<Shared>) -> Router {

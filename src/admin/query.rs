@@ -7,11 +7,15 @@ use axum::http::request::Parts;
 use chrono::{DateTime, Utc};
 
 use super::error::Refusal;
+use crate::store::{Cursor, NotOurs, Span};
 use crate::yaml::parse_duration;
 
 /// Items of a list of ours where nothing is said, and at most.
 const ITEMS: usize = 100;
 const MOST_ITEMS: usize = 1000;
+
+/// Rows that one request looks at.
+const SEARCHED: usize = 20_000;
 
 /// The parameters, decoded, in their order.
 #[derive(Debug, Clone, Default)]
@@ -71,6 +75,44 @@ impl Query {
         let wrong =
             |why: String| Refusal::invalid(format!("Invalid value supplied for query parameter '{name}': {why}"));
         self.get(name).map(read).transpose().map_err(wrong)
+    }
+
+    /// James's `limit`: `None` where none is given.
+    pub(super) fn limit(&self) -> Result<Option<usize>, Refusal> {
+        match self.number("limit")? {
+            Some(0) => Err(Refusal::invalid("limit can not be equal to zero".to_owned())),
+            number => Ok(number),
+        }
+    }
+
+    /// James's `offset`: 0 where none is given.
+    pub(super) fn offset(&self) -> Result<usize, Refusal> {
+        Ok(self.number("offset")?.unwrap_or(0))
+    }
+
+    /// A number, with James's words where it is none.
+    pub(super) fn number(&self, name: &str) -> Result<Option<usize>, Refusal> {
+        let Some(text) = self.get(name) else { return Ok(None) };
+        match text.parse::<i64>() {
+            Ok(number) if number < 0 => Err(Refusal::invalid(format!("{name} can not be negative"))),
+            Ok(number) => Ok(Some(usize::try_from(number).unwrap_or(usize::MAX))),
+            Err(_) => Err(Refusal::invalid(format!("Can not parse {name}"))),
+        }
+    }
+
+    /// `true`; every other value is `false`, as with James.
+    pub(super) fn is_true(&self, name: &str, default: bool) -> bool {
+        self.get(name).map_or(default, |value| value.eq_ignore_ascii_case("true"))
+    }
+
+    /// Where a list of ours goes on.
+    pub(super) fn cursor(&self) -> Result<Option<Cursor>, Refusal> {
+        self.read_as("cursor", |text| text.parse().map_err(|error: NotOurs| error.to_string()))
+    }
+
+    /// A page of a list of ours, the newest first; search looks at so many rows at most.
+    pub(super) fn span(&self) -> Result<Span, Refusal> {
+        Ok(Span::of(self.items()?).newest_first().after(self.cursor()?).look(SEARCHED))
     }
 
     /// How many items of one of our lists are wanted.

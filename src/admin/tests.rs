@@ -1,21 +1,41 @@
 //! Requests as scripts and browsers make them, against a real store and no socket.
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::sync::{Arc, RwLock};
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use super::{Context, Settings, Shared, router};
+use super::{Context, JobRun, RunJobs, Settings, Shared, Site, router};
 use crate::clients::{Columns, Users, WrongPasswords};
 use crate::clock::Clock;
 use crate::health::{Health, Status};
-use crate::mail::RepositoryPath;
+use crate::ingest::{Here, Intake};
+use crate::live::Live;
+use crate::logging::LostLines;
+use crate::mail::{Domain, RepositoryPath};
 use crate::metrics::Metrics;
+use crate::pipeline;
+use crate::spool::Spool;
+use crate::stop::Stop;
 use crate::store::{SqliteStore, Store};
+use crate::tasks::Tasks;
+use crate::yaml::{Document, Reading};
+
+/// Nobody runs jobs here.
+struct NoJobs;
+
+impl RunJobs for NoJobs {
+    fn begin(&self, _: &str, _: bool, _: &CancellationToken) -> Option<JobRun> {
+        None
+    }
+}
 
 struct Bench {
     _directory: TempDir,
@@ -32,7 +52,12 @@ impl Bench {
         store.ensure_repositories(&[repository]).await.expect("known");
         let health = Arc::new(Health::new(clock.instant()));
         let (metrics, wrong_passwords) = (Metrics::new(), Arc::new(WrongPasswords::default()));
-        let context = Context { store, health, clock, metrics, wrong_passwords };
+        let here = Here::new(Domain::parse("relay.test").expect("a domain"), |_| false);
+        let intake = Live::new(Intake { spool: Spool::unused(), kept: BTreeSet::new(), here });
+        let stop = Stop::default();
+        let tasks = Tasks::new(Arc::clone(&store), clock.clone(), stop.clone());
+        let (jobs, lost_lines) = (Arc::new(NoJobs), LostLines::default());
+        let context = Context { store, health, clock, metrics, wrong_passwords, tasks, intake, jobs, stop, lost_lines };
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 8000));
         let shared = Shared { settings: RwLock::new(Arc::new(settings)), context, address };
         Self { _directory: directory, shared: Arc::new(shared) }
@@ -85,7 +110,16 @@ async fn health_checks_answer_as_james_does() {
 
 #[tokio::test]
 async fn queues_are_the_spool_and_the_outgoing_names() {
-    let settings = Settings { outgoing: vec!["outgoing".into(), "slow".into(), "slow".into()], ..Settings::default() };
+    let rule = |outgoing: &str| {
+        format!("{{match: AtMost=2, mailet: RemoteDelivery, outgoing: {outgoing}, bounceProcessor: rde}}")
+    };
+    let keep = "{match: All, mailet: ToRepository, repositoryPath: 'sqlite://var/x/'}";
+    let yaml = format!("relay: [{}, {}, {}, {keep}]\nrde: [{keep}]\n", rule("outgoing"), rule("slow"), rule("slow"));
+    let document = Document::parse(Path::new("f"), yaml.as_bytes()).expect("YAML");
+    let reading = Reading::new(Path::new("f"));
+    let processors = pipeline::Config::read(document.root(), &["sqlite".to_owned()].into(), &reading);
+    let site = Arc::new(Site { processors, ..Site::default() });
+    let settings = Settings { site, ..Settings::default() };
     let bench = Bench::new(settings).await;
     assert_eq!(bench.json("/mailQueues").await, (200, json!(["outgoing", "slow", "spool"])));
     assert_eq!(bench.json("/mailQueues/spool").await, (200, json!({"name": "spool", "size": 0})));

@@ -25,7 +25,7 @@ pub fn mail_json(listed: &Listed) -> Value {
 }
 
 /// That somebody has taken note of a mail's failure.
-fn acknowledged_json(acknowledged: &Acknowledged) -> Value {
+pub(super) fn acknowledged_json(acknowledged: &Acknowledged) -> Value {
     let Acknowledged { by, at, note, operation } = acknowledged;
     json!({"by": by, "at": rfc3339(*at), "note": note, "operation": operation})
 }

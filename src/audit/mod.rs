@@ -10,11 +10,14 @@ mod digest;
 mod group;
 mod mail;
 mod message;
+mod numbers;
 mod operation;
 mod queue;
 mod repository;
 mod run;
 mod schedule;
+mod task;
+mod webadmin;
 mod zip;
 
 pub use attempt::{ATTEMPT_COLUMNS, attempt_json, attempt_picture, attempt_rows};
@@ -23,11 +26,14 @@ pub use digest::{Digest, Example, Group};
 pub use group::{GROUP_COLUMNS, group_json, group_row};
 pub use mail::{mail_json, mail_picture, whole_mail_json};
 pub use message::{header_of, message};
+pub use numbers::stored_metrics;
 pub use operation::{OPERATION_COLUMNS, gone_json, gone_words, operation_json, operation_row, operation_words};
 pub use queue::{Queue, QueuePage, WAITING_COLUMNS, Waiting, waiting, waiting_json, waiting_row};
 pub use repository::repository_json;
 pub use run::{RUN_COLUMNS, check_json, import_json, result_json, run_json, run_row, sweep_json};
 pub use schedule::{JOB_COLUMNS, JobView, PauseView, SCHEDULE_COLUMNS, ScheduleView};
+pub use task::{james_date, task_json};
+pub use webadmin::{MailFields, webadmin_mail_json};
 
 #[cfg(test)]
 pub(crate) use digest::tests::failure;

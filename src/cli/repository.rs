@@ -11,7 +11,7 @@ use super::terminal;
 use crate::audit::{self, Extent, QueuePage, WAITING_COLUMNS, Waiting, mail_json, waiting, waiting_row};
 use crate::config;
 use crate::mail::{MailKey, RepositoryPath};
-use crate::operations::{self, Conditions, Selection, Verb, Wrong};
+use crate::operations::{self, Bounds, Conditions, Selection, Verb, Wrong};
 use crate::store::{Error, Listed, MailFilter, Pages, Place, Respool, Time};
 use crate::text::Table;
 
@@ -46,23 +46,7 @@ pub(super) async fn run(app: &App, command: RepositoryCommand, out: &mut impl Wr
 
 /// The repository that an operator means by a URL, a path or a last segment.
 pub(super) async fn resolve(app: &App, text: &str) -> Result<RepositoryPath, Failure> {
-    let (scheme, path) = RepositoryPath::parse_url(text).map_err(|e| Failure::new(Exit::NotFound, e.to_string()))?;
-    if let Some(scheme) = scheme.filter(|scheme| !app.config.store.schemes.contains(scheme)) {
-        return Err(Failure::new(Exit::NotFound, format!("no store is configured for scheme {scheme:?} of {text:?}")));
-    }
-    let known = app.store.repositories().await?;
-    if known.contains(&path) {
-        return Ok(path);
-    }
-    let named: Vec<_> = known.iter().filter(|known| known.last_segment() == path.as_str()).collect();
-    match named[..] {
-        [one] => Ok(one.clone()),
-        [] => Err(Error::NoSuchRepository(path).into()),
-        _ => {
-            let paths: Vec<_> = named.iter().map(ToString::to_string).collect();
-            Err(Failure::new(Exit::NotFound, format!("{text:?} could be {}: write the path", paths.join(" or "))))
-        }
-    }
+    Ok(operations::resolve(&*app.store, &app.config.store.schemes, text).await?)
 }
 
 async fn list(app: &App, format: Format, out: &mut impl Write) -> Result<Exit, Failure> {
@@ -245,7 +229,7 @@ fn selection(which: &WhichArguments) -> Result<Selection, Failure> {
         None => {
             let until = which.until.as_deref().map(str::parse).transpose();
             let until = until.map_err(|error| Failure::new(Exit::Usage, format!("--until {error}")))?;
-            Ok(Selection::Matching { conditions: Box::new(conditions), until })
+            Ok(Selection::Matching { conditions: Box::new(conditions), until, bounds: Bounds::default() })
         }
     }
 }
@@ -272,7 +256,9 @@ impl From<operations::Error> for Failure {
         match error {
             operations::Error::Store(error) => error.into(),
             operations::Error::Wrong(wrong) => wrong.into(),
-            operations::Error::NoSuchGroup(_) => Self::new(Exit::NotFound, error.to_string()),
+            operations::Error::NoSuchGroup(_) | operations::Error::NoSuchRepository(_) => {
+                Self::new(Exit::NotFound, error.to_string())
+            }
             operations::Error::Refused(why) => Self::new(Exit::Usage, why),
         }
     }

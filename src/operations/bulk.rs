@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use tokio_util::sync::CancellationToken;
 
 use super::preview::{EXACT, Preview, SAMPLE};
-use super::{Conditions, Done, Error, Result, Selection, Verb};
+use super::{Bounds, Conditions, Done, Error, Result, Selection, Verb};
 use crate::audit::waiting;
 use crate::mail::{Attributes, CauseId, MailKey, RepositoryPath};
 use crate::pipeline;
@@ -57,9 +57,9 @@ impl Operations<'_> {
         let mut bulk = Bulk { operations: self, place, verb, selection, done: Done::default() };
         match selection {
             Selection::Mail(key) => bulk.one(key).await?,
-            Selection::Matching { conditions, until } => {
+            Selection::Matching { conditions, until, bounds } => {
                 let filter = self.filter(place, conditions, until.clone()).await?;
-                bulk.all(filter, progress).await?;
+                bulk.all(filter, bounds, progress).await?;
             }
         }
         Ok(bulk.done)
@@ -79,11 +79,11 @@ impl Operations<'_> {
                 let listed = self.store.find(place, key).await?;
                 self.count_in(&mut preview, &[listed], verb).await?;
             }
-            Selection::Matching { conditions, until } => {
+            Selection::Matching { conditions, until, bounds } => {
                 let until = until.clone().unwrap_or_else(|| preview.until.clone());
                 let filter = self.filter(place, conditions, Some(until.clone())).await?;
                 preview.until = until;
-                self.count_all(&mut preview, place, &filter, verb).await?;
+                self.count_all(&mut preview, place, &filter, bounds, verb).await?;
             }
         }
         Ok(preview)
@@ -97,13 +97,22 @@ impl Operations<'_> {
         self.filter(place, conditions, None).await
     }
 
-    async fn count_all(&self, preview: &mut Preview, place: &Place, filter: &MailFilter, verb: &Verb) -> Result<()> {
+    async fn count_all(
+        &self,
+        preview: &mut Preview,
+        place: &Place,
+        filter: &MailFilter,
+        bounds: &Bounds,
+        verb: &Verb,
+    ) -> Result<()> {
         let mut pages = Pages::new(self.store, place.clone(), filter.clone());
-        while let Some(page) = pages.next().await? {
+        while let Some(mut page) = pages.next().await? {
             if preview.count >= EXACT {
                 preview.exact = false;
                 break;
             }
+            page.retain(|listed| bounds.allow(&listed.mail));
+            page.truncate(bounds.left(preview.count));
             self.count_in(preview, &page, verb).await?;
         }
         if let (Some(group), Place::Repository(repository)) = (&filter.group, place) {
@@ -272,17 +281,30 @@ impl Bulk<'_> {
 
     /// Every mail that matches and was there at the start: what a running service brings back
     /// meanwhile is not met again. A mail that is in hand, or went away, is passed over.
-    async fn all(&mut self, filter: MailFilter, progress: &mut (dyn FnMut(&Done) + Send)) -> Result<()> {
+    async fn all(
+        &mut self,
+        filter: MailFilter,
+        bounds: &Bounds,
+        progress: &mut (dyn FnMut(&Done) + Send),
+    ) -> Result<()> {
         let now = match &filter.within {
             Some(until) => until.clone(),
             None => self.operations.store.horizon().await?,
         };
         let filter = MailFilter { within: Some(now.clone()), ..filter };
         let mut pages = Pages::new(self.operations.store, self.place.clone(), filter);
-        while let Some(page) = pages.next().await? {
+        while let Some(mut page) = pages.next().await? {
+            page.retain(|listed| bounds.allow(&listed.mail));
+            page.truncate(bounds.left(self.done.mails));
             if self.operations.stop.is_cancelled() {
                 self.done.stopped = true;
                 break;
+            }
+            if bounds.left(self.done.mails) == 0 {
+                break;
+            }
+            if page.is_empty() {
+                continue;
             }
             let keys = page.iter().map(|listed| listed.mail.key.clone()).collect();
             let acted = self.act(keys, Some(now.clone())).await?;

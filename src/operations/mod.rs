@@ -8,13 +8,15 @@ mod bulk;
 mod pause;
 mod preview;
 mod purge;
+mod repository;
 mod selection;
 mod verb;
 
 pub use bulk::{Operations, Operator};
 pub use preview::Preview;
 pub use purge::purge;
-pub use selection::{Conditions, Moment, Selection, Wrong};
+pub use repository::resolve;
+pub use selection::{Bounds, Conditions, Moment, Selection, Wrong};
 pub use verb::{Done, MAX_NOTE, Verb};
 
 use crate::mail::CauseId;
@@ -32,6 +34,9 @@ pub enum Error {
     /// Nobody knows this failure group.
     #[error("there is no failure group {0}")]
     NoSuchGroup(CauseId),
+    /// Nobody knows that repository, or it could be several.
+    #[error("{0}")]
+    NoSuchRepository(String),
     /// What is asked for makes no sense there.
     #[error("{0}")]
     Refused(String),

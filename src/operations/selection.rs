@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta};
 
-use crate::mail::{CauseId, MailKey};
+use crate::mail::{Address, CauseId, Mail, MailKey, attribute};
 use crate::store::{Horizon, MailFilter, Time};
 use crate::yaml::parse_duration;
 
@@ -19,13 +19,40 @@ pub enum Selection {
         conditions: Box<Conditions>,
         /// Only what had come to rest by then, as a dry run answered it.
         until: Option<Horizon>,
+        /// Of those, only these.
+        bounds: Bounds,
     },
+}
+
+/// Bounds on what matches, as James's calls have them; what is `Some` must all hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Bounds {
+    /// Mails that were taken for reprocessing less often than this.
+    pub max_retries: Option<u32>,
+    /// Mails for this recipient.
+    pub recipient: Option<Address>,
+    /// So many of them at most.
+    pub limit: Option<u64>,
+}
+
+impl Bounds {
+    /// Whether a mail that matches is within all of them but the limit.
+    pub(super) fn allow(&self, mail: &Mail) -> bool {
+        let taken = mail.attributes.integer(attribute::REPROCESSING).unwrap_or(0);
+        self.max_retries.is_none_or(|most| taken < i64::from(most))
+            && self.recipient.as_ref().is_none_or(|one| mail.envelope.recipients.contains(one))
+    }
+
+    /// How many more there may be behind `taken`.
+    pub(super) fn left(&self, taken: u64) -> usize {
+        self.limit.map_or(usize::MAX, |limit| usize::try_from(limit.saturating_sub(taken)).unwrap_or(usize::MAX))
+    }
 }
 
 impl Selection {
     /// Every mail that matches.
     pub fn matching(conditions: Conditions) -> Self {
-        Self::Matching { conditions: Box::new(conditions), until: None }
+        Self::Matching { conditions: Box::new(conditions), until: None, bounds: Bounds::default() }
     }
 }
 

@@ -8,14 +8,17 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::task::{Id, JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::waker::Waker;
 use super::{Current, Service, housekeeping};
+use crate::admin::{JobRun, RunJobs};
 use crate::health::Status;
-use crate::jobs::{Order, Progress, Runner};
-use crate::schedule::{Asked, Flights, Moment, Overlap, Pauses, Timetable};
-use crate::store::Time;
+use crate::jobs::{self, Order, Progress, Runner, Swept};
+use crate::schedule::{Asked, Moment, Overlap, Pauses, Timetable};
+use crate::stop::Stop;
+use crate::store::{self, Time};
 
 /// How often it is noted that the schedules were seen to.
 const NOTE_EVERY: Duration = Duration::from_mins(1);
@@ -46,7 +49,6 @@ struct Scheduler {
     /// The configuration that the timetable has.
     current: Arc<Current>,
     timetable: Timetable,
-    flights: Flights,
     runs: JoinSet<Option<String>>,
     /// The job of each run.
     jobs: BTreeMap<Id, String>,
@@ -66,7 +68,6 @@ impl Scheduler {
         let mut scheduler = Self {
             service,
             timetable: Timetable::default(),
-            flights: Flights::default(),
             runs: JoinSet::new(),
             jobs: BTreeMap::new(),
             failures: BTreeMap::new(),
@@ -150,7 +151,8 @@ impl Scheduler {
     }
 
     fn ask(&mut self, schedule: &str, job: &str, overlap: Overlap, trigger: &'static str) {
-        match self.flights.ask(job, schedule, overlap) {
+        let asked = self.service.flights().ask(job, schedule, overlap);
+        match asked {
             Asked::Start => self.start(schedule, job, trigger),
             Asked::Queued => info!(schedule, job, "the job still runs: one more run follows"),
             Asked::Skipped => info!(schedule, job, "the job still runs: this tick is skipped"),
@@ -171,7 +173,8 @@ impl Scheduler {
         };
         let Some(job) = self.jobs.remove(&id) else { return };
         self.judge(&job, failure);
-        if let Some(schedule) = self.flights.ended(&job) {
+        let again = self.service.flights().ended(&job);
+        if let Some(schedule) = again {
             if self.service.is_stopping() {
                 return;
             }
@@ -251,6 +254,61 @@ async fn write_down(service: &Service, seen: Vec<(String, Time)>) {
     }
 }
 
+/// A run of a job, and what belongs to the end of each.
+async fn carry_out(
+    service: &Service,
+    current: &Current,
+    order: Order<'_>,
+    config: &jobs::Config,
+    stop: &Stop,
+) -> Result<Swept, store::Error> {
+    let progress = Progress::default();
+    let runner = Runner {
+        store: &*service.store,
+        spool: &current.parts.spool,
+        clock: &service.clock,
+        exclusion: &service.exclusion,
+        stop,
+        progress: &progress,
+    };
+    let ran = runner.run(order, config).await;
+    housekeeping::keep_house(service).await;
+    ran
+}
+
+/// Runs that are asked for over HTTP, beside those of schedules.
+pub(super) struct Asks(pub(super) Arc<Service>);
+
+impl RunJobs for Asks {
+    fn begin(&self, job: &str, all_due: bool, stop: &CancellationToken) -> Option<JobRun> {
+        if self.0.flights().ask(job, "", Overlap::Skip) != Asked::Start {
+            return None;
+        }
+        let flight = Flight { service: Arc::clone(&self.0), job: job.to_owned() };
+        let stop = Stop { gentle: stop.clone(), hard: self.0.stop.hard.clone() };
+        Some(Box::pin(async move {
+            let current = flight.service.current();
+            let Some(config) = current.config.jobs.get(&flight.job) else { return Ok(Swept::default()) };
+            let order = Order { job: &flight.job, all_due, trigger: "http", only: None };
+            carry_out(&flight.service, &current, order, config, &stop).await
+        }))
+    }
+}
+
+/// A run that goes on: dropped, the job may run again. A tick that came meanwhile waits for
+/// the next one.
+struct Flight {
+    service: Arc<Service>,
+    job: String,
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        let mut flights = self.service.flights();
+        while flights.ended(&self.job).is_some() {}
+    }
+}
+
 /// A run that could not be begun on record.
 #[derive(Debug, Clone)]
 pub(super) struct Unrecorded {
@@ -295,19 +353,9 @@ async fn one_run(service: &Service, job: &str, trigger: &str) -> Option<String> 
     let Some(config) = current.config.jobs.get(job) else {
         return Some("the job is not configured any more".to_owned());
     };
-    let progress = Progress::default();
-    let runner = Runner {
-        store: &*service.store,
-        spool: &current.parts.spool,
-        clock: &service.clock,
-        exclusion: &service.exclusion,
-        stop: &service.stop,
-        progress: &progress,
-    };
     let started = service.clock.now();
-    let ran = runner.run(Order { job, all_due: false, trigger, only: None }, config).await;
-    housekeeping::keep_house(service).await;
-    match ran {
+    let order = Order { job, all_due: false, trigger, only: None };
+    match carry_out(service, &current, order, config, &service.stop).await {
         Ok(swept) => {
             record_late(service).await;
             swept.failure.map(|error| error.to_string()).or(swept.trouble)

@@ -13,6 +13,7 @@ mod suspects;
 mod trace;
 mod trouble;
 mod users;
+mod webadmin;
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};

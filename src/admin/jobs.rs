@@ -1,0 +1,251 @@
+//! `/jobs` and `/schedules`: what runs, when, and a run or a pause that is asked for.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::actor::Actor;
+use super::answer::{created, whole_list};
+use super::error::Refusal;
+use super::query::Query;
+use super::{JobRun, Shared};
+use crate::audit::{result_json, run_json};
+use crate::clients::Role;
+use crate::jobs;
+use crate::operations::Moment;
+use crate::schedule::Pauses;
+use crate::store::Time;
+use crate::tasks::{Ended, Handle, NewTask, Together};
+
+pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(one))
+        .routes(routes!(run))
+        .routes(routes!(schedules))
+        .routes(routes!(pause))
+        .routes(routes!(resume))
+}
+
+/// The jobs.
+#[utoipa::path(get, path = "/jobs", tag = "jobs", responses(
+    (status = 200, description = "items and next, as `job list`", body = Value)
+))]
+async fn list(State(shared): super::State) -> Json<Value> {
+    whole_list(&shared.site().jobs.iter().map(|(name, job)| json!(job.view(name))).collect::<Vec<_>>())
+}
+
+/// A job and its last run.
+#[utoipa::path(get, path = "/jobs/{name}", tag = "jobs",
+    params(("name" = String, Path, description = "The job", example = "spool")),
+    responses(
+        (status = 200, description = "As `job list`, and its last run", body = Value),
+        (status = 404, description = "No such job", body = Refusal),
+    )
+)]
+async fn one(State(shared): super::State, name: super::Name) -> Result<Json<Value>, Refusal> {
+    let Path(name) = name?;
+    let site = shared.site();
+    let job = site.jobs.get(&name).ok_or_else(|| Refusal::not_found(format!("{name} can not be found")))?;
+    let mut view = json!(job.view(&name));
+    let last = shared.context.store.runs(Some(&name), 1).await?;
+    view["lastRun"] = last.first().map_or(Value::Null, run_json);
+    Ok(Json(view))
+}
+
+/// The body of a call that runs a job.
+#[derive(Deserialize, Default, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Order {
+    /// As if every mail were due.
+    #[serde(default)]
+    now: bool,
+}
+
+/// Reads a body that may be left out.
+fn body<T: Default + for<'a> Deserialize<'a>>(body: &Bytes) -> Result<T, Refusal> {
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Ok(T::default());
+    }
+    let wrong = || Refusal::invalid("JSON payload of the request is not valid".to_owned());
+    serde_json::from_slice(body).map_err(|error| wrong().with_details(error.to_string()))
+}
+
+/// Runs a job: a task.
+#[utoipa::path(post, path = "/jobs/{name}/run", tag = "jobs",
+    params(("name" = String, Path, description = "The job", example = "spool")),
+    request_body(content = Option<Order>, description = "How"),
+    responses(
+        (status = 201, description = "The task", body = Value),
+        (status = 400, description = "No such body", body = Refusal),
+        (status = 403, description = "It removes mail, and the role may not", body = Refusal),
+        (status = 404, description = "No such job", body = Refusal),
+        (status = 409, description = "A run of it is going", body = Refusal),
+    )
+)]
+async fn run(
+    State(shared): super::State,
+    actor: Actor,
+    name: super::Name,
+    query: Query,
+    octets: Bytes,
+) -> Result<Response, Refusal> {
+    query.only(&[])?;
+    let Path(name) = name?;
+    let order: Order = body(&octets)?;
+    let site = shared.site();
+    let job = site.jobs.get(&name).ok_or_else(|| Refusal::not_found(format!("{name} can not be found")))?;
+    if matches!(job, jobs::Config::Purge { .. }) && actor.role != Role::Full {
+        return Err(Refusal::forbidden("This job removes mail, and your role may not"));
+    }
+    let new = NewTask {
+        kind: "job",
+        by: actor.operator(),
+        parameters: json!({"job": name, "now": order.now}),
+        expected: None,
+        together: Together::Never(format!("a run of job {name}")),
+    };
+    let stop = shared.context.stop.gentle.child_token();
+    let Some(run) = shared.context.jobs.begin(&name, order.now, &stop) else {
+        return Err(Refusal::conflict(format!("a run of job {name} is going on already")));
+    };
+    let started = shared.context.clock.now();
+    let of_task = Arc::clone(&shared);
+    let work = move |handle: Handle| async move {
+        let _cancel = cancelled_with(&handle, stop);
+        ended(run, &name, started, &of_task).await
+    };
+    Ok(created(&shared.context.tasks.begin(new, work).await?))
+}
+
+/// Cancels `stop` once the task is cancelled, for as long as what is returned lives.
+fn cancelled_with(handle: &Handle, stop: tokio_util::sync::CancellationToken) -> tokio_util::sync::DropGuard {
+    let (asked, over) = (handle.stop().clone(), tokio_util::sync::CancellationToken::new());
+    let ended = over.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            () = asked.cancelled() => stop.cancel(),
+            () = ended.cancelled() => {}
+        }
+    });
+    over.drop_guard()
+}
+
+async fn ended(run: JobRun, job: &str, started: Time, shared: &Shared) -> Ended {
+    match run.await {
+        Ok(swept) => {
+            let mut details = result_json(job, started, shared.context.clock.now(), &swept.counts);
+            details["left"] = swept.left.into();
+            let failure = swept.failure.map(|_| "the store is in trouble: see the log".to_owned()).or(swept.trouble);
+            match failure {
+                Some(failure) => {
+                    details["error"] = failure.into();
+                    Ended::failed(details)
+                }
+                None => Ended::completed(details),
+            }
+        }
+        Err(error) => {
+            tracing::error!(%error, job, "a run that was asked for could not begin");
+            Ended::failed(json!({"error": "the store is in trouble: see the log"}))
+        }
+    }
+}
+
+/// The schedules and their next times.
+#[utoipa::path(get, path = "/schedules", tag = "jobs", responses(
+    (status = 200, description = "items and next, as `schedule list`", body = Value)
+))]
+async fn schedules(State(shared): super::State) -> Result<Json<Value>, Refusal> {
+    let (site, now) = (shared.site(), shared.context.clock.now());
+    let pauses = Pauses::new(shared.context.store.paused().await?);
+    let view =
+        |(name, schedule): (&String, &crate::schedule::Config)| json!(schedule.view(name, now, pauses.of(name, now)));
+    Ok(whole_list(&site.schedules.iter().map(view).collect::<Vec<_>>()))
+}
+
+/// The body of a call that pauses.
+#[derive(Deserialize, Default, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Pausing {
+    /// Why.
+    reason: Option<String>,
+    /// Until when: RFC 3339, or from now on (`2h`); until somebody resumes it where it is null.
+    until: Option<String>,
+}
+
+fn known(shared: &Shared, name: &str) -> Result<(), Refusal> {
+    if shared.site().schedules.contains_key(name) {
+        return Ok(());
+    }
+    Err(Refusal::not_found(format!("{name} can not be found")))
+}
+
+/// Lets a schedule's ticks pass.
+#[utoipa::path(post, path = "/schedules/{name}/pause", tag = "jobs",
+    params(("name" = String, Path, description = "The schedule", example = "retry-temporary")),
+    request_body(content = Option<Pausing>, description = "Why, and until when"),
+    responses(
+        (status = 204, description = "It is paused"),
+        (status = 400, description = "No such body, or a time that has passed", body = Refusal),
+        (status = 404, description = "No such schedule", body = Refusal),
+    )
+)]
+async fn pause(
+    State(shared): super::State,
+    actor: Actor,
+    name: super::Name,
+    query: Query,
+    octets: Bytes,
+) -> Result<StatusCode, Refusal> {
+    query.only(&[])?;
+    let Path(name) = name?;
+    known(&shared, &name)?;
+    let Pausing { reason, until } = body(&octets)?;
+    let now = shared.context.clock.now();
+    let until = until.map(|text| end(&text, now)).transpose()?;
+    let (site, operator, stop) = (shared.site(), actor.operator(), shared.context.stop.gentle.clone());
+    shared.operations(&operator, &site, &stop).pause(&name, reason.as_deref(), until).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn end(text: &str, now: Time) -> Result<Time, Refusal> {
+    let end = match Moment::parse(text) {
+        Some(Moment::At(time)) => Some(time),
+        Some(Moment::Ago(from_now)) => {
+            chrono::TimeDelta::from_std(from_now).ok().and_then(|time| now.checked_add_signed(time))
+        }
+        None => None,
+    };
+    end.ok_or_else(|| Refusal::invalid(format!("{text:?} is no time: write 2h or 2026-11-28T17:00:00Z")))
+}
+
+/// Ends a pause.
+#[utoipa::path(post, path = "/schedules/{name}/resume", tag = "jobs",
+    params(("name" = String, Path, description = "The schedule", example = "retry-temporary")),
+    responses(
+        (status = 204, description = "It goes on, or was not paused"),
+        (status = 404, description = "No such schedule", body = Refusal),
+    )
+)]
+async fn resume(
+    State(shared): super::State,
+    actor: Actor,
+    name: super::Name,
+    query: Query,
+) -> Result<StatusCode, Refusal> {
+    query.only(&[])?;
+    let Path(name) = name?;
+    known(&shared, &name)?;
+    let (site, operator, stop) = (shared.site(), actor.operator(), shared.context.stop.gentle.clone());
+    shared.operations(&operator, &site, &stop).resume(&name).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

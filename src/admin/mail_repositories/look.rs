@@ -1,0 +1,258 @@
+//! Mails of a repository, looked at.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+
+use super::super::actor::Actor;
+use super::super::answer::conditions;
+use super::super::error::Refusal;
+use super::super::query::Query;
+use super::super::{Shared, State as SharedState};
+use super::Names;
+use crate::audit::{self, Evidence, Extent, MailFields, header_of, webadmin_mail_json};
+use crate::clients::Role;
+use crate::mail::{Mail, MailKey, MessageId};
+use crate::store::{self, Cursor, Listed, MailFilter, Place, Span, Store};
+use crate::yaml::parse_duration;
+
+/// Mails read at once for a list.
+const PAGE: usize = 500;
+
+/// The keys of a repository's mails, oldest first.
+#[utoipa::path(get, path = "/mailRepositories/{repository}/mails", tag = "mail repositories",
+    params(
+        ("repository" = String, Path, description = "URL, path or last segment", example = "temporary"),
+        ("offset" = Option<u64>, Query, description = "Pass over so many"),
+        ("limit" = Option<u64>, Query, description = "So many at most"),
+        ("updatedBefore" = Option<String>, Query, description = "Came to rest at least so long ago; in seconds, or with a unit", example = "1h"),
+        ("updatedAfter" = Option<String>, Query, description = "Came to rest at most so long ago"),
+        ("sender" = Option<String>, Query, description = "Reverse-path, `<>` for null, or *@domain"),
+        ("recipient" = Option<String>, Query, description = "An address, or *@domain"),
+        ("remoteAddress" = Option<String>, Query, description = "The address of the client that brought it"),
+        ("domain" = Option<String>, Query, description = "A recipient's domain"),
+        ("code" = Option<u16>, Query, description = "The last reply code"),
+        ("nextHop" = Option<String>, Query, description = "The next hop of the last attempt"),
+        ("text" = Option<String>, Query, description = "Words of the last failure"),
+        ("group" = Option<String>, Query, description = "A failure group"),
+        ("olderThan" = Option<String>, Query, description = "An age, or RFC 3339"),
+        ("newerThan" = Option<String>, Query, description = "An age, or RFC 3339"),
+        ("passes" = Option<u32>, Query, description = "Passes counted"),
+        ("unacknowledged" = Option<bool>, Query, description = "Only those that nobody has acknowledged"),
+    ),
+    responses(
+        (status = 200, description = "The keys", body = Vec<String>),
+        (status = 400, description = "A parameter cannot be read", body = Refusal),
+        (status = 404, description = "No such repository, or no such group", body = Refusal),
+    )
+)]
+pub(in crate::admin) async fn keys(
+    State(shared): SharedState,
+    actor: Actor,
+    name: super::super::Name,
+    query: Query,
+) -> Result<Response, Refusal> {
+    let Path(name) = name?;
+    let place = Place::Repository(shared.repository(&name).await?);
+    if query.get("remoteHost").is_some() {
+        let why = "remoteHost matches nobody: names of clients are not looked up; there is remoteAddress";
+        return Err(Refusal::invalid(why.to_owned()));
+    }
+    let filter = filter(&shared, &actor, &place, &query).await?;
+    let client = query.get("remoteAddress").map(str::to_owned);
+    let (offset, limit) = (query.offset()?, query.limit()?.unwrap_or(usize::MAX));
+    let store = Arc::clone(&shared.context.store);
+    let walk = Walk { store, place, filter, client, after: None, offset, left: limit, state: WalkState::Begins };
+    let body = Body::from_stream(stream::try_unfold(walk, Walk::next));
+    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+}
+
+/// James's filters, and ours beside them.
+async fn filter(shared: &Shared, actor: &Actor, place: &Place, query: &Query) -> Result<MailFilter, Refusal> {
+    let (settings, operator) = (shared.settings(), actor.operator());
+    let stop = shared.context.stop.gentle.clone();
+    let operations = shared.operations(&operator, &settings.site, &stop);
+    let mut filter = operations.listing(place, &conditions(query)?).await?;
+    for (name, bound) in [("updatedBefore", &mut filter.before), ("updatedAfter", &mut filter.after)] {
+        if let Some(age) = query.read_as(name, age)? {
+            *bound = operations.now.checked_sub_signed(age);
+        }
+    }
+    Ok(filter)
+}
+
+/// An age: a bare number is of seconds.
+fn age(text: &str) -> Result<chrono::TimeDelta, String> {
+    let seconds = || text.parse().ok().map(std::time::Duration::from_secs);
+    let age = seconds().or_else(|| parse_duration(text));
+    let age = age.and_then(|age| chrono::TimeDelta::from_std(age).ok());
+    age.ok_or_else(|| format!("{text:?} is no time such as 3600, 30m or 2d"))
+}
+
+/// A list of keys under way, page by page: nobody holds more than one.
+struct Walk {
+    store: Arc<dyn Store>,
+    place: Place,
+    filter: MailFilter,
+    client: Option<String>,
+    after: Option<Cursor>,
+    offset: usize,
+    left: usize,
+    state: WalkState,
+}
+
+#[derive(PartialEq, Eq)]
+enum WalkState {
+    Begins,
+    GoesOn,
+    Ended,
+}
+
+impl Walk {
+    async fn next(mut self) -> Result<Option<(Bytes, Self)>, store::Error> {
+        if self.state == WalkState::Ended {
+            return Ok(None);
+        }
+        let span = Span::of(PAGE).after(self.after.take());
+        let page = self.store.list(&self.place, &self.filter, &span).await?;
+        let mut text = if self.state == WalkState::Begins { "[".to_owned() } else { String::new() };
+        for listed in page.items.iter().filter(|listed| is_from(&listed.mail, self.client.as_deref())) {
+            if self.offset > 0 {
+                self.offset -= 1;
+            } else if self.left > 0 {
+                let comma = if self.state == WalkState::Begins { "" } else { "," };
+                // A key has no sign that JSON escapes.
+                text.push_str(&format!("{comma}\"{}\"", listed.mail.key));
+                (self.state, self.left) = (WalkState::GoesOn, self.left - 1);
+            }
+        }
+        self.after = page.next;
+        if self.after.is_none() || self.left == 0 {
+            text.push(']');
+            self.state = WalkState::Ended;
+        } else if self.state == WalkState::Begins {
+            // Nothing yet, and the bracket must not be written twice.
+            text.clear();
+        }
+        Ok(Some((text.into(), self)))
+    }
+}
+
+fn is_from(mail: &Mail, client: Option<&str>) -> bool {
+    client.is_none_or(|wanted| mail.client.is_some_and(|client| client.to_string() == wanted))
+}
+
+/// The mail of a repository with that key.
+pub(super) async fn find(shared: &Shared, repository: &str, key: &str) -> Result<Listed, Refusal> {
+    let place = Place::Repository(shared.repository(repository).await?);
+    let unknown = || Refusal::not_found(format!("Could not retrieve {key}"));
+    let key = MailKey::parse(key).ok_or_else(unknown)?;
+    Ok(shared.context.store.find(&place, &key).await?)
+}
+
+/// One mail, or with `Accept: message/rfc822` its message.
+#[utoipa::path(get, path = "/mailRepositories/{repository}/mails/{key}", tag = "mail repositories",
+    params(
+        ("repository" = String, Path, description = "URL, path or last segment", example = "temporary"),
+        ("key" = String, Path, description = "The mail"),
+        ("additionalFields" = Option<String>, Query, description = "Any of attributes, headers, textBody, htmlBody, messageSize, perRecipientsHeaders, attempts, acknowledged, operations, with commas", example = "attributes,attempts"),
+    ),
+    responses(
+        (status = 200, description = "The mail", content(
+            (Value = "application/json"), (String = "message/rfc822")
+        )),
+        (status = 400, description = "An unknown field", body = Refusal),
+        (status = 404, description = "No such repository or mail", body = Refusal),
+    )
+)]
+pub(in crate::admin) async fn mail(
+    State(shared): SharedState,
+    names: Names,
+    headers: HeaderMap,
+    query: Query,
+) -> Result<Response, Refusal> {
+    let Path((repository, key)) = names?;
+    let fields = MailFields::parse(query.get("additionalFields").unwrap_or_default()).map_err(|name| {
+        Refusal::invalid(format!("The field '{name}' can't be requested in additionalFields parameter"))
+    })?;
+    let listed = find(&shared, &repository, &key).await?;
+    let accepts = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    if accepts.to_ascii_lowercase().contains("message/rfc822") {
+        return Ok(message(&shared, &listed.mail));
+    }
+    let store = &*shared.context.store;
+    let whole = if fields.has("headers") { audit::message(store, &listed.mail).await? } else { Vec::new() };
+    let attempts = if fields.has("attempts") { store.attempts_of(&listed.mail).await? } else { Vec::new() };
+    let operations = if fields.has("operations") { store.operations_of(&listed.mail.key).await? } else { Vec::new() };
+    Ok(Json(webadmin_mail_json(&listed, &fields, header_of(&whole), &attempts, &operations)).into_response())
+}
+
+/// The stored message, octet for octet, row by row.
+fn message(shared: &Shared, mail: &Mail) -> Response {
+    let rows = Rows { store: Arc::clone(&shared.context.store), message: mail.message, number: 0 };
+    let head = [
+        (header::CONTENT_TYPE, "message/rfc822".to_owned()),
+        (header::CONTENT_LENGTH, mail.facts.size.to_string()),
+        (header::CONTENT_DISPOSITION, format!("attachment; filename=\"{}.eml\"", mail.key)),
+    ];
+    (head, Body::from_stream(stream::try_unfold(rows, Rows::next))).into_response()
+}
+
+struct Rows {
+    store: Arc<dyn Store>,
+    message: MessageId,
+    number: u32,
+}
+
+impl Rows {
+    async fn next(mut self) -> Result<Option<(Bytes, Self)>, store::Error> {
+        let row = self.store.content(self.message, self.number).await?;
+        self.number += 1;
+        Ok(if row.is_empty() { None } else { Some((row, self)) })
+    }
+}
+
+/// Evidence about one mail, to be handed to the other side.
+#[utoipa::path(get, path = "/mailRepositories/{repository}/mails/{key}/bundle", tag = "mail repositories",
+    params(
+        ("repository" = String, Path, description = "URL, path or last segment", example = "permanent"),
+        ("key" = String, Path, description = "The mail"),
+        ("nextHop" = Option<String>, Query, description = "About whom; needed where there were several"),
+        ("message" = Option<bool>, Query, description = "With the message"),
+        ("full" = Option<bool>, Query, description = "With all next hops, our own addresses and the attributes; not for a read-only role"),
+    ),
+    responses(
+        (status = 200, description = "A zip archive", body = Vec<u8>, content_type = "application/zip"),
+        (status = 400, description = "Several next hops and none named, or none of that name", body = Refusal),
+        (status = 403, description = "Not for this role", body = Refusal),
+        (status = 404, description = "No such repository or mail", body = Refusal),
+    )
+)]
+pub(in crate::admin) async fn evidence(
+    State(shared): SharedState,
+    actor: Actor,
+    names: Names,
+    query: Query,
+) -> Result<Response, Refusal> {
+    let Path((repository, key)) = names?;
+    let extent = Extent { next_hop: query.get("nextHop"), full: query.is_true("full", false) };
+    if extent.full && actor.role == Role::ReadOnly {
+        return Err(Refusal::forbidden("A read-only role is shown no full bundle"));
+    }
+    let listed = find(&shared, &repository, &key).await?;
+    let attempts = shared.context.store.attempts_of(&listed.mail).await?;
+    let whole = audit::message(&*shared.context.store, &listed.mail).await?;
+    let message = query.is_true("message", false).then_some(whole.as_slice());
+    let evidence = Evidence { listed: &listed, attempts: &attempts, header: header_of(&whole), message };
+    let archive = audit::bundle(&evidence, extent).map_err(|why| Refusal::invalid(why.to_string()))?;
+    let head = [
+        (header::CONTENT_TYPE, "application/zip".to_owned()),
+        (header::CONTENT_DISPOSITION, format!("attachment; filename=\"{}.zip\"", listed.mail.key)),
+    ];
+    Ok((head, archive).into_response())
+}

@@ -1,0 +1,188 @@
+//! The record, searched: attempts, failure groups, runs and operations.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::Shared;
+use super::actor::Actor;
+use super::answer::{list, whole_list};
+use super::error::Refusal;
+use super::mail_repositories::Note;
+use super::query::Query;
+use crate::audit::{attempt_json, group_json, operation_json, run_json};
+use crate::mail::{CauseId, MailKey, Outcome, RepositoryPath};
+use crate::operations::{Bounds, Conditions, Selection, Verb};
+use crate::store::{AttemptFilter, GroupFilter, Place, Span};
+
+/// Runs on record that are looked at for a page.
+const MOST_RUNS: usize = 1000;
+
+pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
+    OpenApiRouter::new()
+        .routes(routes!(attempts))
+        .routes(routes!(groups))
+        .routes(routes!(acknowledge_group))
+        .routes(routes!(runs))
+        .routes(routes!(operations))
+}
+
+/// The record of all attempts, of mails that are gone too, the newest first.
+#[utoipa::path(get, path = "/attempts", tag = "record",
+    params(
+        ("recipient" = Option<String>, Query, description = "An address, or *@domain"),
+        ("sender" = Option<String>, Query, description = "The reverse-path, `<>` for null"),
+        ("outcome" = Option<String>, Query, description = "delivered, deferred or failed", example = "failed"),
+        ("code" = Option<u16>, Query, description = "A reply code", example = 550),
+        ("nextHop" = Option<String>, Query, description = "A next hop"),
+        ("key" = Option<String>, Query, description = "A mail"),
+        ("since" = Option<String>, Query, description = "An age, or RFC 3339", example = "1h"),
+        ("until" = Option<String>, Query, description = "An age, or RFC 3339"),
+        ("limit" = Option<u64>, Query, description = "1 to 1000; 100 where nothing is said"),
+        ("cursor" = Option<String>, Query, description = "`next` of the page before"),
+    ),
+    responses(
+        (status = 200, description = "A page: items, next, and searchedTo where the search came no further", body = Value),
+        (status = 400, description = "A parameter cannot be read", body = Refusal),
+    )
+)]
+async fn attempts(State(shared): super::State, query: Query) -> Result<Json<Value>, Refusal> {
+    let now = shared.context.clock.now();
+    let filter = AttemptFilter {
+        recipient: query.get("recipient").map(str::to_owned),
+        sender: query.get("sender").map(str::to_owned),
+        outcome: query.read_as("outcome", outcome)?,
+        code: query.read_as("code", |text| text.parse().map_err(|_| format!("{text:?} is no reply code")))?,
+        next_hop: query.get("nextHop").map(str::to_owned),
+        key: query
+            .read_as("key", |text| MailKey::parse(text).ok_or_else(|| format!("{text:?} is no key of a mail")))?,
+        since: query.time("since", now)?,
+        until: query.time("until", now)?,
+    };
+    Ok(list(shared.context.store.attempts(&filter, &query.span()?).await?, attempt_json))
+}
+
+fn outcome(text: &str) -> Result<Outcome, String> {
+    let all = [Outcome::Delivered, Outcome::Deferred, Outcome::Failed];
+    let found = all.into_iter().find(|outcome| outcome.to_string() == text);
+    found.ok_or_else(|| format!("{text:?} is none of delivered, deferred, failed"))
+}
+
+/// Failures by cause, the largest group first.
+#[utoipa::path(get, path = "/groups", tag = "record",
+    params(
+        ("repository" = Option<String>, Query, description = "Only those of this repository", example = "permanent"),
+        ("limit" = Option<u64>, Query, description = "1 to 1000; 100 where nothing is said"),
+        ("cursor" = Option<String>, Query, description = "`next` of the page before"),
+    ),
+    responses(
+        (status = 200, description = "A page: items and next", body = Value),
+        (status = 400, description = "A parameter cannot be read", body = Refusal),
+        (status = 404, description = "No such repository", body = Refusal),
+    )
+)]
+async fn groups(State(shared): super::State, query: Query) -> Result<Json<Value>, Refusal> {
+    let repository = match query.get("repository") {
+        Some(name) => Some(shared.repository(name).await?),
+        None => None,
+    };
+    let filter = GroupFilter { repository, id: None };
+    let span = Span::of(query.items()?).after(query.cursor()?);
+    Ok(list(shared.context.store.groups(&filter, &span).await?, group_json))
+}
+
+/// Somebody has taken note of all failures of a cause, in one repository or in all.
+#[utoipa::path(post, path = "/groups/{id}/acknowledge", tag = "record",
+    params(
+        ("id" = String, Path, description = "The group", example = "0123456789ab"),
+        ("repository" = Option<String>, Query, description = "Only in this repository"),
+        ("dryRun" = Option<bool>, Query, description = "Only count"),
+        ("until" = Option<String>, Query, description = "Only what was there at a dry run: its answer"),
+    ),
+    request_body(content = Option<Note>, description = "What there is to say"),
+    responses(
+        (status = 200, description = "What was done, by repository", body = Value),
+        (status = 400, description = "An unknown parameter, or no such body", body = Refusal),
+        (status = 404, description = "No such group or repository", body = Refusal),
+    )
+)]
+async fn acknowledge_group(
+    State(shared): super::State,
+    actor: Actor,
+    id: super::Name,
+    query: Query,
+    body: Bytes,
+) -> Result<Response, Refusal> {
+    query.only(&["repository", "dryRun", "until"])?;
+    let Path(id) = id?;
+    let Note { note } = Note::read(&body)?;
+    let group = CauseId::parse(&id).ok_or_else(|| Refusal::not_found(format!("there is no failure group {id}")))?;
+    let until =
+        query.read_as("until", |text| text.parse().map_err(|error: crate::store::NotOurs| error.to_string()))?;
+    let conditions = Box::new(Conditions::default().with("group", &id)?);
+    let selection = Selection::Matching { conditions, until, bounds: Bounds::default() };
+    let (site, operator, stop) = (shared.site(), actor.operator(), shared.context.stop.gentle.clone());
+    let operations = shared.operations(&operator, &site, &stop);
+    let repositories: Vec<RepositoryPath> = match query.get("repository") {
+        Some(name) => vec![shared.repository(name).await?],
+        None => operations.repositories_of(&group).await?,
+    };
+    let verb = Verb::Acknowledge { note };
+    let mut items = Vec::new();
+    for repository in repositories {
+        let place = Place::Repository(repository.clone());
+        let mut item = if query.is_true("dryRun", false) {
+            operations.preview(&place, &selection, &verb).await?.json(&verb)
+        } else {
+            operations.carry_out(&place, &selection, &verb, &mut |_| {}).await?.json(&verb)
+        };
+        item["repository"] = json!(repository);
+        items.push(item);
+    }
+    Ok(whole_list(&items).into_response())
+}
+
+/// Runs of jobs, the newest first.
+#[utoipa::path(get, path = "/runs", tag = "jobs",
+    params(
+        ("job" = Option<String>, Query, description = "Only those of this job", example = "spool"),
+        ("limit" = Option<u64>, Query, description = "1 to 1000; 100 where nothing is said"),
+        ("cursor" = Option<String>, Query, description = "`next` of the page before"),
+    ),
+    responses(
+        (status = 200, description = "A page: items and next", body = Value),
+        (status = 400, description = "A parameter cannot be read", body = Refusal),
+    )
+)]
+async fn runs(State(shared): super::State, query: Query) -> Result<Json<Value>, Refusal> {
+    let before =
+        query.read_as("cursor", |text| text.parse::<i64>().map_err(|_| format!("{text:?} is none of ours")))?;
+    let limit = query.items()?;
+    let runs = shared.context.store.runs(query.get("job"), MOST_RUNS).await?;
+    let number = |run: &crate::store::Run| run.id.to_string().parse::<i64>().unwrap_or(i64::MAX);
+    let mut meant = runs.iter().filter(|run| before.is_none_or(|before| number(run) < before));
+    let items: Vec<_> = meant.by_ref().take(limit).map(run_json).collect();
+    let next = if meant.next().is_some() { items.last().map(|last| last["run"].to_string()) } else { None };
+    Ok(Json(json!({"items": items, "next": next})))
+}
+
+/// What operators did, the newest first.
+#[utoipa::path(get, path = "/operations", tag = "record",
+    params(
+        ("limit" = Option<u64>, Query, description = "1 to 1000; 100 where nothing is said"),
+        ("cursor" = Option<String>, Query, description = "`next` of the page before"),
+    ),
+    responses(
+        (status = 200, description = "A page: items and next", body = Value),
+        (status = 400, description = "A parameter cannot be read", body = Refusal),
+    )
+)]
+async fn operations(State(shared): super::State, query: Query) -> Result<Json<Value>, Refusal> {
+    Ok(list(shared.context.store.operations(&query.span()?).await?, operation_json))
+}
