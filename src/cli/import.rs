@@ -181,6 +181,11 @@ impl Import<'_> {
     }
 
     fn envelope(&self, told: Told) -> Result<Envelope, Refusal> {
+        if told.internal {
+            return Err(Refusal::Message(
+                "it is no message: the program whose mailbox it is keeps its data in it".to_owned(),
+            ));
+        }
         match self.marked.forbids(told.trash, told.draft) {
             Some(why) => Err(Refusal::Message(why.to_owned())),
             None => self.asked.envelope(told),

@@ -90,7 +90,7 @@ const MAILETS: &[(&str, Counterpart)] = &[
     ("NotifySender", Tells("senders are no longer told of failures")),
     ("NotifyPostmaster", Tells("the postmaster is no longer told")),
     // The message leaves as it came.
-    ("DKIMSign", Undone("mail leaves unsigned")),
+    ("DKIMSign", Undone("mail leaves unsigned until a DKIMSign with privateKeyFile is written by hand")),
     ("EncapsulatedDKIMSign", Undone("mail leaves unsigned")),
     ("ConvertTo7Bit", Undone("8-bit mail leaves as it is")),
     ("SMIMESign", Undone("mail leaves unsigned")),

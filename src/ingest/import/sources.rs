@@ -136,6 +136,11 @@ impl Sources {
         let mut file = BufReader::with_capacity(PIECE, open(waiting, path)?);
         let is_message = matches!(waiting, Waiting::Delivered(_)) || named_eml(path);
         let start = file.fill_buf()?;
+        if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("emlx")) {
+            return Err(Why::PassedOver(
+                "it is a message file of Apple Mail, with more than the message: export it as .mbox",
+            ));
+        }
         if let Some((_, why)) = FOREIGN.iter().find(|(begins, _)| start.starts_with(begins)) {
             return Err(Why::PassedOver(why));
         }
@@ -157,13 +162,15 @@ impl Sources {
 }
 
 /// How files begin that hold messages and are none, and what they are.
-const FOREIGN: [(&[u8], &str); 8] = [
+const FOREIGN: [(&[u8], &str); 10] = [
     (b"\xff\xfe", "it is UTF-16: write it anew as UTF-8"),
     (b"\xfe\xff", "it is UTF-16: write it anew as UTF-8"),
     (b"\x1f\x8b", "it is compressed by gzip: unpack it first"),
     (b"BZh", "it is compressed by bzip2: unpack it first"),
     (b"\xfd7zXZ\0", "it is compressed by xz: unpack it first"),
     (b"PK\x03\x04", "it is a zip archive: unpack it first"),
+    (b"BABYL OPTIONS:", "it is a Babyl file of Emacs: convert it to a mailbox file, with b2m or another program"),
+    (b"\x01\x01\x01\x01\n", "it is an MMDF mailbox: convert it to a mailbox file, with formail or another program"),
     (b"!BDN", "it is a data file of Outlook: convert it, with readpst or another program"),
     (b"\xd0\xcf\x11\xe0", "it is a message file of Outlook: convert it, with msgconvert or another program"),
 ];
@@ -257,7 +264,9 @@ fn inside(folder: &Path) -> io::Result<Vec<Waiting>> {
     }
     let found = visible(folder)?;
     if !found.iter().any(|path| named_eml(path)) {
-        return Err(io::Error::other("the folder is no maildir and has no .eml files"));
+        return Err(io::Error::other(
+            "the folder is no maildir and has no .eml files: name the files in it that are to be read",
+        ));
     }
     let one = |path: PathBuf| match () {
         () if named_eml(&path) => Waiting::Met(path),

@@ -46,11 +46,13 @@ pub struct Told {
     pub trash: bool,
     /// Who wrote it has not finished it.
     pub draft: bool,
+    /// It is no message: a program keeps data of its mailbox in it.
+    pub internal: bool,
 }
 
 impl Default for Told {
     fn default() -> Self {
-        Self { reverse_path: Ok(None), recipients: Ok(Vec::new()), trash: false, draft: false }
+        Self { reverse_path: Ok(None), recipients: Ok(Vec::new()), trash: false, draft: false, internal: false }
     }
 }
 
@@ -117,6 +119,7 @@ fn told(fields: &[Field<'_>]) -> Told {
         reverse_path: reverse_path.map_err(|error| FieldError("Return-Path", error, "reverse-path with --from")),
         recipients: recipients(fields),
         trash: is_deleted(fields),
+        internal: is_internal(fields),
         draft: fields.iter().any(|field| field.is("X-Status") && field.body().contains('T')),
     }
 }
@@ -133,6 +136,14 @@ fn recipients(fields: &[Field<'_>]) -> Result<Vec<Address>, FieldError> {
         }
     }
     Ok(found)
+}
+
+/// Whether it is the first message of a mailbox of Pine or of the University of Washington's
+/// servers, which only looks like one.
+fn is_internal(fields: &[Field<'_>]) -> bool {
+    let has = |name: &str| fields.iter().any(|field| field.is(name));
+    let data = |field: &Field<'_>| field.is("Subject") && field.body().contains("FOLDER INTERNAL DATA");
+    (has("X-IMAP") || has("X-IMAPbase")) && fields.iter().any(data)
 }
 
 /// Bits of `X-Mozilla-Status:` and `X-Mozilla-Status2:`, hexadecimal numbers: the message is
@@ -320,6 +331,10 @@ mod tests {
             let told = transcript(&format!("{header}\n\nb\n")).expect(header).1;
             assert_eq!((told.trash, told.draft), (trash, draft), "{header}");
         }
+        let data = "Subject: DON'T DELETE THIS MESSAGE -- FOLDER INTERNAL DATA\n";
+        assert!(transcript(&format!("{data}X-IMAP: 1310 0000\n\nb\n")).expect("taken").1.internal);
+        assert!(!transcript(&format!("{data}\nb\n")).expect("taken").1.internal);
+        assert!(!transcript("Subject: x\nX-IMAPbase: 1310 0000\n\nb\n").expect("taken").1.internal);
     }
 
     #[test]
