@@ -3,7 +3,7 @@
 use super::key::Key;
 use super::signing::Signatory;
 use crate::mail::Domain;
-use crate::yaml::{Fields, Node, Value, boolean, text};
+use crate::yaml::{Fields, Node, Place, Value, boolean, text};
 
 /// Fields that a signature must not cover: itself, and what the final delivery writes.
 const NEVER: [&str; 2] = ["DKIM-Signature", "Return-Path"];
@@ -11,6 +11,7 @@ const NEVER: [&str; 2] = ["DKIM-Signature", "Return-Path"];
 /// What James writes in one text: tags of a signature that is still to be made.
 #[derive(Default)]
 struct Template {
+    place: Option<Place>,
     domain: Option<String>,
     selector: Option<String>,
     headers: Option<Vec<String>>,
@@ -24,10 +25,10 @@ impl Signatory {
 
     /// Reads the parameters of the mailet `DKIMSign`.
     pub fn read_mailet(fields: &mut Fields<'_>) -> Option<Self> {
-        let is_templated = fields.has("signatureTemplate");
+        let place = fields.node("signatureTemplate").map(|node| node.place);
         let template = fields.optional("signatureTemplate", |node| template(&text(node)?));
-        let is_wrong = is_templated && template.is_none();
-        let template = template.unwrap_or_default();
+        let is_wrong = place.is_some() && template.is_none();
+        let template = Template { place, ..template.unwrap_or_default() };
         let headers = fields.optional("headers", headers);
         let any_from = fields.optional("anyFrom", boolean);
         let found = Self::read_with(fields, &template).filter(|_| !is_wrong)?;
@@ -35,8 +36,8 @@ impl Signatory {
     }
 
     fn read_with(fields: &mut Fields<'_>, template: &Template) -> Option<Self> {
-        let domain = from_template(fields, "domain", template.domain.as_deref(), domain);
-        let selector = from_template(fields, "selector", template.selector.as_deref(), selector);
+        let domain = from_template(fields, "domain", template.place.zip(template.domain.as_deref()), domain);
+        let selector = from_template(fields, "selector", template.place.zip(template.selector.as_deref()), selector);
         let key = match fields.private_file("privateKeyFile") {
             Some((place, path, octets)) => Key::from_pem(&octets)
                 .map_err(|error| fields.reading().problem(place, format!("{}: {error}", path.display())))
@@ -54,13 +55,12 @@ impl Signatory {
 fn from_template<T>(
     fields: &mut Fields<'_>,
     name: &'static str,
-    tag: Option<&str>,
+    tag: Option<(Place, &str)>,
     read: fn(&str) -> Result<T, String>,
 ) -> Option<T> {
-    let template = fields.node("signatureTemplate").map(|node| node.place);
-    match (fields.has(name), tag, template) {
-        (false, Some(tag), Some(place)) => read(tag).map_err(|message| fields.reading().problem(place, message)).ok(),
-        _ => fields.required(name, |node| read(&text(node)?)),
+    match tag.filter(|_| !fields.has(name)) {
+        Some((place, tag)) => read(tag).map_err(|message| fields.reading().problem(place, message)).ok(),
+        None => fields.required(name, |node| read(&text(node)?)),
     }
 }
 
