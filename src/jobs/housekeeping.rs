@@ -12,7 +12,10 @@ const BATCH: usize = 200;
 /// Steps of tidying after one run at most; the next run goes on.
 const STEPS: usize = 2000;
 
-/// Deletes what is older than `retention`, then gives back room.
+/// How long sums of outcomes are kept.
+const HISTORY: Duration = Duration::from_hours(400 * 24);
+
+/// Deletes what is older than `retention`, folds the history of outcomes, then gives back room.
 ///
 /// # Errors
 /// Where the store is in trouble; nothing is lost by it.
@@ -26,6 +29,11 @@ pub async fn housekeep(store: &dyn Store, retention: Duration) -> Result<(), Err
         records += purged;
     }
     debug!(records, "expired audit records deleted");
+    for _ in 0..STEPS {
+        if !store.fold_history(retention, HISTORY).await? {
+            break;
+        }
+    }
     for _ in 0..STEPS {
         if !store.tidy().await? {
             break;

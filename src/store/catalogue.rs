@@ -132,6 +132,17 @@ pub struct OutcomeTotal {
     pub recipients: u64,
 }
 
+/// What became of recipients in an hour or a day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Period {
+    /// When it began.
+    pub begins: Time,
+    /// How long it is: 1, or 24 where the hours are no longer told apart.
+    pub hours: u32,
+    /// How many.
+    pub recipients: Recipients,
+}
+
 /// What became of the recipients at one next hop.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SeenHop {
@@ -186,6 +197,10 @@ pub trait Catalogue: Send + Sync {
 
     /// Outcomes of recipients since the store was made. They outlive what they were counted of.
     async fn outcome_totals(&self) -> Result<Vec<OutcomeTotal>>;
+
+    /// Outcomes of recipients since a time, the oldest first: by hour for today and the two days
+    /// before, else by day. A period without any is not told.
+    async fn history(&self, since: Time) -> Result<Vec<Period>>;
 
     /// The next hops that somebody was sent to, or would have been, in the last `hours` and
     /// the one that is going.

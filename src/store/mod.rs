@@ -34,7 +34,7 @@ use chrono::{DateTime, Utc};
 use crate::mail::RepositoryPath;
 
 pub use catalogue::{
-    Acknowledged, AttemptFilter, Catalogue, Listed, MailFilter, OutcomeTotal, Recipients, SeenHop, Sums,
+    Acknowledged, AttemptFilter, Catalogue, Listed, MailFilter, OutcomeTotal, Period, Recipients, SeenHop, Sums,
 };
 pub use error::{Error, Trouble};
 pub use groups::{DAYS, FailureGroup, GroupFilter, Groups};

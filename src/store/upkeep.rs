@@ -27,6 +27,11 @@ pub trait Upkeep: Send + Sync {
     /// how many, 0 where nothing is left.
     async fn purge_records(&self, older_than: Duration, batch: usize) -> Result<usize>;
 
+    /// Folds outcomes by hour to days once they are older than two days, with the 50 next hops
+    /// that had the most and the rest as one; takes the names of next hops away after
+    /// `names_for`, and the sums after `sums_for`. One short step; whether it did anything.
+    async fn fold_history(&self, names_for: Duration, sums_for: Duration) -> Result<bool>;
+
     /// Gives back room of what was deleted, in one short step; whether there is more to do. A
     /// backend that does so by itself has nothing to do.
     async fn tidy(&self) -> Result<bool>;

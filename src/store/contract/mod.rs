@@ -161,6 +161,7 @@ macro_rules! store_contract {
             operations::each_mail_of_a_batch_has_its_own_result
             operations::what_was_done_to_a_mail_is_told_also_when_it_is_gone
             operations::a_note_of_a_failure_stays_over_a_move_and_goes_with_reprocessing
+            upkeep::outcomes_are_folded_to_days_and_keep_their_sums
             upkeep::attempts_outlive_their_mail_for_the_retention_time
             upkeep::runs_that_are_over_go_after_their_time
             upkeep::a_backup_holds_everything_and_is_a_store

@@ -57,3 +57,31 @@ pub(in crate::store) async fn a_backup_holds_everything_and_is_a_store(scene: &S
     assert_eq!(claimed.mail.key, key("K1"), "what was in hand is free in the copy");
     assert_eq!(restored.content(claimed.mail.message, 0).await.expect("read"), b"Subject: x\r\n\r\nbody\r\n"[..]);
 }
+
+pub(in crate::store) async fn outcomes_are_folded_to_days_and_keep_their_sums(scene: &Scene) {
+    const HOUR: i64 = 3600;
+    let store = scene.open();
+    // The scene begins at 22:13 of a day: two hours later is the next.
+    let days = |n: u64| Duration::from_hours(24 * n);
+    for (n, hop) in (0..60).map(|n| (n, format!("hop{n:02}.example"))).chain([(60, "hop00.example".to_owned())]) {
+        insert(&store, &format!("K{n}"), &["b@x.example"]).await;
+        let claimed = claim_one(&store, Place::Spool).await;
+        let outcome = Recorded { next_hop: Some(hop), ..recorded("b@x.example", Outcome::Delivered) };
+        let settlement = Settlement { outcomes: vec![outcome], ..Settlement::default() };
+        store.at(if n < 60 { 2 * HOUR } else { 5 * HOUR }).settle(&claimed.claim, &settlement).await.expect("settled");
+    }
+    let told = async |seconds: i64| -> Vec<(u32, u64)> {
+        let history = store.at(seconds).history(at(0)).await.expect("read");
+        history.iter().map(|period| (period.hours, period.recipients.delivered)).collect()
+    };
+    assert_eq!(told(6 * HOUR).await, [(1, 60), (1, 1)]);
+    assert!(!store.at(48 * HOUR).fold_history(days(30), days(400)).await.expect("folded"), "two days are by hour");
+    assert!(store.at(80 * HOUR).fold_history(days(30), days(400)).await.expect("folded"));
+    assert!(!store.fold_history(days(30), days(400)).await.expect("folded"), "once");
+    assert_eq!(told(80 * HOUR).await, [(24, 61)]);
+    assert!(store.at(40 * 24 * HOUR).fold_history(days(30), days(400)).await.expect("folded"), "the names go");
+    assert_eq!(told(80 * HOUR).await, [(24, 61)]);
+    assert!(store.at(500 * 24 * HOUR).fold_history(days(30), days(400)).await.expect("folded"), "all goes");
+    assert!(!store.fold_history(days(30), days(400)).await.expect("folded"));
+    assert!(told(0).await.is_empty());
+}

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::super::{Destination, Result, Upkeep};
 use super::transaction::{Transaction, next_number};
-use super::{SqliteStore, backup, filing, groups, instance, messages};
+use super::{SqliteStore, backup, filing, groups, history, instance, messages};
 use crate::mail::{MessageId, RepositoryPath};
 
 /// Free pages given back to the file system at once: 4 MiB.
@@ -39,6 +39,21 @@ impl Upkeep for SqliteStore {
             return Ok(0);
         }
         self.write(move |tx| purge_records(tx, before, batch)).await
+    }
+
+    async fn fold_history(&self, names_for: Duration, sums_for: Duration) -> Result<bool> {
+        let now = self.now();
+        let ago = |age: Duration| {
+            let before = TimeDelta::from_std(age).ok().and_then(|age| now.checked_sub_signed(age));
+            before.map_or(i64::MIN, |before| before.timestamp_millis())
+        };
+        let (now, names_before, before) = (now.timestamp_millis(), ago(names_for), ago(sums_for));
+        let is_due = move |connection: &Connection| history::is_foldable(connection, now, names_before, before);
+        if !self.read(is_due).await? {
+            return Ok(false);
+        }
+        self.write(move |tx| history::fold(tx, names_before, before)).await?;
+        Ok(true)
     }
 
     async fn tidy(&self) -> Result<bool> {

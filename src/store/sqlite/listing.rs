@@ -8,12 +8,12 @@ use rusqlite::{Connection, ToSql, params};
 use tracing::warn;
 
 use super::super::{
-    AttemptFilter, Catalogue, Error, Horizon, Listed, MailFilter, OutcomeTotal, Page, Place, Recipients, Result,
-    SeenHop, Span, Sums,
+    AttemptFilter, Catalogue, Error, Horizon, Listed, MailFilter, OutcomeTotal, Page, Period, Place, Recipients,
+    Result, SeenHop, Span, Sums, Time,
 };
 use super::pager::Pager;
 use super::transaction::{hour_of, last_number};
-use super::{SqliteStore, attempts, groups, messages, rows};
+use super::{SqliteStore, attempts, groups, history, messages, rows};
 use crate::mail::{self, Attempt, Mail, MailKey, MessageId, Recorded, RepositoryPath, folded, folded_domain};
 
 #[async_trait]
@@ -66,6 +66,10 @@ impl Catalogue for SqliteStore {
 
     async fn outcome_totals(&self) -> Result<Vec<OutcomeTotal>> {
         self.read(outcome_totals).await
+    }
+
+    async fn history(&self, since: Time) -> Result<Vec<Period>> {
+        self.read(move |connection| history::since(connection, since.timestamp_millis())).await
     }
 
     async fn hops(&self, hours: u32) -> Result<Vec<SeenHop>> {

@@ -10,6 +10,7 @@ mod backup;
 mod claim;
 mod filing;
 mod groups;
+mod history;
 mod housekeeping;
 mod instance;
 mod intake;
