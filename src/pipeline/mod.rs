@@ -44,6 +44,9 @@ pub use matcher::{check_matcher, is_matcher};
 pub(crate) use part::tests::mail as test_mail;
 pub use remote_delivery::Deliver;
 
+/// An attribute of every delivery status notification of ours.
+const DSN: &str = "redeliver-dsn";
+
 /// What the pipeline needs of its caller while a mail is in it.
 #[async_trait]
 pub trait Checkpoint: Send + Sync {
@@ -158,7 +161,7 @@ impl Pipeline {
     fn signatories(&self, attributes: &Attributes) -> Vec<Arc<Signatory>> {
         let marked = attributes.text(attribute::DKIM_SIGN).unwrap_or_default();
         let marked = marked.split(',').filter_map(|name| self.signatories.get(name));
-        let is_own = attributes.boolean(attribute::OWN_MESSAGE).unwrap_or(false);
+        let is_own = attributes.boolean(attribute::OWN_MESSAGE).unwrap_or(false) || attributes.get(DSN).is_some();
         let mut found: Vec<Arc<Signatory>> = marked.chain(self.own.as_ref().filter(|_| is_own)).cloned().collect();
         found.sort_by_key(|signatory| signatory.name());
         found.dedup_by_key(|signatory| signatory.name());

@@ -337,7 +337,10 @@ impl Met {
     /// Whether a message that told its length and is over long since would end here.
     fn a_length_leads_to(&mut self, offset: u64) -> bool {
         // Between a message and the next stands an empty line.
-        let leads = self.lengths.iter().any(|(target, is_over)| *is_over && (*target..=*target + 2).contains(&offset));
+        let leads = self
+            .lengths
+            .iter()
+            .any(|(target, is_over)| *is_over && (*target..=target.saturating_add(2)).contains(&offset));
         self.lengths.retain(|(target, _)| *target > offset);
         self.lengths.iter_mut().for_each(|(_, is_over)| *is_over = true);
         leads
@@ -582,6 +585,8 @@ mod tests {
         assert!(detected(&first).expect_err("asked").contains("mboxcl2 or mboxrd, which read line 6 differently"));
         let told = detected(&format!("{first}{FROM}X: 3\n\nno length here\n")).expect_err("asked");
         assert!(told.contains("Content-Length:"), "{told}");
+        let endless = format!("{FROM}Content-Length: {}\n\na\n\n{FROM}X: 2\n\n{FROM}X: 3\n\n", u64::MAX);
+        assert_eq!(detected(&endless), Ok(Dialect::Mboxrd));
     }
 
     #[test]
