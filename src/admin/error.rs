@@ -63,6 +63,11 @@ impl Refusal {
         Self { details: Some(details.into()), ..self }
     }
 
+    /// It cannot be done now, and may be later.
+    pub(super) fn unavailable(message: String) -> Self {
+        Self { status_code: 503, r#type: "ServerError", message, details: None }
+    }
+
     /// What was waited for did not come in time.
     pub(super) fn timed_out(message: &str) -> Self {
         Self { status_code: 408, r#type: "InvalidArgument", message: message.to_owned(), details: None }

@@ -9,6 +9,7 @@ mod connections;
 mod error;
 mod guard;
 mod healthcheck;
+mod injection;
 mod jobs;
 mod mail_queues;
 mod mail_repositories;
@@ -201,6 +202,7 @@ fn routes() -> OpenApiRouter<Arc<Shared>> {
         .merge(healthcheck::routes())
         .merge(mail_queues::routes())
         .merge(mail_repositories::routes())
+        .merge(injection::routes())
         .merge(tasks::routes())
         .merge(jobs::routes())
         .merge(records::routes())

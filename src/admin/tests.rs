@@ -300,5 +300,6 @@ async fn the_document_has_each_route_and_its_methods() {
     }
     let (status, page) = bench.ask("GET", "/", "host: localhost").await;
     assert_eq!(status, 200);
-    assert!(paths.keys().filter(|path| !path.contains('{')).all(|path| page.contains(path.as_str())), "{page}");
+    let looked_at = paths.iter().filter(|(path, item)| !path.contains('{') && item.get("get").is_some());
+    assert!(looked_at.map(|(path, _)| path).all(|path| page.contains(path.as_str())), "{page}");
 }

@@ -10,7 +10,7 @@ use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
 
 use super::attempt::of_mail_json;
-use super::{said, zip};
+use super::{header_field, said, zip};
 use crate::mail::{Attempt, Dialogue, Recorded, Side};
 use crate::store::Listed;
 use crate::text::{one_line, printable, rfc3339};
@@ -180,18 +180,13 @@ All times are UTC. attempts.json has every detail, dialogue-N.txt what was said 
 sent. SHA256SUMS is checked with: sha256sum -c SHA256SUMS
 ";
 
-fn recipients(number: usize) -> String {
-    crate::text::count(number as u64, "recipient")
+/// A field of the header, or that there is none.
+fn field(header: &[u8], name: &str) -> String {
+    header_field(header, name).unwrap_or_else(|| "none".to_owned())
 }
 
-/// The first field of that name, on one line; the name in lower case.
-fn field(header: &[u8], name: &str) -> String {
-    let header = String::from_utf8_lossy(header).replace("\r\n ", " ").replace("\r\n\t", " ");
-    let value = header.lines().find_map(|line| {
-        let (field, value) = line.split_once(':')?;
-        field.trim().eq_ignore_ascii_case(name).then(|| value.trim().to_owned())
-    });
-    value.unwrap_or_else(|| "none".to_owned())
+fn recipients(number: usize) -> String {
+    crate::text::count(number as u64, "recipient")
 }
 
 fn attempt_summary(attempt: &Attempt) -> String {

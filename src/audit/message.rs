@@ -28,6 +28,15 @@ pub fn header_of(message: &[u8]) -> &[u8] {
     end.map_or(message, |end| &message[..end + 2])
 }
 
+/// The first field of that name, unfolded; the name in lower case.
+pub fn header_field(header: &[u8], name: &str) -> Option<String> {
+    let header = String::from_utf8_lossy(header).replace("\r\n", "\n").replace("\n ", " ").replace("\n\t", " ");
+    header.lines().find_map(|line| {
+        let (field, value) = line.split_once(':')?;
+        field.trim().eq_ignore_ascii_case(name).then(|| value.trim().to_owned())
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

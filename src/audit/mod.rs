@@ -25,7 +25,7 @@ pub use bundle::{Evidence, Extent, NoBundle, bundle};
 pub use digest::{Digest, Example, Group};
 pub use group::{GROUP_COLUMNS, group_json, group_row};
 pub use mail::{mail_json, mail_picture, whole_mail_json};
-pub use message::{header_of, message};
+pub use message::{header_field, header_of, message};
 pub use numbers::stored_metrics;
 pub use operation::{OPERATION_COLUMNS, gone_json, gone_words, operation_json, operation_row, operation_words};
 pub use queue::{Queue, QueuePage, WAITING_COLUMNS, Waiting, waiting, waiting_json, waiting_row};

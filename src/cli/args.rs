@@ -86,6 +86,8 @@ pub(super) enum Command {
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
+    /// What the store knows, for Prometheus's textfile collector
+    Metrics,
     /// What operators did, the latest first
     Operations {
         /// At most so many

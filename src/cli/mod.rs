@@ -232,6 +232,14 @@ fn serve(option: Option<PathBuf>, by_mail_program: bool, clock: Clock) -> Result
     Ok(Exit::Ok)
 }
 
+/// What the store knows, for the textfile collector of node_exporter.
+async fn metrics(app: &App, out: &mut impl Write) -> Result<Exit, Failure> {
+    let (jobs, schedules) = (app.config.jobs.keys(), app.config.schedules.keys());
+    let stored = crate::audit::stored_metrics(&*app.store, jobs, schedules).await?;
+    write!(out, "{}", stored.text())?;
+    Ok(Exit::Ok)
+}
+
 async fn with_app(config: Config, clock: Clock, command: Command) -> Result<Exit, Failure> {
     let kind = match &command {
         Command::Run(_) => "run",
@@ -244,6 +252,7 @@ async fn with_app(config: Config, clock: Clock, command: Command) -> Result<Exit
         Command::Import(arguments) => import::run(&app, arguments, &mut out).await,
         Command::Repository(command) => repository::run(&app, *command, &mut out).await,
         Command::Groups { repository, format } => groups::groups(&app, repository, format, &mut out).await,
+        Command::Metrics => metrics(&app, &mut out).await,
         Command::Operations { limit, format } => groups::operations(&app, limit, format, &mut out).await,
         Command::Attempts(arguments) => attempts::run(&app, arguments, &mut out).await,
         Command::Schedule(command) => jobs::schedules(&app, command, &mut out).await,

@@ -22,7 +22,7 @@ use super::error::Refusal;
 use super::query::Query;
 use crate::mail::RepositoryPath;
 use crate::store::{NewOperation, Place};
-pub(super) use change::Note;
+pub(super) use change::{Note, carry_out};
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
     OpenApiRouter::new()

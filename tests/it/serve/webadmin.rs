@@ -441,9 +441,36 @@ fn tasks_are_listed_awaited_and_cancelled() {
 }
 
 #[test]
+fn a_message_is_taken_over_http_and_its_queue_is_shown_and_emptied() {
+    let peer = deferring();
+    let (relay, service) = with_deferred(&peer, 0);
+    let message = "From: Me <me@example.org>\r\nTo: n1@later.example, n2@later.example\r\nSubject: s\r\n\r\nb\r\n";
+    let header = "Content-Type: message/rfc822\r\n";
+    ask_with(&service, "POST", "/mail-transfer-service", header, message).expect(201);
+    service.wait_until_settled();
+    let mail = &relay.mails("temporary")[0];
+    assert_eq!(
+        (&mail["sender"], &mail["recipients"]),
+        (&json!("me@example.org"), &json!(["n1@later.example", "n2@later.example"]))
+    );
+    for wrong in ["", "Subject: s\r\n\r\nb\r\n", "From: me@example.org\r\n\r\nnobody\r\n"] {
+        ask_with(&service, "POST", "/mail-transfer-service", header, wrong).expect(400);
+    }
+    assert_eq!(get(&service, "/mailQueues/outgoing/mails?limit=5"), json!([]));
+    ask(&service, "GET", "/mailQueues/nope/mails").expect(404);
+    ask(&service, "DELETE", "/mailQueues/spool/mails?sender=a%40x.example&recipient=b%40x.example").expect(400);
+    let cleared = task(&service, ask(&service, "DELETE", "/mailQueues/outgoing/mails?sender=me%40example.org"));
+    assert_eq!((&cleared["type"], &cleared["status"]), (&json!("delete-mails-from-mail-queue"), &json!("completed")));
+    assert_eq!(cleared["additionalInformation"]["queue"], "outgoing");
+    ask_with(&service, "PATCH", "/mailQueues/spool/mails?delayed=true", "", "{\"delayed\": false}").expect(204);
+    ask_with(&service, "PATCH", "/mailQueues/spool/mails?delayed=true", "", "{\"delayed\": true}").expect(400);
+    service.stop();
+}
+
+#[test]
 fn what_prometheus_scrapes_is_what_promtool_takes() {
     let peer = deferring();
-    let (_relay, service) = with_deferred(&peer, 2);
+    let (relay, service) = with_deferred(&peer, 2);
     let answer = ask(&service, "GET", "/metrics").expect(200);
     assert!(answer.head.contains("text/plain; version=0.0.4"), "{}", answer.head);
     let text = answer.text();
@@ -455,6 +482,12 @@ fn what_prometheus_scrapes_is_what_promtool_takes() {
     ] {
         assert!(text.lines().any(|one| one == line) || line.contains("schedule"), "{line} is not in\n{text}");
     }
+    let printed = relay.command(&["metrics"]).expect(0).stdout;
+    let missing: Vec<_> = printed.lines().filter(|line| !text.lines().any(|one| one == *line)).collect();
+    assert!(
+        missing.is_empty() && printed.contains("redeliver_mails"),
+        "the same on the command line: {missing:?}\n{text}"
+    );
     service.stop();
 }
 
