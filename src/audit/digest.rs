@@ -43,6 +43,8 @@ pub struct Digest {
     pub mails: u64,
     /// Recipients of theirs.
     pub recipients: u64,
+    /// Mails of the repository that nobody has taken note of, those reported before included.
+    pub unacknowledged: u64,
     /// Recipients whose cause was one too many.
     pub others: u64,
     groups: HashMap<Cause, Group>,

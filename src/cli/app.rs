@@ -18,7 +18,7 @@ pub(super) struct App {
     pub(super) config: Config,
     pub(super) clock: Clock,
     /// Who gave the command, as the record of operations names him.
-    by: Operator,
+    pub(super) by: Operator,
     pub(super) stop: Stop,
     exclusion: Exclusion,
     pub(super) store: Arc<dyn Store>,

@@ -86,8 +86,14 @@ pub(super) enum Command {
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
-    /// What the store knows, for Prometheus's textfile collector
-    Metrics,
+    /// Next hops of the last 24 hours: connections, down or not and why, outcomes
+    ///
+    /// A service that runs is asked what it knows of them now.
+    Peers {
+        /// How it is written
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
     /// What operators did, the latest first
     Operations {
         /// At most so many

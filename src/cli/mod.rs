@@ -15,6 +15,7 @@ mod import;
 mod jobs;
 mod json_lines;
 mod manual;
+mod peers;
 mod repository;
 mod run;
 mod sendmail;
@@ -111,9 +112,11 @@ fn run(arguments: Vec<OsString>) -> Result<Exit, Failure> {
         }
         command => {
             let config = load(arguments.config, false)?;
+            // Before root becomes the owner of the store.
+            let uid = nix::unistd::Uid::current().as_raw();
             let console = if arguments.verbose { config.log.level } else { LevelFilter::WARN };
             let _logging = start_logging(&config, console)?;
-            block_on(with_app(config, clock, command))
+            block_on(with_app(config, clock, uid, command))
         }
     }
 }
@@ -232,27 +235,20 @@ fn serve(option: Option<PathBuf>, by_mail_program: bool, clock: Clock) -> Result
     Ok(Exit::Ok)
 }
 
-/// What the store knows, for the textfile collector of node_exporter.
-async fn metrics(app: &App, out: &mut impl Write) -> Result<Exit, Failure> {
-    let (jobs, schedules) = (app.config.jobs.keys(), app.config.schedules.keys());
-    let stored = crate::audit::stored_metrics(&*app.store, jobs, schedules).await?;
-    write!(out, "{}", stored.text())?;
-    Ok(Exit::Ok)
-}
-
-async fn with_app(config: Config, clock: Clock, command: Command) -> Result<Exit, Failure> {
+async fn with_app(config: Config, clock: Clock, uid: u32, command: Command) -> Result<Exit, Failure> {
     let kind = match &command {
         Command::Run(_) => "run",
         _ => "command",
     };
-    let app = App::open(config, clock, kind).await?;
+    let mut app = App::open(config, clock, kind).await?;
+    app.by.who = parts::users::named(uid);
     let mut out = std::io::BufWriter::new(std::io::stdout());
     let exit = match command {
         Command::Run(arguments) => run::run(&app, arguments, &mut out).await,
         Command::Import(arguments) => import::run(&app, arguments, &mut out).await,
         Command::Repository(command) => repository::run(&app, *command, &mut out).await,
         Command::Groups { repository, format } => groups::groups(&app, repository, format, &mut out).await,
-        Command::Metrics => metrics(&app, &mut out).await,
+        Command::Peers { format } => peers::run(&app, format, &mut out).await,
         Command::Operations { limit, format } => groups::operations(&app, limit, format, &mut out).await,
         Command::Attempts(arguments) => attempts::run(&app, arguments, &mut out).await,
         Command::Schedule(command) => jobs::schedules(&app, command, &mut out).await,

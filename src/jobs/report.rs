@@ -61,6 +61,9 @@ async fn gather(runner: &Runner<'_>, repository: &RepositoryPath, new: MailFilte
             digest.add(listed, &known);
         }
     }
+    let sums = runner.store.sums().await?;
+    let here = sums.into_iter().find(|(place, _)| *place == Place::Repository(repository.clone()));
+    digest.unacknowledged = here.map_or(0, |(_, sums)| sums.unacknowledged);
     Ok(Some(digest))
 }
 

@@ -32,7 +32,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
-use crate::delivery::{self, Content, Explanation, NotBegun};
+use crate::delivery::{self, Content, Explanation, NotBegun, Peer};
 use crate::dkim::Signatory;
 use crate::mail::{
     Address, Attributes, DialogueEntry, Mail, MailKey, NewMail, Planned, Recorded, RepositoryPath, attribute,
@@ -182,6 +182,11 @@ impl Pipeline {
     /// How many attempts wait for a connection.
     pub fn waiting(&self) -> usize {
         self.deliveries.iter().map(|delivery| delivery.waiting()).sum()
+    }
+
+    /// The next hops of each `RemoteDelivery` that are known now.
+    pub fn peers(&self) -> Vec<Peer> {
+        self.deliveries.iter().flat_map(|delivery| delivery.peers()).collect()
     }
 
     /// Ends the sessions that were kept open for further mails.

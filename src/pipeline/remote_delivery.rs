@@ -11,7 +11,7 @@ use super::config::Known;
 use super::mailet::{Ended, Step};
 use super::part::Part;
 use super::{Checkpoint, End, Pass};
-use crate::delivery::{self, Attempted, Explanation, NotBegun, Request, Sink};
+use crate::delivery::{self, Attempted, Explanation, NotBegun, Peer, Request, Sink};
 use crate::mail::{Address, Attributes, DialogueEntry, Outcome, Planned, Recorded, Stage, attribute};
 use crate::yaml::Fields;
 
@@ -31,6 +31,11 @@ pub trait Deliver: Send + Sync {
         0
     }
 
+    /// The next hops that are known, for who knows any.
+    fn peers(&self) -> Vec<Peer> {
+        Vec::new()
+    }
+
     /// Ends what is kept open for further mails; not for long.
     async fn close(&self) {}
 }
@@ -48,6 +53,10 @@ impl Deliver for delivery::Delivery {
 
     fn waiting(&self) -> usize {
         delivery::Delivery::waiting(self)
+    }
+
+    fn peers(&self) -> Vec<Peer> {
+        delivery::Delivery::peers(self)
     }
 
     async fn close(&self) {

@@ -18,13 +18,14 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use tokio::task::JoinError;
 use tracing::{error, warn};
 
-use crate::audit::Queue;
+use crate::audit::{self, DownView, OutcomesView, PeerView, Queue};
 use crate::clock::Clock;
-use crate::delivery::Explanation;
+use crate::delivery::{Explanation, Outcomes, Peer};
 use crate::mail::{Address, Mail, MailKey, RepositoryPath};
 use crate::pipeline::{Disposition, ERROR_PROCESSOR, End, Pipeline, Verdict};
 use crate::stop::Stop;
-use crate::store::{Claim, Claimed, Resting, Settlement, Store};
+use crate::store::{self, Claim, Claimed, Resting, Settlement, Store};
+use crate::text::rfc3339;
 use checkpoint::Pass;
 
 pub use exclusion::Exclusion;
@@ -168,6 +169,14 @@ impl Spool {
         Queue::new(&*self.store, kept, only)
     }
 
+    /// The next hops of the last 24 hours, with what this process knows of them now.
+    ///
+    /// # Errors
+    /// Where the store cannot be read.
+    pub async fn peers(&self) -> store::Result<Vec<PeerView>> {
+        audit::peers(&*self.store, self.pipeline.peers().into_iter().map(shown).collect()).await
+    }
+
     /// Of the mails in hand, how many wait for a connection.
     pub fn waiting_for_connections(&self) -> usize {
         self.pipeline.waiting()
@@ -281,4 +290,17 @@ fn one_part_a_key(mut parts: Vec<Resting>) -> Vec<Resting> {
 fn another_key(mail: &Mail, number: usize) -> MailKey {
     let text = format!("{}-{number}", mail.key);
     MailKey::parse(&text).unwrap_or_else(|| mail.key.clone())
+}
+
+fn shown(peer: Peer) -> PeerView {
+    let Peer { next_hop, connections, waiting, down, last_outcome, outcomes } = peer;
+    let Outcomes { delivered, deferred, failed } = outcomes;
+    PeerView {
+        next_hop,
+        connections,
+        waiting,
+        down: down.map(|down| DownView { since: rfc3339(down.since), cause: down.cause }),
+        last_outcome,
+        outcomes: OutcomesView { delivered, deferred, failed },
+    }
 }

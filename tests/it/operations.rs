@@ -128,3 +128,14 @@ fn the_new_filters_mean_what_they_say() {
         assert_eq!(relay.command(&arguments).expect(0).json().len(), mails, "{filter:?}");
     }
 }
+
+#[test]
+fn next_hops_are_told_with_what_became_of_their_mail() {
+    let (_peer, relay) = three();
+    let peers = relay.command(&["peers", "--format", "json"]).expect(0).json();
+    assert_eq!(peers.len(), 1, "{peers:?}");
+    let told = ["connections", "waiting", "down", "lastOutcome", "outcomes"].map(|name| peers[0][name].to_string());
+    assert_eq!(told, ["0", "0", "null", "\"failed\"", r#"{"delivered":0,"deferred":0,"failed":3}"#]);
+    let text = relay.command(&["peers"]).expect(0).stdout;
+    assert!(text.starts_with("NEXT HOP") && text.lines().count() == 2, "{text}");
+}

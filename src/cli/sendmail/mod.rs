@@ -211,7 +211,7 @@ async fn run(app: &App, invocation: &Invocation, here: &Here, uid: u32, out: &mu
             sweep_some(app, &Conditions::default().with("domain", domain)?, out).await
         }
         // The others were carried out without the parts.
-        Mode::Aliases | Mode::Verify | Mode::Serve | Mode::Help => Ok(Exit::Ok),
+        Mode::Aliases | Mode::Verify | Mode::Peers | Mode::Serve | Mode::Help => Ok(Exit::Ok),
     }
 }
 

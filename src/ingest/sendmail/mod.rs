@@ -53,6 +53,8 @@ pub enum Mode {
     List,
     /// Say how the recipients would be routed, and send nothing (`-bv`).
     Verify,
+    /// Say what is known of next hops: no option of `sendmail`, but asked of a service too.
+    Peers,
     /// Be the service (`-bd`).
     Serve,
     /// Say what can be asked for (`--help`).

@@ -44,6 +44,8 @@ pub(super) enum Want {
     List,
     /// How the recipients would be routed.
     Verify,
+    /// What is known of next hops.
+    Peers,
 }
 
 /// The first frame: what the command line said, in its own words.
@@ -108,6 +110,7 @@ impl Request {
             Mode::Smtp => Want::Smtp,
             Mode::List => Want::List,
             Mode::Verify => Want::Verify,
+            Mode::Peers => Want::Peers,
             Mode::Serve | Mode::Help | Mode::Sweep(_) | Mode::Aliases => return None,
         };
         let mut request = Self {

@@ -11,6 +11,7 @@ use tracing::info;
 
 use super::protocol::{Answer, PATIENCE, Refusal, Request, Want, read_frame, within, write_json};
 use super::queue;
+use crate::audit::PeerView;
 use crate::clock::Clock;
 use crate::ingest::intake::Intake;
 use crate::ingest::listener::Control as ListenerControl;
@@ -65,6 +66,7 @@ async fn serve_request(mut stream: UnixStream, uid: u32, context: &SubmitContext
             Ok(())
         }
         Want::Verify => write_json(&mut stream, &verify(&request.into_invocation(), uid, context).await).await,
+        Want::Peers => write_json(&mut stream, &peers(uid, context).await).await,
         Want::List => tokio::select! {
             () = context.stop.gentle.cancelled() => Ok(()),
             told = queue::tell(&mut stream, uid, context) => told,
@@ -83,6 +85,17 @@ async fn verify(invocation: &Invocation, uid: u32, context: &SubmitContext) -> A
         .parties(&intake.here)
         .map_err(|error| Refusal { exit: error.exit_code(), message: error.to_string() })?;
     Ok(json!(intake.spool.explain(&parties.recipients).await))
+}
+
+/// What is known of next hops, for who could read the store himself.
+async fn peers(uid: u32, context: &SubmitContext) -> Answer<Vec<PeerView>> {
+    if !is_trusted(uid) {
+        return Err(Refusal {
+            exit: 77,
+            message: "only root and the user of the service are told of next hops".into(),
+        });
+    }
+    context.intake.now().spool.peers().await.map_err(|error| Refusal::for_now(error.to_string()))
 }
 
 /// Whether he could read configuration and store himself.

@@ -54,7 +54,7 @@ fn header(heading: &Heading<'_>, digest: &Digest) -> String {
 }
 
 fn as_text(repository: &RepositoryPath, digest: &Digest) -> String {
-    let mut text = format!("{}\n", summary(repository, digest));
+    let mut text = format!("{}\n{}\n", summary(repository, digest), unacknowledged(digest));
     for (number, (cause, group)) in (1..).zip(digest.causes().into_iter().take(MAX_SHOWN)) {
         text.push_str(&format!("\n{number}. {}\n   {}\n", title(cause), numbers(group)));
         for example in &group.examples {
@@ -67,7 +67,11 @@ fn as_text(repository: &RepositoryPath, digest: &Digest) -> String {
 }
 
 fn as_html(repository: &RepositoryPath, digest: &Digest) -> String {
-    let mut html = format!("<!DOCTYPE html>\n<html><body>\n<p>{}</p>\n", escaped(&summary(repository, digest)));
+    let mut html = format!(
+        "<!DOCTYPE html>\n<html><body>\n<p>{}<br>{}</p>\n",
+        escaped(&summary(repository, digest)),
+        unacknowledged(digest)
+    );
     for (number, (cause, group)) in (1..).zip(digest.causes().into_iter().take(MAX_SHOWN)) {
         let (title, numbers) = (escaped(&title(cause)), escaped(&numbers(group)));
         html.push_str(&format!("<h3>{number}. {title}</h3>\n<p>{numbers}</p>\n<ul>\n"));
@@ -92,6 +96,11 @@ fn summary(repository: &RepositoryPath, digest: &Digest) -> String {
         count(digest.recipients, "recipient"),
         count(digest.causes().len() as u64, "cause")
     )
+}
+
+/// How much there is that nobody has looked at, told before or not.
+fn unacknowledged(digest: &Digest) -> String {
+    format!("Unacknowledged there in all: {}.", count(digest.unacknowledged, "mail"))
 }
 
 fn title(cause: &Cause) -> String {
@@ -153,6 +162,7 @@ mod tests {
         let mut digest = Digest::default();
         let (listed, recorded) = failure("K1", "b@x.example", 550, reply);
         digest.add(&listed, &[recorded]);
+        digest.unacknowledged = 7;
         let repository = RepositoryPath::parse("var/mail/it's/permanent").expect("a path");
         compose(&Heading { mailing: &mailing, now, random: 7 }, &repository, &digest)
     }
@@ -182,6 +192,7 @@ mod tests {
         let body = decoded(body);
         for line in [
             "New in var/mail/it's/permanent: 1 mail, 1 recipient, 1 cause.",
+            "Unacknowledged there in all: 7 mails.",
             "1. 550 at x.example <address> no such user",
             "   1 recipient, the oldest accepted 2023-11-14T22:13:20Z",
             "   b@x.example: 550 5.1.1 <b@x.example> no such user",
