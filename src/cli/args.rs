@@ -94,6 +94,8 @@ pub(super) enum Command {
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
+    /// What the store counts, for the textfile collector of Prometheus's node_exporter
+    Metrics,
     /// What operators did, the latest first
     Operations {
         /// At most so many

@@ -248,6 +248,7 @@ async fn with_app(config: Config, clock: Clock, uid: u32, command: Command) -> R
         Command::Import(arguments) => import::run(&app, arguments, &mut out).await,
         Command::Repository(command) => repository::run(&app, *command, &mut out).await,
         Command::Groups { repository, format } => groups::groups(&app, repository, format, &mut out).await,
+        Command::Metrics => peers::metrics(&app, &mut out).await,
         Command::Peers { format } => peers::run(&app, format, &mut out).await,
         Command::Operations { limit, format } => groups::operations(&app, limit, format, &mut out).await,
         Command::Attempts(arguments) => attempts::run(&app, arguments, &mut out).await,

@@ -1,4 +1,4 @@
-//! `redeliver peers`: what is known of next hops.
+//! `redeliver peers` and `redeliver metrics`: what is known of next hops, and what is counted.
 
 use std::io::Write;
 
@@ -8,7 +8,7 @@ use super::app::App;
 use super::args::Format;
 use super::exit::{Exit, Failure};
 use super::{json_lines, terminal};
-use crate::audit::{PEER_COLUMNS, PeerView};
+use crate::audit::{PEER_COLUMNS, PeerView, stored_metrics};
 use crate::ingest::{self, Invocation, Mode};
 use crate::parts::submission;
 use crate::text::Table;
@@ -37,4 +37,11 @@ async fn peers(app: &App) -> Result<Vec<PeerView>, Failure> {
         // Nobody is there, or does not tell us.
         Err(_) => Ok(app.spool.peers().await?),
     }
+}
+
+/// Prometheus's text format.
+pub(super) async fn metrics(app: &App, out: &mut impl Write) -> Result<Exit, Failure> {
+    let (jobs, schedules) = (app.config.jobs.keys(), app.config.schedules.keys());
+    write!(out, "{}", stored_metrics(&*app.store, jobs, schedules).await?.text())?;
+    Ok(Exit::Ok)
 }

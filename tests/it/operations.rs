@@ -139,3 +139,17 @@ fn next_hops_are_told_with_what_became_of_their_mail() {
     let text = relay.command(&["peers"]).expect(0).stdout;
     assert!(text.starts_with("NEXT HOP") && text.lines().count() == 2, "{text}");
 }
+
+#[test]
+fn what_the_store_counts_is_there_without_a_service() {
+    let (_peer, relay) = three();
+    act(&relay, &["acknowledge", "permanent", "--domain", "x.example"]);
+    let text = relay.command(&["metrics"]).expect(0).stdout;
+    for line in [
+        "redeliver_mails{place=\"var/mail/error/remote-delivery/permanent\"} 3",
+        "redeliver_unacknowledged_mails{place=\"var/mail/error/remote-delivery/permanent\"} 1",
+        "redeliver_outcomes_total{outcome=\"failed\",stage=\"rcpt\",class=\"5\"} 3",
+    ] {
+        assert!(text.lines().any(|one| one == line), "{line}\n{text}");
+    }
+}
