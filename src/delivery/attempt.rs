@@ -17,13 +17,13 @@ use super::outcome::without_route;
 use super::routing::{Hop, NoRoute, Route};
 use super::signature::Signers;
 use super::transaction::Message;
-use super::{Attempted, Delivery, NotBegun, Request, Sink, concurrently, log};
+use super::{Attempted, Checkpoint, Delivery, NotBegun, Request, concurrently, log};
 
 /// One mail's attempt.
 pub(super) struct Attempt<'a> {
     delivery: &'a Delivery,
     request: &'a Request,
-    sink: &'a dyn Sink,
+    checkpoint: &'a dyn Checkpoint,
     pub(super) message: Message,
     plan: Vec<Planned>,
     started: Instant,
@@ -45,14 +45,14 @@ fn planned(name: &str, recipients: &[Address], route: &Route) -> Option<Planned>
 }
 
 impl<'a> Attempt<'a> {
-    pub(super) fn new(delivery: &'a Delivery, request: &'a Request, sink: &'a dyn Sink) -> Self {
+    pub(super) fn new(delivery: &'a Delivery, request: &'a Request, checkpoint: &'a dyn Checkpoint) -> Self {
         let message = Message {
             from: request.reverse_path.clone(),
             smtputf8: request.smtputf8,
             require_tls: request.require_tls,
             facts: request.facts,
             prefix: request.header_prefix.as_str().into(),
-            content: std::sync::Arc::clone(&request.content),
+            content: checkpoint.content(),
             signers: Signers {
                 signatories: request.signatories.clone().into(),
                 clock: delivery.dialer.network.clock.clone(),
@@ -62,7 +62,7 @@ impl<'a> Attempt<'a> {
         Self {
             delivery,
             request,
-            sink,
+            checkpoint,
             message,
             plan: Vec::new(),
             started: delivery.dialer.network.clock.instant(),
@@ -124,7 +124,7 @@ impl<'a> Attempt<'a> {
                     local_error.get_or_insert(cause);
                 }
                 HopEnd::NotBegun(NotBegun::Stopped) => return Attempted::Stopped,
-                HopEnd::NotBegun(NotBegun::Trouble(cause)) => return self.local_error(Stage::Connect, cause),
+                HopEnd::NotBegun(NotBegun::StoreError(cause)) => return self.local_error(Stage::Connect, cause),
             }
         }
         if let Some(cause) = local_error.filter(|_| !self.has_contacted()) {
@@ -133,7 +133,7 @@ impl<'a> Attempt<'a> {
         match self.begin().await {
             Ok(()) => {}
             Err(NotBegun::Stopped) => return Attempted::Stopped,
-            Err(NotBegun::Trouble(cause)) => return self.local_error(Stage::Connect, cause),
+            Err(NotBegun::StoreError(cause)) => return self.local_error(Stage::Connect, cause),
         }
         self.record(undecided, Vec::new()).await;
         self.record(self.unrouted(&unrouted), Vec::new()).await;
@@ -173,7 +173,7 @@ impl<'a> Attempt<'a> {
 
     /// Has the open attempt committed, once for all next hops.
     pub(super) async fn begin(&self) -> Result<(), NotBegun> {
-        self.begun.get_or_init(|| self.sink.begin(&self.plan)).await.clone()
+        self.begun.get_or_init(|| self.checkpoint.begin(&self.request.attributes, &self.plan)).await.clone()
     }
 
     /// Whether it was committed, or is not to be.
@@ -207,7 +207,7 @@ impl<'a> Attempt<'a> {
         for outcome in &outcomes {
             log(&self.request.key, outcome);
         }
-        self.sink.record(&outcomes, &dialogue).await;
+        self.checkpoint.record(&outcomes, &dialogue).await;
         let mut recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
         recorded.extend(outcomes.into_iter().map(|outcome| (outcome.recipient.clone(), outcome)));
     }

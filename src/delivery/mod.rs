@@ -2,7 +2,7 @@
 //!
 //! Groups recipients by next hop, opens a session per hop and returns one outcome per
 //! recipient. Retrying, filing and bouncing belong to the caller; so does the record:
-//! what a transaction yields is handed to the caller's [`Sink`] as soon as it is known.
+//! what a transaction yields is handed to the caller's [`Checkpoint`] as soon as it is known.
 
 mod attempt;
 mod auth;
@@ -65,7 +65,7 @@ use session::Session;
 use tls::Tls;
 
 use crate::dkim::Signatory;
-use crate::mail::{Address, DialogueEntry, MailKey, MessageFacts, Planned, Recorded, ReversePath};
+use crate::mail::{Address, Attributes, DialogueEntry, MailKey, MessageFacts, Planned, Recorded, ReversePath};
 
 /// Characters of a reply that a line of the log has.
 const LOGGED: usize = 1000;
@@ -86,8 +86,8 @@ pub struct Request {
     pub facts: MessageFacts,
     /// Header fields to send in front of the stored message.
     pub header_prefix: String,
-    /// The stored message.
-    pub content: Arc<dyn Content>,
+    /// The mail's attributes, to be committed with the open attempt.
+    pub attributes: Attributes,
     /// Who signs the message as it is sent.
     pub signatories: Vec<Arc<Signatory>>,
     /// Earlier passes of this mail that ended with "no such domain".
@@ -98,23 +98,27 @@ pub struct Request {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NotBegun {
     /// The store said no, in words.
-    Trouble(String),
+    StoreError(String),
     /// The caller is stopping, or the mail is no longer its own.
     Stopped,
 }
 
-/// Where an attempt's events go while it runs.
+/// What an attempt needs of its caller while it runs: that what must be durable is so before
+/// contact, that what becomes known is recorded, and the message.
 #[async_trait]
-pub trait Sink: Send + Sync {
-    /// Commits the open attempt: called after routing and after a connection is
-    /// held, before the first packet; once per attempt (further calls answer alike). `plan`
-    /// is whom it is going to be with.
-    async fn begin(&self, plan: &[Planned]) -> Result<(), NotBegun>;
+pub trait Checkpoint: Send + Sync {
+    /// Commits the open attempt with the attributes as the matchers left them: called after
+    /// routing and once there is a connection to be had, before the first packet; once per
+    /// attempt. `plan` is whom it is going to be with.
+    async fn begin(&self, attributes: &Attributes, plan: &[Planned]) -> Result<(), NotBegun>;
 
     /// Takes the outcomes of one transaction, or of recipients decided without one,
     /// with the dialogue since the last call. Returns once they are on their way to
     /// disk; it never fails towards the attempt.
     async fn record(&self, outcomes: &[Recorded], dialogue: &[DialogueEntry]);
+
+    /// The mail's stored message.
+    fn content(&self) -> Arc<dyn Content>;
 }
 
 /// How an attempt ended.
@@ -175,14 +179,14 @@ impl Delivery {
     /// Tries each recipient once: over all its next hop's hosts if need be, and never again.
     ///
     /// A waiting attempt costs little, so that thousands may wait for a connection.
-    pub async fn attempt(&self, request: Request, sink: &dyn Sink) -> Attempted {
+    pub async fn attempt(&self, request: Request, checkpoint: &dyn Checkpoint) -> Attempted {
         let network = &self.dialer.network;
         let plan = tokio::select! {
             biased;
             () = network.stop.gentle.cancelled() => return Attempted::Stopped,
             plan = routing::plan(&self.dialer.config, network, &request.recipients) => plan,
         };
-        Attempt::new(self, &request, sink).run(plan).await
+        Attempt::new(self, &request, checkpoint).run(plan).await
     }
 
     /// How many attempts wait for a connection: they have begun nothing.

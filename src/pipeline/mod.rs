@@ -29,14 +29,11 @@ mod to_repository;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
-use crate::delivery::{self, Content, Explanation, NotBegun, Peer};
+use crate::delivery::{self, Checkpoint, Explanation, Peer};
 use crate::dkim::Signatory;
-use crate::mail::{
-    Address, Attributes, DialogueEntry, Mail, MailKey, NewMail, Planned, Recorded, RepositoryPath, attribute,
-};
+use crate::mail::{Address, Attributes, Mail, MailKey, NewMail, Recorded, RepositoryPath, attribute};
 
 pub use config::{Config, ERROR_PROCESSOR, repository};
 pub use matcher::{check_matcher, is_matcher};
@@ -46,18 +43,6 @@ pub use remote_delivery::Deliver;
 
 /// An attribute of every delivery status notification of ours.
 const DSN: &str = "redeliver-dsn";
-
-/// What the pipeline needs of its caller while a mail is in it.
-#[async_trait]
-pub trait Checkpoint: Send + Sync {
-    /// Commits the open attempt with the attributes as the matchers left them, and whom it is
-    /// going to be with.
-    async fn begin(&self, attributes: &Attributes, plan: &[Planned]) -> Result<(), NotBegun>;
-    /// Hands on what a transaction yielded; see [`crate::delivery::Sink::record`].
-    async fn record(&self, outcomes: &[Recorded], dialogue: &[DialogueEntry]);
-    /// The mail's stored message.
-    fn content(&self) -> Arc<dyn Content>;
-}
 
 /// Where a part of a mail came to its end, and why there.
 #[derive(Debug)]
@@ -184,7 +169,7 @@ impl Pipeline {
         self.deliveries.iter().map(|delivery| delivery.waiting()).sum()
     }
 
-    /// The next hops of each `RemoteDelivery` that are known now.
+    /// The next hops that were seen lately, with what is known of them, for each `RemoteDelivery`.
     pub fn peers(&self) -> Vec<Peer> {
         self.deliveries.iter().flat_map(|delivery| delivery.peers()).collect()
     }

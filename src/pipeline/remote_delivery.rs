@@ -10,16 +10,16 @@ use async_trait::async_trait;
 use super::config::Known;
 use super::mailet::{Ended, Step};
 use super::part::Part;
-use super::{Checkpoint, End, Pass};
-use crate::delivery::{self, Attempted, Explanation, NotBegun, Peer, Request, Sink};
-use crate::mail::{Address, Attributes, DialogueEntry, Outcome, Planned, Recorded, Stage, attribute};
+use super::{End, Pass};
+use crate::delivery::{self, Attempted, Checkpoint, Explanation, Peer, Request};
+use crate::mail::{Address, Outcome, Recorded, Stage, attribute};
 use crate::yaml::Fields;
 
 /// What makes attempts: the room `delivery`, or in tests a script.
 #[async_trait]
 pub trait Deliver: Send + Sync {
     /// Tries every recipient of the request once; see [`Attempted`].
-    async fn attempt(&self, request: Request, sink: &dyn Sink) -> Attempted;
+    async fn attempt(&self, request: Request, checkpoint: &dyn Checkpoint) -> Attempted;
 
     /// What an attempt for `recipient` would do, for who can say.
     async fn explain(&self, _recipient: &Address) -> Option<Explanation> {
@@ -31,7 +31,7 @@ pub trait Deliver: Send + Sync {
         0
     }
 
-    /// The next hops that are known, for who knows any.
+    /// The next hops that were seen lately, with what is known of them.
     fn peers(&self) -> Vec<Peer> {
         Vec::new()
     }
@@ -42,9 +42,9 @@ pub trait Deliver: Send + Sync {
 
 #[async_trait]
 impl Deliver for delivery::Delivery {
-    async fn attempt(&self, request: Request, sink: &dyn Sink) -> Attempted {
+    async fn attempt(&self, request: Request, checkpoint: &dyn Checkpoint) -> Attempted {
         // Its own method, not this one.
-        delivery::Delivery::attempt(self, request, sink).await
+        delivery::Delivery::attempt(self, request, checkpoint).await
     }
 
     async fn explain(&self, recipient: &Address) -> Option<Explanation> {
@@ -86,8 +86,7 @@ impl RemoteDelivery {
         if std::mem::take(&mut part.trail.on_record) {
             return vec![Step::Go(part, self.bounce_processor.clone())];
         }
-        let sink = Journal { checkpoint: pass.checkpoint, attributes: part.mail.attributes.clone() };
-        match pass.deliver(self.number).attempt(request(&part, pass), &sink).await {
+        match pass.deliver(self.number).attempt(request(&part, pass), pass.checkpoint).await {
             Attempted::Done(recorded) => self.sort(&part, recorded, pass),
             Attempted::LocalError(uncounted, cause) => {
                 vec![Step::End(Ended { part, end: End::Stay(Some(cause)), uncounted })]
@@ -149,25 +148,8 @@ fn request(part: &Part, pass: &Pass<'_>) -> Request {
         require_tls: mail.attributes.boolean(attribute::REQUIRE_TLS).unwrap_or(false),
         facts: mail.facts,
         header_prefix: mail.header_prefix.clone(),
-        content: pass.checkpoint.content(),
+        attributes: mail.attributes.clone(),
         signatories: pass.pipeline.signatories(&mail.attributes),
         dns_problems: u32::try_from(dns_problems).unwrap_or(0),
-    }
-}
-
-/// Passes an attempt's events on, with the attributes that count it.
-struct Journal<'a> {
-    checkpoint: &'a dyn Checkpoint,
-    attributes: Attributes,
-}
-
-#[async_trait]
-impl Sink for Journal<'_> {
-    async fn begin(&self, plan: &[Planned]) -> Result<(), NotBegun> {
-        self.checkpoint.begin(&self.attributes, plan).await
-    }
-
-    async fn record(&self, outcomes: &[Recorded], dialogue: &[DialogueEntry]) {
-        self.checkpoint.record(outcomes, dialogue).await;
     }
 }

@@ -5,12 +5,13 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use async_trait::async_trait;
 use proptest::prelude::*;
 
 use super::part::tests::mail;
 use super::*;
-use crate::delivery::{Attempted, MemoryContent, Request, Sink};
-use crate::mail::{AttributeValue, Outcome, Planned, Stage, attribute};
+use crate::delivery::{Attempted, Checkpoint, Content, MemoryContent, NotBegun, Request};
+use crate::mail::{AttributeValue, Attributes, DialogueEntry, Outcome, Planned, Stage, attribute};
 use crate::yaml::{Document, Reading};
 
 const SEED: &str = "
@@ -69,7 +70,7 @@ fn answer(recipient: &crate::mail::Address) -> Recorded {
 
 #[async_trait]
 impl Deliver for Arc<Script> {
-    async fn attempt(&self, request: Request, sink: &dyn Sink) -> Attempted {
+    async fn attempt(&self, request: Request, checkpoint: &dyn Checkpoint) -> Attempted {
         let names: Vec<_> = request.recipients.iter().map(ToString::to_string).collect();
         self.attempts.lock().expect("no panic").push(names.clone());
         if names.iter().any(|name| name.starts_with('s')) {
@@ -80,8 +81,8 @@ impl Deliver for Arc<Script> {
             return Attempted::LocalError(outcomes, "no DNS server answered anything".into());
         }
         self.tried.lock().expect("no panic").extend(names);
-        sink.begin(&[]).await.expect("the test's checkpoint says yes");
-        sink.record(&outcomes, &[]).await;
+        checkpoint.begin(&request.attributes, &[]).await.expect("the test's checkpoint says yes");
+        checkpoint.record(&outcomes, &[]).await;
         Attempted::Done(outcomes)
     }
 }

@@ -11,9 +11,9 @@ use bytes::Bytes;
 use tracing::{error, warn};
 
 use super::{Spool, settlement};
-use crate::delivery::{Content, NotBegun};
+use crate::delivery::{Checkpoint, Content, NotBegun};
 use crate::mail::{AttributeValue, Attributes, DialogueEntry, MessageId, Outcome, Planned, Recorded};
-use crate::pipeline::{Checkpoint, Disposition, End};
+use crate::pipeline::{Disposition, End};
 use crate::store::{AttemptId, Claim, Error, Settlement, Store};
 
 /// How long a result is kept in memory and written again before it is given up. The mail
@@ -141,7 +141,7 @@ impl Checkpoint for Pass<'_> {
     async fn begin(&self, attributes: &Attributes, plan: &[Planned]) -> Result<(), NotBegun> {
         let _one = self.beginning.lock().await;
         if self.spool.is_behind() {
-            return Err(NotBegun::Trouble("results of earlier attempts cannot be written".to_owned()));
+            return Err(NotBegun::StoreError("results of earlier attempts cannot be written".to_owned()));
         }
         match self.open_attempt(attributes, plan).await {
             Ok(attempt) => {
@@ -153,7 +153,7 @@ impl Checkpoint for Pass<'_> {
                 error!(mail.id = %key, "the mail was taken from this process; nobody is contacted for it");
                 Err(NotBegun::Stopped)
             }
-            Err(error) => Err(NotBegun::Trouble(error.to_string())),
+            Err(error) => Err(NotBegun::StoreError(error.to_string())),
         }
     }
 

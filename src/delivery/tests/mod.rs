@@ -11,12 +11,14 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader
 use tokio::net::TcpListener;
 
 use crate::clock::Clock;
-use crate::mail::{Address, DialogueEntry, HeaderScan, MailKey, Outcome, Planned, Recorded, ReversePath, Stage};
+use crate::mail::{
+    Address, Attributes, DialogueEntry, HeaderScan, MailKey, Outcome, Planned, Recorded, ReversePath, Stage,
+};
 use crate::stop::Stop;
 
 use super::{
-    Attempted, Config, Credentials, Delivery, DnsConfig, Gateway, MemoryContent, Network, NotBegun, Request, Secret,
-    Sink, StartTls,
+    Attempted, Checkpoint, Config, Content, Credentials, Delivery, DnsConfig, Gateway, MemoryContent, Network,
+    NotBegun, Request, Secret, StartTls,
 };
 
 /// What a peer answers to a line: nothing keeps silent, an empty text closes.
@@ -109,14 +111,15 @@ fn pipelining(line: &str) -> Option<String> {
 
 #[derive(Default)]
 struct Record {
+    message: Bytes,
     begun: Mutex<u32>,
     recorded: Mutex<Vec<Recorded>>,
     dialogue: Mutex<Vec<String>>,
 }
 
 #[async_trait]
-impl Sink for Record {
-    async fn begin(&self, _: &[Planned]) -> Result<(), NotBegun> {
+impl Checkpoint for Record {
+    async fn begin(&self, _: &Attributes, _: &[Planned]) -> Result<(), NotBegun> {
         *self.begun.lock().expect("lock") += 1;
         Ok(())
     }
@@ -124,6 +127,10 @@ impl Sink for Record {
     async fn record(&self, outcomes: &[Recorded], dialogue: &[DialogueEntry]) {
         self.recorded.lock().expect("lock").extend_from_slice(outcomes);
         self.dialogue.lock().expect("lock").extend(dialogue.iter().map(|entry| entry.text.clone()));
+    }
+
+    fn content(&self) -> Arc<dyn Content> {
+        Arc::new(MemoryContent(self.message.clone()))
     }
 }
 
@@ -155,15 +162,16 @@ fn request(message: &str, recipients: &[&str]) -> Request {
         require_tls: false,
         facts: scan.finish().expect("facts"),
         header_prefix: "X-Prefix: 1\r\n".into(),
-        content: Arc::new(MemoryContent(message.as_bytes().to_vec().into())),
+        attributes: Attributes::default(),
         signatories: Vec::new(),
         dns_problems: 0,
     }
 }
 
 async fn attempt(delivery: &Delivery, recipients: &[&str]) -> (Vec<Recorded>, Record) {
-    let record = Record::default();
-    match delivery.attempt(request("Subject: x\r\n\r\n.dot\r\nno end", recipients), &record).await {
+    let message = "Subject: x\r\n\r\n.dot\r\nno end";
+    let record = Record { message: message.into(), ..Record::default() };
+    match delivery.attempt(request(message, recipients), &record).await {
         Attempted::Done(done) => {
             let mut recorded = record.recorded.lock().expect("lock").clone();
             recorded.sort_by_key(|recorded| recipients.iter().position(|r| *r == recorded.recipient.to_string()));
@@ -417,8 +425,8 @@ struct BusyStore {
 }
 
 #[async_trait]
-impl Sink for BusyStore {
-    async fn begin(&self, _: &[Planned]) -> Result<(), NotBegun> {
+impl Checkpoint for BusyStore {
+    async fn begin(&self, _: &Attributes, _: &[Planned]) -> Result<(), NotBegun> {
         {
             let mut waiting = self.waiting.lock().expect("lock");
             waiting.0 += 1;
@@ -430,6 +438,10 @@ impl Sink for BusyStore {
     }
 
     async fn record(&self, _: &[Recorded], _: &[DialogueEntry]) {}
+
+    fn content(&self) -> Arc<dyn Content> {
+        Arc::new(MemoryContent(Bytes::new()))
+    }
 }
 
 #[tokio::test]
@@ -474,7 +486,8 @@ async fn a_stop_keeps_what_has_not_begun_and_gives_up_what_has() {
     let delivery = Arc::new(Delivery::new(config, network(stop.clone())).expect("a delivery"));
     let under_way = {
         let delivery = Arc::clone(&delivery);
-        tokio::spawn(async move { delivery.attempt(request("A: b\r\n", &["a@x.example"]), &Record::default()).await })
+        let record = Record { message: "A: b\r\n".into(), ..Record::default() };
+        tokio::spawn(async move { delivery.attempt(request("A: b\r\n", &["a@x.example"]), &record).await })
     };
     while peer.count("CONTENT") == 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -521,15 +534,14 @@ async fn a_reply_in_the_middle_of_the_content_is_the_outcome() {
 
 #[tokio::test]
 async fn a_message_that_cannot_be_sent_to_its_end_is_not_ended() {
-    let bare = MemoryContent(Bytes::from_static(b"Subject: x\r\n\r\none\n.\ntwo\r\n"));
-    let short = MemoryContent(Bytes::from_static(b"Subject: x\r\n"));
-    for (content, cause) in [(bare, "CR or LF that is not part of CRLF"), (short, "missing in the store")] {
+    let (bare, short) = ("Subject: x\r\n\r\none\n.\ntwo\r\n", "Subject: x\r\n");
+    for (message, cause) in [(bare, "CR or LF that is not part of CRLF"), (short, "missing in the store")] {
         let peer = Peer::start(agreeable).await;
         let delivery = delivery(&[peer.port], |_| {});
         let mut request = request("", &["a@x.example"]);
         request.facts.size = 27;
-        request.content = Arc::new(content);
-        let ended = delivery.attempt(request, &Record::default()).await;
+        let record = Record { message: message.into(), ..Record::default() };
+        let ended = delivery.attempt(request, &record).await;
         let Attempted::Done(done) = ended else { panic!("{ended:?}") };
         assert_eq!(outcomes(&done), [(Outcome::Deferred, None, Stage::Data)]);
         assert!(done[0].cause.as_deref().is_some_and(|said| said.contains(cause)), "{done:?}");

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use redeliver::clock::Clock;
-use redeliver::delivery::{Attempted, Request, Sink};
+use redeliver::delivery::{Attempted, Checkpoint, Request};
 use redeliver::ingest::{Here, Intake, Listener, ListenerConfig, ListenerContext, ListenerControl};
 use redeliver::live::Live;
 use redeliver::mail::{Domain, MessageId};
@@ -75,7 +75,7 @@ struct NoDelivery;
 
 #[async_trait]
 impl Deliver for NoDelivery {
-    async fn attempt(&self, _: Request, _: &dyn Sink) -> Attempted {
+    async fn attempt(&self, _: Request, _: &dyn Checkpoint) -> Attempted {
         Attempted::Stopped
     }
 }
