@@ -11,12 +11,12 @@ use tokio::sync::OnceCell;
 
 use crate::mail::{Address, DialogueEntry, Outcome, Planned, Recorded, Stage};
 
+use super::content::Message;
 use super::dns::Whose;
 use super::hop::{HopAttempt, HopEnd};
 use super::outcome::without_route;
 use super::routing::{Hop, NoRoute, Route};
 use super::signature::Signers;
-use super::transaction::Message;
 use super::{Attempted, Checkpoint, Delivery, NotBegun, Request, concurrently, log};
 
 /// One mail's attempt.

@@ -11,6 +11,7 @@ mod connection;
 mod content;
 mod dns;
 mod ehlo_name;
+mod envelope;
 mod explain;
 mod fairness;
 mod hop;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::clock::Clock;
 use crate::dkim::{Signatory, Signing, Unsigned};
 
-use super::transaction::Message;
+use super::content::Message;
 
 /// Who signs a message.
 #[derive(Clone)]

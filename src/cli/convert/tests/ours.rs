@@ -11,10 +11,10 @@ use chrono::DateTime;
 use super::container::RECIPIENTS;
 use super::write_files;
 use crate::config::{self, Source};
-use crate::delivery::{Attempted, Content, MemoryContent, NotBegun, Request, Sink};
+use crate::delivery::{Attempted, Checkpoint, Content, MemoryContent, NotBegun, Request};
 use crate::jobs;
 use crate::mail::{Address, Attributes, DialogueEntry, Mail, MailKey, Outcome, Planned, Recorded, Stage};
-use crate::pipeline::{self, Checkpoint, Deliver, End, Pipeline, Verdict};
+use crate::pipeline::{self, Deliver, End, Pipeline, Verdict};
 
 /// A configuration that was loaded.
 pub(super) struct Ours {
@@ -49,8 +49,8 @@ struct Peer {
 
 #[async_trait]
 impl Deliver for Peer {
-    async fn attempt(&self, request: Request, sink: &dyn Sink) -> Attempted {
-        sink.begin(&[]).await.expect("the test's checkpoint says yes");
+    async fn attempt(&self, request: Request, checkpoint: &dyn Checkpoint) -> Attempted {
+        checkpoint.begin(&request.attributes, &[]).await.expect("the test's checkpoint says yes");
         let names = request.recipients.iter().map(|to| (self.name.clone(), to.to_string()));
         self.tried.lock().expect("no panic").extend(names);
         Attempted::Done(request.recipients.iter().map(answer).collect())
