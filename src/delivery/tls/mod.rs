@@ -212,16 +212,28 @@ fn reason(error: &Error, certificate: &CertificateDer<'_>) -> String {
             None => "the certificate's issuer is not trusted".to_owned(),
         },
         other => match read {
-            Some(read) if read.version < 3 => format!("its certificate is X.509 version {} ({other})", read.version),
+            Some(read) if read.version < 3 => {
+                format!("its certificate is X.509 version {} ({})", read.version, said(other))
+            }
             Some(read) if read.is_self_signed() && matches!(other, CertificateError::Other(_)) => {
                 "self-signed certificate".to_owned()
             }
             Some(read) => match read.broken_hash() {
-                Some(hash) => format!("its certificate is signed with {hash}, which proves nothing any more ({other})"),
+                Some(hash) => {
+                    format!("its certificate is signed with {hash}, which proves nothing any more ({})", said(other))
+                }
                 None => format!("invalid certificate: {other}"),
             },
-            None => format!("its certificate cannot be read ({other})"),
+            None => format!("its certificate cannot be read ({})", said(other)),
         },
+    }
+}
+
+/// The library's words.
+fn said(problem: &CertificateError) -> String {
+    match problem {
+        CertificateError::Other(inner) => inner.to_string(),
+        other => other.to_string(),
     }
 }
 
