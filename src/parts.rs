@@ -109,6 +109,8 @@ pub fn listener_config(config: &Config) -> Result<ListenerConfig, Error> {
         max_recipients: smtp.max_recipients,
         tls: tls.map(|tls| TlsFiles { certificate: tls.certificate.clone(), key: tls.key.clone() }),
         users: smtp.users.clone(),
+        normalize_lf: smtp.normalize_lf,
+        smtputf8: smtp.smtputf8,
         ..ListenerConfig::new(hostname)
     })
 }
@@ -155,7 +157,7 @@ pub fn check_admin_files(admin: &config::Admin) -> Vec<FileError> {
 
 /// What all deliveries share.
 pub fn network(config: &Config, clock: &Clock, stop: &Stop, down_for: Option<Duration>) -> Arc<Network> {
-    let own = config.smtp.listen.clone();
+    let own = [&config.smtp.listen[..], &config.smtp.handed_over].concat();
     Network::new(clock.clone(), &config.dns, config.hostname.clone(), own, stop.clone(), down_for)
 }
 

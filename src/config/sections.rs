@@ -12,7 +12,8 @@ use tracing::level_filters::LevelFilter;
 use crate::delivery::DnsConfig;
 use crate::logging::{self, Format, Rotate};
 use crate::yaml::{
-    Entry, Fields, Node, Reading, Value, choice, integer, positive_duration, secret_text, size, socket_address, text,
+    Entry, Fields, Node, Reading, Value, boolean, choice, integer, positive_duration, secret_text, size,
+    socket_address, text,
 };
 
 /// The one store, and the schemes of repository URLs that mean it.
@@ -97,6 +98,12 @@ pub struct Smtp {
     pub tls: Option<Tls>,
     /// A file of users who may relay after AUTH.
     pub users: Option<PathBuf>,
+    /// A bare LF of those who may relay is a line end.
+    pub normalize_lf: bool,
+    /// SMTPUTF8 is offered.
+    pub smtputf8: bool,
+    /// Where somebody else listens for us: what systemd hands over.
+    pub handed_over: Vec<SocketAddr>,
 }
 
 /// Our certificate (PEM files).
@@ -119,6 +126,9 @@ impl Default for Smtp {
             max_recipients: 1000,
             tls: None,
             users: None,
+            normalize_lf: false,
+            smtputf8: true,
+            handed_over: Vec::new(),
         }
     }
 }
@@ -135,6 +145,11 @@ impl Smtp {
             max_recipients: fields.optional("maxRecipients", integer(1..=1_000_000)).unwrap_or(default.max_recipients),
             tls: fields.section("tls").and_then(read_tls),
             users: fields.file("users"),
+            normalize_lf: fields
+                .optional("bareLf", choice(&[("reject", false), ("normalize", true)]))
+                .unwrap_or(default.normalize_lf),
+            smtputf8: fields.optional("smtputf8", boolean).unwrap_or(default.smtputf8),
+            handed_over: Vec::new(),
         };
         fields.finish();
         found

@@ -1,6 +1,8 @@
 //! Line ends on the way in: which become CRLF, what is mended, and the lone dot that may end
 //! the input. Knows nothing of header and body.
 
+use crate::mail::{AttributeValue, Attributes, attribute};
+
 /// What is put right; what is not passes as it is, for the spool to refuse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Mend {
@@ -25,10 +27,17 @@ pub(super) struct Repairs {
 
 impl Repairs {
     /// In words; `None` where there was nothing to mend.
-    pub(super) fn told(self) -> Option<String> {
+    fn told(self) -> Option<String> {
         let parts = [(self.bare_cr, "bare CR made a line end"), (self.nul, "NUL left out")];
         let told: Vec<_> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
         (!told.is_empty()).then(|| told.join(", "))
+    }
+
+    /// Says so in the attributes of the mail.
+    pub(super) fn note_in(self, attributes: &mut Attributes) {
+        if let Some(told) = self.told() {
+            attributes.set(attribute::SENDMAIL_REPAIRED, AttributeValue::Text(told));
+        }
     }
 }
 

@@ -107,9 +107,7 @@ pub async fn submit(
     if invocation.require_tls {
         attributes.set(attribute::REQUIRE_TLS, AttributeValue::Boolean(true));
     }
-    if let Some(repaired) = ended.repairs.told() {
-        attributes.set(attribute::SENDMAIL_REPAIRED, AttributeValue::Text(repaired));
-    }
+    ended.repairs.note_in(&mut attributes);
     Ok(incoming.accept(Submission { attributes, ..envelope.into() }).await?)
 }
 

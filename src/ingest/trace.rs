@@ -69,7 +69,7 @@ pub fn received_field(
     let (from, with) = match origin {
         Origin::Peer { name, address, protocol } => {
             let literal = literal(address);
-            let name = Domain::parse(name).ok().and_then(|name| name.ascii().ok()).unwrap_or_else(|| literal.clone());
+            let name = shown_name(name).unwrap_or_else(|| literal.clone());
             (format!("from {name} ({literal})\r\n\tby {by}"), format!("with {} ", protocol.keyword()))
         }
         Origin::User(uid) => (by_user(&by, uid), String::new()),
@@ -78,6 +78,18 @@ pub fn received_field(
     let recipient = recipient.map(Address::to_string).filter(|recipient| recipient.is_ascii());
     let recipient = recipient.map_or_else(String::new, |recipient| format!("\r\n\tfor <{recipient}>"));
     format!("Received: {from}\r\n\t{with}id {id}{recipient};\r\n\t{}\r\n", now.to_rfc2822())
+}
+
+/// A domain, or a name that is none as far as it can stand there: as an atom, with `?` for
+/// what is not printable ASCII.
+fn shown_name(name: &str) -> Option<String> {
+    if let Some(domain) = Domain::parse(name).ok().and_then(|name| name.ascii().ok()) {
+        return Some(domain);
+    }
+    let printable = |octet: u8| if octet.is_ascii_graphic() || octet == b' ' { char::from(octet) } else { '?' };
+    let shown: String = name.bytes().map(printable).collect();
+    let in_atom = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~.".contains(c);
+    (!shown.is_empty() && shown.len() <= 255 && shown.chars().all(in_atom)).then_some(shown)
 }
 
 fn by_user(by: &str, uid: u32) -> String {
@@ -151,6 +163,12 @@ mod tests {
         for name in ["", "a b", "x\r\nBcc: y@z", "(c)", "[192.0.2.9]", "a)"] {
             let field = field(name, "2001:db8::1", None);
             assert!(field.starts_with("Received: from [IPv6:2001:db8::1] ([IPv6:2001:db8::1])\r\n"), "{field}");
+        }
+        for (name, shown) in
+            [("DESKTOP-?", "DESKTOP-?"), ("my_pc!", "my_pc!"), ("caf\u{e9}!", "caf??!"), ("a..b", "a..b")]
+        {
+            let field = field(name, "192.0.2.1", None);
+            assert!(field.starts_with(&format!("Received: from {shown} ([192.0.2.1])\r\n")), "{field}");
         }
         assert!(field("bücher.example", "192.0.2.1", Some("ü@x.example")).is_ascii());
     }

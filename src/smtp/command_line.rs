@@ -4,9 +4,13 @@
 //! Strict where two readers could disagree on who is meant or where a line ends; what is
 //! refused says in one sentence what would be right.
 
+mod lenient;
+
 use crate::mail::{Address, AddressError, Domain, ReversePath};
 
 use super::{Body, MailParameters};
+
+pub use lenient::Leniency;
 
 /// Octets of a command line with its CRLF (RFC 5321 section 4.5.3.1.4).
 pub const MAX_COMMAND_OCTETS: usize = 512;
@@ -54,6 +58,8 @@ pub enum CommandLine {
 pub enum ForwardPath {
     /// `<postmaster>` without a domain, which every server knows (section 4.5.1).
     Postmaster,
+    /// A word without a domain, where that is forgiven: somebody of this machine, or nobody.
+    Local(String),
     /// Anybody else.
     Mailbox(Address),
 }
@@ -209,18 +215,22 @@ fn path<'a>(argument: &'a str, keyword: &str, usage: &'static str) -> Result<(&'
     let wrong = CommandError::Argument(usage);
     let named = argument.get(..keyword.len()).is_some_and(|start| start.eq_ignore_ascii_case(keyword));
     let inner = argument.get(keyword.len()..).filter(|_| named).and_then(|rest| rest.strip_prefix('<'));
-    let Some(inner) = inner else { return Err(wrong) };
+    inner.and_then(path_and_rest).ok_or(wrong)
+}
+
+/// What stands in front of the bracket that closes the path, and what stands behind it.
+fn path_and_rest(inner: &str) -> Option<(&str, &str)> {
     let (mut quoted, mut escaped) = (false, false);
     for (at, c) in inner.char_indices() {
         match c {
             _ if escaped => escaped = false,
             '\\' if quoted => escaped = true,
             '"' => quoted = !quoted,
-            '>' if !quoted => return Ok((&inner[..at], &inner[at + 1..])),
+            '>' if !quoted => return Some((&inner[..at], &inner[at + 1..])),
             _ => {}
         }
     }
-    Err(wrong)
+    None
 }
 
 /// A source route is read and not followed (section 3.6.1 and appendix C).

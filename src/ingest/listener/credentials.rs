@@ -3,7 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-/// What AUTH PLAIN carries (RFC 4616). It has no debug output: it is a password.
+/// What AUTH carries. It has no debug output: it is a password.
 pub(super) struct Credentials {
     pub(super) name: String,
     pub(super) password: String,
@@ -13,9 +13,7 @@ impl Credentials {
     /// Reads an AUTH PLAIN response; `None` where it is none. A user who would act as
     /// another is none either: all users may do the same here.
     pub(super) fn from_plain(response: &str) -> Option<Self> {
-        // An initial response that is empty is written as `=` (RFC 4954 section 4).
-        let octets = STANDARD.decode(if response == "=" { "" } else { response }).ok()?;
-        let text = String::from_utf8(octets).ok()?;
+        let text = decoded(response)?;
         let mut parts = text.split('\0');
         let (acting_as, name, password) = (parts.next()?, parts.next()?, parts.next()?);
         let fits = parts.next().is_none() && !name.is_empty() && !password.is_empty();
@@ -24,6 +22,19 @@ impl Credentials {
         }
         Some(Self { name: name.to_owned(), password: password.to_owned() })
     }
+
+    /// Reads the two responses of AUTH LOGIN; `None` where they are none.
+    pub(super) fn from_login(name: &str, password: &str) -> Option<Self> {
+        let (name, password) = (decoded(name)?, decoded(password)?);
+        let fits = !name.is_empty() && !password.is_empty() && !name.contains('\0') && !password.contains('\0');
+        fits.then_some(Self { name, password })
+    }
+}
+
+/// One response in base64; an initial one that is empty is written as `=` (RFC 4954 section 4).
+fn decoded(response: &str) -> Option<String> {
+    let octets = STANDARD.decode(if response == "=" { "" } else { response }).ok()?;
+    String::from_utf8(octets).ok()
 }
 
 #[cfg(test)]
@@ -47,6 +58,10 @@ mod tests {
         for plain in ["", "ann", "\0ann", "\0\0secret", "\0ann\0", "\0ann\0sec\0ret", "root\0ann\0secret"] {
             assert!(credentials(plain).is_none(), "{plain:?}");
         }
+        for (name, password) in [("", "c2VjcmV0"), ("YW5u", "="), ("YW5u", "!"), ("AA==", "c2VjcmV0")] {
+            assert!(Credentials::from_login(name, password).is_none(), "{name} {password}");
+        }
+        assert!(Credentials::from_login("YW5u", "c2VjcmV0").is_some());
         for response in ["=", "", "!", "AGFubgBzZWNyZXQ", "/wD/AP8="] {
             assert!(Credentials::from_plain(response).is_none(), "{response:?}");
         }

@@ -59,9 +59,14 @@ pub struct Config {
     pub max_recipients: usize,
     /// For STARTTLS, which is offered only with it.
     pub tls: Option<TlsFiles>,
-    /// A file of lines `name:hash`, the hash in the PHC format of argon2. AUTH PLAIN is
-    /// offered with it, within TLS.
+    /// A file of lines `name:hash`, the hash in the PHC format of argon2. AUTH is offered
+    /// with it, within TLS.
     pub users: Option<PathBuf>,
+    /// A bare LF of those who may relay is a line end, in commands and in messages; only
+    /// CRLF.CRLF ends a message all the same.
+    pub normalize_lf: bool,
+    /// SMTPUTF8 is offered (RFC 6531).
+    pub smtputf8: bool,
     /// What one client may take of us.
     pub limits: Limits,
 }
@@ -78,6 +83,8 @@ impl Config {
             max_recipients: 1000,
             tls: None,
             users: None,
+            normalize_lf: false,
+            smtputf8: true,
             limits: Limits::default(),
         }
     }

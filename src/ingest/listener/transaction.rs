@@ -64,17 +64,25 @@ impl Transaction {
         self.state.recipients.is_empty() && self.state.refused > 0
     }
 
-    /// Takes a recipient, once; false where there are `limit` others already.
-    pub(super) fn add(&mut self, recipient: Address, limit: usize) -> bool {
-        let mailbox = recipient.mailbox();
-        if self.state.mailboxes.contains(&mailbox) {
-            return true;
+    /// Takes recipients, each once; none of them, and false, where there would be more than
+    /// `limit`.
+    pub(super) fn add(&mut self, recipients: Vec<Address>, limit: usize) -> bool {
+        let state = &mut self.state;
+        let mut new = Vec::new();
+        for recipient in recipients {
+            let mailbox = recipient.mailbox();
+            let known = state.mailboxes.contains(&mailbox) || new.iter().any(|(other, _)| *other == mailbox);
+            if !known {
+                new.push((mailbox, recipient));
+            }
         }
-        if self.state.recipients.len() >= limit {
+        if state.recipients.len() + new.len() > limit {
             return false;
         }
-        self.state.mailboxes.insert(mailbox);
-        self.state.recipients.push(recipient);
+        for (mailbox, recipient) in new {
+            state.mailboxes.insert(mailbox);
+            state.recipients.push(recipient);
+        }
         true
     }
 
@@ -144,13 +152,14 @@ mod tests {
 
     #[test]
     fn nothing_of_a_transaction_is_left_for_the_next() {
-        let address = |text: &str| Address::parse(text).expect("an address");
+        let address = |text: &str| vec![Address::parse(text).expect("an address")];
         let mut transaction = Transaction::new(Client::User(1000));
         transaction.open(ReversePath::Null, true);
         assert!(transaction.add(address("a@x.example"), 2));
         assert!(transaction.add(address("a@X.example"), 2));
         assert!(transaction.add(address("b@x.example"), 2));
         assert!(!transaction.add(address("c@x.example"), 2));
+        assert!(!transaction.add([address("b@x.example"), address("c@x.example")].concat(), 2));
         assert!(transaction.add(address("b@x.example"), 2), "who is there already is no further one");
         transaction.refuse("550 no");
         transaction.set_size(5);

@@ -41,7 +41,10 @@ fn written(command: &CommandLine) -> Option<String> {
         CommandLine::StartTls => Command::starttls(),
         CommandLine::Auth { mechanism, initial } => return Some(auth(mechanism, initial.as_deref())),
         CommandLine::Rcpt(ForwardPath::Postmaster) => return Some("RCPT TO:<postmaster>\r\n".to_owned()),
-        CommandLine::Noop | CommandLine::Vrfy | CommandLine::Help => return None,
+        // Or one that is only read where it is forgiven.
+        CommandLine::Noop | CommandLine::Vrfy | CommandLine::Help | CommandLine::Rcpt(ForwardPath::Local(_)) => {
+            return None;
+        }
     };
     Some(command.to_string())
 }

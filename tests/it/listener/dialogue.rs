@@ -220,7 +220,7 @@ async fn what_is_no_recipient_is_refused_and_the_others_are_not() {
          S: 555 5.5.4 *
          C: RCPT TO:<-f@y.example>
          S: 501 5.1.3 *
-         C: RCPT TO: <b@y.example>
+         C: RCPT TO b@y.example
          S: 501 5.5.4 *
          X: RCPT TO:<b@y.example\\0>\\r\\n
          S: 500 5.5.2 *

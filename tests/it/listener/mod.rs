@@ -3,6 +3,7 @@
 //! Most tests are dialogues, see [`Client::talk`].
 
 mod content;
+mod devices;
 mod dialogue;
 mod limits;
 mod log;
@@ -97,7 +98,7 @@ fn spool(store: &Arc<dyn Store>, free_space: &Arc<AtomicU64>) -> Arc<Spool> {
 }
 
 fn context(store: &Arc<dyn Store>, free_space: &Arc<AtomicU64>) -> ListenerContext {
-    let here = Here::new(Domain::parse("relay.test").expect("a domain"), |_| false);
+    let here = Here::new(Domain::parse("Relay.test").expect("a domain"), |_| false);
     let intake = Live::new(Intake { spool: spool(store, free_space), kept: BTreeSet::new(), here });
     ListenerContext { intake, clock: Clock::system() }
 }

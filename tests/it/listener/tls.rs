@@ -110,7 +110,7 @@ async fn after_starttls_the_session_begins_anew() {
              S: 250-8BITMIME
              S: 250-SMTPUTF8
              S: 250-ENHANCEDSTATUSCODES
-             S: 250 AUTH PLAIN",
+             S: 250 AUTH PLAIN LOGIN",
         )
         .await;
 }
@@ -182,14 +182,21 @@ async fn users_may_relay_from_anywhere() {
                 S: 250 2.6.0 *";
     let strange = "C: MAIL FROM:<a@x.example>\nS: 250 *\nC: RCPT TO:<b@y.example>\nS: 550 5.7.1 *\nC: RSET\nS: 250 *";
     let right = plain("\0ann\0secret");
-    for auth in [format!("C: AUTH PLAIN {right}"), format!("C: auth plain\nS: 334*\nC: {right}")] {
+    let (name, password) = (plain("ann"), plain("secret"));
+    let login = format!("S: 334 UGFzc3dvcmQ6\nC: {password}");
+    for auth in [
+        format!("C: AUTH PLAIN {right}"),
+        format!("C: auth plain\nS: 334*\nC: {right}"),
+        format!("C: AUTH LOGIN\nS: 334 VXNlcm5hbWU6\nC: {name}\n{login}"),
+        format!("C: AUTH login {name}\n{login}"),
+    ] {
         let mut client = secured(&relay).await;
         client.talk("C: EHLO client.example\nS: 250-relay.test").await;
         while !client.line().await.starts_with("250 ") {}
         client.talk(&format!("{strange}\n{auth}\nS: 235 2.7.0 *\nC: AUTH PLAIN {right}\nS: 503 *\n{mail}")).await;
     }
     let mails = relay.mails().await;
-    assert_eq!(mails.len(), 2);
+    assert_eq!(mails.len(), 4);
     let message = String::from_utf8_lossy(&mails[0].message);
     assert!(message.contains("\r\n\twith ESMTPSA id "), "{message}");
 }
@@ -208,6 +215,14 @@ async fn a_wrong_password_lets_nobody_in_and_is_not_tried_for_ever() {
              S: 504 5.5.4 *
              C: AUTH PLAIN
              S: 334*
+             C: *
+             S: 501 5.7.0 *
+             C: AUTH LOGIN
+             S: 334 *
+             C: *
+             S: 501 5.7.0 *
+             C: AUTH LOGIN YW5u
+             S: 334 *
              C: *
              S: 501 5.7.0 *
              C: AUTH PLAIN {wrong}

@@ -3,12 +3,15 @@
 use tokio::time::Instant;
 
 use super::super::answer::Answer;
-use super::super::message::{Message, Refusal};
+use super::super::message::{Filter, Message, Refusal};
 use super::super::pace::Pace;
 use super::super::wire::Ended;
 use super::{Client, Session};
+use crate::ingest::edit::Edit;
+use crate::ingest::lines::{Lines, Mend};
+use crate::ingest::message::MessageReader;
 use crate::ingest::{Origin, Protocol, received_field};
-use crate::mail::{Envelope, MailKey};
+use crate::mail::{Envelope, MailKey, ReversePath};
 use crate::smtp::Unstuffer;
 use crate::spool::Submission;
 
@@ -45,7 +48,7 @@ impl Session {
     async fn take_message(&mut self) -> Result<Answer, Ended> {
         let incoming = self.context.intake.now().spool.incoming();
         let trace = self.trace(incoming.key());
-        let mut message = Message::new(incoming, &trace);
+        let mut message = Message::new(incoming, &trace, self.filter());
         let read = self.read_message(&mut message).await;
         self.transaction.set_size(message.octets());
         if let Err(ended) = read {
@@ -53,9 +56,13 @@ impl Session {
             message.abandon().await;
             return Err(ended);
         }
-        let Some(envelope) = self.transaction.envelope() else {
+        let Some(mut envelope) = self.transaction.envelope() else {
             return Ok(Answer::out_of_order("say MAIL first"));
         };
+        if let Client::User(_) = self.client {
+            let here = &self.context.intake.now().here;
+            envelope.reverse_path = here.reverse_path(Some(envelope.reverse_path)).unwrap_or(ReversePath::Null);
+        }
         let is_endless = message.is_endless();
         match message.accept(self.submission(envelope)).await {
             Ok(key) => Ok(self.accepted(&key)),
@@ -69,6 +76,30 @@ impl Session {
             Client::User(_) => None,
         };
         Submission { client, ..envelope.into() }
+    }
+
+    /// What is done to the message: a user of this machine is served as `sendmail` serves him;
+    /// others have their line ends mended where that is set and they may relay.
+    fn filter(&self) -> Filter {
+        let lf = self.settings.normalize_lf;
+        match self.client {
+            Client::User(_) => {
+                let envelope = self.transaction.envelope();
+                let edit = Edit {
+                    here: self.context.intake.now().here.clone(),
+                    sender: envelope.and_then(|envelope| envelope.reverse_path.address().cloned()),
+                    full_name: None,
+                    added: None,
+                    recipients_from_header: false,
+                };
+                let lines = Lines::new(Mend { cr_and_nul: true, lf }, false);
+                Filter::Edited(Box::new(MessageReader::new(lines, edit)))
+            }
+            Client::Peer(_) if lf && self.may_relay() => {
+                Filter::Lines(Lines::new(Mend { cr_and_nul: false, lf }, false))
+            }
+            Client::Peer(_) => Filter::None,
+        }
     }
 
     /// Reads to the final dot, or as far as it is worth while.

@@ -18,7 +18,7 @@ use super::settings::Settings;
 use super::transaction::Transaction;
 use super::wire::{Ended, Line, Stream, Wire};
 use crate::mail::{Address, ReversePath};
-use crate::smtp::{CommandError, CommandLine, ForwardPath, MailParameters};
+use crate::smtp::{CommandError, CommandLine, ForwardPath, Leniency, MailParameters};
 use crate::stop::Stop;
 
 /// What the client called itself.
@@ -110,7 +110,7 @@ impl Session {
 
     async fn step(&mut self) -> Result<(), Ended> {
         let line = self.line().await?;
-        match parse(&line) {
+        match self.parse(&line) {
             Ok(command) => self.command(command).await?,
             Err(error) => self.misunderstood(error)?,
         }
@@ -195,14 +195,16 @@ impl Session {
             "PIPELINING".to_owned(),
             format!("SIZE {}", self.context.intake.now().spool.max_message_size()),
             "8BITMIME".to_owned(),
-            "SMTPUTF8".to_owned(),
-            "ENHANCEDSTATUSCODES".to_owned(),
         ];
+        if self.settings.smtputf8 {
+            lines.push("SMTPUTF8".to_owned());
+        }
+        lines.push("ENHANCEDSTATUSCODES".to_owned());
         if self.settings.acceptor.is_some() && !self.wire.is_tls() {
             lines.push("STARTTLS".to_owned());
         }
         if self.settings.users.is_some() && self.wire.is_tls() {
-            lines.push("AUTH PLAIN".to_owned());
+            lines.push("AUTH PLAIN LOGIN".to_owned());
         }
         Answer::plain(250, &lines)
     }
@@ -213,6 +215,9 @@ impl Session {
         }
         if self.transaction.is_open() {
             return Answer::out_of_order("a mail is begun already; say RSET to forget it");
+        }
+        if parameters.smtputf8 && !self.settings.smtputf8 {
+            return CommandError::UnknownParameter("SMTPUTF8".to_owned()).into();
         }
         self.transaction.open(from, parameters.smtputf8);
         let admitted = self.context.intake.now().spool.admits(parameters.size.unwrap_or(0));
@@ -228,11 +233,11 @@ impl Session {
         if !self.transaction.is_open() {
             return Answer::out_of_order("say MAIL first");
         }
-        let recipient = match self.recipient(to) {
-            Ok(recipient) => recipient,
+        let recipients = match self.recipients(to) {
+            Ok(recipients) => recipients,
             Err(refusal) => return self.transaction.refuse_with(refusal),
         };
-        if self.transaction.add(recipient, self.settings.max_recipients) {
+        if self.transaction.add(recipients, self.settings.max_recipients) {
             Answer::new(250, "2.1.5", "ok")
         } else {
             self.transaction.refuse_with(Answer::new(452, "4.5.3", "too many recipients for one mail"))
@@ -246,26 +251,34 @@ impl Session {
         }
     }
 
-    fn recipient(&self, to: ForwardPath) -> Result<Address, Answer> {
+    /// Whom the client means: on this machine a name may stand for others.
+    fn recipients(&self, to: ForwardPath) -> Result<Vec<Address>, Answer> {
         if !self.may_relay() {
             return Err(Answer::new(550, "5.7.1", "you may not relay here"));
         }
-        let recipient = match to {
-            // Ours, wherever the mail for our name goes.
-            ForwardPath::Postmaster => Address::parse(&format!("postmaster@{}", self.settings.hostname))
-                .map_err(|error| Answer::new(550, "5.1.1", error))?,
-            ForwardPath::Mailbox(address) => address,
+        let written = match to {
+            ForwardPath::Postmaster => "postmaster".to_owned(),
+            ForwardPath::Local(name) => name,
+            ForwardPath::Mailbox(address) => address.to_string(),
         };
-        if self.transaction.is_smtputf8() || recipient.to_string().is_ascii() {
-            return Ok(recipient);
+        if !self.transaction.is_smtputf8() && !written.is_ascii() {
+            return Err(CommandError::NeedsSmtpUtf8.into());
         }
-        Err(CommandError::NeedsSmtpUtf8.into())
+        let here = &self.context.intake.now().here;
+        here.recipients(&written).map_err(|error| CommandError::ForwardPath(error).into())
     }
-}
 
-fn parse(line: &Line) -> Result<CommandLine, CommandError> {
-    match line {
-        Line::Whole(line) => CommandLine::parse(line as &BytesMut),
-        Line::TooLong => Err(CommandError::TooLong),
+    /// Strictly; those who may relay are forgiven what hurts nobody.
+    fn parse(&self, line: &Line) -> Result<CommandLine, CommandError> {
+        let line: &BytesMut = match line {
+            Line::Whole(line) => line,
+            Line::TooLong => return Err(CommandError::TooLong),
+        };
+        if !self.may_relay() {
+            return CommandLine::parse(line);
+        }
+        let intake = self.context.intake.now();
+        let sender = |text: &str| intake.here.sender(text);
+        CommandLine::parse_leniently(line, &Leniency { bare_lf: self.settings.normalize_lf, sender: &sender })
     }
 }

@@ -1,5 +1,8 @@
-//! STARTTLS and AUTH PLAIN (RFC 3207, RFC 4954, RFC 4616).
+//! STARTTLS and AUTH (RFC 3207, RFC 4954): PLAIN (RFC 4616) and LOGIN, which is the only one
+//! that some programs know.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use tracing::info;
 
 use super::super::answer::Answer;
@@ -42,20 +45,41 @@ impl Session {
         if let Some(answer) = self.not_ready_for_auth(mechanism) {
             return Ok(answer);
         }
-        let response = match initial {
-            Some(response) => response,
-            None => match self.auth_response().await? {
-                Ok(response) => response,
-                Err(answer) => return Ok(answer),
-            },
+        let credentials = match mechanism {
+            "PLAIN" => self.plain(initial).await?,
+            _ => self.login(initial).await?,
         };
-        if response == "*" {
-            return Ok(Answer::new(501, "5.7.0", "given up"));
+        match credentials {
+            Ok(Some(credentials)) => Ok(self.check(credentials).await),
+            Ok(None) => {
+                let why = format!("that is no {mechanism} response");
+                Ok(self.failed_auth(None, Answer::new(501, "5.5.2", why)))
+            }
+            Err(answer) => Ok(answer),
         }
-        match Credentials::from_plain(&response) {
-            Some(credentials) => Ok(self.check(credentials).await),
-            None => Ok(self.failed_auth(None, Answer::new(501, "5.5.2", "that is no PLAIN response"))),
-        }
+    }
+
+    /// One response with all in it; `None` where it is none.
+    async fn plain(&mut self, initial: Option<String>) -> Result<Result<Option<Credentials>, Answer>, Ended> {
+        let response = match initial {
+            Some(response) => Ok(response),
+            None => self.challenge("").await?,
+        };
+        Ok(response.map(|response| Credentials::from_plain(&response)))
+    }
+
+    /// The name, which may come along, and the password behind a challenge of its own.
+    async fn login(&mut self, initial: Option<String>) -> Result<Result<Option<Credentials>, Answer>, Ended> {
+        let name = match initial {
+            Some(name) => Ok(name),
+            None => self.challenge("Username:").await?,
+        };
+        let name = match name {
+            Ok(name) => name,
+            Err(answer) => return Ok(Err(answer)),
+        };
+        let password = self.challenge("Password:").await?;
+        Ok(password.map(|password| Credentials::from_login(&name, &password)))
     }
 
     fn not_ready_for_auth(&self, mechanism: &str) -> Option<Answer> {
@@ -68,22 +92,27 @@ impl Session {
             Some(Answer::out_of_order("say EHLO first"))
         } else if self.user.is_some() || self.transaction.is_open() {
             Some(Answer::out_of_order("not now"))
-        } else if mechanism != "PLAIN" {
-            Some(Answer::new(504, "5.5.4", "the mechanism is PLAIN"))
+        } else if !["PLAIN", "LOGIN"].contains(&mechanism) {
+            Some(Answer::new(504, "5.5.4", "the mechanisms are PLAIN and LOGIN"))
         } else {
             None
         }
     }
 
-    /// The line that answers an empty challenge.
-    async fn auth_response(&mut self) -> Result<Result<String, Answer>, Ended> {
-        self.wire.say(&Answer::plain(334, &[String::new()]));
+    /// The line that answers a challenge; the answer where it is none, or gives up.
+    async fn challenge(&mut self, text: &str) -> Result<Result<String, Answer>, Ended> {
+        self.wire.say(&Answer::plain(334, &[STANDARD.encode(text)]));
         let line = match self.line().await? {
             Line::Whole(line) => line,
             Line::TooLong => return Ok(Err(CommandError::TooLong.into())),
         };
-        let text = line.strip_suffix(b"\r\n").and_then(|text| std::str::from_utf8(text).ok());
-        Ok(text.map(str::to_owned).ok_or_else(|| CommandError::LineEnd.into()))
+        let bare = line.strip_suffix(b"\n").filter(|_| self.settings.normalize_lf && self.may_relay());
+        let text = line.strip_suffix(b"\r\n").or(bare).and_then(|text| std::str::from_utf8(text).ok());
+        Ok(match text {
+            None => Err(CommandError::LineEnd.into()),
+            Some("*") => Err(Answer::new(501, "5.7.0", "given up")),
+            Some(text) => Ok(text.to_owned()),
+        })
     }
 
     async fn check(&mut self, credentials: Credentials) -> Answer {
