@@ -8,6 +8,7 @@ mod only_one;
 mod reload;
 mod scheduler;
 mod signals;
+mod sockets;
 mod spool_loop;
 mod supervision;
 mod systemd;
@@ -16,6 +17,7 @@ mod waker;
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -217,17 +219,22 @@ fn raise_descriptor_limit() {
 async fn serve(
     mut signals: Signals,
     source: Source,
-    config: Config,
+    mut config: Config,
     clock: Clock,
     store: Arc<dyn Store>,
     lost_lines: LostLines,
 ) -> Result<(), Error> {
     let _only_one = only_one(&config)?;
+    let handed_over = sockets::take().map_err(Error::System)?;
+    config.smtp.handed_over = handed_over.addresses();
     let service = Arc::new(Service::new(source, config, clock, store, lost_lines)?);
     let config = &service.current().config;
-    let smtp = Listener::bind(&parts::listener_config(config)?, listener_context(&service))?;
+    let smtp = Listener::bind(&parts::listener_config(config)?, listener_context(&service))?
+        .beside(handed_over.smtp)
+        .map_err(|error| Error::System(format!("the socket \"smtp\" cannot be used: {error}")))?;
     let admin = bind_admin(&service, config).await?;
-    let (submissions, submit) = (bind_submit_socket(config)?, submit_context(&service, smtp.control()));
+    let submissions = submit_socket(config, handed_over.submit)?;
+    let submit = submit_context(&service, smtp.control());
     let waker = Waker::start().await.map_err(Error::System)?;
     announce(config, &smtp.addresses(), admin.address());
 
@@ -270,7 +277,12 @@ fn listener_context(service: &Service) -> ListenerContext {
     ListenerContext { intake: service.intake.clone(), clock: service.clock.clone() }
 }
 
-fn bind_submit_socket(config: &Config) -> Result<SubmitSocket, Error> {
+/// The socket that was handed over, else one of our own.
+fn submit_socket(config: &Config, handed_over: Option<UnixListener>) -> Result<SubmitSocket, Error> {
+    if let Some(listener) = handed_over {
+        return SubmitSocket::handed_over(listener)
+            .map_err(|error| Error::System(format!("the socket \"submit\" cannot be used: {error}")));
+    }
     let path = parts::submission::own_socket(config);
     SubmitSocket::bind(&path).map_err(|error| Error::System(format!("cannot listen on {}: {error}", path.display())))
 }

@@ -1,6 +1,6 @@
 //! What waits, as `mailq` shows it: the spool, then the repositories that a job sweeps.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -41,6 +41,44 @@ pub struct QueuePage {
     pub place: String,
     /// Oldest first.
     pub mails: Vec<Waiting>,
+}
+
+/// All that waits, whoever sent it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueTotal {
+    /// Mails.
+    pub mails: u64,
+    /// Octets of their messages.
+    pub octets: u64,
+}
+
+impl QueueTotal {
+    /// Of the spool and what is `kept` for a next pass.
+    ///
+    /// # Errors
+    /// Where the store cannot be read.
+    pub async fn of(store: &dyn Store, kept: &BTreeSet<RepositoryPath>) -> Result<Self> {
+        let mut total = Self::default();
+        for (place, sums) in store.sums().await? {
+            let waits = match &place {
+                Place::Spool => true,
+                Place::Repository(path) => kept.contains(path),
+            };
+            if waits {
+                total.mails += sums.mails;
+                total.octets += sums.octets;
+            }
+        }
+        Ok(total)
+    }
+
+    /// The last line of `mailq`, as Postfix has it and programs look for it.
+    pub fn footer(&self) -> String {
+        match self.mails {
+            0 => "Mail queue is empty".to_owned(),
+            mails => format!("-- {} Kbytes in {mails} Requests.", self.octets.div_ceil(1024)),
+        }
+    }
 }
 
 /// A walk through what waits, page by page.

@@ -8,7 +8,7 @@ use super::bundle::{self, Asked};
 use super::exit::{Exit, Failure};
 use super::json_lines;
 use super::terminal;
-use crate::audit::{self, Extent, QueuePage, WAITING_COLUMNS, Waiting, mail_json, waiting, waiting_row};
+use crate::audit::{self, Extent, QueuePage, QueueTotal, WAITING_COLUMNS, Waiting, mail_json, waiting, waiting_row};
 use crate::config;
 use crate::mail::{MailKey, RepositoryPath};
 use crate::operations::{self, Bounds, Conditions, Selection, Verb, Wrong};
@@ -141,9 +141,9 @@ impl QueueTable {
         write!(out, "{}", self.table.block(terminal::width()))
     }
 
-    /// What stands in place of a table, as it does with other mailers.
-    pub(super) fn end(self, out: &mut impl Write) -> std::io::Result<()> {
-        if self.place.is_none() && !self.json { writeln!(out, "Mail queue is empty") } else { Ok(()) }
+    /// The last line, as other mailers have it; scripts have none.
+    pub(super) fn end(self, total: QueueTotal, out: &mut impl Write) -> std::io::Result<()> {
+        if self.json { Ok(()) } else { writeln!(out, "{}", total.footer()) }
     }
 }
 

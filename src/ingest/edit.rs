@@ -210,7 +210,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::ingest::Sendmail;
+    use crate::ingest::{Sendmail, SystemNames};
     use crate::mail::Domain;
     use crate::yaml::{Document, Fields, Reading};
 
@@ -220,7 +220,7 @@ mod tests {
         let settings = Sendmail::read(Fields::of(document.root(), "a test", &reading));
         let hostname = Domain::parse("web1.example.org").expect("a domain");
         Edit {
-            here: Here::configured(hostname, None, settings, |name| matches!(name, "root" | "anna")),
+            here: Here::configured(hostname, SystemNames::default(), settings, |name| matches!(name, "root" | "anna")),
             sender: Some(Address::parse("root@web1.example.org").expect("an address")),
             full_name: None,
             added: None,

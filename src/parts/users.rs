@@ -3,7 +3,7 @@
 use nix::unistd::{Uid, User};
 
 use crate::config::Config;
-use crate::ingest::{Caller, Here};
+use crate::ingest::{Caller, Here, SystemNames};
 use crate::mail::Domain;
 
 /// Where Debian keeps the domain of local names.
@@ -16,13 +16,19 @@ const MAILNAME: &str = "/etc/mailname";
 pub fn here(config: &Config) -> Result<Here, String> {
     let hostname = Domain::parse(&config.hostname).map_err(|error| format!("hostname: {error}"))?;
     let is_user = |name: &str| User::from_name(name).is_ok_and(|user| user.is_some());
-    Ok(Here::configured(hostname, mailname(), config.sendmail.clone(), is_user))
+    let system = SystemNames { mailname: mailname(), nodename: nodename() };
+    Ok(Here::configured(hostname, system, config.sendmail.clone(), is_user))
 }
 
 /// The user with this number, for people: `name (number)`.
 pub fn named(uid: u32) -> String {
     let user = User::from_uid(Uid::from_raw(uid)).ok().flatten();
     user.map_or_else(|| format!("uid {uid}"), |user| format!("{} ({uid})", user.name))
+}
+
+/// What the kernel calls the machine.
+fn nodename() -> Option<Domain> {
+    Domain::parse(nix::unistd::gethostname().ok()?.to_str()?).ok()
 }
 
 /// What the system calls itself in addresses: the first line of its file.

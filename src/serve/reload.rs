@@ -79,6 +79,7 @@ fn with_what_needs_a_restart(old: &Config, mut new: Config) -> Config {
         }
     }
     new.smtp.listen.clone_from(&old.smtp.listen);
+    new.smtp.handed_over.clone_from(&old.smtp.handed_over);
     // What was allowed to go without a password is another address than the one that is served.
     if old.admin.listen != new.admin.listen {
         new.admin = old.admin.clone();

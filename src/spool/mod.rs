@@ -12,13 +12,14 @@ mod free_space;
 mod incoming;
 mod taking;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use tokio::task::JoinError;
 use tracing::{error, warn};
 
-use crate::audit::{self, DownView, OutcomesView, PeerView, Queue};
+use crate::audit::{self, DownView, OutcomesView, PeerView, Queue, QueueTotal};
 use crate::clock::Clock;
 use crate::delivery::{Explanation, Outcomes, Peer};
 use crate::mail::{Address, Mail, MailKey, RepositoryPath};
@@ -175,6 +176,14 @@ impl Spool {
     /// Where the store cannot be read.
     pub async fn peers(&self) -> store::Result<Vec<PeerView>> {
         audit::peers(&*self.store, self.pipeline.peers().into_iter().map(shown).collect()).await
+    }
+
+    /// All that waits; see [`QueueTotal::of`].
+    ///
+    /// # Errors
+    /// Where the store cannot be read.
+    pub async fn queue_total(&self, kept: &BTreeSet<RepositoryPath>) -> Result<QueueTotal, crate::store::Error> {
+        QueueTotal::of(&*self.store, kept).await
     }
 
     /// Of the mails in hand, how many wait for a connection.

@@ -268,6 +268,7 @@ fn mailq_lists_what_waits_and_q_attempts_one_mail_or_one_domain() {
     }
     let text = listed();
     assert!(text.starts_with("spool:\nKEY ") && text.contains("b@x.example") && text.contains("c@y.example"), "{text}");
+    assert!(text.ends_with("\n-- 1 Kbytes in 2 Requests.\n"), "{text}");
     let output = machine.program(&mailq).args(["--format", "json"]).output().expect("it runs");
     let lines: Vec<serde_json::Value> = String::from_utf8(output.stdout)
         .expect("UTF-8")

@@ -22,7 +22,7 @@ pub(super) async fn list(app: &App, json: bool, out: &mut impl Write) -> Result<
     while let Some(page) = queue.next().await? {
         table.write(&page, app.clock.now(), out)?;
     }
-    table.end(out)?;
+    table.end(app.spool.queue_total(&app.config.kept_repositories()).await?, out)?;
     Ok(Exit::Ok)
 }
 
@@ -35,6 +35,10 @@ pub(super) async fn list_told(
     out: &mut impl Write,
 ) -> Result<Exit, Failure> {
     let mut told = QueueTold::ask(socket).await.map_err(|error| unanswered(error, why, socket))?;
+    // A heading, though not among what is read by programs.
+    if let Some(only) = &told.only {
+        note(&format!("only mails from {only} are listed here; root is told of all"));
+    }
     let mut table = QueueTable::new(json);
     let mut page = QueuePage { place: String::new(), mails: Vec::new() };
     while let Some((place, mail)) = told.next().await.map_err(|error| unanswered(error, why, socket))? {
@@ -49,9 +53,9 @@ pub(super) async fn list_told(
     if !page.mails.is_empty() {
         table.write(&page, now, out)?;
     }
-    table.end(out)?;
-    if let Some(only) = told.only {
-        note(&format!("only mails from {only} are listed here; root is told of all"));
+    if let Some(only) = told.only.as_ref().filter(|_| !json && told.total.mails > 0) {
+        writeln!(out, "(only mails from {only} above, and all counted below)")?;
     }
+    table.end(told.total, out)?;
     Ok(Exit::Ok)
 }

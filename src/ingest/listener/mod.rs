@@ -236,6 +236,18 @@ impl Listener {
         Ok(Self { sockets, shared: Arc::new(Shared { settings, context, slots: Arc::default() }) })
     }
 
+    /// Listens on these too, which somebody else has opened.
+    ///
+    /// # Errors
+    /// Where one of them cannot be used.
+    pub fn beside(mut self, opened: Vec<std::net::TcpListener>) -> io::Result<Self> {
+        for socket in opened {
+            socket.set_nonblocking(true)?;
+            self.sockets.push(TcpListener::from_std(socket)?);
+        }
+        Ok(self)
+    }
+
     /// Where it listens, ports as they were given out.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect()

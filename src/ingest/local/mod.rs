@@ -17,6 +17,18 @@ const ANYBODY: &str = "*";
 /// Known on every machine (RFC 5321 section 4.5.1).
 const POSTMASTER: &str = "postmaster";
 
+/// Every machine, on itself.
+const LOOPBACK: [&str; 2] = ["localhost", "localhost.localdomain"];
+
+/// What the system calls itself.
+#[derive(Debug, Clone, Default)]
+pub struct SystemNames {
+    /// In addresses.
+    pub mailname: Option<Domain>,
+    /// To its programs, which write it into addresses.
+    pub nodename: Option<Domain>,
+}
+
 /// This machine. Its users may be named without a domain, as cron names them; a word that is
 /// neither an alias nor a user stays what it is, a mistake.
 #[derive(Debug, Clone)]
@@ -25,6 +37,8 @@ pub struct Here {
     pub hostname: Domain,
     /// What completes local names.
     domain: Domain,
+    /// What else it is called, in lower case: on itself, and by its programs.
+    other_names: Vec<String>,
     /// Whether there is such a user.
     is_user: fn(&str) -> bool,
     settings: Arc<Sendmail>,
@@ -34,22 +48,19 @@ pub struct Here {
 impl Here {
     /// A machine without settings of its own.
     pub fn new(hostname: Domain, is_user: fn(&str) -> bool) -> Self {
-        Self::configured(hostname, None, Sendmail::default(), is_user)
+        Self::configured(hostname, SystemNames::default(), Sendmail::default(), is_user)
     }
 
-    /// A machine with these settings. `mailname` is what the system calls it in addresses.
-    pub fn configured(
-        hostname: Domain,
-        mailname: Option<Domain>,
-        settings: Sendmail,
-        is_user: fn(&str) -> bool,
-    ) -> Self {
+    /// A machine with these settings.
+    pub fn configured(hostname: Domain, system: SystemNames, settings: Sendmail, is_user: fn(&str) -> bool) -> Self {
         // A word can be nobody's domain out there: the name that has a dot is meant.
         let has_dot = |name: &Domain| name.as_str().contains('.');
-        let mailname = mailname.filter(|name| has_dot(name) || !has_dot(&hostname));
+        let own = [system.mailname.as_ref(), system.nodename.as_ref()].into_iter().flatten().map(Domain::folded);
+        let other_names = LOOPBACK.map(str::to_owned).into_iter().chain(own).collect();
+        let mailname = system.mailname.filter(|name| has_dot(name) || !has_dot(&hostname));
         let domain = settings.domain.clone().or(mailname).unwrap_or_else(|| hostname.clone());
         let aliases_file = settings.aliases_file.clone().map(|path| Arc::new(AliasesFile::new(path)));
-        Self { hostname, domain, is_user, settings: Arc::new(settings), aliases_file }
+        Self { hostname, domain, other_names, is_user, settings: Arc::new(settings), aliases_file }
     }
 
     /// The recipients that a list names, each for itself or for those its alias stands for.
@@ -107,7 +118,12 @@ impl Here {
     /// Whether its domain is one of this machine's names.
     fn is_ours(&self, address: &Address) -> bool {
         let domain = address.domain().folded();
-        domain == self.hostname.folded() || domain == self.domain.folded()
+        domain == self.domain.folded() || self.is_host(&domain)
+    }
+
+    /// Whether it is a name of the machine itself, at which nobody else has a mailbox.
+    fn is_host(&self, domain: &str) -> bool {
+        domain == self.hostname.folded() || self.other_names.iter().any(|name| name == domain)
     }
 
     /// Where the mail for an address of ours goes.
@@ -125,9 +141,10 @@ impl Here {
 
     /// Whether it is a user of this machine, of whom nobody elsewhere knows.
     fn is_own_user(&self, address: &Address) -> bool {
-        let at_host = address.domain().folded() == self.hostname.folded();
+        let domain = address.domain().folded();
         // The domain may have people of its own.
-        at_host || self.is_ours(address) && self.is_known(address.local_part())
+        let has_people = domain == self.domain.folded() && domain != self.hostname.folded();
+        if has_people { self.is_known(address.local_part()) } else { self.is_host(&domain) }
     }
 
     /// Who is to stand on the envelope where `named` was named, and whether that is the
@@ -165,7 +182,8 @@ mod tests {
 
     fn here(yaml: &str) -> Here {
         let hostname = Domain::parse("web1.example.org").expect("a domain");
-        Here::configured(hostname, None, settings(yaml), |name| matches!(name, "root" | "anna"))
+        let system = SystemNames { mailname: None, nodename: Domain::parse("Web1").ok() };
+        Here::configured(hostname, system, settings(yaml), |name| matches!(name, "root" | "anna"))
     }
 
     fn told(here: &Here, text: &str) -> String {
@@ -190,6 +208,8 @@ mod tests {
             ("nobody@web1.example.org", "nobody@web1.example.org", "nobody@web1.example.org", "ops@example.net"),
             ("postmaster", "postmaster@example.org", "postmaster@web1.example.org", "ops@example.net"),
             ("other@x.example", "other@x.example", "other@x.example", "other@x.example"),
+            ("root@localhost", "root@localhost", "admin@example.net", "admin@example.net"),
+            ("root@web1", "root@web1", "admin@example.net", "admin@example.net"),
             ("*@example.org", "*@example.org", "*@example.org", "ops@example.net"),
             (
                 "deploy, root (Cron)",
@@ -214,6 +234,8 @@ mod tests {
             (Some("whoever@web1.example.org"), "relay@example.com"),
             (Some("people@example.org"), "people@example.org"),
             (Some("a@x.example"), "a@x.example"),
+            (Some("www-data@web1"), "relay@example.com"),
+            (Some("root@localhost"), "relay@example.com"),
         ] {
             let named = named.map(|text| ReversePath::parse(text).expect(text));
             assert_eq!(
@@ -229,7 +251,8 @@ mod tests {
     fn a_mailname_without_a_dot_is_no_domain_where_the_host_has_one() {
         let domain = |hostname: &str, mailname: &str, yaml: &str| {
             let parse = |text: &str| Domain::parse(text).expect("a domain");
-            let here = Here::configured(parse(hostname), Some(parse(mailname)), settings(yaml), |_| true);
+            let system = SystemNames { mailname: Some(parse(mailname)), nodename: None };
+            let here = Here::configured(parse(hostname), system, settings(yaml), |_| true);
             here.completed("root").expect("an address").to_string()
         };
         assert_eq!(domain("web1.example.org", "example.net", "{}"), "root@example.net");

@@ -14,15 +14,18 @@ use tokio::time::timeout;
 use super::client::{Unanswered, begin, next_frame};
 use super::protocol::{ANSWER, Answer, PATIENCE, Refusal, read_json, within, write_frame, write_json};
 use super::service::{SubmitContext, is_trusted};
-use crate::audit::Waiting;
+use crate::audit::{QueueTotal, Waiting};
+use crate::ingest::intake::Intake;
 use crate::ingest::sendmail::{Invocation, Mode};
 use crate::mail::Address;
 
-/// Whose mails follow.
+/// What stands in front of the mails.
 #[derive(Debug, Serialize, Deserialize)]
-enum Heading {
-    All,
-    From(Address),
+struct Heading {
+    /// The only sender whose mails follow; `None` where all do.
+    only: Option<Address>,
+    /// All that waits.
+    total: QueueTotal,
 }
 
 /// A mail, and where it waits.
@@ -36,18 +39,10 @@ struct Line {
 /// that bear his own address.
 pub(super) async fn tell(stream: &mut UnixStream, uid: u32, context: &SubmitContext) -> io::Result<()> {
     let intake = context.intake.now();
-    let heading = match (context.caller)(uid, &intake.here) {
-        _ if is_trusted(uid) => Answer::Ok(Heading::All),
-        Ok(caller) => Answer::Ok(Heading::From(caller.address)),
-        Err(message) => Answer::Err(Refusal { exit: 78, message }),
-    };
+    let heading = heading(uid, context, &intake).await;
     write_json(stream, &heading).await?;
-    let only = match &heading {
-        Ok(Heading::All) => None,
-        Ok(Heading::From(address)) => Some(address),
-        Err(_) => return Ok(()),
-    };
-    let mut queue = intake.spool.queue(intake.kept.clone(), only);
+    let Ok(Heading { only, .. }) = &heading else { return Ok(()) };
+    let mut queue = intake.spool.queue(intake.kept.clone(), only.as_ref());
     loop {
         let page = match queue.next().await {
             Ok(Some(page)) => page,
@@ -62,11 +57,23 @@ pub(super) async fn tell(stream: &mut UnixStream, uid: u32, context: &SubmitCont
     }
 }
 
+async fn heading(uid: u32, context: &SubmitContext, intake: &Intake) -> Answer<Heading> {
+    let only = match (context.caller)(uid, &intake.here) {
+        _ if is_trusted(uid) => None,
+        Ok(caller) => Some(caller.address),
+        Err(message) => return Err(Refusal { exit: 78, message }),
+    };
+    let total = intake.spool.queue_total(&intake.kept).await;
+    Ok(Heading { only, total: total.map_err(|error| Refusal::for_now(error.to_string()))? })
+}
+
 /// What a service tells of its queue.
 pub struct Told {
     stream: UnixStream,
     /// The only sender whose mails are shown; `None` where all are.
     pub only: Option<Address>,
+    /// All that waits.
+    pub total: QueueTotal,
 }
 
 impl Told {
@@ -83,8 +90,7 @@ impl Told {
         };
         let late = |_| Unanswered::Connection(io::ErrorKind::TimedOut.into());
         match timeout(ANSWER, asked).await.map_err(late)? {
-            Ok((stream, Heading::All)) => Ok(Self { stream, only: None }),
-            Ok((stream, Heading::From(address))) => Ok(Self { stream, only: Some(address) }),
+            Ok((stream, Heading { only, total })) => Ok(Self { stream, only, total }),
             Err(error) => Err(error),
         }
     }

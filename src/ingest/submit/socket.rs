@@ -32,7 +32,8 @@ const TELL_AGAIN: Duration = Duration::from_mins(1);
 /// The socket, bound and not yet served.
 pub struct SubmitSocket {
     listener: UnixListener,
-    path: PathBuf,
+    /// Where it is ours.
+    path: Option<PathBuf>,
 }
 
 impl SubmitSocket {
@@ -51,7 +52,16 @@ impl SubmitSocket {
         }
         let listener = UnixListener::bind(path)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
-        Ok(Self { listener, path: path.to_owned() })
+        Ok(Self { listener, path: Some(path.to_owned()) })
+    }
+
+    /// One that somebody else has bound, and keeps when we are gone.
+    ///
+    /// # Errors
+    /// Where it cannot be used.
+    pub fn handed_over(listener: std::os::unix::net::UnixListener) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        Ok(Self { listener: UnixListener::from_std(listener)?, path: None })
     }
 
     /// Serves clients until `stop`. Those that have begun a message may end, until the context's
@@ -88,7 +98,7 @@ impl SubmitSocket {
             while clients.try_join_next().is_some() {}
         }
         // Whoever comes now is to find nobody, and to try again.
-        drop(std::fs::remove_file(&self.path));
+        drop(self.path.as_ref().map(std::fs::remove_file));
         drop(self.listener);
         while clients.join_next().await.is_some() {}
     }

@@ -7,6 +7,7 @@ mod logs;
 mod pressure;
 mod reload;
 mod scheduled;
+mod sockets;
 mod spool;
 mod survival;
 mod suspects;

@@ -61,6 +61,7 @@ fn a_user_is_told_of_his_own_waiting_mails_alone() {
     assert!(listed.contains("nobody@") && listed.contains("mine@example.net"), "{listed}");
     assert!(listed.contains("450 4.2.1 come back later") && !listed.contains("secret"), "{listed}");
     assert!(text(&told.stderr).starts_with("only mails from nobody@"), "{told:?}");
+    assert!(listed.lines().last().is_some_and(|line| line.ends_with(" Requests.")), "all mails are counted: {told:?}");
     // What would contact the peers again is for those whom the store belongs to.
     let sweep = as_nobody(&relay, &["sendmail", "-q"], "");
     assert_eq!(sweep.status.code(), Some(75), "{sweep:?}");
