@@ -12,8 +12,9 @@ use crate::support::relay::Setup;
 const SYSTEMD: &str = r#"
     use Socket; $^F = 20;
     my ($path, $port) = splice @ARGV, 0, 2;
-    socket(my $unix, PF_UNIX, SOCK_STREAM, 0) && bind($unix, pack_sockaddr_un($path)) && listen($unix, 16) or die $!;
-    socket(my $tcp, PF_INET, SOCK_STREAM, 0) && setsockopt($tcp, SOL_SOCKET, SO_REUSEADDR, 1)
+    my ($unix, $tcp);
+    socket($unix, PF_UNIX, SOCK_STREAM, 0) && bind($unix, pack_sockaddr_un($path)) && listen($unix, 16) or die $!;
+    socket($tcp, PF_INET, SOCK_STREAM, 0) && setsockopt($tcp, SOL_SOCKET, SO_REUSEADDR, 1)
         && bind($tcp, pack_sockaddr_in($port, inet_aton("127.0.0.1"))) && listen($tcp, 16) or die $!;
     die "descriptors" unless fileno($unix) == 3 && fileno($tcp) == 4;
     @ENV{"LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"} = (2, $$, "submit:smtp");
