@@ -22,6 +22,11 @@ use crate::spool::{FreeSpace, Settings, Spool};
 use crate::stop::Stop;
 use crate::store::{self, SqliteStore, Store};
 
+/// How long a service keeps results that the store does not take.
+const PATIENCE: Duration = Duration::from_mins(10);
+/// The same for a command, that somebody may look on.
+const PATIENCE_IN_FOREGROUND: Duration = Duration::from_secs(30);
+
 /// Why the parts cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -67,6 +72,7 @@ impl Parts {
             keep_all_dialogues: config.audit.dialogue == Dialogue::All,
             max_dialogue: usize::try_from(config.audit.max_dialogue).unwrap_or(usize::MAX),
             free_space: FreeSpace::of(config.store.directory().to_owned()),
+            patience: if down_for.is_some() { PATIENCE } else { PATIENCE_IN_FOREGROUND },
         };
         let spool = Spool::new(Arc::clone(store), Arc::clone(&pipeline), clock.clone(), settings, stop);
         Ok(Self { pipeline, spool })

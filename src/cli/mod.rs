@@ -29,7 +29,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use nix::sys::signal::Signal;
+use tokio::signal::unix::{SignalKind, signal};
 use tracing::level_filters::LevelFilter;
+use tracing::warn;
 
 use crate::audit::{self, sweep_json};
 use crate::clock::Clock;
@@ -143,7 +146,18 @@ fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Fail
         .enable_all()
         .build()
         .map_err(|error| Failure::new(Exit::Internal, format!("the runtime cannot be started: {error}")))?
-        .block_on(work)
+        .block_on(async {
+            outlive_file_size_limit();
+            work.await
+        })
+}
+
+/// A write beyond `ulimit -f` is to fail like one on a full disk. Whoever listens for the signal
+/// that comes with it is not ended by it.
+fn outlive_file_size_limit() {
+    if let Err(error) = signal(SignalKind::from_raw(Signal::SIGXFSZ as i32)) {
+        warn!(%error, "the file size limit would end this process");
+    }
 }
 
 /// Finds and reads the configuration; each error is a line of its own, and says where.

@@ -169,6 +169,9 @@ impl Taker for Sweeping<'_> {
         if trouble.is_none() {
             trouble.clone_from(&passed.trouble);
         }
+        if self.failure.is_none() {
+            self.failure.clone_from(&passed.unwritten);
+        }
         false
     }
 

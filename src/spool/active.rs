@@ -94,5 +94,5 @@ impl Active {
 
 /// `Spool::process` catches panics of a pass; where it panics itself, it is told as trouble.
 fn passed(ended: Result<Passed, JoinError>) -> Passed {
-    ended.unwrap_or_else(|error| Passed { tallies: Vec::new(), trouble: Some(error.to_string()) })
+    ended.unwrap_or_else(|error| Passed { trouble: Some(error.to_string()), ..Passed::default() })
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tracing::{error, warn};
+use tracing::{debug, error};
 
 use super::{Spool, settlement};
 use crate::delivery::{Checkpoint, Content, NotBegun};
@@ -16,9 +16,6 @@ use crate::mail::{AttributeValue, Attributes, DialogueEntry, MessageId, Outcome,
 use crate::pipeline::{Disposition, End};
 use crate::store::{AttemptId, Claim, Error, Settlement, Store};
 
-/// How long a result is kept in memory and written again before it is given up. The mail
-/// is then in hand until the process ends; after that its attempt is in doubt.
-const PATIENCE: Duration = Duration::from_mins(10);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
@@ -50,8 +47,9 @@ impl<'a> Pass<'a> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends the pass in the store.
-    pub(super) async fn settle(&self, dispositions: Vec<Disposition>) {
+    /// Ends the pass in the store. What cannot be written leaves the mail in hand until this
+    /// process ends; after that its attempt is in doubt.
+    pub(super) async fn settle(&self, dispositions: Vec<Disposition>) -> Result<(), Error> {
         let base = {
             let mut state = self.state();
             let uncounted = dispositions.iter().all(|part| matches!(part.end, End::Stay(_)));
@@ -66,27 +64,30 @@ impl<'a> Pass<'a> {
         } else {
             self.written(|| store.settle(&self.claim, &settlement)).await
         };
-        if !written {
-            error!(mail.id = %self.claim.key, "the end of the pass is not on record; the mail is in hand until this process ends");
+        if let Err(error) = &written {
+            error!(mail.id = %self.claim.key, %error, "the end of the pass is not on record; the mail is in hand until this process ends, and in doubt then");
         }
+        written
     }
 
     /// Writes until it is written; a store in trouble is waited for, since the peer's
-    /// answer is not to be had again. `false` where it was given up: after long, or with
-    /// the last try after a hard stop.
-    async fn written<F>(&self, write: impl Fn() -> F) -> bool
+    /// answer is not to be had again. Given up after [`Settings::patience`](super::Settings), or
+    /// with the last try after a hard stop.
+    async fn written<F>(&self, write: impl Fn() -> F) -> Result<(), Error>
     where
         F: Future<Output = Result<(), Error>>,
     {
-        let begun = self.spool.clock.instant();
         let hard = &self.spool.stop.hard;
         let mut pause = FIRST_PAUSE;
         loop {
             let is_last = hard.is_cancelled();
             match write().await {
-                Ok(()) => return true,
-                Err(error) if error.is_passing() && !is_last && begun.elapsed() < PATIENCE => {
-                    warn!(mail.id = %self.claim.key, %error, "a result cannot be written yet");
+                Ok(()) => {
+                    self.spool.store_is_written();
+                    return Ok(());
+                }
+                Err(error) if error.is_passing() && !is_last && self.spool.waits_for_store(&error) => {
+                    debug!(mail.id = %self.claim.key, %error, "a result cannot be written yet");
                     self.spool.unwritten.fetch_add(1, Ordering::Relaxed);
                     tokio::select! {
                         () = tokio::time::sleep(pause) => {}
@@ -96,8 +97,9 @@ impl<'a> Pass<'a> {
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
                 Err(error) => {
-                    error!(mail.id = %self.claim.key, %error, "a result cannot be written");
-                    return false;
+                    // Said with the end of the pass, which is written next or is this.
+                    debug!(mail.id = %self.claim.key, %error, "a result cannot be written");
+                    return Err(error);
                 }
             }
         }
@@ -168,7 +170,7 @@ impl Checkpoint for Pass<'_> {
         let store = &self.spool.store;
         let written =
             self.written(|| store.record(&self.claim, attempt, outcomes, dialogue, settings.max_dialogue)).await;
-        if !written {
+        if written.is_err() {
             self.state().pending.extend_from_slice(outcomes);
         }
     }

@@ -13,11 +13,12 @@ mod incoming;
 mod taking;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinError;
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use crate::audit::{self, DownView, OutcomesView, PeerView, Queue, QueueTotal};
 use crate::clock::Clock;
@@ -25,7 +26,7 @@ use crate::delivery::{Explanation, Outcomes, Peer};
 use crate::mail::{Address, Mail, MailKey, RepositoryPath};
 use crate::pipeline::{Disposition, ERROR_PROCESSOR, End, Pipeline, Verdict};
 use crate::stop::Stop;
-use crate::store::{self, Claim, Claimed, Resting, Settlement, Store};
+use crate::store::{self, Claim, Claimed, Error, Resting, Settlement, Store};
 use crate::text::rfc3339;
 use checkpoint::Pass;
 
@@ -51,6 +52,9 @@ pub struct Settings {
     pub max_dialogue: usize,
     /// How much space there is for more mail.
     pub free_space: FreeSpace,
+    /// How long results are kept in memory and written again while the store cannot be
+    /// written. What is given up then is in doubt.
+    pub patience: Duration,
 }
 
 /// How a pass ended for one part of a mail.
@@ -69,6 +73,9 @@ pub struct Passed {
     pub tallies: Vec<Tally>,
     /// Trouble of our own that left a part where it was.
     pub trouble: Option<String>,
+    /// Why the end of the pass is not on record: nothing of it counts, and what was begun is
+    /// in doubt once this process has ended.
+    pub unwritten: Option<Error>,
 }
 
 /// The door and the loop.
@@ -80,6 +87,8 @@ pub struct Spool {
     stop: Stop,
     /// Results that could not be written yet: no attempt is begun while there are any.
     unwritten: AtomicUsize,
+    /// Since when the store cannot be written.
+    in_trouble: Mutex<Option<Instant>>,
     /// Attempts begun.
     begun: AtomicU64,
 }
@@ -100,6 +109,7 @@ impl Spool {
             settings,
             stop,
             unwritten: AtomicUsize::new(0),
+            in_trouble: Mutex::new(None),
             begun: AtomicU64::new(0),
         })
     }
@@ -117,6 +127,7 @@ impl Spool {
             keep_all_dialogues: true,
             max_dialogue: 1,
             free_space: FreeSpace::told_by(|| Ok(u64::MAX)),
+            patience: Duration::ZERO,
         };
         let pipeline = Arc::new(pipeline.expect("a pipeline"));
         Self::new(Arc::new(store), pipeline, Clock::system(), settings, Stop::default())
@@ -186,6 +197,25 @@ impl Spool {
         QueueTotal::of(&*self.store, kept).await
     }
 
+    /// Whether the store, which could not be written just now, is waited for; said once, at
+    /// the first time.
+    fn waits_for_store(&self, error: &Error) -> bool {
+        let (now, patience) = (self.clock.instant(), self.settings.patience);
+        let mut in_trouble = self.in_trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        if in_trouble.is_none() {
+            warn!(%error, "the store cannot be written: waiting for it up to {} s, and no attempt is begun meanwhile", patience.as_secs());
+        }
+        now.duration_since(*in_trouble.get_or_insert(now)) < patience
+    }
+
+    /// The store was written: whoever has to wait next waits anew.
+    fn store_is_written(&self) {
+        let mut in_trouble = self.in_trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        if in_trouble.take().is_some() {
+            info!("the store is written again");
+        }
+    }
+
     /// Of the mails in hand, how many wait for a connection.
     pub fn waiting_for_connections(&self) -> usize {
         self.pipeline.waiting()
@@ -237,8 +267,10 @@ impl Spool {
         let new_key = || MailKey::new(self.clock.now(), rand::random());
         let dispositions = Box::pin(self.pipeline.run(mail, &pass, self.clock.now(), &new_key)).await;
         let passed = tally(&dispositions);
-        Box::pin(pass.settle(dispositions)).await;
-        passed
+        match Box::pin(pass.settle(dispositions)).await {
+            Ok(()) => passed,
+            Err(error) => unwritten(&passed, &error),
+        }
     }
 }
 
@@ -251,7 +283,14 @@ fn set_aside(mail: &mut Mail, deaths: u32) {
 }
 
 fn left_by_trouble(recipients: u64, cause: String) -> Passed {
-    Passed { tallies: vec![Tally { verdict: Verdict::Error, recipients }], trouble: Some(cause) }
+    Passed { tallies: vec![Tally { verdict: Verdict::Error, recipients }], trouble: Some(cause), unwritten: None }
+}
+
+/// A pass that is not on record: its recipients count as what trouble of our own left.
+fn unwritten(passed: &Passed, error: &Error) -> Passed {
+    let parts = passed.tallies.iter().filter(|tally| tally.verdict != Verdict::Copy);
+    let recipients = parts.map(|tally| tally.recipients).sum();
+    Passed { unwritten: Some(error.clone()), ..left_by_trouble(recipients, error.to_string()) }
 }
 
 fn tally(dispositions: &[Disposition]) -> Passed {
@@ -263,7 +302,7 @@ fn tally(dispositions: &[Disposition]) -> Passed {
         .iter()
         .map(|part| Tally { verdict: part.verdict, recipients: part.mail.envelope.recipients.len() as u64 })
         .collect();
-    Passed { tallies, trouble }
+    Passed { tallies, trouble, unwritten: None }
 }
 
 /// What is left of a mail after its pass.

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::support::relay::{Relay, Setup};
-use crate::support::sink::{Script, SmtpSink};
+use crate::support::relay::{Relay, Running, Setup};
+use crate::support::sink::{Script, SmtpSink, on, reply, wait};
 use crate::support::{message, refusing};
 
 fn database(relay: &Relay) -> PathBuf {
@@ -208,6 +208,36 @@ fn on_a_full_disk_nothing_is_taken_and_what_was_taken_is_kept() {
     seen.sort();
     assert_eq!(seen, ["kept@example.net", "later@example.net"]);
     drop(disk);
+}
+
+/// No file that this process writes grows any more, as on a full disk.
+fn let_no_file_grow(running: &Running) {
+    let pid = running.id().to_string();
+    let limited = Command::new("prlimit").args(["--fsize=1", "--pid", &pid]).status().expect("prlimit, of util-linux");
+    assert!(limited.success());
+}
+
+#[test]
+fn a_run_says_what_it_waits_for_and_ends_soon_where_the_store_can_no_longer_be_written() {
+    let slow = || wait(Duration::from_secs(3)).then(reply("250 2.0.0 taken"));
+    let peer = SmtpSink::start(Script::new().on(on("."), slow()));
+    let relay = Setup::gateway(peer.address()).build();
+    for n in 0..4 {
+        relay.submit("me@example.org", &[&format!("r{n}@example.net")], &message(&format!("m{n}")));
+    }
+
+    let running = relay.spawn(&["run", "spool", "--format", "json"], b"");
+    peer.wait_for_connections(4);
+    let_no_file_grow(&running);
+    let finished = running.wait().expect(74);
+
+    let (elapsed, told) = (finished.elapsed, &finished.stderr);
+    assert!(told.contains("the store cannot be written: waiting for it up to 30 s"), "{finished:?}");
+    assert!((Duration::from_secs(30)..Duration::from_secs(55)).contains(&elapsed), "{elapsed:?}");
+    assert_eq!(finished.counts(), [4, 0, 0, 0, 0, 4], "{finished:?}");
+    let in_doubt = |record: &serde_json::Value| record["state"] == "inDoubt";
+    assert_eq!(relay.run_spool().expect(0).counts(), [4, 4, 0, 0, 0, 0], "nothing is lost");
+    assert_eq!(relay.attempts().iter().filter(|record| in_doubt(record)).count(), 4);
 }
 
 #[test]

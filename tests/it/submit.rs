@@ -66,6 +66,7 @@ impl Served {
 fn context(store: Arc<dyn Store>, stop: Stop) -> Arc<SubmitContext> {
     let pipeline = Pipeline::new(pipeline::Config::default(), |_| Err("nothing is delivered here".to_owned()));
     let settings = Settings {
+        patience: std::time::Duration::from_secs(1),
         processor: "relay".to_owned(),
         max_message_size: 100_000,
         keep_all_dialogues: true,

@@ -316,7 +316,7 @@ impl From<rusqlite::Error> for Error {
             Some(ErrorCode::ReadOnly) => Trouble::ReadOnly,
             // SQLite keeps the system's error to itself: EROFS is an I/O error too.
             Some(ErrorCode::SystemIoFailure) => {
-                let next = "did its file system become read-only? The kernel's log (dmesg) tells";
+                let next = "did its file system become read-only, or is a file size limit reached (ulimit -f)? The kernel's log (dmesg) tells";
                 return Self::trouble(Trouble::Io, format!("{error}; {next}"));
             }
             Some(ErrorCode::CannotOpen | ErrorCode::OutOfMemory) => Trouble::Io,

@@ -88,6 +88,7 @@ fn spool(store: &Arc<dyn Store>, free_space: &Arc<AtomicU64>) -> Arc<Spool> {
     let config = pipeline::Config::read(document.root(), &["sqlite".to_owned()].into(), &reading);
     let pipeline = Pipeline::new(config, |_| Ok(Arc::new(NoDelivery))).expect("a pipeline");
     let settings = Settings {
+        patience: Duration::from_secs(1),
         processor: "relay".to_owned(),
         max_message_size: LIMIT as u64,
         keep_all_dialogues: true,
