@@ -51,7 +51,10 @@ fn packaged() -> (tempfile::TempDir, Config) {
         .output()
         .expect("sed runs");
     let file = folder.path().join("redeliver.yaml");
-    std::fs::write(&file, made.stdout).expect("written");
+    let text = String::from_utf8(made.stdout).expect("UTF-8");
+    assert!(text.contains("aliasesFile: /etc/aliases "), "{text}");
+    std::fs::write(&file, text.replace("/etc/aliases ", "aliases ")).expect("written");
+    std::fs::write(folder.path().join("aliases"), "postmaster: root\n").expect("written");
     std::fs::write(folder.path().join("admin.password"), "secret\n").expect("written");
     let loaded = config::load(&Source::File(file)).unwrap_or_else(|wrong| panic!("{wrong}"));
     (folder, loaded)
