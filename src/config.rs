@@ -62,6 +62,8 @@ pub struct Config {
     pub log: logging::Config,
     /// What is kept of attempts.
     pub audit: Audit,
+    /// How long sums of outcomes are kept.
+    pub history_retention: Duration,
     /// How long sessions under way may take to end after SIGTERM.
     pub shutdown_timeout: Duration,
     /// How long a next hop found down answers for its other mails.
@@ -200,6 +202,7 @@ impl Config {
         let dns = sections::read_dns(fields.section("dns"));
         let log = sections::read_log(fields.section("log"), &state_directory);
         let audit = Audit::read(fields.section("audit"));
+        let history_retention = sections::read_history(fields.section("history"));
         let shutdown_timeout = fields.optional("shutdownTimeout", positive_duration);
         let down_for = fields.optional("downFor", positive_duration);
         let jobs_directory = fields.path("jobsDirectory").unwrap_or_else(|| reading.path("./jobs"));
@@ -220,6 +223,7 @@ impl Config {
             dns,
             log,
             audit,
+            history_retention,
             shutdown_timeout: shutdown_timeout.unwrap_or(Duration::from_secs(30)),
             down_for: down_for.unwrap_or(Duration::from_mins(1)),
             processors,

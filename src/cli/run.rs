@@ -57,7 +57,7 @@ pub(super) async fn run(app: &App, arguments: RunArguments, out: &mut impl Write
     if let Some(trouble) = &swept.trouble {
         return Err(Failure::new(Exit::Internal, trouble.clone()));
     }
-    if let Err(error) = jobs::housekeep(&*app.store, app.config.audit.retention).await {
+    if let Err(error) = jobs::housekeep(&*app.store, app.config.audit.retention, app.config.history_retention).await {
         warn!(%error, "expired audit records are still there");
     }
     Ok(exit::of_run(&swept))

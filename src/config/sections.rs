@@ -323,6 +323,15 @@ pub struct Audit {
     pub max_dialogue: u64,
 }
 
+/// How long sums of outcomes are kept: `history.retention`.
+pub(super) fn read_history(fields: Option<Fields<'_>>) -> Duration {
+    let default = Duration::from_hours(400 * 24);
+    let Some(mut fields) = fields else { return default };
+    let retention = fields.optional("retention", positive_duration).unwrap_or(default);
+    fields.finish();
+    retention
+}
+
 /// Of which attempts the dialogue is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialogue {

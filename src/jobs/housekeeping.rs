@@ -12,14 +12,11 @@ const BATCH: usize = 200;
 /// Steps of tidying after one run at most; the next run goes on.
 const STEPS: usize = 2000;
 
-/// How long sums of outcomes are kept.
-const HISTORY: Duration = Duration::from_hours(400 * 24);
-
-/// Deletes what is older than `retention`, folds the history of outcomes, then gives back room.
+/// Deletes what is older than `retention`, folds outcomes to sums that are kept for `history`, then gives back room.
 ///
 /// # Errors
 /// Where the store is in trouble; nothing is lost by it.
-pub async fn housekeep(store: &dyn Store, retention: Duration) -> Result<(), Error> {
+pub async fn housekeep(store: &dyn Store, retention: Duration, history: Duration) -> Result<(), Error> {
     let mut records = 0;
     loop {
         let purged = store.purge_records(retention, BATCH).await?;
@@ -30,7 +27,7 @@ pub async fn housekeep(store: &dyn Store, retention: Duration) -> Result<(), Err
     }
     debug!(records, "expired audit records deleted");
     for _ in 0..STEPS {
-        if !store.fold_history(retention, HISTORY).await? {
+        if !store.fold_history(retention, history).await? {
             break;
         }
     }

@@ -82,8 +82,8 @@ pub(super) async fn keep_house(service: &Service) {
     if !is_steady {
         return;
     }
-    let retention = service.current().config.audit.retention;
-    let work = jobs::housekeep(&*service.store, retention);
+    let current = service.current();
+    let work = jobs::housekeep(&*service.store, current.config.audit.retention, current.config.history_retention);
     let done = tokio::select! {
         () = service.stop.gentle.cancelled() => return,
         done = work => done,
