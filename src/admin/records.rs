@@ -31,6 +31,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(acknowledge_group))
         .routes(routes!(runs))
         .routes(routes!(operations))
+        .routes(routes!(peers))
 }
 
 /// The record of all attempts, of mails that are gone too, the newest first.
@@ -185,4 +186,13 @@ async fn runs(State(shared): super::State, query: Query) -> Result<Json<Value>, 
 )]
 async fn operations(State(shared): super::State, query: Query) -> Result<Json<Value>, Refusal> {
     Ok(list(shared.context.store.operations(&query.span()?).await?, operation_json))
+}
+
+/// The next hops of the last 24 hours: how busy, down or not and why, and what became of their mail.
+#[utoipa::path(get, path = "/peers", tag = "record", responses(
+    (status = 200, description = "items and next", body = Value)
+))]
+async fn peers(State(shared): super::State) -> Result<Json<Value>, Refusal> {
+    let peers = shared.context.intake.now().spool.peers().await?;
+    Ok(whole_list(&peers.iter().map(|peer| json!(peer)).collect::<Vec<_>>()))
 }

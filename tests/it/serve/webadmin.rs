@@ -363,6 +363,13 @@ fn failures_are_grouped_acknowledged_and_found_again() {
     let unacknowledged = format!("/mailRepositories/permanent/mails?unacknowledged=true&group={id}");
     assert_eq!(get(&service, &unacknowledged), json!([key]));
     ask_with(&service, "POST", &format!("{one}/acknowledge"), "", "{\"note\": \"seen\"}").expect(204);
+    let peers = get(&service, "/peers");
+    let hop = &peers["items"][0];
+    assert_eq!(
+        (&hop["outcomes"]["failed"], &hop["down"], &hop["waiting"]),
+        (&json!(2), &Value::Null, &json!(0)),
+        "{peers}"
+    );
     let attempts = get(&service, "/attempts?outcome=failed&code=550&recipient=never0%40x.example");
     assert_eq!(attempts["items"].as_array().map(Vec::len), Some(1), "{attempts}");
     let first = get(&service, "/attempts?limit=1");
