@@ -17,6 +17,7 @@ use crate::config::{self, Config, Dialogue};
 use crate::delivery::{Delivery, Network};
 use crate::ingest::{Intake, ListenerConfig, TlsFiles};
 use crate::mail::Domain;
+use crate::metrics::Metrics;
 use crate::pipeline::{Deliver, Pipeline};
 use crate::spool::{FreeSpace, Settings, Spool};
 use crate::stop::Stop;
@@ -61,6 +62,7 @@ impl Parts {
         clock: &Clock,
         stop: &Stop,
         down_for: Option<Duration>,
+        metrics: &Metrics,
     ) -> Result<Self, Error> {
         // A reload retires these parts and no others.
         let stop = stop.child();
@@ -71,6 +73,7 @@ impl Parts {
             max_message_size: config.smtp.max_message_size,
             keep_all_dialogues: config.audit.dialogue == Dialogue::All,
             max_dialogue: usize::try_from(config.audit.max_dialogue).unwrap_or(usize::MAX),
+            metrics: metrics.clone(),
             free_space: FreeSpace::of(config.store.directory().to_owned()),
             patience: if down_for.is_some() { PATIENCE } else { PATIENCE_IN_FOREGROUND },
         };
@@ -84,9 +87,16 @@ impl Parts {
 ///
 /// # Errors
 /// [`Error::Owner`] and [`Error::Store`].
-pub async fn open_store(config: &Config, clock: &Clock, kind: &str) -> Result<Arc<dyn Store>, Error> {
+pub async fn open_store(
+    config: &Config,
+    clock: &Clock,
+    kind: &str,
+    metrics: &Metrics,
+) -> Result<Arc<dyn Store>, Error> {
     become_owner(&config.store.path)?;
-    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.store.path, kind, clock)?);
+    let store = SqliteStore::open(&config.store.path, kind, clock)?;
+    store.count_commits(metrics);
+    let store: Arc<dyn Store> = Arc::new(store);
     ensure_repositories(config, &*store).await?;
     Ok(store)
 }

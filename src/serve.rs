@@ -139,10 +139,11 @@ impl Service {
         clock: Clock,
         store: Arc<dyn Store>,
         lost_lines: LostLines,
+        metrics: Metrics,
     ) -> Result<Self, Error> {
         let stop = Stop::default();
         let tasks = Tasks::new(Arc::clone(&store), clock.clone(), stop.clone());
-        let parts = Parts::build(&config, &store, &clock, &stop, Some(config.down_for))?;
+        let parts = Parts::build(&config, &store, &clock, &stop, Some(config.down_for), &metrics)?;
         let intake = Live::new(parts::intake(&config, &parts.spool)?);
         Ok(Self {
             source,
@@ -158,7 +159,7 @@ impl Service {
             clock_watch: Mutex::new(ClockWatch::new(clock.now(), clock.instant())),
             clock,
             lost_lines,
-            metrics: Metrics::new(),
+            metrics,
             wrong_passwords: Arc::default(),
             unrecorded: Mutex::default(),
         })
@@ -195,8 +196,9 @@ pub fn check(config: &Config) -> Result<Vec<ListenerError>, Error> {
 pub async fn run(source: Source, config: Config, clock: Clock, lost_lines: LostLines) -> Result<(), Error> {
     raise_descriptor_limit();
     let signals = Signals::listen().map_err(|error| Error::System(format!("cannot listen for signals: {error}")))?;
-    let store = parts::open_store(&config, &clock, KIND).await?;
-    let served = serve(signals, source, config, clock.clone(), Arc::clone(&store), lost_lines).await;
+    let metrics = Metrics::new();
+    let store = parts::open_store(&config, &clock, KIND, &metrics).await?;
+    let served = serve(signals, source, config, clock.clone(), Arc::clone(&store), lost_lines, metrics).await;
     if let Err(error) = store.close().await {
         warn!(%error, "the store could not be closed in order");
     }
@@ -223,11 +225,12 @@ async fn serve(
     clock: Clock,
     store: Arc<dyn Store>,
     lost_lines: LostLines,
+    metrics: Metrics,
 ) -> Result<(), Error> {
     let _only_one = only_one(&config)?;
     let handed_over = sockets::take().map_err(Error::System)?;
     config.smtp.handed_over = handed_over.addresses();
-    let service = Arc::new(Service::new(source, config, clock, store, lost_lines)?);
+    let service = Arc::new(Service::new(source, config, clock, store, lost_lines, metrics)?);
     let config = &service.current().config;
     let smtp = Listener::bind(&parts::listener_config(config)?, listener_context(&service))?
         .beside(handed_over.smtp)

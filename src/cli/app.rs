@@ -6,6 +6,7 @@ use super::exit::{Exit, Failure};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::jobs::{self, Progress, Runner};
+use crate::metrics::Metrics;
 use crate::operations::{Operations, Operator};
 use crate::parts::{self, Parts};
 use crate::pipeline::Pipeline;
@@ -32,10 +33,11 @@ impl App {
         // Before this process becomes the store's owner.
         let who = parts::users::named(nix::unistd::Uid::current().as_raw());
         let by = Operator { who, ..Operator::default() };
-        let store = parts::open_store(&config, &clock, kind).await?;
+        let metrics = Metrics::new();
+        let store = parts::open_store(&config, &clock, kind, &metrics).await?;
         let stop = Stop::default();
         // What is found down is remembered for the life of the process: one sweep.
-        let Parts { pipeline, spool } = Parts::build(&config, &store, &clock, &stop, None)?;
+        let Parts { pipeline, spool } = Parts::build(&config, &store, &clock, &stop, None, &metrics)?;
         Ok(Self { config, clock, by, stop, exclusion: Exclusion::default(), store, pipeline, spool })
     }
 

@@ -50,7 +50,8 @@ async fn put_in_force(service: &Arc<Service>, controls: &Controls, config: Confi
     let old = service.current();
     let config = with_what_needs_a_restart(&old.config, config);
     parts::ensure_repositories(&config, &*service.store).await?;
-    let parts = Parts::build(&config, &service.store, &service.clock, &service.stop, Some(config.down_for))?;
+    let Service { store, clock, stop, metrics, .. } = &**service;
+    let parts = Parts::build(&config, store, clock, stop, Some(config.down_for), metrics)?;
     let admin = parts::admin_settings(&config, &service.wrong_passwords)?;
     let intake = parts::intake(&config, &parts.spool)?;
     controls.smtp.reload(&parts::listener_config(&config)?)?;

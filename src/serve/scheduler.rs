@@ -97,7 +97,10 @@ impl Scheduler {
                 continue;
             }
             match self.service.store.schedule_seen(name).await {
-                Ok(seen) if schedule.owes_a_run(seen, now) => self.ask(name, &schedule.job, schedule.overlap, "start"),
+                Ok(seen) if schedule.owes_a_run(seen, now) => {
+                    self.service.metrics.missed(name, 1);
+                    self.ask(name, &schedule.job, schedule.overlap, "start");
+                }
                 Ok(_) => {}
                 Err(error) => warn!(schedule = name, %error, "it is not known whether a tick was missed"),
             }
@@ -155,7 +158,10 @@ impl Scheduler {
         match asked {
             Asked::Start => self.start(schedule, job, trigger),
             Asked::Queued => info!(schedule, job, "the job still runs: one more run follows"),
-            Asked::Skipped => info!(schedule, job, "the job still runs: this tick is skipped"),
+            Asked::Skipped => {
+                self.service.metrics.missed(schedule, 1);
+                info!(schedule, job, "the job still runs: this tick is skipped");
+            }
         }
     }
 

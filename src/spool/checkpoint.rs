@@ -13,6 +13,7 @@ use tracing::{debug, error};
 use super::{Spool, settlement};
 use crate::delivery::{Checkpoint, Content, NotBegun};
 use crate::mail::{AttributeValue, Attributes, DialogueEntry, MessageId, Outcome, Planned, Recorded};
+use crate::metrics::Held;
 use crate::pipeline::{Disposition, End};
 use crate::store::{AttemptId, Claim, Error, Settlement, Store};
 
@@ -35,11 +36,13 @@ struct State {
     attempt: Option<AttemptId>,
     /// Outcomes that no record holds yet.
     pending: Vec<Recorded>,
+    /// Counts the attempt from its beginning to the end of the pass.
+    in_flight: Option<Held>,
 }
 
 impl<'a> Pass<'a> {
     pub(super) fn new(spool: &'a Spool, claim: Claim, message: MessageId, attributes: Attributes) -> Self {
-        let state = State { attributes, attempt: None, pending: Vec::new() };
+        let state = State { attributes, attempt: None, pending: Vec::new(), in_flight: None };
         Self { spool, claim, message, state: Mutex::new(state), beginning: tokio::sync::Mutex::new(()) }
     }
 
@@ -148,6 +151,7 @@ impl Checkpoint for Pass<'_> {
         match self.open_attempt(attributes, plan).await {
             Ok(attempt) => {
                 self.state().attempt = Some(attempt);
+                self.state().in_flight = Some(self.spool.settings.metrics.attempts_in_flight.hold());
                 self.spool.begun.fetch_add(1, Ordering::Relaxed);
                 Ok(())
             }

@@ -24,6 +24,7 @@ use crate::audit::{self, DownView, OutcomesView, PeerView, Queue, QueueTotal};
 use crate::clock::Clock;
 use crate::delivery::{Explanation, Outcomes, Peer};
 use crate::mail::{Address, Mail, MailKey, RepositoryPath};
+use crate::metrics::Metrics;
 use crate::pipeline::{Disposition, ERROR_PROCESSOR, End, Pipeline, Verdict};
 use crate::stop::Stop;
 use crate::store::{self, Claim, Claimed, Error, Resting, Settlement, Store};
@@ -52,6 +53,8 @@ pub struct Settings {
     pub max_dialogue: usize,
     /// How much space there is for more mail.
     pub free_space: FreeSpace,
+    /// Where attempts under way are counted.
+    pub metrics: Metrics,
     /// How long results are kept in memory and written again while the store cannot be
     /// written. What is given up then is in doubt.
     pub patience: Duration,
@@ -126,6 +129,7 @@ impl Spool {
             max_message_size: 1,
             keep_all_dialogues: true,
             max_dialogue: 1,
+            metrics: Metrics::new(),
             free_space: FreeSpace::told_by(|| Ok(u64::MAX)),
             patience: Duration::ZERO,
         };
@@ -186,7 +190,12 @@ impl Spool {
     /// # Errors
     /// Where the store cannot be read.
     pub async fn peers(&self) -> store::Result<Vec<PeerView>> {
-        audit::peers(&*self.store, self.pipeline.peers().into_iter().map(shown).collect()).await
+        audit::peers(&*self.store, self.live_peers()).await
+    }
+
+    /// The next hops that this process knows of now.
+    pub fn live_peers(&self) -> Vec<PeerView> {
+        self.pipeline.peers().into_iter().map(shown).collect()
     }
 
     /// All that waits; see [`QueueTotal::of`].
@@ -219,6 +228,11 @@ impl Spool {
     /// Of the mails in hand, how many wait for a connection.
     pub fn waiting_for_connections(&self) -> usize {
         self.pipeline.waiting()
+    }
+
+    /// Where this process counts.
+    pub fn metrics(&self) -> &Metrics {
+        &self.settings.metrics
     }
 
     /// How many attempts have begun.

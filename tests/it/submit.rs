@@ -9,6 +9,7 @@ use redeliver::clock::Clock;
 use redeliver::ingest::{Caller, Here, Intake, Listener, ListenerConfig, ListenerContext, SubmitContext, SubmitSocket};
 use redeliver::live::Live;
 use redeliver::mail::{Address, Domain, RepositoryPath};
+use redeliver::metrics::Metrics;
 use redeliver::pipeline::{self, Pipeline};
 use redeliver::spool::{FreeSpace, Settings, Spool};
 use redeliver::stop::Stop;
@@ -71,6 +72,7 @@ fn context(store: Arc<dyn Store>, stop: Stop) -> Arc<SubmitContext> {
         max_message_size: 100_000,
         keep_all_dialogues: true,
         max_dialogue: 1000,
+        metrics: Metrics::new(),
         free_space: FreeSpace::told_by(|| Ok(u64::MAX)),
     };
     let spool = Spool::new(store, Arc::new(pipeline.expect("a pipeline")), Clock::system(), settings, Stop::default());

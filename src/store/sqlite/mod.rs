@@ -33,14 +33,15 @@ mod writer;
 mod tests;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use rusqlite::Connection;
 use tokio::sync::{OnceCell, watch};
 
 use super::{Error, Result, Time, Trouble};
 use crate::clock::Clock;
+use crate::metrics::Metrics;
 use instance::{Instance, Liveness};
 use readers::Readers;
 use transaction::Transaction;
@@ -54,6 +55,7 @@ pub struct SqliteStore {
     kind: String,
     clock: Clock,
     writer: Writer,
+    counted: Arc<OnceLock<Metrics>>,
     readers: Arc<Readers>,
     liveness: Arc<Liveness>,
     instance: OnceCell<Instance>,
@@ -75,17 +77,31 @@ impl SqliteStore {
         let liveness = Liveness::open(path).map_err(|error| open::no_lock(path, &error))?;
         let connection = open::open(path, &liveness)?;
         let number = Arc::<AtomicI64>::default();
+        let counted = Arc::<OnceLock<Metrics>>::default();
         Ok(Self {
             path: path.to_owned(),
             kind: kind.to_owned(),
             clock: clock.clone(),
-            writer: Writer::start(connection, open::Identity::of(path)?, clock.clone(), Arc::clone(&number)),
+            writer: Writer::start(
+                connection,
+                open::Identity::of(path)?,
+                clock.clone(),
+                Arc::clone(&number),
+                Arc::clone(&counted),
+            ),
+            counted,
             readers: Arc::new(Readers::new(path)),
             liveness: Arc::new(liveness),
             instance: OnceCell::new(),
             number,
             arrived: watch::Sender::new(0),
         })
+    }
+
+    /// Has commits counted there from now on; the first call holds.
+    pub fn count_commits(&self, metrics: &Metrics) {
+        // A second observer would count the same commits again.
+        let _ = self.counted.set(metrics.clone());
     }
 
     /// The database file.

@@ -8,7 +8,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,7 @@ use super::super::{Error, Result, Trouble};
 use super::open::{BUSY_TIMEOUT, Identity};
 use super::transaction::Transaction;
 use crate::clock::Clock;
+use crate::metrics::Metrics;
 
 /// Operations in one transaction at most: keeps the wait for the lock short.
 const GROUP: usize = 256;
@@ -78,10 +79,16 @@ fn closed() -> Error {
 
 impl Writer {
     /// Starts the thread on a connection that is set up.
-    pub(super) fn start(connection: Connection, identity: Identity, clock: Clock, instance: Arc<AtomicI64>) -> Self {
+    pub(super) fn start(
+        connection: Connection,
+        identity: Identity,
+        clock: Clock,
+        instance: Arc<AtomicI64>,
+        counted: Arc<OnceLock<Metrics>>,
+    ) -> Self {
         let (queue, operations) = mpsc::channel(BACKLOG);
         let deadline = Deadline::default();
-        let database = Database { connection, identity, clock, instance, deadline: Arc::clone(&deadline) };
+        let database = Database { connection, identity, clock, instance, deadline: Arc::clone(&deadline), counted };
         let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
             .spawn(move || write(database, operations))
@@ -126,6 +133,8 @@ struct Database {
     clock: Clock,
     instance: Arc<AtomicI64>,
     deadline: Deadline,
+    /// Where commits are counted, if anywhere.
+    counted: Arc<OnceLock<Metrics>>,
 }
 
 impl Database {
@@ -165,7 +174,12 @@ fn write(database: Database, mut operations: mpsc::Receiver<Box<dyn Operation>>)
                 Err(_) => break,
             }
         }
+        let (begun, operations) = (database.clock.instant(), group.len());
         commit_group(&database, group);
+        if let Some(metrics) = database.counted.get() {
+            let took = database.clock.instant().saturating_duration_since(begun);
+            metrics.committed(took.as_secs_f64(), operations);
+        }
     }
     // The last connection to close checkpoints the WAL; what fails here is done at the next
     // start, so that nobody's lock is waited for.

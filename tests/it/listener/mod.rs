@@ -23,6 +23,7 @@ use redeliver::delivery::{Attempted, Checkpoint, Request};
 use redeliver::ingest::{Here, Intake, Listener, ListenerConfig, ListenerContext, ListenerControl};
 use redeliver::live::Live;
 use redeliver::mail::{Domain, MessageId};
+use redeliver::metrics::Metrics;
 use redeliver::pipeline::{self, Deliver, Pipeline};
 use redeliver::spool::{FreeSpace, Settings, Spool};
 use redeliver::stop::Stop;
@@ -93,6 +94,7 @@ fn spool(store: &Arc<dyn Store>, free_space: &Arc<AtomicU64>) -> Arc<Spool> {
         max_message_size: LIMIT as u64,
         keep_all_dialogues: true,
         max_dialogue: 65536,
+        metrics: Metrics::new(),
         free_space: FreeSpace::told_by(move || Ok(free_space.load(Ordering::Relaxed))),
     };
     Spool::new(Arc::clone(store), Arc::new(pipeline), Clock::system(), settings, Stop::default())

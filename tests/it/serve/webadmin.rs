@@ -499,6 +499,23 @@ fn what_prometheus_scrapes_is_what_promtool_takes() {
 }
 
 #[test]
+fn the_alert_rules_ask_for_numbers_that_there_are() {
+    let (_peer, relay) = (deferring(), served(Setup::gateway("127.0.0.2:25")));
+    let service = Service::start(&relay);
+    let text = ask(&service, "GET", "/metrics").expect(200).text();
+    service.stop();
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/prometheus/redeliver.rules.yml");
+    let rules = std::fs::read_to_string(file).expect("it ships");
+    let asked = rules.lines().filter(|line| !line.trim_start().starts_with('#') && !line.contains("description:"));
+    let names = asked.flat_map(|line| line.split(|c: char| !c.is_ascii_alphanumeric() && c != '_'));
+    let names: Vec<_> = names.filter(|name| name.starts_with("redeliver_")).collect();
+    assert!(names.len() > 6, "{names:?}");
+    for name in names {
+        assert!(text.contains(&format!("# TYPE {name} ")), "{name} is not in\n{text}");
+    }
+}
+
+#[test]
 fn a_password_guards_all_but_the_health_checks() {
     let relay = Setup::gateway("127.0.0.2:25")
         .top("smtp: { listen: [\"127.0.0.1:0\"] }\nadmin: { listen: \"127.0.0.1:0\", password: [\"secret\"], passwordReadonly: [\"look\"] }")

@@ -88,6 +88,7 @@ impl Session {
 
     /// Speaks with the client until one of both has had enough.
     pub(super) async fn run(mut self) {
+        let _counted = self.context.intake.now().spool.metrics().smtp_sessions.hold();
         let ended = self.dialogue().await;
         match ended {
             Ended::Slow => self.say(&Answer::new(421, "4.4.2", "you took too long")),
