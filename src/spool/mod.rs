@@ -300,11 +300,15 @@ fn left_by_trouble(recipients: u64, cause: String) -> Passed {
     Passed { tallies: vec![Tally { verdict: Verdict::Error, recipients }], trouble: Some(cause), unwritten: None }
 }
 
-/// A pass that is not on record: its recipients count as what trouble of our own left.
+/// A pass that is not on record: what it had deferred is deferred still, and everybody else
+/// counts as what trouble of our own left.
 fn unwritten(passed: &Passed, error: &Error) -> Passed {
-    let parts = passed.tallies.iter().filter(|tally| tally.verdict != Verdict::Copy);
-    let recipients = parts.map(|tally| tally.recipients).sum();
-    Passed { unwritten: Some(error.clone()), ..left_by_trouble(recipients, error.to_string()) }
+    let left = |tally: &Tally| match tally.verdict {
+        Verdict::Deferred | Verdict::Copy => *tally,
+        _ => Tally { verdict: Verdict::Error, ..*tally },
+    };
+    let tallies = passed.tallies.iter().map(left).collect();
+    Passed { tallies, trouble: Some(error.to_string()), unwritten: Some(error.clone()) }
 }
 
 fn tally(dispositions: &[Disposition]) -> Passed {

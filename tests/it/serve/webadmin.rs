@@ -500,8 +500,13 @@ fn what_prometheus_scrapes_is_what_promtool_takes() {
 
 #[test]
 fn the_alert_rules_ask_for_numbers_that_there_are() {
-    let (_peer, relay) = (deferring(), served(Setup::gateway("127.0.0.2:25")));
+    let peer = deferring();
+    let relay = served(Setup::gateway(peer.address()));
+    super::write_schedule(&relay, "daily", "job: retry-temporary\ncron: \"0 0 1 1 *\"\n");
     let service = Service::start(&relay);
+    service.submit(&["n1@later.example"], "m");
+    service.wait_until_settled();
+    task(&service, ask_with(&service, "POST", "/jobs/retry-temporary/run", "", "{\"now\": true}"));
     let text = ask(&service, "GET", "/metrics").expect(200).text();
     service.stop();
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/prometheus/redeliver.rules.yml");
