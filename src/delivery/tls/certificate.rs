@@ -87,7 +87,7 @@ impl<'a> Certificate<'a> {
     }
 }
 
-/// The version is optional and tagged [0]; without it, it is 1.
+/// The version is optional and tagged `[0]`; without it, it is 1.
 fn version(to_be_signed: &[u8]) -> Option<(u8, &[u8])> {
     if to_be_signed.first() != Some(&0xa0) {
         return Some((1, to_be_signed));
