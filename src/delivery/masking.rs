@@ -1,5 +1,8 @@
 //! What is secret in an AUTH exchange, kept out of every record: in what we say, and in what
 //! a peer repeats of it.
+//!
+//! It is for the careless peer that echoes a command, line by line. One that spreads a secret
+//! over two lines of a reply, or writes it backwards, knows it anyway and is not stopped.
 
 use std::borrow::Cow;
 

@@ -170,3 +170,20 @@ fn the_functions_that_the_architecture_names_exist() {
     assert!(missing.is_empty(), "{missing:?}");
     assert!(!exists("no_such_function"));
 }
+
+/// Numbers in a text.
+fn numbers(text: &str) -> Vec<u32> {
+    text.split(|c: char| !c.is_ascii_digit()).filter_map(|word| word.parse().ok()).collect()
+}
+
+#[test]
+fn every_decision_stands_once_in_the_index_by_room() {
+    let text = std::fs::read_to_string(root().join("DECISIONS.md")).expect("DECISIONS.md");
+    let index = text.split("By room: ").nth(1).and_then(|rest| rest.split('.').next()).expect("an index");
+    let mut listed = numbers(index);
+    listed.sort_unstable();
+    let heading = |line: &str| numbers(line.strip_prefix("## ")?.split('.').next()?).first().copied();
+    let decided: Vec<_> = text.lines().filter_map(heading).collect();
+    assert!(decided.len() > 80 && decided.is_sorted(), "{decided:?}");
+    assert_eq!(listed, decided);
+}

@@ -2,8 +2,9 @@
 //!
 //! The repository in a path is a URL, a path or a last segment, percent-encoded; it is looked
 //! up among those of the store, and never joined to a path of files. `look` shows, `change`
-//! is what is done to mails.
+//! is what is done to mails, `acknowledge` what is only noted.
 
+mod acknowledge;
 mod change;
 mod look;
 
@@ -22,7 +23,8 @@ use super::error::Refusal;
 use super::query::Query;
 use crate::mail::RepositoryPath;
 use crate::store::{NewOperation, Place};
-pub(super) use change::{Note, carry_out};
+pub(super) use acknowledge::Note;
+pub(super) use change::carry_out;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
     OpenApiRouter::new()
@@ -30,7 +32,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(size, create))
         .routes(routes!(look::keys, change::clear, change::all))
         .routes(routes!(look::mail, change::remove, change::one))
-        .routes(routes!(change::acknowledge, change::unacknowledge))
+        .routes(routes!(acknowledge::acknowledge, acknowledge::unacknowledge))
         .routes(routes!(look::evidence))
 }
 

@@ -1,0 +1,91 @@
+//! Failures acknowledged: somebody has taken note, and nothing else changes.
+
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use serde::Deserialize;
+
+use super::super::actor::Actor;
+use super::super::error::Refusal;
+use super::super::query::Query;
+use super::super::{Shared, State as SharedState};
+use super::Names;
+use super::change::act_on;
+use crate::mail::MailKey;
+use crate::operations::Verb;
+
+/// The body of a call that acknowledges.
+#[derive(Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::admin) struct Note {
+    /// What there is to say, 10 kB at most.
+    #[serde(default)]
+    pub(in crate::admin) note: String,
+}
+
+impl Note {
+    pub(in crate::admin) fn read(body: &Bytes) -> Result<Self, Refusal> {
+        if body.iter().all(u8::is_ascii_whitespace) {
+            return Ok(Self { note: String::new() });
+        }
+        let wrong = || Refusal::invalid("JSON payload of the request is not valid".to_owned());
+        serde_json::from_slice(body).map_err(|error| wrong().with_details(error.to_string()))
+    }
+}
+
+/// Somebody has taken note of a mail's failure.
+#[utoipa::path(post, path = "/mailRepositories/{repository}/mails/{key}/acknowledge", tag = "mail repositories",
+    params(
+        ("repository" = String, Path, description = "URL, path or last segment", example = "permanent"),
+        ("key" = String, Path, description = "The mail"),
+    ),
+    request_body(content = Option<Note>, description = "What there is to say"),
+    responses(
+        (status = 204, description = "It is acknowledged"),
+        (status = 400, description = "No such body, or too long a note", body = Refusal),
+        (status = 404, description = "No such repository or mail", body = Refusal),
+        (status = 409, description = "An attempt is under way", body = Refusal),
+    )
+)]
+pub(in crate::admin) async fn acknowledge(
+    State(shared): SharedState,
+    actor: Actor,
+    names: Names,
+    query: Query,
+    body: Bytes,
+) -> Result<StatusCode, Refusal> {
+    query.only(&[])?;
+    let Note { note } = Note::read(&body)?;
+    note_on(&shared, &actor, names, &Verb::Acknowledge { note }).await
+}
+
+/// That note is taken back.
+#[utoipa::path(delete, path = "/mailRepositories/{repository}/mails/{key}/acknowledge", tag = "mail repositories",
+    params(
+        ("repository" = String, Path, description = "URL, path or last segment", example = "permanent"),
+        ("key" = String, Path, description = "The mail"),
+    ),
+    responses(
+        (status = 204, description = "It is not acknowledged any more"),
+        (status = 404, description = "No such repository or mail", body = Refusal),
+        (status = 409, description = "An attempt is under way", body = Refusal),
+    )
+)]
+pub(in crate::admin) async fn unacknowledge(
+    State(shared): SharedState,
+    actor: Actor,
+    names: Names,
+    query: Query,
+) -> Result<StatusCode, Refusal> {
+    query.only(&[])?;
+    note_on(&shared, &actor, names, &Verb::Unacknowledge).await
+}
+
+async fn note_on(shared: &Shared, actor: &Actor, names: Names, verb: &Verb) -> Result<StatusCode, Refusal> {
+    let Path((repository, key)) = names?;
+    let path = shared.repository(&repository).await?;
+    let unknown = || Refusal::not_found(format!("Could not retrieve {key}"));
+    let parsed = MailKey::parse(&key).ok_or_else(unknown)?;
+    act_on(shared, actor, &path, parsed, verb).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
