@@ -29,6 +29,7 @@ pub async fn stored_metrics<'a>(
     }
     let paused = store.paused().await?;
     stored.schedules = schedules.map(|name| (name.clone(), paused.iter().any(|(one, _)| one == name))).collect();
+    stored.wal_bytes = store.log_bytes();
     stored.tasks = by_status(&store.tasks(TASKS).await?);
     Ok(stored)
 }

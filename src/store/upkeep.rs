@@ -43,6 +43,10 @@ pub trait Upkeep: Send + Sync {
     /// [`super::Error::Unsupported`] where a backend leaves that to tools of its own.
     async fn backup(&self, to: &Destination) -> Result<()>;
 
+    /// Octets of the log of what was written and is not in its place yet; `None` where there is
+    /// no such log.
+    fn log_bytes(&self) -> Option<u64>;
+
     /// Writes something that nobody will miss, the way that everything is written: it
     /// fails as an accepted mail would.
     async fn ping(&self) -> Result<()>;

@@ -67,6 +67,12 @@ impl Upkeep for SqliteStore {
         backup::write(self.path(), to).await
     }
 
+    fn log_bytes(&self) -> Option<u64> {
+        let mut log = self.path.clone().into_os_string();
+        log.push("-wal");
+        std::fs::metadata(log).ok().map(|log| log.len())
+    }
+
     async fn ping(&self) -> Result<()> {
         // A row written as it is would be no change to SQLite, which then syncs nothing.
         self.write(|tx| next_number(tx).map(drop)).await
