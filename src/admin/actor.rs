@@ -50,7 +50,7 @@ fn takes_no_mail(path: &str) -> bool {
 }
 
 fn is_dry_run(uri: &Uri) -> bool {
-    uri.query().is_some_and(|query| query.split('&').any(|parameter| parameter == "dryRun=true"))
+    uri.query().is_some_and(|query| query.split('&').any(|parameter| parameter.eq_ignore_ascii_case("dryRun=true")))
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::actor::Actor;
-use super::answer::{created, whole_list};
+use super::answer::{body, created, whole_list};
 use super::error::Refusal;
 use super::query::Query;
 use super::{JobRun, Shared};
@@ -68,15 +68,6 @@ struct Order {
     /// As if every mail were due.
     #[serde(default)]
     now: bool,
-}
-
-/// Reads a body that may be left out.
-fn body<T: Default + for<'a> Deserialize<'a>>(body: &Bytes) -> Result<T, Refusal> {
-    if body.iter().all(u8::is_ascii_whitespace) {
-        return Ok(T::default());
-    }
-    let wrong = || Refusal::invalid("JSON payload of the request is not valid".to_owned());
-    serde_json::from_slice(body).map_err(|error| wrong().with_details(error.to_string()))
 }
 
 /// Runs a job: a task.

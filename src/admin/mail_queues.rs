@@ -16,7 +16,7 @@ use utoipa_axum::routes;
 
 use super::Shared;
 use super::actor::Actor;
-use super::answer::created;
+use super::answer::{self, created};
 use super::error::Refusal;
 use super::mail_repositories::carry_out;
 use super::query::Query;
@@ -126,7 +126,7 @@ async fn mails(State(shared): super::State, name: super::Name, query: Query) -> 
     let Path(name) = name?;
     known(&shared, &name)?;
     let limit = query.limit()?.unwrap_or(MAILS);
-    let delayed = query.get("delayed").is_some() && query.is_true("delayed", false);
+    let delayed = query.boolean("delayed", false)?;
     let span = Span::of(limit.min(MOST_MAILS));
     let page = shared.context.store.list(&Place::Spool, &MailFilter::default(), &span).await?;
     Ok(Json(if delayed { Vec::new() } else { page.items.iter().map(Queued::new).collect() }))
@@ -183,10 +183,10 @@ async fn remove(
 }
 
 /// The body of a flush.
-#[derive(Deserialize, utoipa::ToSchema)]
+#[derive(Deserialize, Default, utoipa::ToSchema)]
 struct Flush {
     /// `false`.
-    delayed: bool,
+    delayed: Option<bool>,
 }
 
 /// Has the queue looked at now. Nothing waits for a time here, so that all of it is taken up already.
@@ -212,9 +212,8 @@ async fn flush(
     query.only(&["delayed"])?;
     let Path(name) = name?;
     known(&shared, &name)?;
-    let asked: Flush = serde_json::from_slice(&body)
-        .map_err(|error| Refusal::invalid("Invalid JSON body".to_owned()).with_details(error.to_string()))?;
-    if asked.delayed || !query.is_true("delayed", false) {
+    let Flush { delayed } = answer::body(&body)?;
+    if delayed != Some(false) || !query.boolean("delayed", false)? {
         return Err(Refusal::invalid("Only delayed=true with {\"delayed\": false} can be asked for".to_owned()));
     }
     Ok(StatusCode::NO_CONTENT)

@@ -100,9 +100,15 @@ impl Query {
         }
     }
 
-    /// `true`; every other value is `false`, as with James.
-    pub(super) fn is_true(&self, name: &str, default: bool) -> bool {
-        self.get(name).map_or(default, |value| value.eq_ignore_ascii_case("true"))
+    /// Yes or no; `default` where nothing is said. Any other word is refused: a dry run that is
+    /// asked for as `dryRun=1` must not do it.
+    pub(super) fn boolean(&self, name: &str, default: bool) -> Result<bool, Refusal> {
+        let read = |value: &str| match value.to_ascii_lowercase().as_str() {
+            "true" | "" => Ok(true),
+            "false" => Ok(false),
+            _ => Err(format!("{value:?} is neither true nor false")),
+        };
+        Ok(self.read_as(name, read)?.unwrap_or(default))
     }
 
     /// Where a list of ours goes on.
@@ -163,6 +169,9 @@ mod tests {
         let until = query.time("until", now).expect("a time").map(|time| time.to_rfc3339());
         assert_eq!(until.as_deref(), Some("2026-11-28T16:00:00+00:00"));
         assert!(query.flag("strict") && !query.flag("off") && !query.flag("nothing"));
+        let dry = |query: &str| Query::read(query).boolean("dryRun", false).ok();
+        let words = ["dryRun=true", "dryRun=TRUE", "dryRun", "dryRun=false", "", "dryRun=1", "dryRun=yes"].map(dry);
+        assert_eq!(words, [Some(true), Some(true), Some(true), Some(false), Some(false), None, None]);
         for wrong in ["limit=0", "limit=1001", "limit=x", "limit="] {
             assert!(Query::read(wrong).items().is_err(), "{wrong}");
         }

@@ -12,7 +12,7 @@ use utoipa_axum::routes;
 
 use super::Shared;
 use super::actor::Actor;
-use super::answer::{list, whole_list};
+use super::answer::{self, list, whole_list};
 use super::error::Refusal;
 use super::mail_repositories::Note;
 use super::query::Query;
@@ -122,7 +122,7 @@ async fn acknowledge_group(
 ) -> Result<Response, Refusal> {
     query.only(&["repository", "dryRun", "until"])?;
     let Path(id) = id?;
-    let Note { note } = Note::read(&body)?;
+    let Note { note } = answer::body(&body)?;
     let group = CauseId::parse(&id).ok_or_else(|| Refusal::not_found(format!("there is no failure group {id}")))?;
     let until =
         query.read_as("until", |text| text.parse().map_err(|error: crate::store::NotOurs| error.to_string()))?;
@@ -138,7 +138,7 @@ async fn acknowledge_group(
     let mut items = Vec::new();
     for repository in repositories {
         let place = Place::Repository(repository.clone());
-        let mut item = if query.is_true("dryRun", false) {
+        let mut item = if query.boolean("dryRun", false)? {
             operations.preview(&place, &selection, &verb).await?.json(&verb)
         } else {
             operations.carry_out(&place, &selection, &verb, &mut |_| {}).await?.json(&verb)

@@ -6,6 +6,7 @@ use axum::http::StatusCode;
 use serde::Deserialize;
 
 use super::super::actor::Actor;
+use super::super::answer;
 use super::super::error::Refusal;
 use super::super::query::Query;
 use super::super::{Shared, State as SharedState};
@@ -15,22 +16,12 @@ use crate::mail::MailKey;
 use crate::operations::Verb;
 
 /// The body of a call that acknowledges.
-#[derive(Deserialize, utoipa::ToSchema)]
+#[derive(Deserialize, Default, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::admin) struct Note {
     /// What there is to say, 10 kB at most.
     #[serde(default)]
     pub(in crate::admin) note: String,
-}
-
-impl Note {
-    pub(in crate::admin) fn read(body: &Bytes) -> Result<Self, Refusal> {
-        if body.iter().all(u8::is_ascii_whitespace) {
-            return Ok(Self { note: String::new() });
-        }
-        let wrong = || Refusal::invalid("JSON payload of the request is not valid".to_owned());
-        serde_json::from_slice(body).map_err(|error| wrong().with_details(error.to_string()))
-    }
 }
 
 /// Somebody has taken note of a mail's failure.
@@ -55,7 +46,7 @@ pub(in crate::admin) async fn acknowledge(
     body: Bytes,
 ) -> Result<StatusCode, Refusal> {
     query.only(&[])?;
-    let Note { note } = Note::read(&body)?;
+    let Note { note } = answer::body(&body)?;
     note_on(&shared, &actor, names, &Verb::Acknowledge { note }).await
 }
 

@@ -168,7 +168,7 @@ pub(in crate::admin) async fn clear(
         place: Place::Repository(path),
         selection: selection(&query, Bounds::default())?,
         verb: Verb::Remove,
-        dry_run: query.is_true("dryRun", false),
+        dry_run: query.boolean("dryRun", false)?,
     };
     work.answer(&shared, &actor, &site).await
 }
@@ -261,7 +261,7 @@ async fn move_all(
         place: place.clone(),
         selection: selection.clone(),
         verb: Verb::Move { to },
-        dry_run: query.is_true("dryRun", false),
+        dry_run: query.boolean("dryRun", false)?,
     };
     if work.dry_run || shared.context.store.size(&place).await? > MOVED_AT_ONCE {
         return work.answer(shared, actor, site).await;
@@ -300,7 +300,7 @@ async fn reprocess_all(
         place: Place::Repository(path),
         selection: selection(query, bounds)?,
         verb: Verb::Reprocess(how),
-        dry_run: query.is_true("dryRun", false),
+        dry_run: query.boolean("dryRun", false)?,
     };
     work.answer(shared, actor, site).await
 }
@@ -329,13 +329,13 @@ fn reprocessing(query: &Query, site: &Site) -> Result<Respool, Refusal> {
     if let Some(queue) = query.get("queue").filter(|queue| *queue != SPOOL) {
         return Err(Refusal::invalid(format!("Can not find queue {queue}: there is {SPOOL}")));
     }
-    if !query.is_true("consume", true) {
+    if !query.boolean("consume", true)? {
         let why = "consume=false would leave a second copy of each mail: it is not possible here";
         return Err(Refusal::invalid(why.to_owned()));
     }
     let processor = query.get("processor").unwrap_or(&site.processor).to_owned();
     site.processors.check_processor(&processor).map_err(Refusal::invalid)?;
-    let reset = if query.is_true("resetCounters", false) { site.processors.counters() } else { Vec::new() };
+    let reset = if query.boolean("resetCounters", false)? { site.processors.counters() } else { Vec::new() };
     Ok(Respool { processor, reset })
 }
 

@@ -240,14 +240,14 @@ pub(in crate::admin) async fn evidence(
     query: Query,
 ) -> Result<Response, Refusal> {
     let Path((repository, key)) = names?;
-    let extent = Extent { next_hop: query.get("nextHop"), full: query.is_true("full", false) };
+    let extent = Extent { next_hop: query.get("nextHop"), full: query.boolean("full", false)? };
     if extent.full && actor.role == Role::ReadOnly {
         return Err(Refusal::forbidden("A read-only role is shown no full bundle"));
     }
     let listed = find(&shared, &repository, &key).await?;
     let attempts = shared.context.store.attempts_of(&listed.mail).await?;
     let whole = audit::message(&*shared.context.store, &listed.mail).await?;
-    let message = query.is_true("message", false).then_some(whole.as_slice());
+    let message = query.boolean("message", false)?.then_some(whole.as_slice());
     let evidence = Evidence { listed: &listed, attempts: &attempts, header: header_of(&whole), message };
     let archive = audit::bundle(&evidence, extent).map_err(|why| Refusal::invalid(why.to_string()))?;
     let head = [

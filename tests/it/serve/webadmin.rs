@@ -240,6 +240,8 @@ fn what_a_changing_call_does_not_know_is_named_and_nothing_is_done() {
         ("DELETE", format!("{mails}?sneder=x"), "sneder"),
         ("DELETE", format!("{mails}?sender=a%40x.example&sender=b%40x.example"), "twice"),
         ("PATCH", format!("{mails}?action=reprocess&proccessor=relay"), "proccessor"),
+        ("DELETE", format!("{mails}?dryRun=1"), "dryRun"),
+        ("PATCH", format!("{mails}?action=reprocess&dryRun=yes"), "dryRun"),
         ("PATCH", mails.to_owned(), "action"),
         ("PATCH", format!("{mails}?action=destroy"), "destroy"),
         ("PATCH", format!("{mails}?action=reprocess&processor=nope"), "nope"),
@@ -412,6 +414,7 @@ fn a_paused_schedule_does_not_tick_until_it_is_resumed() {
     let paused = get(&service, "/schedules")["items"][0]["paused"].clone();
     assert_eq!((&paused["reason"], &paused["by"]), (&json!("maintenance"), &json!("full")));
     ask_with(&service, "POST", "/schedules/often/pause", "", "{\"until\": \"2020-01-01T00:00:00Z\"}").expect(400);
+    ask_with(&service, "POST", "/schedules/often/pause", "", "[null, null]").expect(400);
     ask(&service, "POST", "/schedules/nope/pause").expect(404);
     std::thread::sleep(std::time::Duration::from_secs(3));
     let runs = || get(&service, "/runs?job=retry-temporary")["items"].as_array().map_or(0, Vec::len);
