@@ -42,7 +42,7 @@ const PAGE: usize = 500;
         ("group" = Option<String>, Query, description = "A failure group"),
         ("olderThan" = Option<String>, Query, description = "An age, or RFC 3339"),
         ("newerThan" = Option<String>, Query, description = "An age, or RFC 3339"),
-        ("passes" = Option<u32>, Query, description = "Passes counted"),
+        ("passes" = Option<i64>, Query, description = "Passes counted"),
         ("unacknowledged" = Option<bool>, Query, description = "Only those that nobody has acknowledged"),
     ),
     responses(
