@@ -106,10 +106,10 @@ impl<'a> Attempt<'a> {
             return Some(ours);
         }
         let dns = &self.delivery.dialer.network.dns;
-        if let Some(cause) = cause(Whose::Nobodys).filter(|_| !dns.has_answered()) {
+        if let Some(cause) = cause(Whose::Unknown).filter(|_| !dns.has_answered()) {
             return Some(format!("no name server answers: {cause}"));
         }
-        let cause = cause(Whose::Theirs).or_else(|| cause(Whose::Nobodys))?;
+        let cause = cause(Whose::Theirs).or_else(|| cause(Whose::Unknown))?;
         dns.is_useless().await.then(|| format!("the name servers answer with errors alone: {cause}"))
     }
 

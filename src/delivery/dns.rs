@@ -71,7 +71,7 @@ pub(super) enum Whose {
     /// A name server has answered, with an error.
     Theirs,
     /// Nobody has answered.
-    Nobodys,
+    Unknown,
     /// The question could not be sent: out of descriptors, say.
     Ours,
 }

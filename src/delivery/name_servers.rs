@@ -97,7 +97,7 @@ fn weightier(one: Option<Trouble>, other: Trouble) -> Trouble {
     let weight = |trouble: &Trouble| match trouble.whose {
         Whose::Theirs => 2,
         Whose::Ours => 1,
-        Whose::Nobodys => 0,
+        Whose::Unknown => 0,
     };
     match one {
         Some(one) if weight(&one) >= weight(&other) => one,
@@ -131,7 +131,7 @@ impl NameServer {
         pick: impl Fn(&RData) -> Option<T>,
     ) -> Answer<Vec<T>> {
         let answer = match tokio::time::timeout(patience, self.resolver.lookup(name.clone(), kind)).await {
-            Err(_) => Answer::Trouble(Trouble { cause: "timed out".to_owned(), whose: Whose::Nobodys }),
+            Err(_) => Answer::Trouble(Trouble { cause: "timed out".to_owned(), whose: Whose::Unknown }),
             Ok(Err(error)) => without_records(&error),
             Ok(Ok(lookup)) => {
                 let records: Vec<T> = belonging(&lookup).filter_map(|record| pick(&record.data)).collect();
@@ -139,7 +139,7 @@ impl NameServer {
                 if records.is_empty() { Answer::NoData } else { Answer::Found(records) }
             }
         };
-        let is_silent = matches!(&answer, Answer::Trouble(trouble) if trouble.whose == Whose::Nobodys);
+        let is_silent = matches!(&answer, Answer::Trouble(trouble) if trouble.whose == Whose::Unknown);
         *self.silent.lock().unwrap_or_else(PoisonError::into_inner) = is_silent.then(Instant::now);
         answer
     }
@@ -187,16 +187,16 @@ fn without_records<T>(error: &NetError) -> Answer<T> {
         NetError::Dns(DnsError::ResponseCode(code)) => trouble(name_of(*code), Whose::Theirs),
         NetError::Dns(error) => trouble(error.to_string(), Whose::Theirs),
         NetError::Truncated => trouble("a truncated answer, and none over TCP".to_owned(), Whose::Theirs),
-        NetError::Timeout => trouble("timed out".to_owned(), Whose::Nobodys),
+        NetError::Timeout => trouble("timed out".to_owned(), Whose::Unknown),
         NetError::Io(error) if !is_out_of_descriptors(error) => {
-            trouble("no name server could be reached".to_owned(), Whose::Nobodys)
+            trouble("no name server could be reached".to_owned(), Whose::Unknown)
         }
         // The crate has this for what it could not even open a socket for.
         NetError::NoConnections | NetError::Io(_) => {
             trouble("no socket for a question to a name server can be opened".to_owned(), Whose::Ours)
         }
         // What cannot be read may come from anybody.
-        other => trouble(other.to_string(), Whose::Nobodys),
+        other => trouble(other.to_string(), Whose::Unknown),
     }
 }
 
@@ -278,8 +278,8 @@ mod tests {
     fn a_question_that_could_not_be_sent_is_our_own_trouble() {
         let io = |code: Errno| NetError::from(io::Error::from_raw_os_error(code as i32));
         for (error, whose) in [
-            (NetError::Timeout, Whose::Nobodys),
-            (io(Errno::ECONNREFUSED), Whose::Nobodys),
+            (NetError::Timeout, Whose::Unknown),
+            (io(Errno::ECONNREFUSED), Whose::Unknown),
             (io(Errno::EMFILE), Whose::Ours),
             (NetError::NoConnections, Whose::Ours),
             (NetError::Truncated, Whose::Theirs),
@@ -293,10 +293,10 @@ mod tests {
     fn an_error_says_more_than_silence() {
         let trouble = |whose| Trouble { cause: format!("{whose:?}"), whose };
         for (one, other, told) in [
-            (None, Whose::Nobodys, Whose::Nobodys),
-            (Some(Whose::Theirs), Whose::Nobodys, Whose::Theirs),
-            (Some(Whose::Nobodys), Whose::Theirs, Whose::Theirs),
-            (Some(Whose::Nobodys), Whose::Ours, Whose::Ours),
+            (None, Whose::Unknown, Whose::Unknown),
+            (Some(Whose::Theirs), Whose::Unknown, Whose::Theirs),
+            (Some(Whose::Unknown), Whose::Theirs, Whose::Theirs),
+            (Some(Whose::Unknown), Whose::Ours, Whose::Ours),
             (Some(Whose::Theirs), Whose::Ours, Whose::Theirs),
         ] {
             assert_eq!(weightier(one.map(trouble), trouble(other)).whose, told, "{one:?} {other:?}");

@@ -176,7 +176,7 @@ async fn gateways(config: &Config, network: &Network) -> Result<Route, NoRoute> 
 /// Whose trouble it is that no gateway can be used.
 fn of_all(troubles: &[Whose]) -> Whose {
     let of = |whose| troubles.contains(&whose).then_some(whose);
-    of(Whose::Ours).or(of(Whose::Theirs)).unwrap_or(Whose::Nobodys)
+    of(Whose::Ours).or(of(Whose::Theirs)).unwrap_or(Whose::Unknown)
 }
 
 /// A gateway that the DNS does not know is trouble like any other: the name is ours.

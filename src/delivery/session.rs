@@ -83,7 +83,7 @@ impl Session {
 
     /// Says one command and waits for its reply.
     pub(super) async fn say(&mut self, command: &impl Display) -> Result<Reply, Broken> {
-        // What lettre makes of the gist it was given is not asked: the wire has the reply.
+        // What lettre makes of the summary it was given is not asked: the wire has the reply.
         let _ = self.lettre.command(command).await;
         self.wire.take_reply()
     }
@@ -274,7 +274,7 @@ impl Opening<'_> {
     async fn leave(&mut self) {
         if self.wire.write_all(Command::quit().to_string().as_bytes()).await.is_ok() {
             let _ = self.wire.flush().await;
-            // Its deadline is the wire's; what is read is only the gist of the reply.
+            // Its deadline is the wire's; what is read is only the summary of the reply.
             let _ = self.wire.read(&mut [0; 128]).await;
         }
         close(self.wire.clone()).await;

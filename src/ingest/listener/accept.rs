@@ -35,13 +35,13 @@ impl Accept for TcpListener {
 }
 
 /// One socket's way to sessions.
-pub(super) struct Door {
+pub(super) struct Acceptor {
     pub(super) shared: Arc<Shared>,
     pub(super) stop: Stop,
     pub(super) tasks: TaskTracker,
 }
 
-impl Door {
+impl Acceptor {
     /// Begins a session for each connection, until a stop.
     pub(super) async fn accept_all(&self, socket: &impl Accept) {
         let mut pause = FIRST_PAUSE;
@@ -70,7 +70,7 @@ impl Door {
 
     fn admit(&self, stream: TcpStream, peer: SocketAddr) {
         let settings = self.shared.settings();
-        match self.shared.slots.take(peer.ip(), &settings.limits) {
+        match self.shared.open.take(peer.ip(), &settings.limits) {
             Ok(slot) => {
                 // A reply is one small write that somebody waits for. If it cannot be had, it is slower.
                 let _ = stream.set_nodelay(true);
@@ -134,14 +134,14 @@ mod tests {
         }
     }
 
-    fn door() -> Door {
+    fn acceptor() -> Acceptor {
         let config = Config::new(Domain::parse("relay.test").expect("a domain"));
         let here = Here::new(config.hostname.clone(), |_| false);
         let intake = Live::new(Intake { spool: Spool::unused(), kept: BTreeSet::new(), here });
         let context = Context { intake, clock: Clock::system() };
         let settings = std::sync::RwLock::new(Arc::new(Settings::load(&config, Arc::default()).expect("valid")));
-        let shared = Arc::new(Shared { settings, context, slots: Arc::default() });
-        Door { shared, stop: Stop::default(), tasks: TaskTracker::new() }
+        let shared = Arc::new(Shared { settings, context, open: Arc::default() });
+        Acceptor { shared, stop: Stop::default(), tasks: TaskTracker::new() }
     }
 
     #[tokio::test]
@@ -149,14 +149,14 @@ mod tests {
         let socket = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = socket.local_addr().expect("bound");
         let socket = OutOfDescriptors { socket, times: 3, calls: AtomicUsize::new(0) };
-        let (door, mut client) = (door(), TcpStream::connect(address).await.expect("in the backlog"));
+        let (acceptor, mut client) = (acceptor(), TcpStream::connect(address).await.expect("in the backlog"));
         let greeted = async {
             let mut code = [0; 4];
             client.read_exact(&mut code).await.expect("a banner");
             assert_eq!(&code, b"220 ");
-            door.stop.gentle.cancel();
+            acceptor.stop.gentle.cancel();
         };
-        tokio::join!(greeted, door.accept_all(&socket));
+        tokio::join!(greeted, acceptor.accept_all(&socket));
         let calls = socket.calls.load(Ordering::Relaxed);
         assert!((4..=5).contains(&calls), "{calls} calls for three failures and one connection");
     }

@@ -11,10 +11,10 @@ mod accept;
 mod answer;
 mod credentials;
 mod message;
+mod open_connections;
 mod pace;
 mod session;
 mod settings;
-mod slots;
 mod transaction;
 
 mod wire;
@@ -36,9 +36,9 @@ use crate::ingest::Intake;
 use crate::live::Live;
 use crate::mail::Domain;
 use crate::stop::Stop;
+use open_connections::OpenConnections;
 use session::{Client, Session};
 use settings::Settings;
-use slots::Slots;
 use wire::Stream;
 
 /// How many connections may wait to be accepted.
@@ -176,7 +176,7 @@ pub struct Listener {
 struct Shared {
     settings: RwLock<Arc<Settings>>,
     context: Context,
-    slots: Arc<Slots>,
+    open: Arc<OpenConnections>,
 }
 
 impl Shared {
@@ -233,7 +233,7 @@ impl Listener {
         let open = |&address: &SocketAddr| open(address, &config.listen).map_err(|error| Error::Listen(address, error));
         let sockets = config.listen.iter().map(open).collect::<Result<_, _>>()?;
         let settings = RwLock::new(Arc::new(settings));
-        Ok(Self { sockets, shared: Arc::new(Shared { settings, context, slots: Arc::default() }) })
+        Ok(Self { sockets, shared: Arc::new(Shared { settings, context, open: Arc::default() }) })
     }
 
     /// Listens on these too, which somebody else has opened.
@@ -262,8 +262,9 @@ impl Listener {
     pub async fn run(self, stop: Stop) {
         let tasks = TaskTracker::new();
         for socket in self.sockets {
-            let door = accept::Door { shared: Arc::clone(&self.shared), stop: stop.clone(), tasks: tasks.clone() };
-            tasks.spawn(async move { door.accept_all(&socket).await });
+            let acceptor =
+                accept::Acceptor { shared: Arc::clone(&self.shared), stop: stop.clone(), tasks: tasks.clone() };
+            tasks.spawn(async move { acceptor.accept_all(&socket).await });
         }
         tasks.close();
         tasks.wait().await;

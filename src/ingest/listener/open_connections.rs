@@ -10,18 +10,18 @@ use crate::clients::network_of;
 
 /// Connections by address; an address that has none is not in it.
 #[derive(Debug, Default)]
-pub(super) struct Slots(Mutex<HashMap<IpAddr, usize>>);
+pub(super) struct OpenConnections(Mutex<HashMap<IpAddr, usize>>);
 
 /// The right to one connection, given back when dropped.
 #[derive(Debug)]
-pub(super) struct Slot {
-    slots: Arc<Slots>,
+pub(super) struct OpenConnection {
+    open: Arc<OpenConnections>,
     whose: IpAddr,
 }
 
-impl Slots {
+impl OpenConnections {
     /// One more connection from `address`, or what to tell it instead.
-    pub(super) fn take(self: &Arc<Self>, address: IpAddr, limits: &Limits) -> Result<Slot, Answer> {
+    pub(super) fn take(self: &Arc<Self>, address: IpAddr, limits: &Limits) -> Result<OpenConnection, Answer> {
         let whose = network_of(address);
         let mut open = self.open();
         if open.values().sum::<usize>() >= limits.connections {
@@ -32,7 +32,7 @@ impl Slots {
             return Err(Answer::new(421, "4.7.0", "too many connections from your address"));
         }
         *count += 1;
-        Ok(Slot { slots: Arc::clone(self), whose })
+        Ok(OpenConnection { open: Arc::clone(self), whose })
     }
 
     fn open(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
@@ -40,9 +40,9 @@ impl Slots {
     }
 }
 
-impl Drop for Slot {
+impl Drop for OpenConnection {
     fn drop(&mut self) {
-        let mut open = self.slots.open();
+        let mut open = self.open.open();
         if let Some(count) = open.get_mut(&self.whose) {
             *count -= 1;
             if *count == 0 {
@@ -57,10 +57,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slots_are_counted_by_address_and_in_total_and_given_back() {
-        let slots = Arc::<Slots>::default();
+    fn places_are_counted_by_address_and_in_total_and_given_back() {
+        let open = Arc::<OpenConnections>::default();
         let limits = Limits { connections: 3, connections_per_address: 2, ..Limits::default() };
-        let take = |address: &str| slots.take(address.parse().expect("an address"), &limits);
+        let take = |address: &str| open.take(address.parse().expect("an address"), &limits);
         let first = take("192.0.2.1").expect("a slot");
         let _mapped = take("::ffff:192.0.2.1").expect("a slot");
         assert!(take("192.0.2.1").expect_err("the third").to_string().contains("your address"));
@@ -72,10 +72,10 @@ mod tests {
 
     #[test]
     fn an_address_that_has_no_connection_costs_nothing() {
-        let slots = Arc::<Slots>::default();
+        let open = Arc::<OpenConnections>::default();
         for last in 0..=255 {
-            drop(slots.take(IpAddr::from([192, 0, 2, last]), &Limits::default()));
+            drop(open.take(IpAddr::from([192, 0, 2, last]), &Limits::default()));
         }
-        assert!(slots.open().is_empty());
+        assert!(open.open().is_empty());
     }
 }
