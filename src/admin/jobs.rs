@@ -209,13 +209,7 @@ async fn pause(
 }
 
 fn end(text: &str, now: Time) -> Result<Time, Refusal> {
-    let end = match Moment::parse(text) {
-        Some(Moment::At(time)) => Some(time),
-        Some(Moment::Ago(from_now)) => {
-            chrono::TimeDelta::from_std(from_now).ok().and_then(|time| now.checked_add_signed(time))
-        }
-        None => None,
-    };
+    let end = Moment::parse(text).and_then(|moment| moment.ahead(now));
     end.ok_or_else(|| Refusal::invalid(format!("{text:?} is no time: write 2h or 2026-11-28T17:00:00Z")))
 }
 

@@ -7,8 +7,8 @@ use axum::http::request::Parts;
 use chrono::{DateTime, Utc};
 
 use super::error::Refusal;
+use crate::operations::Moment;
 use crate::store::{Cursor, NotOurs, Span};
-use crate::yaml::parse_duration;
 
 /// Items of a list of ours where nothing is said, and at most.
 const ITEMS: usize = 100;
@@ -138,11 +138,7 @@ impl Query {
 
 fn time(text: &str, now: DateTime<Utc>) -> Result<DateTime<Utc>, String> {
     let wrong = || format!("{text:?} is neither an age such as 1h nor a time such as 2026-11-28T17:00:00Z");
-    if let Ok(time) = DateTime::parse_from_rfc3339(text) {
-        return Ok(time.to_utc());
-    }
-    let age = parse_duration(text).ok_or_else(wrong)?;
-    chrono::TimeDelta::from_std(age).ok().and_then(|age| now.checked_sub_signed(age)).ok_or_else(wrong)
+    Moment::parse(text).and_then(|moment| moment.at(now)).ok_or_else(wrong)
 }
 
 #[cfg(test)]

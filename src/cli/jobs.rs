@@ -2,7 +2,6 @@
 
 use std::io::Write;
 
-use chrono::TimeDelta;
 use serde_json::json;
 
 use super::app::App;
@@ -91,11 +90,7 @@ fn known_schedule(app: &App, name: &str) -> Result<(), Failure> {
 }
 
 fn end_of_pause(text: &str, now: Time) -> Result<Time, Failure> {
-    let end = match Moment::parse(text) {
-        Some(Moment::Ago(from_now)) => TimeDelta::from_std(from_now).ok().and_then(|time| now.checked_add_signed(time)),
-        Some(Moment::At(time)) => Some(time),
-        None => None,
-    };
+    let end = Moment::parse(text).and_then(|moment| moment.ahead(now));
     let why = || format!("--until {text:?} is no time: write 30m, 2h, 7d or 2026-11-28T17:00:00Z");
     end.ok_or_else(|| Failure::new(Exit::Usage, why()))
 }

@@ -89,6 +89,15 @@ impl Moment {
             Self::Ago(age) => now.checked_sub_signed(TimeDelta::from_std(*age).ok()?),
         }
     }
+
+    /// When it is where the span is one to come, as that of a pause is: so long from `now` on;
+    /// `None` behind the end of the calendar.
+    pub fn ahead(&self, now: Time) -> Option<Time> {
+        match self {
+            Self::At(time) => Some(*time),
+            Self::Ago(span) => now.checked_add_signed(TimeDelta::from_std(*span).ok()?),
+        }
+    }
 }
 
 /// Conditions as an operator gives them; all must hold.
