@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use rusqlite::types::Value;
 use rusqlite::{Connection, params};
 
 use super::Outcome;
@@ -22,7 +23,7 @@ pub(crate) enum Age {
 pub(crate) fn copy(database: &Path, from: &str, to: &str, number: u64, age: &Age) -> Outcome<()> {
     let connection = Connection::open(database)?;
     connection.execute_batch("PRAGMA synchronous = OFF; PRAGMA cache_size = -200000")?;
-    let template: (i64, String) = connection.query_row(
+    let (mail, key): (i64, String) = connection.query_row(
         "SELECT mail.id, key FROM mail JOIN repository ON repository.id = mail.repository WHERE path LIKE ?1 LIMIT 1",
         [format!("%{from}")],
         |row| Ok((row.get(0)?, row.get(1)?)),
@@ -34,7 +35,8 @@ pub(crate) fn copy(database: &Path, from: &str, to: &str, number: u64, age: &Age
     while done < number {
         let batch = BATCH.min(number - done);
         connection.execute_batch("BEGIN")?;
-        copy_batch(&connection, &template, to, batch, back)?;
+        let key = key.clone();
+        Copying { connection: &connection, mail, key, to, batch, back }.copy_batch()?;
         connection.execute_batch("COMMIT")?;
         done += batch;
     }
@@ -42,62 +44,204 @@ pub(crate) fn copy(database: &Path, from: &str, to: &str, number: u64, age: &Age
     Ok(())
 }
 
-fn copy_batch(connection: &Connection, template: &(i64, String), to: i64, batch: u64, back: i64) -> Outcome<()> {
-    let (mail, key) = template;
-    let highest = |table: &str| {
-        connection.query_row(&format!("SELECT coalesce(max(id), 0) FROM {table}"), [], |row| row.get::<_, i64>(0))
-    };
-    let (mails, messages, attempts) = (highest("mail")?, highest("message")?, highest("attempt")?);
-    let numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1)";
-    connection.execute(
-        &format!(
-            "{numbers} INSERT INTO message (id, size, mails) SELECT ?2 + i, size, 1 FROM n, \
-             (SELECT size FROM message WHERE id = (SELECT message FROM mail WHERE id = ?3))"
-        ),
-        params![batch, messages, mail],
-    )?;
-    connection.execute(
-        &format!(
-            "{numbers} INSERT INTO chunk (id, octets) SELECT (?2 + i) * 1048576, octets FROM n, \
-             (SELECT octets FROM chunk WHERE id = (SELECT message FROM mail WHERE id = ?3) * 1048576)"
-        ),
-        params![batch, messages, mail],
-    )?;
-    connection.execute(
-        &format!(
-            "{numbers} INSERT INTO mail (id, key, name, repository, seq, accepted, last_updated, attempts, \
-             last_attempt, records, sender, recipients, state, attributes, message) \
+/// What is copied how often, and where to.
+struct Copying<'a> {
+    connection: &'a Connection,
+    /// Number and key of the mail that is copied.
+    mail: i64,
+    key: String,
+    /// The repository of the copies.
+    to: i64,
+    /// Copies of this transaction.
+    batch: u64,
+    /// By how much they are older, in milliseconds.
+    back: i64,
+}
+
+impl Copying<'_> {
+    fn copy_batch(&self) -> Outcome<()> {
+        let (mails, messages, attempts) = (self.highest("mail")?, self.highest("message")?, self.highest("attempt")?);
+        self.copy_message(messages)?;
+        self.copy_mail(mails, messages)?;
+        self.copy_attempt(mails, attempts)?;
+        self.count_in_groups(mails)?;
+        self.count_in_sums()?;
+        self.connection.execute("UPDATE sequence SET value = value + ?1", [self.batch])?;
+        Ok(())
+    }
+
+    fn highest(&self, table: &str) -> rusqlite::Result<i64> {
+        self.connection.query_row(&format!("SELECT coalesce(max(id), 0) FROM {table}"), [], |row| row.get(0))
+    }
+
+    /// Runs an INSERT that reads the numbers from 1 to the batch's as `n (i)`.
+    fn insert(&self, sql: &str, values: impl rusqlite::Params) -> rusqlite::Result<usize> {
+        let numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1)";
+        self.connection.execute(&format!("{numbers} {sql}"), values)
+    }
+
+    fn copy_message(&self, messages: i64) -> Outcome<()> {
+        self.insert(
+            "INSERT INTO message (id, size, mails) SELECT ?2 + i, size, 1 FROM n, \
+             (SELECT size FROM message WHERE id = (SELECT message FROM mail WHERE id = ?3))",
+            params![self.batch, messages, self.mail],
+        )?;
+        self.insert(
+            "INSERT INTO chunk (id, octets) SELECT (?2 + i) * 1048576, octets FROM n, \
+             (SELECT octets FROM chunk WHERE id = (SELECT message FROM mail WHERE id = ?3) * 1048576)",
+            params![self.batch, messages, self.mail],
+        )?;
+        Ok(())
+    }
+
+    fn copy_mail(&self, mails: i64, messages: i64) -> Outcome<()> {
+        self.insert(
+            "INSERT INTO mail (id, key, name, repository, seq, accepted, last_updated, attempts, last_attempt, \
+             records, passes, sender, recipients, client, notify, return_path, state, error, attributes, \
+             header_prefix, message) \
              SELECT ?2 + i, printf('COPY%014d', ?2 + i), name, ?5, (SELECT value FROM sequence) + i, accepted - ?6, \
-             last_updated - ?6, attempts, last_attempt - ?6, records, sender, recipients, state, attributes, ?4 + i \
-             FROM n, (SELECT * FROM mail WHERE id = ?3)"
-        ),
-        params![batch, mails, mail, messages, to, back],
-    )?;
-    connection.execute(
-        &format!(
-            "{numbers} INSERT INTO attempt (id, mail, sender, number, started, finished, state, counted) \
+             last_updated - ?6, attempts, last_attempt - ?6, records, passes, sender, recipients, client, notify, \
+             return_path, state, error, attributes, header_prefix, ?4 + i \
+             FROM n, (SELECT * FROM mail WHERE id = ?3)",
+            params![self.batch, mails, self.mail, messages, self.to, self.back],
+        )?;
+        Ok(())
+    }
+
+    fn copy_attempt(&self, mails: i64, attempts: i64) -> Outcome<()> {
+        self.insert(
+            "INSERT INTO attempt (id, mail, sender, number, started, finished, state, counted) \
              SELECT ?2 + i, printf('COPY%014d', ?4 + i), sender, number, started - ?5, finished - ?5, state, counted \
-             FROM n, (SELECT * FROM attempt WHERE mail = ?3 LIMIT 1)"
-        ),
-        params![batch, attempts, key, mails, back],
-    )?;
-    connection.execute(
-        &format!(
-            "{numbers} INSERT INTO attempt_recipient (attempt, position, recipient, outcome, code, next_hop, record) \
-             SELECT ?2 + i, position, recipient, outcome, code, next_hop, record FROM n, \
-             (SELECT * FROM attempt_recipient WHERE attempt = (SELECT id FROM attempt WHERE mail = ?3 LIMIT 1))"
-        ),
-        params![batch, attempts, key],
-    )?;
-    connection.execute(
-        &format!(
-            "{numbers} INSERT INTO dialogue (attempt, entries) SELECT ?2 + i, entries FROM n, \
-             (SELECT entries FROM dialogue WHERE attempt = (SELECT id FROM attempt WHERE mail = ?3 LIMIT 1))"
-        ),
-        params![batch, attempts, key],
-    )?;
-    connection.execute("UPDATE sequence SET value = value + ?1", [batch])?;
+             FROM n, (SELECT * FROM attempt WHERE mail = ?3 LIMIT 1)",
+            params![self.batch, attempts, self.key, mails, self.back],
+        )?;
+        self.insert(
+            "INSERT INTO attempt_recipient (attempt, position, recipient, outcome, code, next_hop, cause, record) \
+             SELECT ?2 + i, position, recipient, outcome, code, next_hop, cause, record FROM n, \
+             (SELECT * FROM attempt_recipient WHERE attempt = (SELECT id FROM attempt WHERE mail = ?3 LIMIT 1))",
+            params![self.batch, attempts, self.key],
+        )?;
+        self.insert(
+            "INSERT INTO dialogue (attempt, entries) SELECT ?2 + i, entries FROM n, \
+             (SELECT entries FROM dialogue WHERE attempt = (SELECT id FROM attempt WHERE mail = ?3 LIMIT 1))",
+            params![self.batch, attempts, self.key],
+        )?;
+        Ok(())
+    }
+
+    /// The copies are in the failure groups of what they copy.
+    fn count_in_groups(&self, mails: i64) -> Outcome<()> {
+        self.insert(
+            "INSERT INTO mail_cause (cause, repository, mail) SELECT cause, ?4, ?2 + i FROM n, \
+             (SELECT cause FROM mail_cause WHERE mail = ?3)",
+            params![self.batch, mails, self.mail, self.to],
+        )?;
+        let entered = "FROM mail_cause JOIN mail ON mail.id = mail_cause.mail WHERE mail.id = ?2";
+        self.connection.execute(
+            &format!(
+                "INSERT INTO failure_group (cause, repository, mails, oldest, newest) \
+                 SELECT cause, ?3, ?1, last_updated - ?4, last_updated - ?4 {entered} \
+                 ON CONFLICT (cause, repository) DO UPDATE SET mails = mails + ?1, \
+                 oldest = min(oldest, excluded.oldest), newest = max(newest, excluded.newest)"
+            ),
+            params![self.batch, self.mail, self.to, self.back],
+        )?;
+        self.connection.execute(
+            &format!(
+                "INSERT INTO failure_day (cause, repository, day, mails) \
+                 SELECT cause, ?3, (last_updated - ?4) / 86400000, ?1 {entered} \
+                 ON CONFLICT (cause, repository, day) DO UPDATE SET mails = mails + ?1"
+            ),
+            params![self.batch, self.mail, self.to, self.back],
+        )?;
+        Ok(())
+    }
+
+    fn count_in_sums(&self) -> Outcome<()> {
+        self.connection.execute(
+            "INSERT INTO place_sum (repository, passes, mails, octets, acknowledged) \
+             SELECT ?3, passes, ?1, ?1 * size, 0 FROM mail JOIN message ON message.id = mail.message \
+             WHERE mail.id = ?2 ON CONFLICT (repository, passes) DO UPDATE SET mails = mails + ?1, \
+             octets = octets + excluded.octets",
+            params![self.batch, self.mail, self.to],
+        )?;
+        let outcomes = "FROM attempt JOIN attempt_recipient ON attempt = attempt.id \
+                        WHERE attempt.id = (SELECT id FROM attempt WHERE mail = ?2 LIMIT 1)";
+        self.connection.execute(
+            &format!(
+                "INSERT INTO outcome_sum (outcome, stage, class, recipients) \
+                 SELECT outcome, json_extract(record, '$.stage'), coalesce(code, 0) / 100, ?1 * count(*) {outcomes} \
+                 GROUP BY 1, 2, 3 ON CONFLICT (outcome, stage, class) DO UPDATE SET \
+                 recipients = recipients + excluded.recipients"
+            ),
+            params![self.batch, self.key],
+        )?;
+        self.connection.execute(
+            &format!(
+                "INSERT INTO outcome_hour (hour, instance, next_hop, delivered, deferred, failed, last_at, last) \
+                 SELECT (finished - ?3) / 3600000, 0, coalesce(next_hop, ''), 0, \
+                 ?1 * sum(outcome = 'deferred'), ?1 * sum(outcome = 'failed'), finished - ?3, record \
+                 {outcomes} GROUP BY next_hop ON CONFLICT (hour, instance, next_hop) DO UPDATE SET \
+                 deferred = deferred + excluded.deferred, failed = failed + excluded.failed"
+            ),
+            params![self.batch, self.key, self.back],
+        )?;
+        Ok(())
+    }
+}
+
+/// What every sum must be, counted anew.
+const COUNTED: [(&str, &str, &str); 5] = [
+    (
+        "the sums of places",
+        "SELECT repository, passes, mails, octets, acknowledged FROM place_sum WHERE mails > 0 ORDER BY 1, 2",
+        "SELECT repository, passes, count(*), sum(size), sum(acknowledged IS NOT NULL) FROM mail \
+         JOIN message ON message.id = message GROUP BY 1, 2 ORDER BY 1, 2",
+    ),
+    (
+        "the sums of failure groups",
+        "SELECT cause, repository, mails FROM failure_group WHERE mails > 0 ORDER BY 1, 2",
+        "SELECT cause, mail.repository, count(*) FROM mail_cause JOIN mail ON mail.id = mail GROUP BY 1, 2 ORDER BY 1, 2",
+    ),
+    (
+        "the mails of failure groups",
+        "SELECT cause, count(*) FROM mail_cause GROUP BY 1 ORDER BY 1",
+        "SELECT cause, count(DISTINCT mail.id) FROM mail JOIN attempt ON attempt.mail = mail.key AND number = records \
+         JOIN attempt_recipient ON attempt = attempt.id WHERE mail.repository > 0 AND cause IS NOT NULL \
+         GROUP BY 1 ORDER BY 1",
+    ),
+    (
+        "the outcomes in all",
+        "SELECT outcome, stage, class, recipients FROM outcome_sum ORDER BY 1, 2, 3",
+        "SELECT outcome, json_extract(record, '$.stage'), coalesce(code, 0) / 100, count(*) FROM attempt_recipient \
+         GROUP BY 1, 2, 3 ORDER BY 1, 2, 3",
+    ),
+    (
+        "the outcomes by next hop",
+        "SELECT next_hop, sum(delivered), sum(deferred), sum(failed) FROM outcome_hour GROUP BY 1 ORDER BY 1",
+        "SELECT coalesce(next_hop, ''), sum(outcome = 'delivered'), sum(outcome = 'deferred'), \
+         sum(outcome = 'failed') FROM attempt_recipient GROUP BY 1 ORDER BY 1",
+    ),
+];
+
+/// Compares each sum that the store keeps with what it would count; an error names the first
+/// that is wrong.
+pub(crate) fn check(database: &Path) -> Outcome<()> {
+    let connection = Connection::open(database)?;
+    for (what, kept, counted) in COUNTED {
+        let (kept, counted) = (rows(&connection, kept)?, rows(&connection, counted)?);
+        if kept != counted {
+            return Err(format!("{what} are {kept:?}, and should be {counted:?}").into());
+        }
+    }
     Ok(())
+}
+
+fn rows(connection: &Connection, sql: &str) -> Outcome<Vec<Vec<Value>>> {
+    let mut statement = connection.prepare(sql)?;
+    let columns = statement.column_count();
+    let rows = statement.query_map([], |row| (0..columns).map(|column| row.get(column)).collect())?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
 /// Lets every mail of a repository have come to rest a day earlier than it did.

@@ -84,6 +84,7 @@ impl Site {
         fill::copy(&database, "temporary", "temporary", stored, &Age::Fresh)?;
         fill::copy(&database, "temporary", "temporary", DUE, &Age::Old)?;
         fill::copy(&database, "permanent", "permanent", PURGED, &Age::Old)?;
+        fill::check(&database)?;
         Ok(site)
     }
 
