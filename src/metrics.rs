@@ -216,6 +216,8 @@ pub struct Stored {
     pub dsn: Vec<(String, u64)>,
     /// The size of the write-ahead log.
     pub wal_bytes: Option<u64>,
+    /// What may still be written on the disk of the store.
+    pub free_bytes: Option<u64>,
 }
 
 /// A place where mail rests.
@@ -264,12 +266,20 @@ impl Stored {
             tasks.get_or_create(&Status { status: status.clone() }).set(level(*number));
         }
         registry.register("tasks", "Tasks on record by status", tasks);
-        if let Some(octets) = self.wal_bytes {
-            let wal: Gauge = Gauge::default();
-            wal.set(level(octets));
-            registry.register("wal_bytes", "Size of the write-ahead log of the store", wal);
-        }
+        self.register_disk(&mut registry);
         encoded(&registry)
+    }
+
+    fn register_disk(&self, registry: &mut Registry) {
+        for (name, help, octets) in [
+            ("wal_bytes", "Size of the write-ahead log of the store", self.wal_bytes),
+            ("store_free_bytes", "What may still be written on the disk of the store", self.free_bytes),
+        ] {
+            let Some(octets) = octets else { continue };
+            let gauge: Gauge = Gauge::default();
+            gauge.set(level(octets));
+            registry.register(name, help, gauge);
+        }
     }
 
     fn register_places(&self, registry: &mut Registry) {
@@ -339,6 +349,7 @@ mod tests {
             tasks: vec![("completed".into(), 2)],
             dsn: vec![("failed".into(), 4)],
             wal_bytes: Some(4096),
+            free_bytes: Some(1 << 30),
         }
     }
 
@@ -368,6 +379,7 @@ mod tests {
             "redeliver_tasks{status=\"completed\"} 2",
             "redeliver_dsn_total{action=\"failed\"} 4",
             "redeliver_wal_bytes 4096",
+            "redeliver_store_free_bytes 1073741824",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }

@@ -24,9 +24,11 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
 async fn metrics(State(shared): super::State) -> Result<Response, Refusal> {
     let (context, site) = (&shared.context, shared.site());
     let (jobs, schedules) = (site.jobs.keys(), site.schedules.keys());
-    let stored = stored_metrics(&*context.store, jobs, schedules).await?;
+    let mut stored = stored_metrics(&*context.store, jobs, schedules).await?;
     context.metrics.log_lines_dropped(context.lost_lines.count());
-    let peers = context.intake.now().spool.live_peers();
+    let spool = &context.intake.now().spool;
+    stored.free_bytes = spool.free_bytes();
+    let peers = spool.live_peers();
     context.metrics.connections.set(peers.iter().map(|peer| peer.connections).sum());
     context.metrics.peers_down.set(peers.iter().filter(|peer| peer.down.is_some()).count());
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], context.metrics.text(&stored)).into_response())

@@ -42,6 +42,8 @@ async fn peers(app: &App) -> Result<Vec<PeerView>, Failure> {
 /// Prometheus's text format.
 pub(super) async fn metrics(app: &App, out: &mut impl Write) -> Result<Exit, Failure> {
     let (jobs, schedules) = (app.config.jobs.keys(), app.config.schedules.keys());
-    write!(out, "{}", stored_metrics(&*app.store, jobs, schedules).await?.text())?;
+    let mut stored = stored_metrics(&*app.store, jobs, schedules).await?;
+    stored.free_bytes = app.spool.free_bytes();
+    write!(out, "{}", stored.text())?;
     Ok(Exit::Ok)
 }

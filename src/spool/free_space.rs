@@ -23,10 +23,15 @@ impl FreeSpace {
         Self(Arc::new(free))
     }
 
+    /// How much there is, where it can be told.
+    pub(super) fn octets(&self) -> Option<u64> {
+        (self.0)().ok()
+    }
+
     /// Whether [`MIN_FREE`] would be left after `octets` more. Where free space cannot be
     /// told, the store will say whether it has room.
     pub(super) fn takes(&self, octets: u64) -> bool {
-        (self.0)().map_or(true, |free| free >= MIN_FREE.saturating_add(octets))
+        self.octets().is_none_or(|free| free >= MIN_FREE.saturating_add(octets))
     }
 }
 

@@ -175,6 +175,11 @@ impl Spool {
         Ok(())
     }
 
+    /// What may still be written on the disk of the store, where it can be told.
+    pub fn free_bytes(&self) -> Option<u64> {
+        self.settings.free_space.octets()
+    }
+
     /// Whether results wait to be written because the store is in trouble.
     pub fn is_behind(&self) -> bool {
         self.unwritten.load(Ordering::Relaxed) > 0

@@ -2,6 +2,7 @@
 //! `packaging/test` tries the packages themselves.
 
 mod completion;
+mod dashboard;
 mod known;
 mod manual;
 mod units;
