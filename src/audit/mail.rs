@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::attempt::{attempt_picture, of_mail_json};
 use super::operation::{operation_json, operation_words};
-use crate::mail::{Attempt, AttributeValue, Mail, attribute};
+use crate::mail::{Address, Attempt, AttributeValue, DsnRequest, Mail, Notice, RecipientRequest, attribute};
 use crate::store::{Acknowledged, Listed, Operation, Time};
 use crate::text::{age, one_line, rfc3339};
 
@@ -37,8 +37,52 @@ pub fn whole_mail_json(listed: &Listed, attempts: &[Attempt], operations: &[Oper
     object["messageSize"] = mail.facts.size.into();
     object["origin"] = json!(mail.origin);
     object["attempts"] = attempts.iter().map(of_mail_json).collect();
+    object["dsn"] = dsn_json(mail);
     object["operations"] = operations.iter().map(operation_json).collect();
     object
+}
+
+/// What is asked of notifications, and who was told of what; null where there is nothing of it.
+pub(super) fn dsn_json(mail: &Mail) -> Value {
+    let dsn = &mail.envelope.dsn;
+    if *dsn == DsnRequest::default() {
+        return Value::Null;
+    }
+    let recipients = mail.envelope.recipients.iter().map(|recipient| {
+        let RecipientRequest { notify, orcpt, told } = dsn.of(recipient);
+        let told: Vec<_> = told.iter().map(notice_json).collect();
+        json!({"recipient": recipient, "notify": notify, "orcpt": orcpt, "told": told})
+    });
+    json!({
+        "ret": dsn.ret,
+        "envid": dsn.envid,
+        "returnPath": mail.envelope.return_path(),
+        "recipients": recipients.collect::<Vec<_>>(),
+    })
+}
+
+fn notice_json(notice: &Notice) -> Value {
+    let Notice { action, at, dsn, note } = notice;
+    json!({"action": action.name(), "at": rfc3339(*at), "dsn": dsn, "note": note})
+}
+
+/// What is asked for a recipient, and what was told of him, behind his address.
+fn recipient_words(mail: &Mail, recipient: &Address) -> String {
+    let RecipientRequest { notify, orcpt, told } = mail.envelope.dsn.of(recipient);
+    let mut words = recipient.to_string();
+    for (name, value) in [("NOTIFY", notify.map(|notify| notify.to_string())), ("ORCPT", orcpt.clone())] {
+        words.extend(value.map(|value| format!(" {name}={value}")));
+    }
+    words.extend(told.iter().map(|notice| format!("; {}", notice_words(notice))));
+    words
+}
+
+fn notice_words(Notice { action, at, dsn, note }: &Notice) -> String {
+    let told = match dsn {
+        Some(key) => format!("{} told {} by {key}", action.name(), rfc3339(*at)),
+        None => format!("{} not told {}", action.name(), rfc3339(*at)),
+    };
+    note.as_ref().map_or(told.clone(), |note| format!("{told} ({note})"))
 }
 
 /// James's mail attributes, each as text.
@@ -68,7 +112,11 @@ fn facts_picture(listed: &Listed, operations: &[Operation], now: Time) -> String
         ("processor", mail.state.clone()),
         ("passes", mail.passes().to_string()),
     ];
-    lines.extend(mail.envelope.recipients.iter().map(|recipient| ("recipient", recipient.to_string())));
+    lines.extend(mail.envelope.recipients.iter().map(|one| ("recipient", recipient_words(mail, one))));
+    let DsnRequest { ret, envid, return_path, .. } = &mail.envelope.dsn;
+    lines.extend(ret.iter().map(|ret| ("DSN returns", ret.to_string())));
+    lines.extend(envid.iter().map(|envid| ("envelope id", envid.clone())));
+    lines.extend(return_path.iter().map(|path| ("accepted from", path.to_string())));
     lines.extend(mail.origin.iter().map(|origin| ("split off from", origin.to_string())));
     lines.extend(mail.error.iter().map(|error| ("error", error.clone())));
     if listed.in_hand {

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::attempt::of_mail_json;
 use super::james_date;
-use super::mail::{acknowledged_json, attributes_json};
+use super::mail::{acknowledged_json, attributes_json, dsn_json};
 use crate::mail::Attempt;
 use crate::store::{Listed, Operation};
 
@@ -15,7 +15,7 @@ use crate::store::{Listed, Operation};
 pub struct MailFields(BTreeSet<&'static str>);
 
 /// The names there are: James's, then ours.
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 10] = [
     "attributes",
     "headers",
     "textBody",
@@ -25,6 +25,7 @@ const NAMES: [&str; 9] = [
     "attempts",
     "acknowledged",
     "operations",
+    "dsn",
 ];
 
 impl MailFields {
@@ -79,6 +80,7 @@ pub fn webadmin_mail_json(
         "messageSize": asked("messageSize", |shown| shown.listed.mail.facts.size.into()),
         "attempts": asked("attempts", |shown| shown.attempts.iter().map(of_mail_json).collect()),
         "acknowledged": asked("acknowledged", |shown| json!(shown.listed.acknowledged.as_ref().map(acknowledged_json))),
+        "dsn": asked("dsn", |shown| dsn_json(&shown.listed.mail)),
         "operations": asked("operations", |shown| shown.operations.iter().map(super::operation_json).collect()),
     })
 }

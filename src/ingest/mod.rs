@@ -3,7 +3,6 @@
 //!
 //! Nothing here reads a clock, the environment or a user's name: they are arguments.
 
-mod dsn;
 mod edit;
 mod header;
 mod import;
@@ -18,7 +17,6 @@ mod submission;
 mod submit;
 mod trace;
 
-pub use dsn::Dsn;
 pub use import::{
     Dialect, FieldError, Fingerprint, Found, Marked, Opened, SourceError, Sources, Told, Transcript, TranscriptError,
 };

@@ -13,7 +13,7 @@ use super::local::Here;
 use super::message::{Ended, IntakeError, MessageReader};
 use super::sendmail::{Invocation, Parties, UsageError};
 use super::trace::{Origin, received_field};
-use crate::mail::{Address, AttributeValue, Envelope, MailKey, ReversePath, attribute};
+use crate::mail::{Address, AttributeValue, Attributes, MailKey, ReversePath, attribute};
 use crate::spool::{AcceptError, Incoming, Spool, Submission};
 
 /// Who submits.
@@ -101,9 +101,8 @@ pub async fn submit(
             return Err(error);
         }
     };
-    let mut envelope = Envelope::new(reverse_path, [recipients, ended.recipients].concat());
-    envelope.smtputf8 = invocation.smtputf8;
-    let mut attributes = invocation.dsn.attributes();
+    let envelope = invocation.envelope(reverse_path, [recipients, ended.recipients].concat());
+    let mut attributes = Attributes::default();
     if invocation.require_tls {
         attributes.set(attribute::REQUIRE_TLS, AttributeValue::Boolean(true));
     }

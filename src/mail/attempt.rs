@@ -290,7 +290,7 @@ pub struct Attempt {
 }
 
 /// RFC 3339 in UTC with milliseconds: the one way this crate writes a time.
-fn rfc3339<S: Serializer>(time: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn rfc3339<S: Serializer>(time: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&text::rfc3339(*time))
 }
 

@@ -19,16 +19,8 @@ pub mod attribute {
     pub const REPROCESSING: &str = "mailRepository-reprocessing";
     /// Text: what went wrong in a mailet or matcher.
     pub const MAILET_ERROR: &str = "org.apache.james.MailetError";
-    /// Text: when the sender wants to be told, as in the NOTIFY parameter (RFC 3461 section 4.1).
-    pub const DSN_NOTIFY: &str = "dsn-notify";
-    /// Text: how much of the message he wants back, `FULL` or `HDRS`.
-    pub const DSN_RET: &str = "dsn-ret";
-    /// Text: what he calls the mail.
-    pub const DSN_ENVELOPE_ID: &str = "dsn-envid";
     /// Boolean: it goes to servers alone that promise TLS all the way (RFC 8689).
     pub const REQUIRE_TLS: &str = "redeliver.require-tls";
-    /// Text: the reverse-path that the mail was accepted with, where a rule has set another.
-    pub const ACCEPTED_REVERSE_PATH: &str = "redeliver.accepted-reverse-path";
     /// Text: what was mended in a message that a program of this machine handed in.
     pub const SENDMAIL_REPAIRED: &str = "sendmail-repaired";
     /// Text: in whose names it is signed when it is sent, as `selector._domainkey.domain`, with

@@ -7,13 +7,15 @@
 //! local address, no mailet, no repository.
 
 use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
 
 use super::mime::{has_short_lines, is_seven_bit, quoted_printable};
 use super::{Address, Outcome, Recorded, ReversePath, Stage};
 use crate::text::plain;
 
 /// What is told of a recipient (RFC 3464 section 2.3.3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Action {
     /// It did not get the message, and will not.
     Failed,

@@ -9,6 +9,7 @@ mod attempt;
 mod attributes;
 mod cause;
 mod dsn;
+mod dsn_request;
 mod message;
 mod mime;
 mod new_mail;
@@ -27,6 +28,9 @@ pub use attempt::{
 pub use attributes::{AttributeValue, Attributes, attribute};
 pub use cause::{CAUSE_VERSION, Cause, CauseId, OTHER_TEXTS};
 pub use dsn::{Action, Composed, Notification, Returned, Told, may_be_returned_whole};
+pub use dsn_request::{
+    DsnRequest, Event, Malformed, Notice, Notify, RecipientRequest, Ret, orcpt_in_ascii, parse_envid, parse_orcpt,
+};
 pub use message::{CHUNK_BYTES, HeaderScan, MessageFacts, MessageProblem};
 pub use mime::{has_short_lines, is_seven_bit, quoted_printable};
 pub use new_mail::{NewMail, NewMessage};
@@ -80,6 +84,9 @@ pub struct Envelope {
     /// The submitter said SMTPUTF8 (RFC 6531): header octets outside ASCII are UTF-8 by declaration.
     #[serde(default)]
     pub smtputf8: bool,
+    /// What is asked of notifications, and what was told.
+    #[serde(default)]
+    pub dsn: DsnRequest,
 }
 
 impl Envelope {
@@ -93,7 +100,27 @@ impl Envelope {
                 kept.push(recipient);
             }
         }
-        Self { reverse_path, recipients: kept, smtputf8: false }
+        Self { reverse_path, recipients: kept, smtputf8: false, dsn: DsnRequest::default() }
+    }
+
+    /// As [`Envelope::new`], with what is asked for each recipient; of one that is named twice
+    /// all that was asked for either time.
+    pub fn asking(reverse_path: ReversePath, named: Vec<(Address, RecipientRequest)>) -> Self {
+        let (recipients, requests) = dsn_request::joined(named);
+        let dsn = DsnRequest::stored(None, None, None, requests);
+        Self { reverse_path, recipients, smtputf8: false, dsn }
+    }
+
+    /// Keeps the recipients that `wanted` says, and what is asked for them.
+    pub fn keep(&mut self, wanted: impl FnMut(&Address) -> bool) {
+        self.recipients.retain(wanted);
+        self.dsn.keep(&self.recipients);
+    }
+
+    /// Whom notifications go to: the reverse-path that the mail was accepted with. `None` is the
+    /// null reverse-path, and nobody.
+    pub fn return_path(&self) -> Option<&Address> {
+        self.dsn.return_path.as_ref().or(self.reverse_path.address())
     }
 }
 

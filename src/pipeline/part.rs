@@ -58,7 +58,9 @@ impl Part {
 
     /// The same part with these recipients.
     pub(super) fn only(mut self, recipients: Vec<Address>) -> Self {
-        self.mail.envelope.recipients = recipients;
+        let envelope = &mut self.mail.envelope;
+        envelope.recipients = recipients;
+        envelope.dsn.keep(&envelope.recipients);
         self
     }
 

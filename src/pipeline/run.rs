@@ -210,7 +210,7 @@ fn stay(staying: &[Ended], whole: &Mail) -> Option<Disposition> {
     let mut mail = whole.clone();
     let recipients = staying.iter().flat_map(|one| &one.part.mail.envelope.recipients);
     let stays: HashSet<_> = recipients.map(Address::mailbox).collect();
-    mail.envelope.recipients.retain(|recipient| stays.contains(&recipient.mailbox()));
+    mail.envelope.keep(|recipient| stays.contains(&recipient.mailbox()));
     mail.recorded.retain(|recorded| stays.contains(&recorded.recipient.mailbox()));
     let mut causes =
         staying.iter().filter_map(|one| if let End::Stay(cause) = &one.end { cause.clone() } else { None });

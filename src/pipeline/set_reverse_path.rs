@@ -5,7 +5,7 @@
 
 use super::mailet::Step;
 use super::part::Part;
-use crate::mail::{Address, AttributeValue, ReversePath, attribute};
+use crate::mail::{Address, ReversePath};
 use crate::yaml::{Fields, Node, text};
 
 /// A rule's `SetReversePath`.
@@ -19,14 +19,12 @@ impl SetReversePath {
 
     /// Whoever the mail was accepted from stays on record: failures are told to him.
     pub(super) fn run(&self, mut part: Part) -> Vec<Step> {
-        let mail = &mut part.mail;
-        if let ReversePath::Address(sender) = &mail.envelope.reverse_path
+        let envelope = &mut part.mail.envelope;
+        if let ReversePath::Address(sender) = &envelope.reverse_path
             && *sender != self.0
         {
-            if mail.attributes.get(attribute::ACCEPTED_REVERSE_PATH).is_none() {
-                mail.attributes.set(attribute::ACCEPTED_REVERSE_PATH, AttributeValue::Text(sender.to_string()));
-            }
-            mail.envelope.reverse_path = ReversePath::Address(self.0.clone());
+            envelope.dsn.return_path.get_or_insert_with(|| sender.clone());
+            envelope.reverse_path = ReversePath::Address(self.0.clone());
         }
         vec![Step::Next(part)]
     }

@@ -317,7 +317,7 @@ rest: [{mailet: ToRepository, repositoryPath: var/rest}]
         assert_eq!(picture(&ran.ends), [place], "{sender}");
         let rested = &ran.ends[0].mail;
         assert_eq!(rested.envelope.reverse_path.to_string(), sent, "{sender}");
-        let kept = rested.attributes.get(attribute::ACCEPTED_REVERSE_PATH).map(ToString::to_string);
+        let kept = rested.envelope.dsn.return_path.as_ref().map(ToString::to_string);
         assert_eq!(kept.as_deref(), accepted, "{sender}");
     }
 }

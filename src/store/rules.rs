@@ -93,7 +93,7 @@ pub(super) fn after_death(mail: &mut Mail, plan: &[Planned], recorded: &[Recorde
     let state = state_of(recorded.iter().chain(&added));
     let with = |outcome| recorded.iter().filter(move |one| one.outcome == outcome);
     let done: HashSet<_> = with(Outcome::Delivered).map(|one| one.recipient.mailbox()).collect();
-    mail.envelope.recipients.retain(|recipient| !done.contains(&recipient.mailbox()));
+    mail.envelope.keep(|recipient| !done.contains(&recipient.mailbox()));
     mail.recorded.extend(with(Outcome::Failed).cloned());
     Aftermath { added, state }
 }

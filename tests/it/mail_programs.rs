@@ -190,9 +190,12 @@ fn what_is_asked_for_about_dsns_is_stored_with_the_mail() {
     let mut sendmail = machine.program(&machine.sendmail);
     run(sendmail.args(["-N", "success,delay", "-R", "hdrs", "-V", "id 1", "-f", "a@y.example", "b@x.example"]), "x\n");
     machine.relay.run_spool();
-    let attributes = &machine.relay.show_only("aside")["attributes"];
-    let stored = ["dsn-notify", "dsn-ret", "dsn-envid"].map(|name| attributes[name].as_str());
-    assert_eq!(stored, [Some("SUCCESS,DELAY"), Some("HDRS"), Some("id 1")], "{attributes}");
+    let dsn = &machine.relay.show_only("aside")["dsn"];
+    let asked = serde_json::json!({
+        "ret": "HDRS", "envid": "id+201", "returnPath": "a@y.example",
+        "recipients": [{"recipient": "b@x.example", "notify": ["SUCCESS", "DELAY"], "orcpt": null, "told": []}],
+    });
+    assert_eq!(*dsn, asked);
 }
 
 #[test]

@@ -6,10 +6,9 @@
 
 mod options;
 
-use super::dsn::Dsn;
 use super::local::Here;
 use crate::mail::AddressListError;
-use crate::mail::{Address, AddressError, MailKey, ReversePath};
+use crate::mail::{Address, AddressError, Envelope, MailKey, Malformed, Notify, RecipientRequest, Ret, ReversePath};
 
 pub use options::parse;
 
@@ -38,8 +37,12 @@ pub struct Invocation {
     pub json: bool,
     /// `-v`: show what happens.
     pub verbose: bool,
-    /// What is asked for about DSNs.
-    pub dsn: Dsn,
+    /// `-N`, for all recipients.
+    pub notify: Option<Notify>,
+    /// `-R`.
+    pub ret: Option<Ret>,
+    /// `-V`: ENVID, in xtext.
+    pub envid: Option<String>,
 }
 
 /// What `sendmail` can be told to do.
@@ -97,6 +100,9 @@ pub enum UsageError {
     /// An argument that the option does not take.
     #[error("option -{0} does not take {1:?}: {2}")]
     Argument(char, String, &'static str),
+    /// An argument of -N, -R or -V that is none (RFC 3461).
+    #[error("option -{0} does not take {1:?}: {2}")]
+    Dsn(char, String, #[source] Malformed),
     /// What `--format` does not know.
     #[error("there is no format {0:?}: known are json and text")]
     Format(String),
@@ -134,7 +140,9 @@ impl Default for Invocation {
             require_tls: false,
             json: false,
             verbose: false,
-            dsn: Dsn::default(),
+            notify: None,
+            ret: None,
+            envid: None,
         }
     }
 }
@@ -155,6 +163,18 @@ impl Invocation {
         }
         let reverse_path = self.reverse_path.as_deref().map(|text| reverse_path(text, here)).transpose()?;
         Ok(Parties { reverse_path, recipients })
+    }
+
+    /// The envelope, with what is asked for all recipients.
+    pub(super) fn envelope(&self, reverse_path: ReversePath, recipients: Vec<Address>) -> Envelope {
+        let mut envelope = Envelope::new(reverse_path, recipients);
+        envelope.smtputf8 = self.smtputf8;
+        envelope.dsn.ret = self.ret;
+        envelope.dsn.envid.clone_from(&self.envid);
+        for recipient in &envelope.recipients {
+            envelope.dsn.ask(recipient, RecipientRequest { notify: self.notify, ..RecipientRequest::default() });
+        }
+        envelope
     }
 }
 

@@ -6,7 +6,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use super::{Invocation, Mode, UsageError, Waiting};
-use crate::mail::MailKey;
+use crate::mail::{MailKey, Malformed, Notify, Ret, parse_envid};
 
 /// Reads the arguments behind the program's name.
 ///
@@ -94,9 +94,9 @@ impl Invocation {
             'O' => self.long_option(&argument()?),
             'b' => self.mode = mode(argument()?)?,
             'B' => drop(one_of('B', argument()?, &["7BIT", "8BITMIME"], "known are 7BIT and 8BITMIME")?),
-            'N' => self.dsn.notify = Some(notify(argument()?)?),
-            'R' => self.dsn.ret = Some(one_of('R', argument()?, &["FULL", "HDRS"], "known are full and hdrs")?),
-            'V' => self.dsn.envelope_id = Some(envelope_id(argument()?)?),
+            'N' => self.notify = Some(asked('N', argument()?, |text| Notify::parse(&text.replace(' ', "")))?),
+            'R' => self.ret = Some(asked('R', argument()?, Ret::parse)?),
+            'V' => self.envid = Some(asked('V', argument()?, |text| parse_envid(&escaped(text)))?),
             'C' => return Err(UsageError::Argument('C', argument()?, "use redeliver --config FILE sendmail")),
             // Historical; -X names a log file, which is not written.
             'A' | 'L' | 'X' | 'e' | 'h' | 'p' => drop(argument()?),
@@ -170,22 +170,14 @@ fn one_of(letter: char, argument: String, known: &[&str], why: &'static str) -> 
     }
 }
 
-/// RFC 3461 section 4.1: `never` stands alone.
-fn notify(argument: String) -> Result<String, UsageError> {
-    let words: Vec<_> = argument.split(',').map(|word| word.trim().to_ascii_uppercase()).collect();
-    let known = words.iter().all(|word| matches!(word.as_str(), "SUCCESS" | "FAILURE" | "DELAY"));
-    if known || words == ["NEVER"] {
-        return Ok(words.join(","));
-    }
-    Err(UsageError::Argument('N', argument, "known are never, or any of success, failure and delay"))
+/// What is asked of notifications.
+fn asked<T>(letter: char, argument: String, read: impl Fn(&str) -> Result<T, Malformed>) -> Result<T, UsageError> {
+    read(&argument).map_err(|why| UsageError::Dsn(letter, argument, why))
 }
 
-/// RFC 3461 section 4.4: printable, at most 100 octets.
-fn envelope_id(argument: String) -> Result<String, UsageError> {
-    if argument.len() <= 100 && argument.bytes().all(|octet| (b' '..=b'~').contains(&octet)) {
-        return Ok(argument);
-    }
-    Err(UsageError::Argument('V', argument, "an envelope id is at most 100 printable ASCII characters"))
+/// What xtext has only in its escaped form, in that form: people write blanks.
+fn escaped(text: &str) -> String {
+    text.replace(' ', "+20").replace('=', "+3D")
 }
 
 #[cfg(test)]
@@ -228,7 +220,9 @@ mod tests {
         words.extend(invocation.require_tls.then(|| "tls".to_owned()));
         words.extend(invocation.json.then(|| "json".to_owned()));
         words.extend(invocation.verbose.then(|| "verbose".to_owned()));
-        words.extend(invocation.dsn.attributes().iter().map(|(name, value)| format!("{name}={value}")));
+        words.extend(invocation.notify.iter().map(|notify| format!("notify={notify}")));
+        words.extend(invocation.ret.iter().map(|ret| format!("ret={ret}")));
+        words.extend(invocation.envid.iter().map(|envid| format!("envid={envid}")));
         words.join(" ")
     }
 
@@ -289,10 +283,10 @@ mod tests {
             ("-oem -odb -oi -t -f a@h.example", "Submit header dots from=a@h.example"),
             ("-oi -oeq -om b@x.example", "Submit b@x.example dots"),
             (
-                "-G -i -N success,delay -R hdrs -V id b@x.example",
-                "Submit b@x.example dots dsn-envid=id dsn-notify=SUCCESS,DELAY dsn-ret=HDRS",
+                "-G -i -N success,delay -R hdrs -V id=1 b@x.example",
+                "Submit b@x.example dots notify=SUCCESS,DELAY ret=HDRS envid=id+3D1",
             ),
-            ("-N never -B 7bit b@x.example", "Submit b@x.example dsn-notify=NEVER"),
+            ("-N never -B 7bit b@x.example", "Submit b@x.example notify=NEVER"),
             ("-L tag -h 3 -p SMTP -Am -Ac -X /tmp/log -d0.1 b@x.example", "Submit b@x.example"),
         ] {
             assert_eq!(told(line), meaning, "{line}");
@@ -317,8 +311,11 @@ mod tests {
             ("--format json b@x.example", 64, "unknown option"),
             ("-qI", 64, "-q needs an argument"),
             ("-B 9BIT b@x.example", 64, "8BITMIME"),
-            ("-R some b@x.example", 64, "hdrs"),
-            ("-N never,delay b@x.example", 64, "never"),
+            ("-R some b@x.example", 64, "HDRS"),
+            ("-N never,delay b@x.example", 64, "NEVER alone"),
+            ("-N sometimes b@x.example", 64, "NEVER alone"),
+            ("-V a+b b@x.example", 64, "xtext"),
+            ("-V a+0D+0A b@x.example", 64, "no control character"),
             ("nobody", 65, "no domain"),
             ("-f nobody b@x.example", 65, "reverse-path \"nobody\""),
             ("-- -oQ@x.example", 65, "begins with '-'"),

@@ -11,17 +11,17 @@
 use std::io;
 use std::time::Duration;
 
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use crate::ingest::dsn::Dsn;
 use crate::ingest::sendmail::{Invocation, Mode};
+use crate::mail::{Notify, Ret, parse_envid};
 
 /// The newest version that is known here. Whoever adds a member raises it, and says in
 /// [`Request::lowest_version`] that a request with the new member needs it.
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 
 /// Octets of one frame at most: a request with a thousand recipients fits.
 pub(super) const MAX_FRAME: usize = 1 << 20;
@@ -70,11 +70,17 @@ pub(super) struct Request {
     #[serde(default, skip_serializing_if = "is_false")]
     require_tls: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    notify: Option<String>,
+    notify: Option<Notify>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    ret: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    envelope_id: Option<String>,
+    ret: Option<Ret>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "envid")]
+    envid: Option<String>,
+}
+
+/// Whoever may submit may write what he likes to the socket.
+fn envid<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let text: Option<String> = Option::deserialize(deserializer)?;
+    text.map(|text| parse_envid(&text).map_err(D::Error::custom)).transpose()
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
@@ -123,18 +129,19 @@ impl Request {
             full_name: invocation.full_name.clone(),
             smtputf8: invocation.smtputf8,
             require_tls: invocation.require_tls,
-            notify: invocation.dsn.notify.clone(),
-            ret: invocation.dsn.ret.clone(),
-            envelope_id: invocation.dsn.envelope_id.clone(),
+            notify: invocation.notify,
+            ret: invocation.ret,
+            envid: invocation.envid.clone(),
         };
         request.version = request.lowest_version();
         Some(request)
     }
 
-    /// The first version that knows all that this request says.
-    #[expect(clippy::unused_self, reason = "there is only one so far")]
+    /// The first version that knows all that this request says: the second tells senders of what
+    /// they ask to be told.
     fn lowest_version(&self) -> u64 {
-        1
+        let asks = self.notify.is_some() || self.ret.is_some() || self.envid.is_some();
+        if asks { 2 } else { 1 }
     }
 
     /// Reads what a client asks for.
@@ -170,7 +177,9 @@ impl Request {
             full_name: self.full_name,
             smtputf8: self.smtputf8,
             require_tls: self.require_tls,
-            dsn: Dsn { notify: self.notify, ret: self.ret, envelope_id: self.envelope_id },
+            notify: self.notify,
+            ret: self.ret,
+            envid: self.envid,
             ..Invocation::default()
         }
     }
@@ -221,14 +230,17 @@ mod tests {
 
     #[test]
     fn an_invocation_is_handed_over_as_it_is_in_the_lowest_version_that_can_say_it() {
-        for line in [
-            "b@x.example",
-            "-f <> b@x.example",
-            "-f a@y.example -F Ann -t -i -O requiretls -O smtputf8 -N never -R hdrs -V id",
+        for (line, version) in [
+            ("b@x.example", 1),
+            ("-f <> b@x.example", 1),
+            ("-f a@y.example -F Ann -t -i -O requiretls -O smtputf8", 1),
+            ("-N never b@x.example", 2),
+            ("-R hdrs b@x.example", 2),
+            ("-t -N delay,success -R full -V id+2B1", 2),
         ] {
             let asked = invocation(line);
             let request = Request::of(&asked).expect("for a service");
-            assert_eq!(request.version, 1, "{line}");
+            assert_eq!(request.version, version, "{line}");
             let frame = serde_json::to_vec(&request).expect("written");
             assert_eq!(Request::read(&frame).expect("read").into_invocation(), asked, "{line}");
         }
@@ -239,7 +251,9 @@ mod tests {
     #[test]
     fn what_is_not_known_is_refused_for_the_time_being_and_never_passed_over() {
         for (frame, why) in [
-            (r#"{"version":2,"want":"submit","recipients":["b@x.example"]}"#, "needs 2; restart the service"),
+            (r#"{"version":3,"want":"submit","recipients":["b@x.example"]}"#, "needs 3; restart the service"),
+            (r#"{"version":2,"want":"submit","notify":["SOMETIMES"]}"#, "NOTIFY is NEVER alone"),
+            (r#"{"version":2,"want":"submit","envid":"a\r\nb"}"#, "xtext"),
             (r#"{"version":1,"want":"submit","holdUntil":"tomorrow"}"#, "unknown field `holdUntil`"),
             (r#"{"version":1,"want":"erase"}"#, "unknown variant `erase`"),
             (r#"{"version":1,"want":"submit","recipients":"b@x.example"}"#, "restart it"),

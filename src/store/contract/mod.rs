@@ -6,6 +6,7 @@
 
 pub(super) mod catalogue;
 pub(super) mod deaths;
+pub(super) mod dsn;
 pub(super) mod groups;
 pub(super) mod intake;
 pub(super) mod operations;
@@ -136,6 +137,8 @@ macro_rules! store_contract {
             passes::an_uncounted_pass_leaves_the_counters
             passes::a_long_dialogue_is_cut_with_a_mark
             passes::what_a_pass_bears_is_there_with_its_settlement_or_not_at_all
+            dsn::what_is_asked_and_told_goes_with_each_recipient
+            dsn::a_death_leaves_what_is_asked_and_told
             passes::a_whole_pass_is_in_the_picture_of_the_store
             deaths::a_dead_process_gives_back_what_is_not_known
             deaths::recorded_outcomes_survive_their_process

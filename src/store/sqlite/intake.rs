@@ -45,9 +45,11 @@ pub(super) fn insert(tx: &Transaction<'_>, mail: &NewMail) -> Result<()> {
     };
     messages::own(tx, message, &mail.facts)?;
     let passes = mail.attributes.passes();
+    let dsn = rows::Dsn::of(&mail.envelope)?;
     tx.prepare_cached(
         "INSERT INTO mail (key, name, repository, seq, accepted, last_updated, sender, recipients, smtputf8, \
-         state, attributes, message, passes, client) VALUES (?1, ?2, 0, ?3, ?4, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+         state, attributes, message, passes, client, ret, envid, notify, return_path) \
+         VALUES (?1, ?2, 0, ?3, ?4, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
     )?
     .execute(params![
         mail.key.as_str(),
@@ -62,6 +64,10 @@ pub(super) fn insert(tx: &Transaction<'_>, mail: &NewMail) -> Result<()> {
         message.0,
         passes,
         mail.client.map(|client| client.to_string()),
+        dsn.ret,
+        dsn.envid,
+        dsn.notify,
+        dsn.return_path,
     ])?;
     tx.add(Weight { repository: 0, passes, octets: mail.facts.size, acknowledged: false });
     Ok(())

@@ -188,9 +188,11 @@ fn keep(tx: &Transaction<'_>, claim: &Claim, part: &Resting, before: Weight, att
 }
 
 fn write_part(tx: &Transaction<'_>, id: i64, mail: &Mail) -> Result<()> {
+    let dsn = rows::Dsn::of(&mail.envelope)?;
     tx.prepare_cached(
         "UPDATE mail SET claimed = 0, instance = NULL, claim = NULL, suspect = 0, recipients = ?2, state = ?3, \
-         error = ?4, attributes = ?5, header_prefix = ?6, recorded = ?7, passes = ?8, sender = ?9 WHERE id = ?1",
+         error = ?4, attributes = ?5, header_prefix = ?6, recorded = ?7, passes = ?8, sender = ?9, \
+         ret = ?10, envid = ?11, notify = ?12, return_path = ?13 WHERE id = ?1",
     )?
     .execute(params![
         id,
@@ -202,6 +204,10 @@ fn write_part(tx: &Transaction<'_>, id: i64, mail: &Mail) -> Result<()> {
         rows::to_json(&mail.recorded)?,
         mail.passes(),
         rows::sender(&mail.envelope.reverse_path),
+        dsn.ret,
+        dsn.envid,
+        dsn.notify,
+        dsn.return_path,
     ])?;
     Ok(())
 }

@@ -109,13 +109,14 @@ pub(super) fn free(tx: &Transaction<'_>, id: i64, death: Death, reaped: &mut Rea
     }
     tx.prepare_cached(
         "UPDATE mail SET claimed = 0, instance = NULL, claim = NULL, last_attempt = 0, suspect = ?2, \
-         recipients = ?3, recorded = ?4 WHERE id = ?1",
+         recipients = ?3, recorded = ?4, notify = ?5 WHERE id = ?1",
     )?
     .execute(params![
         id,
         death.suspect(row.suspect, attempt.is_some()),
         rows::to_json(&mail.envelope.recipients)?,
         rows::to_json(&mail.recorded)?,
+        rows::Dsn::of(&mail.envelope)?.notify,
     ])?;
     groups::refresh(tx, id, &mail)
 }

@@ -6,7 +6,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::super::{Acknowledged, Cursor, Error, Horizon, Listed, NotOurs, OperationId, Place, Result, Time, Trouble};
-use crate::mail::{AttemptState, Envelope, Mail, MailKey, MessageFacts, MessageId, ReversePath};
+use crate::mail::{
+    Address, AttemptState, DsnRequest, Envelope, Mail, MailKey, MessageFacts, MessageId, Ret, ReversePath, parse_envid,
+};
 
 /// The columns of [`mail`], in order.
 macro_rules! mail_columns {
@@ -14,7 +16,7 @@ macro_rules! mail_columns {
         "mail.id, mail.key, mail.name, mail.origin, mail.sender, mail.recipients, mail.smtputf8, mail.attributes, \
          mail.state, mail.error, mail.last_updated, mail.header_prefix, mail.message, mail.recorded, message.size, \
          message.eight_bit_header, message.eight_bit_body, message.received, mail.seq, mail.accepted, mail.claimed, \
-         mail.suspect, mail.client, mail.acknowledged"
+         mail.suspect, mail.client, mail.acknowledged, mail.ret, mail.envid, mail.notify, mail.return_path"
     };
 }
 
@@ -25,7 +27,7 @@ pub(super) const MAIL_COLUMNS: &str = mail_columns!();
 pub(super) const KEY: usize = 1;
 pub(super) const LAST_UPDATED: usize = 10;
 pub(super) const SEQ: usize = 18;
-pub(super) const BEHIND_MAIL_COLUMNS: usize = 24;
+pub(super) const BEHIND_MAIL_COLUMNS: usize = 28;
 
 /// One mail by its number.
 pub(super) const MAIL_BY_ID: &str =
@@ -102,7 +104,47 @@ fn envelope(row: &Row<'_>) -> Result<Envelope> {
         None => ReversePath::Null,
         Some(text) => ReversePath::parse(&text).map_err(damaged)?,
     };
-    Ok(Envelope { reverse_path, recipients: from_json(&row.get::<_, String>(5)?)?, smtputf8: row.get(6)? })
+    let recipients = from_json(&row.get::<_, String>(5)?)?;
+    Ok(Envelope { reverse_path, recipients, smtputf8: row.get(6)?, dsn: dsn(row)? })
+}
+
+fn dsn(row: &Row<'_>) -> Result<DsnRequest> {
+    let ret = row.get::<_, Option<String>>(24)?.map(|ret| Ret::parse(&ret).map_err(damaged)).transpose()?;
+    let envid = row.get::<_, Option<String>>(25)?.map(|envid| parse_envid(&envid).map_err(damaged)).transpose()?;
+    let recipients = row.get::<_, Option<String>>(26)?.map(|notify| from_json(&notify)).transpose()?;
+    let return_path = row.get::<_, Option<String>>(27)?.map(|path| Address::parse(&path).map_err(damaged));
+    Ok(DsnRequest::stored(ret, envid, return_path.transpose()?, recipients.unwrap_or_default()))
+}
+
+/// What the columns hold of notifications: `ret`, `envid`, `notify` and `return_path`.
+pub(super) struct Dsn {
+    pub(super) ret: Option<String>,
+    pub(super) envid: Option<String>,
+    pub(super) notify: Option<String>,
+    pub(super) return_path: Option<String>,
+}
+
+impl Dsn {
+    /// Of the recipients that the envelope has, and no other.
+    pub(super) fn of(envelope: &Envelope) -> Result<Self> {
+        let DsnRequest { ret, envid, return_path, .. } = &envelope.dsn;
+        Ok(Self {
+            ret: ret.map(|ret| ret.to_string()),
+            envid: envid.clone(),
+            notify: notify(envelope)?,
+            return_path: return_path.as_ref().map(ToString::to_string),
+        })
+    }
+}
+
+/// NULL where there is nothing to say.
+fn notify(envelope: &Envelope) -> Result<Option<String>> {
+    if envelope.dsn.is_silent() {
+        return Ok(None);
+    }
+    let mut dsn = envelope.dsn.clone();
+    dsn.keep(&envelope.recipients);
+    if dsn.is_silent() { Ok(None) } else { to_json(dsn.recipients()).map(Some) }
 }
 
 pub(super) fn key(text: &str) -> Result<MailKey> {

@@ -83,8 +83,9 @@ CREATE TABLE mail (
     ret           TEXT,
     envid         TEXT,
     -- The same by recipient, and what the sender was told of each: a JSON object
-    -- {"b@x.example":{"notify":["FAILURE"],"orcpt":"rfc822;b@x.example","told":["delayed"]}};
-    -- NULL where there is nothing of it.
+    -- {"b@x.example":{"notify":["FAILURE"],"orcpt":"rfc822;b@x.example",
+    -- "told":[{"action":"delayed","at":"2026-11-28T20:00:00.000Z","dsn":KEY,"note":TEXT}]}},
+    -- a member only where there is something to say; NULL where there is nothing at all.
     notify        TEXT,
     -- Whom notifications go to: the reverse-path that it was accepted with, where `sender` has
     -- another by now.
