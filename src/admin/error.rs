@@ -1,5 +1,7 @@
 //! How a request is refused: James's error body.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::Request;
 use axum::extract::rejection::PathRejection;
@@ -56,6 +58,21 @@ impl Refusal {
             message: "WebAdmin encountered an unexpected internal error".to_owned(),
             details: Some("the store is in trouble: see the log and /healthcheck".to_owned()),
         }
+    }
+
+    /// Its status code.
+    pub(super) fn status(&self) -> u16 {
+        self.status_code
+    }
+
+    /// What is wrong, in a sentence.
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// What else there is to say.
+    pub(super) fn details(&self) -> Option<&str> {
+        self.details.as_deref()
     }
 
     /// The same with James's details.
@@ -124,7 +141,11 @@ impl From<operations::Wrong> for Refusal {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status_code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        (status, Json(self)).into_response()
+        let refusal = Arc::new(self);
+        let mut response = (status, Json(&*refusal)).into_response();
+        // A page says the same in HTML.
+        response.extensions_mut().insert(refusal);
+        response
     }
 }
 

@@ -19,19 +19,15 @@ use tracing::warn;
 
 use super::actor::{Actor, allows, reads};
 use super::error::Refusal;
-use super::{Settings, Shared};
+use super::{Settings, Shared, page};
 use crate::clients::{FORGOTTEN_AFTER, Role, Verdict};
 
 /// Answers in place of the route, or lets it, and tells it who asks.
 pub(super) async fn guard(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
-    let settings = shared.settings();
-    let (mut head, body) = request.into_parts();
-    let mut response = match check(&head, &settings, &shared).await {
-        Ok(actor) => {
-            head.extensions.insert(actor);
-            next.run(Request::from_parts(head, body)).await
-        }
-        Err(refusal) => *refusal.0,
+    let mut response = if page::is_page(request.uri().path()) {
+        of_page(&shared, request, next).await
+    } else {
+        of_route(&shared, request, next).await
     };
     for (name, value) in [
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -42,6 +38,34 @@ pub(super) async fn guard(State(shared): State<Arc<Shared>>, request: Request, n
     }
     shared.context.metrics.http_request(response.status().as_u16());
     response
+}
+
+async fn of_route(shared: &Arc<Shared>, request: Request, next: Next) -> Response {
+    let (mut head, body) = request.into_parts();
+    match check(&head, &shared.settings(), shared).await {
+        Ok(actor) => {
+            head.extensions.insert(actor);
+            next.run(Request::from_parts(head, body)).await
+        }
+        Err(refusal) => *refusal.0,
+    }
+}
+
+/// Pages know who asks by sessions.
+async fn of_page(shared: &Arc<Shared>, request: Request, next: Next) -> Response {
+    let (head, body) = request.into_parts();
+    let (settings, client) = (shared.settings(), client_of(&head));
+    let entered = match check_host(&head).and_then(|()| check_own(&head, &settings, shared)) {
+        Ok(()) => page::enter(Request::from_parts(head, body), client, shared).await,
+        Err(refused) => Err(refused.0),
+    };
+    match entered {
+        Ok(request) => {
+            let visitor = request.extensions().get::<page::Visitor>().cloned();
+            page::dressed(next.run(request).await, visitor.as_ref())
+        }
+        Err(response) => page::dressed(*response, Some(&page::Visitor::stranger(client, shared))),
+    }
 }
 
 /// A refusal, boxed since it is large.
@@ -55,59 +79,99 @@ async fn check(request: &Parts, settings: &Settings, shared: &Shared) -> Result<
     check_site(request, settings)?;
     let address = client_of(request);
     let anybody = Actor { name: None, role: Role::Full, address };
+    check_own(request, settings, shared)?;
     if !settings.has_password() {
-        return match host_of(request) {
-            Some(host) if is_own(host, settings, shared.address.ip()) => Ok(anybody),
-            _ => Err(refused(Refusal::forbidden("The Host of the request is not this server's own"))),
-        };
+        return Ok(anybody);
     }
     if request.method == Method::OPTIONS || is_public(request.uri.path()) {
         return Ok(Actor { role: Role::ReadOnly, ..anybody });
     }
-    let actor = identify(&request.headers, address, settings, shared).await?;
+    let actor = challenged(request, address, settings, shared).await?;
     if allows(actor.role, &request.method, &request.uri) {
         return Ok(actor);
     }
     Err(refused((StatusCode::FORBIDDEN, "Insufficient permissions for this operation.")))
 }
 
-/// Refuses what has two hosts (RFC 9112 section 3.2), and what another site's page sends.
-fn check_site(request: &Parts, settings: &Settings) -> Result<(), Refused> {
-    let headers = &request.headers;
-    if headers.get_all(header::HOST).iter().count() > 1 {
+/// Without a password, whoever asks for another host than this one (DNS rebinding) is refused.
+fn check_own(request: &Parts, settings: &Settings, shared: &Shared) -> Result<(), Refused> {
+    let is_own = host_of(request).is_some_and(|host| is_own(host, settings, shared.address.ip()));
+    if settings.has_password() || is_own {
+        return Ok(());
+    }
+    Err(refused(Refusal::forbidden("The Host of the request is not this server's own")))
+}
+
+/// Refuses what has two hosts (RFC 9112 section 3.2).
+fn check_host(request: &Parts) -> Result<(), Refused> {
+    if request.headers.get_all(header::HOST).iter().count() > 1 {
         return Err(refused(Refusal::bad_request("The request has more than one Host")));
     }
+    Ok(())
+}
+
+/// Refuses what another site's page sends, too.
+fn check_site(request: &Parts, settings: &Settings) -> Result<(), Refused> {
+    check_host(request)?;
+    let headers = &request.headers;
     if !reads(&request.method) && is_foreign(headers, host_of(request), settings) {
         return Err(refused(Refusal::forbidden("A request from another site changes nothing here")));
     }
     Ok(())
 }
 
-/// Who gives this password.
-async fn identify(headers: &HeaderMap, client: IpAddr, settings: &Settings, shared: &Shared) -> Result<Actor, Refused> {
-    let Some(given) = given(headers, settings.users.is_some()) else {
+/// Who gives the password that the header of a request has.
+async fn challenged(request: &Parts, client: IpAddr, settings: &Settings, shared: &Shared) -> Result<Actor, Refused> {
+    let Some(given) = given(&request.headers, settings.users.is_some()) else {
+        if request.uri.path() == "/" && wants_a_page(&request.headers) {
+            return Err(refused(page::login_from_start()));
+        }
         return Err(refused((StatusCode::UNAUTHORIZED, challenge(settings), "No Password in header.")));
     };
+    match identify(&given, client, settings, shared).await {
+        Identified::As(name, role) => Ok(Actor { name, role, address: client }),
+        Identified::Unheard => Err(too_many()),
+        Identified::Wrong => Err(refused((StatusCode::UNAUTHORIZED, challenge(settings), "Wrong password."))),
+    }
+}
+
+/// Whether it is a browser that asks.
+fn wants_a_page(headers: &HeaderMap) -> bool {
+    headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).is_some_and(|all| all.contains("text/html"))
+}
+
+/// What comes of a password.
+pub(super) enum Identified {
+    /// A user by name, or whoever knows a password, and what he may do.
+    As(Option<String>, Role),
+    /// It is nobody's.
+    Wrong,
+    /// It was not looked at: too many from there were wrong.
+    Unheard,
+}
+
+/// Who gives this password; a wrong one is counted.
+pub(super) async fn identify(given: &Given, client: IpAddr, settings: &Settings, shared: &Shared) -> Identified {
     let now = shared.context.clock.instant();
     if shared.context.wrong_passwords.are_too_many(client, now) {
-        return Err(too_many());
+        return Identified::Unheard;
     }
-    let found = match &given {
+    let found = match given {
         Given::Password(password) => role_of(password, settings).map(|role| (None, role)),
         Given::User(name, password) => match user(name, password, client, settings, shared).await {
-            Verdict::Unheard => return Err(too_many()),
+            Verdict::Unheard => return Identified::Unheard,
             Verdict::Right(role) => Some((Some(name.clone()), role)),
             Verdict::Wrong => None,
         },
     };
     if let Some((name, role)) = found {
-        return Ok(Actor { name, role, address: client });
+        return Identified::As(name, role);
     }
     if matches!(given, Given::Password(_)) {
         shared.context.wrong_passwords.add(client, now);
     }
     warn!(%client, "a wrong password for the admin listener");
-    Err(refused((StatusCode::UNAUTHORIZED, challenge(settings), "Wrong password.")))
+    Identified::Wrong
 }
 
 /// What comes of the password of a user of `admin.users`; a wrong one is counted there.
@@ -118,8 +182,11 @@ async fn user(name: &str, password: &str, client: IpAddr, settings: &Settings, s
     }
 }
 
+/// When one more password is looked at.
+pub(super) const RETRY_AFTER: std::time::Duration = FORGOTTEN_AFTER;
+
 fn too_many() -> Refused {
-    let wait = [(header::RETRY_AFTER, FORGOTTEN_AFTER.as_secs())];
+    let wait = [(header::RETRY_AFTER, RETRY_AFTER.as_secs())];
     refused((wait, Refusal::too_many_wrong_passwords()))
 }
 
@@ -160,6 +227,14 @@ fn is_foreign(headers: &HeaderMap, host: Option<&str>, settings: &Settings) -> b
         || headers.get(header::ORIGIN).is_some_and(foreign)
 }
 
+/// Whether a browser says that a page of ours sent this: its origin is there and ours.
+pub(super) fn is_of_our_page(request: &Parts, settings: &Settings) -> bool {
+    let headers = &request.headers;
+    headers.get_all(header::ORIGIN).iter().count() == 1
+        && headers.get_all("sec-fetch-site").iter().all(|site| site == "same-origin")
+        && !is_foreign(headers, host_of(request), settings)
+}
+
 /// `https://relay.example.org` of a URL, as a browser writes it (RFC 6454 section 7).
 fn origin_of(url: &Uri) -> String {
     format!("{}://{}", url.scheme_str().unwrap_or("http"), url.authority().map_or("", |authority| authority.as_str()))
@@ -182,7 +257,7 @@ fn is_own_name(name: &str, listens_on: IpAddr) -> bool {
 }
 
 /// What a client proves itself with.
-enum Given {
+pub(super) enum Given {
     /// One of the passwords, by James's header or as a bearer token.
     Password(Vec<u8>),
     /// A user and his password (RFC 7617).

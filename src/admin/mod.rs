@@ -15,6 +15,7 @@ mod mail_queues;
 mod mail_repositories;
 mod metrics;
 mod openapi;
+mod page;
 mod query;
 mod records;
 mod tasks;
@@ -129,6 +130,8 @@ struct Shared {
     context: Context,
     /// Where it listens: a name by which it may be asked.
     address: SocketAddr,
+    /// Who is logged in to the pages.
+    sessions: page::Sessions,
 }
 
 impl Shared {
@@ -160,6 +163,7 @@ pub struct Control(Arc<Shared>);
 impl Control {
     /// For requests from now on.
     pub fn set(&self, settings: Settings) {
+        self.0.sessions.keep_to(&settings);
         *self.0.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
     }
 }
@@ -172,7 +176,8 @@ impl Admin {
     pub async fn bind(listen: SocketAddr, settings: Settings, context: Context) -> io::Result<Self> {
         let listener = TcpListener::bind(listen).await?;
         let address = listener.local_addr()?;
-        let shared = Shared { settings: RwLock::new(Arc::new(settings)), context, address };
+        let sessions = page::Sessions::default();
+        let shared = Shared { settings: RwLock::new(Arc::new(settings)), context, address, sessions };
         Ok(Self { listener, shared: Arc::new(shared) })
     }
 
@@ -211,7 +216,9 @@ fn routes() -> OpenApiRouter<Arc<Shared>> {
 
 fn router(shared: Arc<Shared>) -> Router {
     let (router, document) = routes().split_for_parts();
+    // Pages are for people, and no part of the document.
     router
+        .merge(page::routes())
         .layer(Extension(openapi::Documented(Arc::new(document))))
         .fallback(error::no_such_route)
         .method_not_allowed_fallback(error::method_not_allowed)

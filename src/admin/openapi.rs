@@ -1,8 +1,8 @@
-//! `/openapi.json`: what the routes are, written down beside each of them; and `/`, which says
-//! so to a person.
+//! `/openapi.json`: what the routes are, written down beside each of them; and `/`, which leads
+//! a person to the pages.
 
 use axum::Json;
-use axum::response::Html;
+use axum::response::Redirect;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 
@@ -44,21 +44,10 @@ pub(super) async fn document(axum::Extension(document): axum::Extension<Document
     Json((*document.0).clone())
 }
 
-/// What a browser finds: a list of the routes that can be looked at.
+/// What a browser finds: the way to the pages.
 #[utoipa::path(get, path = "/", tag = "about", responses(
-    (status = 200, description = "The routes that can be looked at", body = String, content_type = "text/html")
+    (status = 303, description = "To the pages for a browser, which are no part of this document")
 ))]
-pub(super) async fn index(axum::Extension(document): axum::Extension<Documented>) -> Html<String> {
-    let item = |path: &str| {
-        let is_template = path.contains('{');
-        if is_template { format!("<li>{path}</li>\n") } else { format!("<li><a href=\"{path}\">{path}</a></li>\n") }
-    };
-    let looked_at = document.0.paths.paths.iter().filter(|(_, item)| item.get.is_some());
-    let items: String = looked_at.map(|(path, _)| item(path)).collect();
-    Html(format!(
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head><meta charset=\"utf-8\"><title>redeliver</title></head>\n<body>\n\
-         <h1>redeliver {}</h1>\n<p>What can be looked at; <a href=\"/openapi.json\">/openapi.json</a> has all calls.</p>\n\
-         <ul>\n{items}</ul>\n</body>\n</html>\n",
-        env!("CARGO_PKG_VERSION")
-    ))
+pub(super) async fn index() -> Redirect {
+    Redirect::to(super::page::START)
 }

@@ -102,6 +102,11 @@ impl Users {
         Verdict::Wrong
     }
 
+    /// A user's role, and the hash of his password: with another one he is to log in again.
+    pub fn credential(&self, name: &str) -> Option<(Role, String)> {
+        self.by_name.get(name).map(|user| (user.role, user.hash.to_string()))
+    }
+
     /// The user's role where the password is his. Nobody learns from the time it takes
     /// whether there is such a user.
     async fn role(&self, name: &str, password: &str) -> Option<Role> {
