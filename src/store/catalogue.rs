@@ -167,6 +167,10 @@ pub trait Catalogue: Send + Sync {
     /// it is.
     async fn sums(&self) -> Result<Vec<(Place, Sums)>>;
 
+    /// How many mails of a repository were accepted in which hour, the oldest first. Costs as
+    /// much as there are such hours.
+    async fn accepted(&self, repository: &RepositoryPath) -> Result<Vec<(Time, u64)>>;
+
     /// What has come to rest by now.
     async fn horizon(&self) -> Result<Horizon>;
 

@@ -162,14 +162,22 @@ pub(in crate::store) async fn sums_are_those_of_the_mails_whatever_became_of_the
     };
     let expected = vec![(Place::Spool, of(1, 1, &[(0, 1)])), (place.clone(), of(3, 2, &[(1, 3)]))];
     assert_eq!(store.sums().await.expect("sums"), expected);
+    // A part is as old as what it was split off from; the hour is that of acceptance.
+    let hour = at(-800);
+    assert_eq!(hour.timestamp() % 3600, 0);
+    assert_eq!(store.accepted(&temporary()).await.expect("hours"), [(hour, 3)]);
     let relay = Respool { processor: "relay".into(), reset: vec![attribute::AT_MOST_EXECUTIONS.into()] };
     store.respool(&place, &key("P1"), &relay).await.expect("respooled");
     store.remove(&place, &key("K0")).await.expect("removed");
     assert_eq!(scene.open().at(5).reap().await.expect("nobody died"), Reaped::default());
     let expected = vec![(Place::Spool, of(2, 2, &[(0, 2)])), (place.clone(), of(1, 1, &[(1, 1)]))];
     assert_eq!(store.sums().await.expect("sums"), expected);
+    assert_eq!(store.accepted(&temporary()).await.expect("hours"), [(hour, 1)]);
     let sizes = (store.size(&Place::Spool).await.expect("size"), store.size(&place).await.expect("size"));
     assert_eq!(sizes, (2, 1));
+    let last = if store.find(&place, &key("K1")).await.is_ok() { "K1" } else { "P1" };
+    store.at(7200).remove(&place, &key(last)).await.expect("removed");
+    assert_eq!(store.accepted(&temporary()).await.expect("hours"), [], "an hour without mails has no row");
 }
 
 pub(in crate::store) async fn outcomes_are_counted_by_next_hop_and_in_all(scene: &Scene) {

@@ -11,7 +11,7 @@ use tracing::error;
 
 use super::super::rules::{deaths_alone, spacing_after};
 use super::super::{Claim, Claimed, Error, Result, Wanted};
-use super::transaction::{Transaction, Weight, next_number};
+use super::transaction::{Transaction, Weight, hour_of, next_number};
 use super::{filing, groups, rows};
 use crate::mail::{MailKey, RepositoryPath};
 
@@ -197,11 +197,12 @@ pub(super) fn set_aside(tx: &Transaction<'_>, id: i64, why: &Error) -> Result<()
 /// What a mail counts for in the sums.
 pub(super) fn weight(connection: &Connection, id: i64) -> Result<Weight> {
     let mut statement = connection.prepare_cached(
-        "SELECT repository, passes, message.size, acknowledged IS NOT NULL FROM mail \
+        "SELECT repository, passes, message.size, acknowledged IS NOT NULL, accepted FROM mail \
          JOIN message ON message.id = mail.message WHERE mail.id = ?1",
     )?;
     Ok(statement.query_row([id], |row| {
-        Ok(Weight { repository: row.get(0)?, passes: row.get(1)?, octets: row.get(2)?, acknowledged: row.get(3)? })
+        let (octets, hour) = (row.get(2)?, hour_of(row.get(4)?));
+        Ok(Weight { repository: row.get(0)?, passes: row.get(1)?, hour, octets, acknowledged: row.get(3)? })
     })?)
 }
 
@@ -229,7 +230,7 @@ pub(super) fn plans(connection: &Connection) -> Result<Vec<(String, String)>> {
 }
 
 #[cfg(test)]
-fn plan(connection: &Connection, query: &str) -> Result<String> {
+pub(super) fn plan(connection: &Connection, query: &str) -> Result<String> {
     let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {query}"))?;
     let count = statement.parameter_count();
     let steps = statement.query_map(rusqlite::params_from_iter(vec![0_i64; count]), |row| row.get::<_, String>(3))?;

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, params};
 
 use super::super::{Error, Place, Result};
-use super::transaction::{Transaction, Weight, next_number};
+use super::transaction::{Transaction, Weight, hour_of, next_number};
 use super::{groups, messages, rows};
 use crate::mail::{Mail, MessageId, RepositoryPath};
 
@@ -12,6 +12,8 @@ pub(super) struct Child<'a> {
     pub(super) mail: &'a Mail,
     pub(super) parent: i64,
     pub(super) repository: i64,
+    /// Since 1970, in which the parent was accepted.
+    pub(super) hour: i64,
     /// The pass that made it counted.
     pub(super) attempted: bool,
 }
@@ -55,6 +57,7 @@ pub(super) fn insert_child(tx: &Transaction<'_>, child: &Child<'_>) -> Result<()
     tx.add(Weight {
         repository: child.repository,
         passes: mail.passes(),
+        hour: child.hour,
         octets: mail.facts.size,
         acknowledged: false,
     });
@@ -82,10 +85,13 @@ pub(super) fn take_out(tx: &Transaction<'_>, id: i64, operation: Option<i64>) ->
     groups::forget(tx, id)?;
     let (key, message, mut weight): (String, i64, Weight) = tx
         .prepare_cached(
-            "DELETE FROM mail WHERE id = ?1 RETURNING key, message, repository, passes, acknowledged IS NOT NULL",
+            "DELETE FROM mail WHERE id = ?1 \
+             RETURNING key, message, repository, passes, acknowledged IS NOT NULL, accepted",
         )?
         .query_row([id], |row| {
-            let weight = Weight { repository: row.get(2)?, passes: row.get(3)?, octets: 0, acknowledged: row.get(4)? };
+            let hour = hour_of(row.get(5)?);
+            let (repository, passes, acknowledged) = (row.get(2)?, row.get(3)?, row.get(4)?);
+            let weight = Weight { repository, passes, hour, octets: 0, acknowledged };
             Ok((row.get(0)?, row.get(1)?, weight))
         })?;
     tx.prepare_cached(

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use rusqlite::{OptionalExtension, params};
 
 use super::super::{Arrivals, Error, Intake, Result};
-use super::transaction::{Transaction, Weight, next_number};
+use super::transaction::{Transaction, Weight, hour_of, next_number};
 use super::{SqliteStore, messages, rows};
 use crate::mail::{MailKey, MessageId, NewMail, NewMessage};
 
@@ -69,7 +69,8 @@ pub(super) fn insert(tx: &Transaction<'_>, mail: &NewMail) -> Result<()> {
         dsn.notify,
         dsn.return_path,
     ])?;
-    tx.add(Weight { repository: 0, passes, octets: mail.facts.size, acknowledged: false });
+    let hour = hour_of(tx.millis());
+    tx.add(Weight { repository: 0, passes, hour, octets: mail.facts.size, acknowledged: false });
     Ok(())
 }
 

@@ -31,6 +31,11 @@ impl Catalogue for SqliteStore {
         self.read(sums).await
     }
 
+    async fn accepted(&self, repository: &RepositoryPath) -> Result<Vec<(Time, u64)>> {
+        let place = Place::Repository(repository.clone());
+        self.read(move |connection| accepted(connection, &place)).await
+    }
+
     async fn horizon(&self) -> Result<Horizon> {
         self.read(last_number).await.map(rows::new_horizon)
     }
@@ -122,6 +127,20 @@ fn sums(connection: &Connection) -> Result<Vec<(Place, Sums)>> {
         }
     }
     Ok(all)
+}
+
+const ACCEPTED: &str = "SELECT hour, mails FROM place_hour WHERE repository = ?1 ORDER BY hour";
+
+fn accepted(connection: &Connection, place: &Place) -> Result<Vec<(Time, u64)>> {
+    let repository = rows::place_id(connection, place)?;
+    let mut statement = connection.prepare_cached(ACCEPTED)?;
+    let hours = statement.query_map([repository], |row| Ok((time_of(row.get(0)?), row.get(1)?)))?;
+    Ok(hours.collect::<rusqlite::Result<_>>()?)
+}
+
+/// When an hour since 1970 begins.
+fn time_of(hour: i64) -> Time {
+    rows::time(hour.saturating_mul(3_600_000))
 }
 
 /// A page of a place's mails, by the order in which they came to rest.
@@ -304,4 +323,10 @@ fn hops(connection: &Connection, since: i64) -> Result<Vec<SeenHop>> {
         });
     }
     Ok(hops)
+}
+
+/// How SQLite answers the queries of sums.
+#[cfg(test)]
+pub(super) fn plans(connection: &Connection) -> Result<Vec<(String, String)>> {
+    Ok(vec![(ACCEPTED.to_owned(), super::claim::plan(connection, ACCEPTED)?)])
 }

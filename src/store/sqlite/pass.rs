@@ -6,7 +6,7 @@ use tracing::{debug, warn};
 
 use super::super::rules::Death;
 use super::super::{AttemptId, Claim, Claimed, Error, Passes, Reaped, Resting, Result, Settlement, Wanted};
-use super::transaction::{Transaction, Weight, next_number};
+use super::transaction::{Transaction, Weight, hour_of, next_number};
 use super::{SqliteStore, claim, filing, groups, intake, reap, records, rows};
 use crate::mail::{Attributes, DialogueEntry, Mail, Planned, Recorded};
 
@@ -104,10 +104,11 @@ fn tell_of_the_clock((mails, ahead): (usize, i64)) {
 /// The fence: nothing is written for a claim that was reaped. What the mail counts for.
 fn verify(tx: &Transaction<'_>, claim: &Claim) -> Result<Weight> {
     tx.prepare_cached(
-        "SELECT repository, passes, acknowledged IS NOT NULL FROM mail WHERE id = ?1 AND claim = ?2 AND claimed = 1",
+        "SELECT repository, passes, acknowledged IS NOT NULL, accepted FROM mail WHERE id = ?1 AND claim = ?2 AND claimed = 1",
     )?
     .query_row([claim.mail, claim.token], |row| {
-        Ok(Weight { repository: row.get(0)?, passes: row.get(1)?, octets: claim.octets, acknowledged: row.get(2)? })
+        let (octets, hour) = (claim.octets, hour_of(row.get(3)?));
+        Ok(Weight { repository: row.get(0)?, passes: row.get(1)?, hour, octets, acknowledged: row.get(2)? })
     })
     .optional()?
     .ok_or_else(|| Error::ClaimLost(claim.key.clone()))
@@ -139,7 +140,8 @@ fn settle(tx: &Transaction<'_>, claim: &Claim, settlement: &Settlement) -> Resul
     let attempted = settlement.counted && settlement.attempt.is_some();
     for part in settlement.parts.iter().filter(|part| part.mail.key != claim.key) {
         let repository = part.place.as_ref().map_or(Ok(before.repository), |path| filing::ensure(tx, path))?;
-        filing::insert_child(tx, &filing::Child { mail: &part.mail, parent: claim.mail, repository, attempted })?;
+        let (mail, parent, hour) = (&part.mail, claim.mail, before.hour);
+        filing::insert_child(tx, &filing::Child { mail, parent, repository, hour, attempted })?;
     }
     for mail in &settlement.born {
         intake::insert(tx, mail)?;

@@ -176,12 +176,17 @@ fn note_reported(tx: &Transaction<'_>, job: &str, upto: i64) -> Result<()> {
     Ok(())
 }
 
+const COLUMNS: &str =
+    "id, job, cause, started, finished, selected, delivered, deferred, failed, promoted, errors, failure";
+
+/// Of all jobs; of one by its index, so that one that ran long ago is not looked for among all.
+const OF_ALL: &str = "FROM run WHERE ?1 IS NULL ORDER BY id DESC LIMIT ?2";
+const OF_JOB: &str = "FROM run INDEXED BY run_job WHERE job = ?1 ORDER BY id DESC LIMIT ?2";
+
 /// The latest runs, newest first.
 fn list(connection: &Connection, job: Option<&str>, limit: usize) -> Result<Vec<Run>> {
-    let mut statement = connection.prepare_cached(
-        "SELECT id, job, cause, started, finished, selected, delivered, deferred, failed, promoted, errors, failure \
-         FROM run WHERE ?1 IS NULL OR job = ?1 ORDER BY id DESC LIMIT ?2",
-    )?;
+    let of_job = if job.is_some() { OF_JOB } else { OF_ALL };
+    let mut statement = connection.prepare_cached(&format!("SELECT {COLUMNS} {of_job}"))?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let runs = statement.query_map(params![job, limit], |row| {
         Ok(Run {
@@ -234,4 +239,11 @@ fn paused(connection: &Connection, now: i64) -> Result<Vec<(String, Pause)>> {
         Ok((row.get(0)?, pause))
     })?;
     Ok(paused.collect::<rusqlite::Result<_>>()?)
+}
+
+/// How SQLite answers the queries of listings.
+#[cfg(test)]
+pub(super) fn plans(connection: &Connection) -> Result<Vec<(String, String)>> {
+    let query = format!("SELECT {COLUMNS} {OF_JOB}");
+    Ok(vec![(query.clone(), super::claim::plan(connection, &query)?)])
 }

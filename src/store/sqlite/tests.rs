@@ -15,7 +15,7 @@ use super::super::{
     Act, Acted, Batch, Claimed, Error, MailFilter, NewOperation, Place, Respool, Result, Span, Store, Trouble, Wanted,
 };
 use super::instance::Liveness;
-use super::{SqliteStore, claim, open};
+use super::{SqliteStore, claim, listing, open, runs};
 use crate::clock::Clock;
 use crate::mail::{
     Address, Attributes, Envelope, MailKey, MessageFacts, NewMail, NewMessage, RepositoryPath, ReversePath,
@@ -68,6 +68,17 @@ fn a_claim_reads_only_what_may_be_due() {
     for (query, plan) in claim::plans(&connection).expect("plans") {
         assert!(plan.contains("SEARCH mail USING") && !plan.contains("SCAN mail"), "{query}\n{plan}");
         assert!(!plan.contains("TEMP B-TREE"), "{query}\n{plan}");
+    }
+}
+
+#[test]
+fn what_is_shown_is_found_by_an_index_in_its_order() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let connection = connect(&directory.path().join("t.db")).expect("opens");
+    let plans = [runs::plans(&connection).expect("plans"), listing::plans(&connection).expect("plans")].concat();
+    assert_eq!(plans.len(), 2);
+    for (query, plan) in plans {
+        assert!(plan.contains("SEARCH") && !plan.contains("SCAN") && !plan.contains("TEMP"), "{query}\n{plan}");
     }
 }
 

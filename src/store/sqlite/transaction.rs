@@ -35,6 +35,8 @@ impl Deref for Transaction<'_> {
 pub(super) struct Weight {
     pub(super) repository: i64,
     pub(super) passes: u32,
+    /// Since 1970, in which it was accepted.
+    pub(super) hour: i64,
     pub(super) octets: u64,
     pub(super) acknowledged: bool,
 }
@@ -60,6 +62,8 @@ struct Hour {
 struct Changes {
     /// By repository and passes.
     places: HashMap<(i64, u32), Change>,
+    /// Mails by repository and the hour in which they were accepted.
+    ages: HashMap<(i64, i64), i64>,
     /// By hour and next hop.
     hours: HashMap<(i64, String), Hour>,
     /// By outcome, stage and class of the reply.
@@ -97,6 +101,10 @@ impl<'a> Transaction<'a> {
         change.mails += sign;
         change.octets += sign * i64::try_from(weight.octets).unwrap_or(i64::MAX);
         change.acknowledged += sign * i64::from(weight.acknowledged);
+        // What passes through the spool would change them with every mail.
+        if weight.repository != 0 {
+            *changes.ages.entry((weight.repository, weight.hour)).or_default() += sign;
+        }
     }
 
     /// A recipient has an outcome; `record` is all of it as it is stored.
@@ -125,6 +133,9 @@ impl<'a> Transaction<'a> {
             sum.octets += change.octets;
             sum.acknowledged += change.acknowledged;
         }
+        for (key, mails) in other.ages {
+            *changes.ages.entry(key).or_default() += mails;
+        }
         for (key, hour) in other.hours {
             let sum = changes.hours.entry(key).or_default();
             sum.delivered += hour.delivered;
@@ -151,6 +162,11 @@ impl<'a> Transaction<'a> {
             )?
             .execute(params![repository, passes, change.mails, change.octets, change.acknowledged])?;
         }
+        changes
+            .ages
+            .iter()
+            .filter(|(_, mails)| **mails != 0)
+            .try_for_each(|(key, mails)| self.add_aged(*key, *mails))?;
         for ((hour, next_hop), sum) in &changes.hours {
             self.prepare_cached(
                 "INSERT INTO outcome_hour (hour, instance, next_hop, delivered, deferred, failed, last_at, last) \
@@ -174,6 +190,19 @@ impl<'a> Transaction<'a> {
                  ON CONFLICT (outcome, stage, class) DO UPDATE SET recipients = recipients + ?4",
             )?
             .execute(params![outcome, stage, class, recipients])?;
+        }
+        Ok(())
+    }
+
+    fn add_aged(&self, (repository, hour): (i64, i64), mails: i64) -> Result<()> {
+        self.prepare_cached(
+            "INSERT INTO place_hour (repository, hour, mails) VALUES (?1, ?2, ?3) \
+             ON CONFLICT (repository, hour) DO UPDATE SET mails = mails + ?3",
+        )?
+        .execute([repository, hour, mails])?;
+        if mails < 0 {
+            self.prepare_cached("DELETE FROM place_hour WHERE repository = ?1 AND hour = ?2 AND mails = 0")?
+                .execute([repository, hour])?;
         }
         Ok(())
     }

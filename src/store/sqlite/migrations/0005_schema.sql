@@ -228,6 +228,15 @@ CREATE TABLE place_sum (
     PRIMARY KEY (repository, passes)
 ) WITHOUT ROWID;
 
+-- Sums of the mails of a repository, in hand or not, by the hour since 1970 in which they were
+-- accepted. Not of the spool; an hour without mails has no row.
+CREATE TABLE place_hour (
+    repository INTEGER NOT NULL,
+    hour       INTEGER NOT NULL,
+    mails      INTEGER NOT NULL,
+    PRIMARY KEY (repository, hour)
+) WITHOUT ROWID;
+
 -- Outcomes of recipients by hour since 1970, process (0: none that is registered) and next hop
 -- ('': none was known).
 CREATE TABLE outcome_hour (
