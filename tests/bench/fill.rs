@@ -165,6 +165,12 @@ impl Copying<'_> {
              octets = octets + excluded.octets",
             params![self.batch, self.mail, self.to],
         )?;
+        self.connection.execute(
+            "INSERT INTO place_hour (repository, hour, mails) \
+             SELECT ?3, (accepted - ?4) / 3600000, ?1 FROM mail WHERE id = ?2 AND ?3 > 0 \
+             ON CONFLICT (repository, hour) DO UPDATE SET mails = mails + ?1",
+            params![self.batch, self.mail, self.to, self.back],
+        )?;
         let outcomes = "FROM attempt JOIN attempt_recipient ON attempt = attempt.id \
                         WHERE attempt.id = (SELECT id FROM attempt WHERE mail = ?2 LIMIT 1)";
         self.connection.execute(
@@ -191,12 +197,17 @@ impl Copying<'_> {
 }
 
 /// What every sum must be, counted anew.
-const COUNTED: [(&str, &str, &str); 5] = [
+const COUNTED: [(&str, &str, &str); 6] = [
     (
         "the sums of places",
         "SELECT repository, passes, mails, octets, acknowledged FROM place_sum WHERE mails > 0 ORDER BY 1, 2",
         "SELECT repository, passes, count(*), sum(size), sum(acknowledged IS NOT NULL) FROM mail \
          JOIN message ON message.id = message GROUP BY 1, 2 ORDER BY 1, 2",
+    ),
+    (
+        "the sums by hour of acceptance",
+        "SELECT repository, hour, mails FROM place_hour ORDER BY 1, 2",
+        "SELECT repository, accepted / 3600000, count(*) FROM mail WHERE repository > 0 GROUP BY 1, 2 ORDER BY 1, 2",
     ),
     (
         "the sums of failure groups",
