@@ -27,6 +27,9 @@ enum Check {
     Configuration,
 }
 
+/// What James calls the check that looks at the error repository.
+pub(super) const ERROR_REPOSITORY: &str = "EmptyErrorMailRepository";
+
 const CHECKS: [Check; 5] =
     [Check::EmptyErrorMailRepository, Check::Store, Check::Spool, Check::Schedules, Check::Configuration];
 
@@ -121,6 +124,19 @@ async fn one(State(shared): super::State, name: super::Name, query: Query) -> Re
     Ok((code(found.status, strict), Json(found.body())).into_response())
 }
 
+/// What is not well: the check's name, whether it works all the same, and why.
+pub(super) async fn unwell(shared: &Shared) -> Vec<(&'static str, bool, String)> {
+    let mut unwell = Vec::new();
+    for check in CHECKS {
+        let found = check.run(shared).await;
+        if found.status != Status::Healthy {
+            let cause = found.cause.unwrap_or_else(|| word(found.status).to_owned());
+            unwell.push((check.name(), found.status == Status::Degraded, cause));
+        }
+    }
+    unwell
+}
+
 /// What a query asks for.
 struct Wanted {
     checks: Vec<Check>,
@@ -141,7 +157,7 @@ impl Wanted {
 impl Check {
     fn name(self) -> &'static str {
         match self {
-            Self::EmptyErrorMailRepository => "EmptyErrorMailRepository",
+            Self::EmptyErrorMailRepository => ERROR_REPOSITORY,
             Self::Store => "Store",
             Self::Spool => "Spool",
             Self::Schedules => "Schedules",

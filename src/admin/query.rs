@@ -39,6 +39,17 @@ impl Query {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
+    /// All of them, in their order.
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// Without those that a form has left empty; `None` where there are none such.
+    pub(super) fn without_empty(&self) -> Option<Self> {
+        let filled: Vec<_> = self.0.iter().filter(|(_, value)| !value.trim().is_empty()).cloned().collect();
+        (filled.len() < self.0.len()).then_some(Self(filled))
+    }
+
     /// Every value of a parameter.
     pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.0.iter().filter(move |(known, _)| known == name).map(|(_, value)| value.as_str())

@@ -19,6 +19,23 @@ pub async fn message(store: &dyn Store, mail: &Mail) -> Result<Vec<u8>> {
     Ok(message)
 }
 
+/// The header of a mail as it is sent; no more of the message is read than has it.
+///
+/// # Errors
+/// Where it cannot be read.
+pub async fn header(store: &dyn Store, mail: &Mail) -> Result<Vec<u8>> {
+    let mut message = mail.header_prefix.clone().into_bytes();
+    for number in 0.. {
+        let row = store.content(mail.message, number).await?;
+        let looked_at = message.len().saturating_sub(3);
+        message.extend_from_slice(&row);
+        if row.is_empty() || message[looked_at..].windows(4).any(|octets| octets == b"\r\n\r\n") {
+            break;
+        }
+    }
+    Ok(header_of(&message).to_vec())
+}
+
 /// The header of a message, without the empty line behind it.
 pub fn header_of(message: &[u8]) -> &[u8] {
     if message.starts_with(b"\r\n") {

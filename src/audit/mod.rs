@@ -28,11 +28,13 @@ pub use chart::{Band, age_bars, ages, outcome_bars, period_name, recipients_of, 
 pub use digest::{Digest, Example, Group};
 pub use group::{GROUP_COLUMNS, group_json, group_row};
 pub use mail::{mail_json, mail_picture, whole_mail_json};
-pub use message::{header_field, header_of, message};
+pub use message::{header, header_field, header_of, message};
 pub use numbers::stored_metrics;
 pub use operation::{OPERATION_COLUMNS, gone_json, gone_words, operation_json, operation_row, operation_words};
 pub use peer::{DownView, OutcomesView, PEER_COLUMNS, PeerView, peers};
-pub use queue::{Queue, QueuePage, QueueTotal, WAITING_COLUMNS, Waiting, waiting, waiting_json, waiting_row};
+pub use queue::{
+    Queue, QueuePage, QueueTotal, WAITING_COLUMNS, Waiting, waiting, waiting_json, waiting_row, whereabouts,
+};
 pub use repository::repository_json;
 pub use run::{RUN_COLUMNS, check_json, import_json, result_json, run_json, run_row, sweep_json};
 pub use schedule::{JOB_COLUMNS, JobView, PauseView, SCHEDULE_COLUMNS, ScheduleView};

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{or_nothing, said};
 use crate::mail::{Address, Mail, MailKey, Recorded, RepositoryPath, ReversePath};
-use crate::store::{Listed, MailFilter, Pages, Place, Result, Store, Time};
+use crate::store::{Error, Listed, MailFilter, Pages, Place, Result, Store, Time};
 use crate::text::{age, rfc3339};
 
 /// A mail that waits, with what there is to say of it on one line.
@@ -115,6 +115,25 @@ impl<'a> Queue<'a> {
             self.current = Some((name, Pages::new(self.store, place, self.filter.clone())));
         }
     }
+}
+
+/// Where a mail rests, whichever place that is; `None` where it is gone, or nobody knows it.
+///
+/// # Errors
+/// Where the store cannot be read.
+pub async fn whereabouts(store: &dyn Store, key: &MailKey) -> Result<Option<(Place, Listed)>> {
+    // It may move from a place not yet looked at to one that was: twice is enough for once.
+    for _ in 0..2 {
+        let repositories = store.repositories().await?.into_iter().map(Place::Repository);
+        for place in std::iter::once(Place::Spool).chain(repositories) {
+            match store.find(&place, key).await {
+                Ok(listed) => return Ok(Some((place, listed))),
+                Err(Error::NoSuchMail(_) | Error::NoSuchRepository(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// The mails of a page, each with its last outcome.

@@ -14,6 +14,7 @@ use super::Names;
 use super::change::act_on;
 use crate::mail::MailKey;
 use crate::operations::Verb;
+use crate::store::Place;
 
 /// The body of a call that acknowledges.
 #[derive(Deserialize, Default, utoipa::ToSchema)]
@@ -77,6 +78,6 @@ async fn note_on(shared: &Shared, actor: &Actor, names: Names, verb: &Verb) -> R
     let path = shared.repository(&repository).await?;
     let unknown = || Refusal::not_found(format!("Could not retrieve {key}"));
     let parsed = MailKey::parse(&key).ok_or_else(unknown)?;
-    act_on(shared, actor, &path, parsed, verb).await?;
+    act_on(shared, actor, &Place::Repository(path), parsed, verb).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -30,15 +30,19 @@ const SPOOL: &str = "spool";
 const MOVED_AT_ONCE: u64 = 1000;
 
 /// What a bulk call that is a task is made of.
-struct Work {
-    kind: &'static str,
-    place: Place,
-    selection: Selection,
-    verb: Verb,
+pub(in crate::admin) struct Work {
+    /// James's word for such a task, or ours.
+    pub(in crate::admin) kind: &'static str,
+    /// Where the mails rest.
+    pub(in crate::admin) place: Place,
+    /// Which are meant.
+    pub(in crate::admin) selection: Selection,
+    /// What is done to them.
+    pub(in crate::admin) verb: Verb,
     /// James's additionalInformation, as far as it is known before.
-    parameters: Value,
+    pub(in crate::admin) parameters: Value,
     /// A dry run is asked for.
-    dry_run: bool,
+    pub(in crate::admin) dry_run: bool,
 }
 
 impl Work {
@@ -47,6 +51,16 @@ impl Work {
         if self.dry_run {
             return self.preview(shared, actor, site).await;
         }
+        Ok(created(&self.begin(shared, actor, site).await?))
+    }
+
+    /// Begins the task; its id.
+    pub(in crate::admin) async fn begin(
+        self,
+        shared: &Arc<Shared>,
+        actor: &Actor,
+        site: &Arc<Site>,
+    ) -> Result<String, Refusal> {
         self.check(shared, actor, site).await?;
         let initial = shared.context.store.size(&self.place).await?;
         let together = Together::InTurn(self.place_name());
@@ -56,12 +70,9 @@ impl Work {
         let (shared, site) = (Arc::clone(shared), Arc::clone(site));
         let (place, selection, verb) = (self.place, self.selection, self.verb);
         let tasks = Arc::clone(&shared.context.tasks);
-        let task = tasks
-            .begin(new, move |handle| async move {
-                carry_out(&shared, &site, &handle, &place, &selection, &verb, initial).await
-            })
-            .await?;
-        Ok(created(&task))
+        let work =
+            move |handle| async move { carry_out(&shared, &site, &handle, &place, &selection, &verb, initial).await };
+        Ok(tasks.begin(new, work).await?)
     }
 
     /// Refuses what the task would: who asked is gone by then.
@@ -333,9 +344,14 @@ fn reprocessing(query: &Query, site: &Site) -> Result<Respool, Refusal> {
         let why = "consume=false would leave a second copy of each mail: it is not possible here";
         return Err(Refusal::invalid(why.to_owned()));
     }
-    let processor = query.get("processor").unwrap_or(&site.processor).to_owned();
+    respool(site, query.get("processor"), query.boolean("resetCounters", false)?)
+}
+
+/// How mails enter the spool: for `processor`, or as new mail does.
+pub(in crate::admin) fn respool(site: &Site, processor: Option<&str>, resets: bool) -> Result<Respool, Refusal> {
+    let processor = processor.unwrap_or(&site.processor).to_owned();
     site.processors.check_processor(&processor).map_err(Refusal::invalid)?;
-    let reset = if query.boolean("resetCounters", false)? { site.processors.counters() } else { Vec::new() };
+    let reset = if resets { site.processors.counters() } else { Vec::new() };
     Ok(Respool { processor, reset })
 }
 
@@ -372,22 +388,23 @@ async fn on_one(
     verb: &Verb,
 ) -> Result<StatusCode, Refusal> {
     let Some(key) = MailKey::parse(key) else { return Ok(StatusCode::NO_CONTENT) };
-    match act_on(shared, actor, path, key, verb).await {
+    match act_on(shared, actor, &Place::Repository(path.clone()), key, verb).await {
         Ok(_) | Err(Error::Store(StoreError::NoSuchMail(_))) => Ok(StatusCode::NO_CONTENT),
         Err(error) => Err(error.into()),
     }
 }
 
-pub(super) async fn act_on(
+/// Does something to one mail.
+pub(in crate::admin) async fn act_on(
     shared: &Shared,
     actor: &Actor,
-    path: &RepositoryPath,
+    place: &Place,
     key: MailKey,
     verb: &Verb,
 ) -> Result<Done, Error> {
     let (site, operator, stop) = (shared.site(), actor.operator(), shared.context.stop.gentle.clone());
     let operations: Operations<'_> = shared.operations(&operator, &site, &stop);
-    operations.carry_out(&Place::Repository(path.clone()), &Selection::Mail(key), verb, &mut |_| {}).await
+    operations.carry_out(place, &Selection::Mail(key), verb, &mut |_| {}).await
 }
 
 /// Reprocesses one mail, or with a body moves it.

@@ -186,14 +186,14 @@ pub(in crate::admin) async fn mail(
         return Ok(message(&shared, &listed.mail));
     }
     let store = &*shared.context.store;
-    let whole = if fields.has("headers") { audit::message(store, &listed.mail).await? } else { Vec::new() };
+    let header = if fields.has("headers") { audit::header(store, &listed.mail).await? } else { Vec::new() };
     let attempts = if fields.has("attempts") { store.attempts_of(&listed.mail).await? } else { Vec::new() };
     let operations = if fields.has("operations") { store.operations_of(&listed.mail.key).await? } else { Vec::new() };
-    Ok(Json(webadmin_mail_json(&listed, &fields, header_of(&whole), &attempts, &operations)).into_response())
+    Ok(Json(webadmin_mail_json(&listed, &fields, &header, &attempts, &operations)).into_response())
 }
 
 /// The stored message, octet for octet, row by row.
-fn message(shared: &Shared, mail: &Mail) -> Response {
+pub(in crate::admin) fn message(shared: &Shared, mail: &Mail) -> Response {
     let rows = Rows { store: Arc::clone(&shared.context.store), message: mail.message, number: 0 };
     let head = [
         (header::CONTENT_TYPE, "message/rfc822".to_owned()),
@@ -240,15 +240,25 @@ pub(in crate::admin) async fn evidence(
     query: Query,
 ) -> Result<Response, Refusal> {
     let Path((repository, key)) = names?;
+    let listed = find(&shared, &repository, &key).await?;
+    archive(&shared, &actor, &listed, &query).await
+}
+
+/// The bundle of a mail, as a query asks for it.
+pub(in crate::admin) async fn archive(
+    shared: &Shared,
+    actor: &Actor,
+    listed: &Listed,
+    query: &Query,
+) -> Result<Response, Refusal> {
     let extent = Extent { next_hop: query.get("nextHop"), full: query.boolean("full", false)? };
     if extent.full && actor.role == Role::ReadOnly {
         return Err(Refusal::forbidden("A read-only role is shown no full bundle"));
     }
-    let listed = find(&shared, &repository, &key).await?;
     let attempts = shared.context.store.attempts_of(&listed.mail).await?;
     let whole = audit::message(&*shared.context.store, &listed.mail).await?;
     let message = query.boolean("message", false)?.then_some(whole.as_slice());
-    let evidence = Evidence { listed: &listed, attempts: &attempts, header: header_of(&whole), message };
+    let evidence = Evidence { listed, attempts: &attempts, header: header_of(&whole), message };
     let archive = audit::bundle(&evidence, extent).map_err(|why| Refusal::invalid(why.to_string()))?;
     let head = [
         (header::CONTENT_TYPE, "application/zip".to_owned()),

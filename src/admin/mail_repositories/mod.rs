@@ -24,7 +24,8 @@ use super::query::Query;
 use crate::mail::RepositoryPath;
 use crate::store::{NewOperation, Place};
 pub(super) use acknowledge::Note;
-pub(super) use change::carry_out;
+pub(super) use change::{Work, act_on, carry_out, respool};
+pub(super) use look::{archive, message};
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
     OpenApiRouter::new()

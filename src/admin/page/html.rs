@@ -6,7 +6,7 @@ use askama::filters::HtmlSafe;
 
 use crate::mail::Outcome;
 use crate::store::Time;
-use crate::text::{age, cut, one_line};
+use crate::text::{age, one_line};
 
 /// Characters of a value that are shown where the whole is elsewhere.
 const SHOWN: usize = 200;
@@ -31,6 +31,7 @@ impl Html {
     }
 
     /// A picture that is drawn as SVG; whoever draws it escapes what is written into it.
+    #[allow(dead_code, reason = "for pages to come")]
     pub(super) fn drawn(svg: String) -> Self {
         Self(svg)
     }
@@ -58,7 +59,12 @@ fn escaped(text: &str) -> String {
 
 /// A value on one line, at most 200 columns of it; what steers is made visible.
 pub(super) fn short(text: impl Display) -> String {
-    cut(&one_line(&text.to_string()), SHOWN)
+    cut(&text.to_string(), SHOWN)
+}
+
+/// The same with another number of columns.
+pub(super) fn cut(text: &str, columns: usize) -> String {
+    crate::text::cut(&one_line(text), columns)
 }
 
 /// Whether [`short`] leaves something out.

@@ -7,17 +7,18 @@
 //! offers a `routes()`, and its templates lie in `templates/`. What peers and senders say is
 //! escaped by the templates, and by `html` where a value has marks of ours.
 
+mod act;
 mod assets;
-#[allow(dead_code, reason = "for the pages to come")]
+mod attempts_of_mail;
 mod door;
-#[allow(dead_code, reason = "for the pages to come")]
 mod frame;
-#[allow(dead_code, reason = "for the pages to come")]
 mod html;
 mod login;
+mod mails;
 mod overview;
+mod repositories;
+mod rows;
 mod session;
-#[allow(dead_code, reason = "for the pages to come")]
 mod url;
 
 use std::sync::Arc;
@@ -40,6 +41,10 @@ pub(super) fn routes() -> Router<Arc<Shared>> {
         .merge(assets::routes())
         .merge(login::routes())
         .merge(overview::routes())
+        .merge(repositories::routes())
+        .merge(mails::routes())
+        .merge(attempts_of_mail::routes())
+        .merge(act::routes())
 }
 
 #[cfg(test)]

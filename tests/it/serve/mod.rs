@@ -4,6 +4,7 @@
 mod corpus;
 mod lifecycle;
 mod logs;
+mod page;
 mod pressure;
 mod reload;
 mod scheduled;

@@ -13,29 +13,29 @@ const TEMPORARY: &str = "cassandra%3A%2F%2Fvar%2Fmail%2Ferror%2Fremote-delivery%
 const TEMPORARY_PATH: &str = "var/mail/error/remote-delivery/temporary";
 
 /// An answer.
-struct Answer {
-    status: u16,
-    head: String,
-    body: Vec<u8>,
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) head: String,
+    pub(super) body: Vec<u8>,
 }
 
 impl Answer {
-    fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
     }
 
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    fn expect(self, status: u16) -> Self {
+    pub(super) fn expect(self, status: u16) -> Self {
         assert_eq!(self.status, status, "{}\n{}", self.head, self.text());
         self
     }
 }
 
 /// A request with this body and header lines.
-fn ask_with(service: &Service, method: &str, path: &str, header: &str, body: &str) -> Answer {
+pub(super) fn ask_with(service: &Service, method: &str, path: &str, header: &str, body: &str) -> Answer {
     let mut stream = TcpStream::connect(service.admin).expect("it listens");
     let length = body.len();
     write!(
@@ -68,7 +68,7 @@ fn unchunked(mut octets: &[u8]) -> Vec<u8> {
     }
 }
 
-fn ask(service: &Service, method: &str, path: &str) -> Answer {
+pub(super) fn ask(service: &Service, method: &str, path: &str) -> Answer {
     ask_with(service, method, path, "", "")
 }
 

@@ -1,0 +1,234 @@
+//! What rests where: the places, and the mails of one with a filter that is in its address.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::response::Response;
+use axum::routing::get;
+
+use super::super::answer::conditions;
+use super::super::error::Refusal;
+use super::super::query::Query;
+use super::super::{Name, Shared};
+use super::act::{self, Kind};
+use super::door::{Visitor, see};
+use super::frame::{Frame, Section, page};
+use super::html::{self, Html, count, grouped, link};
+use super::rows::{Row, rows};
+use super::url;
+use crate::audit::waiting;
+use crate::mail::RepositoryPath;
+use crate::operations::Conditions;
+use crate::store::{Place, Span, Sums};
+use crate::text::rfc3339_seconds;
+
+/// Mails of a page, and rows that are looked at for them.
+const SHOWN: usize = 40;
+const LOOKED_AT: usize = 20_000;
+
+pub(super) fn routes() -> Router<Arc<Shared>> {
+    Router::new()
+        .route("/ui/repositories", get(places))
+        .route("/ui/repositories/", get(places))
+        .route("/ui/repositories/{*path}", get(of_repository))
+        .route("/ui/spool", get(of_spool))
+}
+
+/// A place in a list.
+pub(super) struct PlaceRow {
+    pub(super) name: Html,
+    pub(super) what: &'static str,
+    pub(super) mails: Html,
+    pub(super) unacknowledged: Option<Html>,
+    pub(super) size: String,
+}
+
+/// The places with what rests in them.
+pub(super) async fn place_rows(shared: &Shared) -> Result<Vec<PlaceRow>, Refusal> {
+    let kept = &shared.context.intake.now().kept;
+    let row = |(place, sums): (Place, Sums)| {
+        let href = url::mails(&place, &[]);
+        let is_repository = matches!(place, Place::Repository(_));
+        PlaceRow {
+            name: link(&href, place_name(&place)),
+            what: what(&place, |path| kept.contains(path)),
+            mails: count(&href, sums.mails),
+            unacknowledged: is_repository
+                .then(|| count(&url::mails(&place, &[("unacknowledged", "true")]), sums.unacknowledged)),
+            size: html::size(sums.octets),
+        }
+    };
+    Ok(shared.context.store.sums().await?.into_iter().map(row).collect())
+}
+
+/// What a place is called.
+pub(super) fn place_name(place: &Place) -> String {
+    match place {
+        Place::Spool => "spool".to_owned(),
+        Place::Repository(path) => path.to_string(),
+    }
+}
+
+/// What it means to rest there.
+fn what(place: &Place, is_swept: impl Fn(&RepositoryPath) -> bool) -> &'static str {
+    match place {
+        Place::Spool => "on its way",
+        Place::Repository(path) if is_swept(path) => "waits for its next pass",
+        Place::Repository(path) if *path == RepositoryPath::error() => "went wrong here",
+        Place::Repository(_) => "kept",
+    }
+}
+
+#[derive(Template)]
+#[template(path = "places.html", config = "src/admin/page/askama.toml")]
+struct Places {
+    frame: Frame,
+    places: Vec<PlaceRow>,
+}
+
+async fn places(State(shared): super::super::State, visitor: Visitor) -> Result<Response, Refusal> {
+    let places = place_rows(&shared).await?;
+    Ok(page(&Places { frame: visitor.frame("Mails", Section::Mails), places }))
+}
+
+async fn of_repository(
+    State(shared): super::super::State,
+    visitor: Visitor,
+    name: Name,
+    query: Query,
+) -> Result<Response, Refusal> {
+    let Path(name) = name?;
+    let place = Place::Repository(shared.repository(&name).await?);
+    of_place(&shared, &visitor, &place, &query).await
+}
+
+async fn of_spool(State(shared): super::super::State, visitor: Visitor, query: Query) -> Result<Response, Refusal> {
+    of_place(&shared, &visitor, &Place::Spool, &query).await
+}
+
+#[derive(Template)]
+#[template(path = "repository.html", config = "src/admin/page/askama.toml")]
+struct Mails {
+    frame: Frame,
+    /// Where the form leads.
+    href: String,
+    what: &'static str,
+    total: String,
+    size: String,
+    unacknowledged: Option<Html>,
+    filter: Filter,
+    /// The conditions in words; empty where there are none.
+    given: String,
+    rows: Vec<Row>,
+    /// What may be done to all that match, and where that is asked.
+    actions: Vec<(String, &'static str)>,
+    /// The same list from its other end.
+    other_order: String,
+    oldest_first: bool,
+    /// Where it goes on.
+    next: Option<String>,
+    /// Whether this page is not the first, and where that is.
+    first: Option<String>,
+    /// How far was looked, where that ended the page.
+    searched_to: Option<String>,
+}
+
+/// The values of the form, as they were given.
+pub(super) struct Filter {
+    pub(super) sender: String,
+    pub(super) recipient: String,
+    pub(super) domain: String,
+    pub(super) code: String,
+    pub(super) next_hop: String,
+    pub(super) text: String,
+    pub(super) group: String,
+    pub(super) older_than: String,
+    pub(super) newer_than: String,
+    pub(super) passes: String,
+    pub(super) unacknowledged: bool,
+}
+
+impl Filter {
+    fn of(query: &Query) -> Self {
+        let given = |name| query.get(name).unwrap_or_default().to_owned();
+        Self {
+            sender: given("sender"),
+            recipient: given("recipient"),
+            domain: given("domain"),
+            code: given("code"),
+            next_hop: given("nextHop"),
+            text: given("text"),
+            group: given("group"),
+            older_than: given("olderThan"),
+            newer_than: given("newerThan"),
+            passes: given("passes"),
+            unacknowledged: query.flag("unacknowledged"),
+        }
+    }
+
+    /// Whether a condition is set that is not among the first.
+    pub(super) fn has_more(&self) -> bool {
+        [&self.sender, &self.domain, &self.group, &self.older_than, &self.newer_than, &self.passes]
+            .iter()
+            .any(|value| !value.is_empty())
+    }
+}
+
+/// The conditions of a query, by name.
+pub(super) fn given(query: &Query) -> Vec<(&str, &str)> {
+    query.pairs().filter(|(name, _)| Conditions::NAMES.contains(name)).collect()
+}
+
+async fn of_place(shared: &Shared, visitor: &Visitor, place: &Place, query: &Query) -> Result<Response, Refusal> {
+    if let Some(filled) = query.without_empty() {
+        return Ok(see(&url::mails(place, &filled.pairs().collect::<Vec<_>>())));
+    }
+    let (site, operator, stop) = (shared.site(), visitor.actor.operator(), shared.context.stop.gentle.clone());
+    let conditions = conditions(query)?;
+    let filter = shared.operations(&operator, &site, &stop).listing(place, &conditions).await?;
+    let oldest_first = query.get("order") == Some("oldest");
+    let span = Span::of(SHOWN).after(query.cursor()?).look(LOOKED_AT);
+    let span = if oldest_first { span } else { span.newest_first() };
+    let found = shared.context.store.list(place, &filter, &span).await?;
+    let waiting = waiting(&*shared.context.store, &found.items).await?;
+    let sums = sums_of(shared, place).await?;
+    let kept = &shared.context.intake.now().kept;
+    let given = given(query);
+    let in_order = |oldest: bool, cursor: Option<&str>| {
+        let order = oldest.then_some(("order", "oldest"));
+        let cursor = cursor.map(|cursor| ("cursor", cursor));
+        url::mails(place, &given.iter().copied().chain(order).chain(cursor).collect::<Vec<_>>())
+    };
+    let is_repository = matches!(place, Place::Repository(_));
+    Ok(page(&Mails {
+        frame: visitor.frame(place_name(place), Section::Mails),
+        href: url::mails(place, &[]),
+        what: what(place, |path| kept.contains(path)),
+        total: grouped(sums.mails),
+        size: html::size(sums.octets),
+        unacknowledged: is_repository
+            .then(|| count(&url::mails(place, &[("unacknowledged", "true")]), sums.unacknowledged)),
+        filter: Filter::of(query),
+        given: if given.is_empty() { String::new() } else { html::short(&conditions) },
+        rows: rows(&waiting, &found.items, visitor.now),
+        actions: actions(visitor, place, &given),
+        other_order: in_order(!oldest_first, None),
+        oldest_first,
+        next: found.next.map(|next| in_order(oldest_first, Some(&next.to_string()))),
+        first: query.get("cursor").map(|_| in_order(oldest_first, None)),
+        searched_to: found.searched_to.map(|time| rfc3339_seconds(&time, true)),
+    }))
+}
+
+/// What the visitor may do to all that match.
+fn actions(visitor: &Visitor, place: &Place, given: &[(&str, &str)]) -> Vec<(String, &'static str)> {
+    let possible = Kind::ALL.into_iter().filter(|kind| kind.is_possible(place) && kind.is_allowed(visitor));
+    possible.map(|kind| (act::ask(kind, place, given), kind.button())).collect()
+}
+
+async fn sums_of(shared: &Shared, place: &Place) -> Result<Sums, Refusal> {
+    let all = shared.context.store.sums().await?;
+    Ok(all.into_iter().find(|(known, _)| known == place).map(|(_, sums)| sums).unwrap_or_default())
+}
