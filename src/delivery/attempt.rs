@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use chrono::{DateTime, Utc};
@@ -50,6 +50,7 @@ impl<'a> Attempt<'a> {
             from: request.reverse_path.clone(),
             smtputf8: request.smtputf8,
             require_tls: request.require_tls,
+            dsn: Arc::new(request.dsn.clone()),
             facts: request.facts,
             prefix: request.header_prefix.as_str().into(),
             content: checkpoint.content(),

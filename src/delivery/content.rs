@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 #[cfg(test)]
 use crate::mail::CHUNK_BYTES;
-use crate::mail::{Address, MessageFacts, ReversePath};
+use crate::mail::{Address, DsnRequest, MessageFacts, ReversePath};
 use crate::smtp::Stuffer;
 
 use super::signature::Signers;
@@ -31,6 +31,8 @@ pub(super) struct Message {
     pub(super) smtputf8: bool,
     /// The submitter said REQUIRETLS.
     pub(super) require_tls: bool,
+    /// What the sender asks of notifications.
+    pub(super) dsn: Arc<DsnRequest>,
     pub(super) facts: MessageFacts,
     /// Header fields in front of the stored message.
     pub(super) prefix: Arc<str>,

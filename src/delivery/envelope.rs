@@ -166,6 +166,14 @@ impl Envelope {
         self.left.extend(self.asking.drain(..));
     }
 
+    /// The one who was asked is for a further transaction.
+    pub(super) fn leave_next(&mut self) {
+        self.left.extend(self.asking.pop_front());
+        if self.asking.is_empty() {
+            self.end_of_rcpt();
+        }
+    }
+
     /// What is known of those who are not sent to.
     pub(super) fn take_findings(&mut self) -> Vec<(Address, Finding)> {
         std::mem::take(&mut self.findings)

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::mail::{Address, DialogueEntry, Recorded, Side};
@@ -271,7 +272,8 @@ impl<'a> HopAttempt<'a> {
         self.asked = true;
         while self.recipients.are_for_this_host() {
             let group = self.recipients.group(config.max_recipients_per_transaction.max(1));
-            let (contact, wire) = (session.contact.clone(), session.wire.clone());
+            let (mut contact, wire) = (session.contact.clone(), session.wire.clone());
+            contact.dsn = session.offers.dsn.then(|| Arc::clone(&self.attempt.message.dsn));
             let mut transaction = session.ask(&self.attempt.message, &group, config.send_partial).await;
             // The reply to the final dot may be long in coming; refusals are known by now.
             let refused = transaction.take_refused();

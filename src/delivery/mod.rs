@@ -66,7 +66,9 @@ use session::Session;
 use tls::Tls;
 
 use crate::dkim::Signatory;
-use crate::mail::{Address, Attributes, DialogueEntry, MailKey, MessageFacts, Planned, Recorded, ReversePath};
+use crate::mail::{
+    Address, Attributes, DialogueEntry, DsnRequest, MailKey, MessageFacts, Planned, Recorded, ReversePath,
+};
 
 /// Characters of a reply that a line of the log has.
 const LOGGED: usize = 1000;
@@ -83,6 +85,8 @@ pub struct Request {
     pub smtputf8: bool,
     /// The submitter said REQUIRETLS (RFC 8689).
     pub require_tls: bool,
+    /// What the sender asks of notifications (RFC 3461): for peers that offer DSN.
+    pub dsn: DsnRequest,
     /// Size and content facts of the stored message, without the prefix.
     pub facts: MessageFacts,
     /// Header fields to send in front of the stored message.

@@ -1,9 +1,11 @@
 //! The only place that says what an event means for a recipient (RFC 5321 section 4.2,
 //! RFC 3463): delivered, deferred or failed, and whether another host may be tried.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
 
-use crate::mail::{Address, IN_DOUBT, Outcome, Recorded, Stage, TlsFacts};
+use crate::mail::{Address, DsnRequest, IN_DOUBT, Outcome, Recorded, Stage, TlsFacts};
 use crate::smtp::Reply;
 
 use super::ehlo_name::{EhloName, speaks_of_helo};
@@ -193,6 +195,8 @@ pub(super) struct Contact {
     pub(super) notes: Vec<String>,
     /// The name we gave.
     pub(super) ehlo: EhloName,
+    /// What it is told of notifications, where it offers DSN.
+    pub(super) dsn: Option<Arc<DsnRequest>>,
 }
 
 impl Contact {
@@ -205,6 +209,7 @@ impl Contact {
             in_clear: None,
             notes: Vec::new(),
             ehlo: EhloName::default(),
+            dsn: None,
         }
     }
 
@@ -231,10 +236,11 @@ impl Contact {
 
     /// One recipient's record, but for when it was made and how long it took.
     pub(super) fn record(&self, recipient: &Address, finding: &Finding, time: DateTime<Utc>) -> Recorded {
-        let reply = finding.reply();
+        let (reply, outcome) = (finding.reply(), finding.ruling().outcome);
+        let was_told = self.dsn.as_ref().is_some_and(|dsn| dsn.of(recipient).notify.is_some());
         Recorded {
             recipient: recipient.clone(),
-            outcome: finding.ruling().outcome,
+            outcome,
             code: reply.map(Reply::code),
             enhanced: enhanced(finding),
             reply: reply.map(Reply::text),
@@ -247,6 +253,7 @@ impl Contact {
             tls: self.tls.clone(),
             notes: self.notes_on(finding),
             cause: self.cause(finding),
+            dsn_handed_on: was_told && outcome == Outcome::Delivered,
             in_doubt: finding.is_in_doubt(),
             time,
             duration: 0.0,

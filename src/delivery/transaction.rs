@@ -4,10 +4,11 @@
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::mail::Address;
-use crate::smtp::{Body, Command, MailParameters, NotSmtp, Reply};
+use crate::mail::{Address, DsnRequest, orcpt_in_ascii};
+use crate::smtp::{Body, Command, MailParameters, NotSmtp, RcptParameters, Reply};
 
 use super::content::{Message, Outgoing};
 use super::envelope::{Envelope, Phase};
@@ -42,6 +43,10 @@ pub(super) struct Transaction<'a> {
     session: &'a mut Session,
     message: Cow<'a, Message>,
     envelope: Envelope,
+    /// MAIL says SMTPUTF8.
+    utf8: bool,
+    /// What the sender asks of notifications, where the peer offers DSN.
+    dsn: Option<Arc<DsnRequest>>,
     /// The session has carried a transaction before.
     is_reused: bool,
     /// The peer had given it up before MAIL.
@@ -87,8 +92,11 @@ impl Session {
             }
         };
         let message = signed.unwrap_or(Cow::Borrowed(message));
+        let needs_utf8 = message.needs_smtputf8() || envelope.asking().any(Address::needs_smtputf8);
+        let utf8 = self.offers.smtputf8 && needs_utf8;
+        let dsn = self.offers.dsn.then(|| Arc::clone(&message.dsn));
         let mut transaction =
-            Transaction { session: self, message, envelope, is_reused, stale: false, notes: Vec::new() };
+            Transaction { session: self, message, envelope, utf8, dsn, is_reused, stale: false, notes: Vec::new() };
         transaction.run().await;
         transaction
     }
@@ -190,7 +198,11 @@ impl Transaction<'_> {
                 Some(reply) => reply,
                 None => self.session.say(&command).await,
             };
-            self.envelope.hear(&self.session.contact, reply);
+            if self.is_dsn_refused(&reply) {
+                self.go_on_without_dsn(&reply);
+            } else {
+                self.envelope.hear(&self.session.contact, reply);
+            }
         }
         if self.envelope.phase() == Phase::Over {
             self.drop_transaction(&ahead).await;
@@ -200,7 +212,7 @@ impl Transaction<'_> {
     fn next_command(&self) -> Option<Command> {
         match self.envelope.phase() {
             Phase::Mail => Some(self.mail_command()),
-            Phase::Rcpt => self.envelope.asking().next().map(Command::rcpt),
+            Phase::Rcpt => self.envelope.asking().next().map(|recipient| self.rcpt_command(recipient)),
             Phase::Data => Some(Command::data()),
             Phase::Content | Phase::Over => None,
         }
@@ -236,7 +248,7 @@ impl Transaction<'_> {
         self.envelope.say_ahead();
         ahead.data = self.envelope.sends_partially();
         let mut commands = vec![self.mail_command()];
-        commands.extend(self.envelope.asking().map(Command::rcpt));
+        commands.extend(self.envelope.asking().map(|recipient| self.rcpt_command(recipient)));
         commands.extend(ahead.data.then(Command::data));
         for commands in commands.chunks(COMMANDS_AT_ONCE) {
             let replies = self.session.say_at_once(commands).await;
@@ -280,14 +292,55 @@ impl Transaction<'_> {
 
     fn mail_command(&self) -> Command {
         let (offers, message) = (&self.session.offers, &self.message);
-        let needs_utf8 = message.needs_smtputf8() || self.envelope.asking().any(Address::needs_smtputf8);
         let parameters = MailParameters {
             size: offers.size.then(|| message.size()),
             body: (offers.eight_bit_mime && message.is_eight_bit()).then_some(Body::EightBitMime),
-            smtputf8: offers.smtputf8 && needs_utf8,
+            smtputf8: self.utf8,
             require_tls: message.require_tls,
+            ret: self.dsn.as_ref().and_then(|dsn| dsn.ret),
+            envid: self.dsn.as_ref().and_then(|dsn| dsn.envid.clone()),
         };
         Command::mail(&message.from, &parameters)
+    }
+
+    fn rcpt_command(&self, recipient: &Address) -> Command {
+        Command::rcpt(recipient, &self.rcpt_parameters(recipient))
+    }
+
+    /// As they were given (RFC 3461 section 5.2.1).
+    fn rcpt_parameters(&self, recipient: &Address) -> RcptParameters {
+        let Some(dsn) = &self.dsn else { return RcptParameters::default() };
+        let asked = dsn.of(recipient);
+        let orcpt = asked.orcpt.as_ref().map(|orcpt| if self.utf8 { orcpt.clone() } else { orcpt_in_ascii(orcpt) });
+        RcptParameters { notify: asked.notify, orcpt }
+    }
+
+    /// Whether the peer refuses a parameter that it offers, and not the mail; the same codes
+    /// may say something else, which the next transaction finds out.
+    fn is_dsn_refused(&self, reply: &Result<Reply, Broken>) -> bool {
+        let asks = match self.envelope.phase() {
+            Phase::Mail => self.dsn.as_ref().is_some_and(|dsn| dsn.ret.is_some() || dsn.envid.is_some()),
+            Phase::Rcpt => {
+                let next = self.envelope.asking().next();
+                next.is_some_and(|recipient| self.rcpt_parameters(recipient) != RcptParameters::default())
+            }
+            _ => false,
+        };
+        asks && reply.as_ref().is_ok_and(|reply| matches!(reply.code(), 501 | 504 | 555))
+    }
+
+    /// Nobody goes without the mail because of how he is to be told of it: those who were not
+    /// taken for that are asked again, as a peer is that does not offer DSN.
+    fn go_on_without_dsn(&mut self, reply: &Result<Reply, Broken>) {
+        let code = reply.as_ref().map_or(0, Reply::code);
+        if std::mem::replace(&mut self.session.offers.dsn, false) {
+            let note = format!("it offers DSN and refused its parameters ({code}): they were left out");
+            self.session.contact.notes.push(note);
+        }
+        match self.envelope.phase() {
+            Phase::Mail => self.envelope.leave_all(),
+            _ => self.envelope.leave_next(),
+        }
     }
 
     /// Ends a transaction in which nothing is sent. Where DATA was said ahead and the peer

@@ -124,6 +124,9 @@ pub struct Recorded {
     /// Whether the peer may have the mail although the outcome is a deferral (RFC 1047).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub in_doubt: bool,
+    /// The peer was given what the sender asks of notifications, and tells him itself.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dsn_handed_on: bool,
     /// When the outcome was known.
     #[serde(serialize_with = "rfc3339")]
     pub time: DateTime<Utc>,
@@ -161,6 +164,7 @@ impl Recorded {
             notes: Vec::new(),
             cause: Some(cause),
             in_doubt: false,
+            dsn_handed_on: false,
             time,
             duration: 0.0,
         }

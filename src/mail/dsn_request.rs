@@ -24,6 +24,11 @@ const MAX_ORCPT: usize = 500;
 #[error("{0}")]
 pub struct Malformed(&'static str);
 
+impl Malformed {
+    /// Of an ORCPT that is not ASCII.
+    pub const NEEDS_SMTPUTF8: Self = Self("an ORCPT outside ASCII needs SMTPUTF8");
+}
+
 /// How much of the message comes back with the report of a failure (section 4.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
@@ -263,8 +268,8 @@ impl RecipientRequest {
         self.told.iter().any(|notice| notice.action == action)
     }
 
-    /// The same recipient was named twice: whoever was to be told of something still is.
-    fn join(&mut self, other: Self) {
+    /// The same recipient was named twice: of what was to be told either time is told.
+    pub fn join(&mut self, other: Self) {
         self.notify = match (self.notify, other.notify) {
             (Some(one), Some(two)) => {
                 let mut both = one;
@@ -345,23 +350,6 @@ impl DsnRequest {
     ) -> Self {
         Self { ret, envid, return_path, recipients }
     }
-}
-
-/// Recipients with what is asked for each, none twice: the domain is compared without case, the
-/// first spelling stays.
-pub(super) fn joined(named: Vec<(Address, RecipientRequest)>) -> (Vec<Address>, BTreeMap<String, RecipientRequest>) {
-    let (mut recipients, mut requests) = (Vec::with_capacity(named.len()), BTreeMap::<_, RecipientRequest>::new());
-    for (recipient, request) in named {
-        match requests.entry(recipient.mailbox()) {
-            std::collections::btree_map::Entry::Occupied(mut there) => there.get_mut().join(request),
-            std::collections::btree_map::Entry::Vacant(free) => {
-                free.insert(request);
-                recipients.push(recipient);
-            }
-        }
-    }
-    requests.retain(|_, request| *request != NOTHING);
-    (recipients, requests)
 }
 
 #[cfg(test)]
@@ -470,19 +458,18 @@ mod tests {
             (Some("NEVER"), Some("DELAY"), Some("DELAY")),
             (Some("DELAY,FAILURE"), Some("SUCCESS,DELAY"), Some("DELAY,FAILURE,SUCCESS")),
         ] {
-            let (b, spelled) = (address("b@x.example"), address("b@X.example"));
-            let envelope = Envelope::asking(ReversePath::Null, vec![(b.clone(), asked(one)), (spelled, asked(two))]);
-            assert_eq!(envelope.recipients, std::slice::from_ref(&b));
-            assert_eq!(envelope.dsn.of(&b).notify.map(|n| n.to_string()).as_deref(), both, "{one:?} {two:?}");
-            assert_eq!(envelope.dsn.is_silent(), both.is_none());
+            let mut joined = asked(one);
+            joined.join(asked(two));
+            assert_eq!(joined.notify.map(|n| n.to_string()).as_deref(), both, "{one:?} {two:?}");
         }
     }
 
     #[test]
     fn what_is_asked_for_a_recipient_goes_with_him() {
         let (b, c) = (address("b@x.example"), address("c@X.example"));
-        let named = vec![(b.clone(), asked(Some("NEVER"))), (c.clone(), asked(Some("DELAY")))];
-        let mut envelope = Envelope::asking(ReversePath::Null, named);
+        let mut envelope = Envelope::new(ReversePath::Null, vec![b.clone(), c.clone()]);
+        envelope.dsn.ask(&b, asked(Some("NEVER")));
+        envelope.dsn.ask(&address("c@x.example"), asked(Some("DELAY")));
         let notice = Notice { action: Action::Delayed, at: DateTime::UNIX_EPOCH, dsn: MailKey::parse("K"), note: None };
         envelope.dsn.tell(&c, notice);
         envelope.keep(|recipient| *recipient == c);

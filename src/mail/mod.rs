@@ -103,14 +103,6 @@ impl Envelope {
         Self { reverse_path, recipients: kept, smtputf8: false, dsn: DsnRequest::default() }
     }
 
-    /// As [`Envelope::new`], with what is asked for each recipient; of one that is named twice
-    /// all that was asked for either time.
-    pub fn asking(reverse_path: ReversePath, named: Vec<(Address, RecipientRequest)>) -> Self {
-        let (recipients, requests) = dsn_request::joined(named);
-        let dsn = DsnRequest::stored(None, None, None, requests);
-        Self { reverse_path, recipients, smtputf8: false, dsn }
-    }
-
     /// Keeps the recipients that `wanted` says, and what is asked for them.
     pub fn keep(&mut self, wanted: impl FnMut(&Address) -> bool) {
         self.recipients.retain(wanted);

@@ -146,6 +146,7 @@ fn request(part: &Part, pass: &Pass<'_>) -> Request {
         recipients: mail.envelope.recipients.clone(),
         smtputf8: mail.envelope.smtputf8,
         require_tls: mail.attributes.boolean(attribute::REQUIRE_TLS).unwrap_or(false),
+        dsn: mail.envelope.dsn.clone(),
         facts: mail.facts,
         header_prefix: mail.header_prefix.clone(),
         attributes: mail.attributes.clone(),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::mail::{Address, ReversePath};
+use crate::mail::{Address, Notify, Ret, ReversePath};
 
 use super::Reply;
 
@@ -13,7 +13,7 @@ use super::Reply;
 pub struct Command(String);
 
 /// What a client says of the message with MAIL.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MailParameters {
     /// Octets between DATA and the final dot (RFC 1870).
     pub size: Option<u64>,
@@ -23,6 +23,19 @@ pub struct MailParameters {
     pub smtputf8: bool,
     /// `REQUIRETLS` (RFC 8689).
     pub require_tls: bool,
+    /// `RET=` (RFC 3461 section 4.3).
+    pub ret: Option<Ret>,
+    /// `ENVID=` in xtext (RFC 3461 section 4.4).
+    pub envid: Option<String>,
+}
+
+/// What a client says of a recipient with RCPT.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RcptParameters {
+    /// `NOTIFY=` (RFC 3461 section 4.1).
+    pub notify: Option<Notify>,
+    /// `ORCPT=`, `type;address` with the address in xtext (RFC 3461 section 4.2).
+    pub orcpt: Option<String>,
 }
 
 /// The value of `BODY=`.
@@ -54,8 +67,8 @@ impl Command {
     }
 
     /// RCPT TO; a domain outside ASCII goes as A-labels.
-    pub fn rcpt(to: &Address) -> Self {
-        Self::new(&format!("RCPT TO:<{}>", to.on_the_wire()))
+    pub fn rcpt(to: &Address, parameters: &RcptParameters) -> Self {
+        Self::new(&format!("RCPT TO:<{}>{parameters}", to.on_the_wire()))
     }
 
     /// DATA.
@@ -99,6 +112,24 @@ impl fmt::Display for MailParameters {
         if self.require_tls {
             f.write_str(" REQUIRETLS")?;
         }
+        if let Some(ret) = self.ret {
+            write!(f, " RET={ret}")?;
+        }
+        if let Some(envid) = &self.envid {
+            write!(f, " ENVID={envid}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for RcptParameters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(notify) = self.notify {
+            write!(f, " NOTIFY={notify}")?;
+        }
+        if let Some(orcpt) = &self.orcpt {
+            write!(f, " ORCPT={orcpt}")?;
+        }
         Ok(())
     }
 }
@@ -120,6 +151,8 @@ pub struct Capabilities {
     pub require_tls: bool,
     /// `PIPELINING`.
     pub pipelining: bool,
+    /// `DSN` (RFC 3461).
+    pub dsn: bool,
     /// `STARTTLS`.
     pub starttls: bool,
     /// The mechanisms of `AUTH`, in upper case.
@@ -148,6 +181,7 @@ impl Capabilities {
             "SMTPUTF8" => self.smtputf8 = true,
             "REQUIRETLS" => self.require_tls = true,
             "PIPELINING" => self.pipelining = true,
+            "DSN" => self.dsn = true,
             "STARTTLS" => self.starttls = true,
             "AUTH" => self.auth.extend(words.map(str::to_owned)),
             // The form of old Microsoft and Netscape servers.
@@ -182,12 +216,28 @@ mod tests {
     fn commands_are_written_as_rfc_5321_has_them() {
         let from = ReversePath::parse("a@B.example").expect("an address");
         let to = Address::parse("\"x y\"@bücher.example").expect("an address");
-        let all = MailParameters { size: Some(7), body: Some(Body::EightBitMime), smtputf8: true, require_tls: true };
+        let all = MailParameters {
+            size: Some(7),
+            body: Some(Body::EightBitMime),
+            smtputf8: true,
+            require_tls: true,
+            ret: Some(Ret::Full),
+            envid: Some("id+2B1".into()),
+        };
+        let asked =
+            RcptParameters { notify: Notify::parse("delay,success").ok(), orcpt: Some("rfc822;B@x.example".into()) };
         for (command, line) in [
             (Command::ehlo("me.example"), "EHLO me.example\r\n"),
             (Command::mail(&ReversePath::Null, &MailParameters::default()), "MAIL FROM:<>\r\n"),
-            (Command::mail(&from, &all), "MAIL FROM:<a@B.example> SIZE=7 BODY=8BITMIME SMTPUTF8 REQUIRETLS\r\n"),
-            (Command::rcpt(&to), "RCPT TO:<\"x y\"@xn--bcher-kva.example>\r\n"),
+            (
+                Command::mail(&from, &all),
+                "MAIL FROM:<a@B.example> SIZE=7 BODY=8BITMIME SMTPUTF8 REQUIRETLS RET=FULL ENVID=id+2B1\r\n",
+            ),
+            (Command::rcpt(&to, &RcptParameters::default()), "RCPT TO:<\"x y\"@xn--bcher-kva.example>\r\n"),
+            (
+                Command::rcpt(&to, &asked),
+                "RCPT TO:<\"x y\"@xn--bcher-kva.example> NOTIFY=DELAY,SUCCESS ORCPT=rfc822;B@x.example\r\n",
+            ),
             (Command::data(), "DATA\r\n"),
         ] {
             assert_eq!(command.to_string(), line);
@@ -196,9 +246,10 @@ mod tests {
 
     #[test]
     fn capabilities_are_read_in_any_case_and_lies_about_size_are_no_limit() {
-        let offered = ehlo(&["x", "size 1000", "8bitmime", "Pipelining", "SMTPUTF8", "StartTLS", "AUTH plain LOGIN"]);
+        let offered =
+            ehlo(&["x", "size 1000", "8bitmime", "Pipelining", "SMTPUTF8", "dsn", "StartTLS", "AUTH plain LOGIN"]);
         assert_eq!((offered.size_limit, offered.size), (Some(1000), true));
-        assert!(offered.eight_bit_mime && offered.pipelining && offered.smtputf8 && offered.starttls);
+        assert!(offered.eight_bit_mime && offered.pipelining && offered.smtputf8 && offered.dsn && offered.starttls);
         assert_eq!(offered.auth, ["PLAIN", "LOGIN"]);
         assert_eq!(ehlo(&["x", "AUTH=LOGIN PLAIN"]).auth, ["LOGIN", "PLAIN"]);
         for size in ["SIZE", "SIZE 0", "SIZE abc", "SIZE 99999999999999999999", "SIZE -1"] {
@@ -212,7 +263,7 @@ mod tests {
         #[test]
         fn a_command_is_one_line_whatever_it_is_made_from(name in any::<String>(), address in any::<String>()) {
             let mut commands = vec![Command::ehlo(&name)];
-            commands.extend(Address::parse(&address).map(|to| Command::rcpt(&to)));
+            commands.extend(Address::parse(&address).map(|to| Command::rcpt(&to, &RcptParameters::default())));
             commands.extend(ReversePath::parse(&address).map(|from| Command::mail(&from, &MailParameters::default())));
             for command in commands {
                 let text = command.to_string();

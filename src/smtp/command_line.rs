@@ -1,14 +1,14 @@
-//! Commands as a server reads them (RFC 5321 section 4.1, with SIZE, 8BITMIME, SMTPUTF8
-//! and AUTH).
+//! Commands as a server reads them (RFC 5321 section 4.1, with SIZE, 8BITMIME, SMTPUTF8,
+//! DSN and AUTH).
 //!
 //! Strict where two readers could disagree on who is meant or where a line ends; what is
 //! refused says in one sentence what would be right.
 
 mod lenient;
 
-use crate::mail::{Address, AddressError, Domain, ReversePath};
+use crate::mail::{Address, AddressError, Domain, Malformed, Notify, Ret, ReversePath, parse_envid, parse_orcpt};
 
-use super::{Body, MailParameters};
+use super::{Body, MailParameters, RcptParameters};
 
 pub use lenient::Leniency;
 
@@ -16,7 +16,7 @@ pub use lenient::Leniency;
 pub const MAX_COMMAND_OCTETS: usize = 512;
 
 /// Octets of MAIL, RCPT, AUTH and what answers its challenge: their extensions lengthen
-/// the line (RFC 1870, RFC 4954, RFC 6531).
+/// the line (RFC 1870, RFC 3461, RFC 4954, RFC 6531).
 pub const MAX_EXTENDED_OCTETS: usize = 2048;
 
 /// One command.
@@ -29,7 +29,7 @@ pub enum CommandLine {
     /// MAIL FROM.
     Mail(ReversePath, MailParameters),
     /// RCPT TO.
-    Rcpt(ForwardPath),
+    Rcpt(ForwardPath, RcptParameters),
     /// DATA.
     Data,
     /// RSET.
@@ -91,6 +91,9 @@ pub enum CommandError {
     /// A parameter that EHLO did not offer.
     #[error("the parameter {0} is not known")]
     UnknownParameter(String),
+    /// The value of a parameter of RFC 3461, by its name.
+    #[error("{1}")]
+    Dsn(&'static str, Malformed),
     /// The argument of MAIL FROM.
     #[error("{0}")]
     ReversePath(AddressError),
@@ -109,7 +112,7 @@ impl CommandError {
             Self::TooLong | Self::LineEnd | Self::Octets | Self::Unknown => (500, "5.5.2"),
             Self::Http => (421, "4.7.0"),
             Self::NotImplemented => (502, "5.5.1"),
-            Self::Argument(_) => (501, "5.5.4"),
+            Self::Argument(_) | Self::Dsn(..) => (501, "5.5.4"),
             Self::UnknownParameter(_) => (555, "5.5.4"),
             Self::ReversePath(_) => (501, "5.1.7"),
             Self::ForwardPath(_) => (501, "5.1.3"),
@@ -201,11 +204,7 @@ fn rcpt(argument: &str) -> Parsed {
     } else {
         ForwardPath::Mailbox(Address::parse(without_route(path)?).map_err(CommandError::ForwardPath)?)
     };
-    // None is offered.
-    match parameters(rest)?.first() {
-        Some(unknown) => Err(CommandError::UnknownParameter(unknown.keyword.clone())),
-        None => Ok(CommandLine::Rcpt(to)),
-    }
+    Ok(CommandLine::Rcpt(to, rcpt_parameters(rest)?))
 }
 
 /// What stands in the angle brackets behind `keyword`, and what stands behind them.
@@ -289,10 +288,34 @@ fn mail_parameters(rest: &str) -> Result<MailParameters, CommandError> {
             // (RFC 4954 section 5), and not kept.
             "AUTH" if value.is_some_and(is_xtext) => {}
             "AUTH" => return Err(CommandError::Argument("AUTH= is <> or a mailbox in xtext")),
+            "RET" => read.ret = Some(dsn("RET", value, Ret::parse)?),
+            "ENVID" => read.envid = Some(dsn("ENVID", value, parse_envid)?),
             _ => return Err(CommandError::UnknownParameter(keyword)),
         }
     }
     Ok(read)
+}
+
+fn rcpt_parameters(rest: &str) -> Result<RcptParameters, CommandError> {
+    let mut read = RcptParameters::default();
+    for Parameter { keyword, value } in parameters(rest)? {
+        match keyword.as_str() {
+            "NOTIFY" => read.notify = Some(dsn("NOTIFY", value, Notify::parse)?),
+            // Whether the transaction said SMTPUTF8 is not for the line to know.
+            "ORCPT" => read.orcpt = Some(dsn("ORCPT", value, |text| parse_orcpt(text, true))?),
+            _ => return Err(CommandError::UnknownParameter(keyword)),
+        }
+    }
+    Ok(read)
+}
+
+/// A value of RFC 3461.
+fn dsn<T>(
+    keyword: &'static str,
+    value: Option<&str>,
+    read: impl Fn(&str) -> Result<T, Malformed>,
+) -> Result<T, CommandError> {
+    read(value.unwrap_or_default()).map_err(|malformed| CommandError::Dsn(keyword, malformed))
 }
 
 /// RFC 1870 section 3: 1 to 20 digits. More than can be counted is more than is taken.
@@ -343,7 +366,7 @@ mod tests {
     fn read(line: &str) -> String {
         match CommandLine::parse(format!("{line}\r\n").as_bytes()) {
             Ok(CommandLine::Mail(from, parameters)) => format!("mail {from}{parameters}"),
-            Ok(CommandLine::Rcpt(ForwardPath::Mailbox(to))) => format!("rcpt {to}"),
+            Ok(CommandLine::Rcpt(ForwardPath::Mailbox(to), parameters)) => format!("rcpt {to}{parameters}"),
             Ok(other) => format!("{other:?}"),
             Err(error) => {
                 let (code, enhanced) = error.status();
@@ -398,7 +421,7 @@ mod tests {
             ("MAIL FROM:<@r.example:a@d.example>", "mail a@d.example"),
             ("RCPT TO:<u%other.example@d.example>", "rcpt u%other.example@d.example"),
             ("RCPT TO:<other!u@d.example>", "rcpt other!u@d.example"),
-            ("RCPT TO:<PostMaster>", "Rcpt(Postmaster)"),
+            ("RCPT TO:<PostMaster>", "Rcpt(Postmaster, RcptParameters { notify: None, orcpt: None })"),
             ("RCPT TO:<@:a@d.example>", "501 5.5.4 the source route is not valid; leave it out"),
             ("RCPT TO:<@a@d.example>", "501 5.5.4 the source route is not valid; leave it out"),
             ("MAIL FROM: <a@b.example>", "501 5.5.4 write it as MAIL FROM:<address>"),
@@ -453,7 +476,12 @@ mod tests {
             (" AUTH=a+0Ab+2B", "mail a@b.c"),
             (" AUTH=a+g", "501 5.5.4 AUTH= is <> or a mailbox in xtext"),
             (" AUTH=a+é", "501 5.5.4 AUTH= is <> or a mailbox in xtext"),
-            (" RET=HDRS", "555 5.5.4 the parameter RET is not known"),
+            (" ret=hdrs ENVID=a+2Bb", "mail a@b.c RET=HDRS ENVID=a+2Bb"),
+            (" RET=SOME", "501 5.5.4 RET is FULL or HDRS"),
+            (" RET", "501 5.5.4 RET is FULL or HDRS"),
+            (" ENVID", "501 5.5.4 ENVID has 1 to 100 characters"),
+            (" ENVID=a ENVID=a", "501 5.5.4 a parameter stands there twice"),
+            (" NOTIFY=NEVER", "555 5.5.4 the parameter NOTIFY is not known"),
             ("SIZE=1", "501 5.5.4 one blank stands in front of a parameter"),
             (" SIZE=1  BODY=7BIT", pair),
             (" =1", pair),
@@ -461,8 +489,22 @@ mod tests {
         ] {
             assert_eq!(read(&format!("MAIL FROM:<a@b.c>{parameters}")), meaning, "{parameters:?}");
         }
-        assert_eq!(read("RCPT TO:<a@b.c> NOTIFY=NEVER"), "555 5.5.4 the parameter NOTIFY is not known");
-        assert_eq!(read("RCPT TO:<a@b.c> X=1 X=1"), "501 5.5.4 a parameter stands there twice");
+        for (parameters, meaning) in [
+            (" NOTIFY=NEVER", "rcpt a@b.c NOTIFY=NEVER"),
+            (" notify=Delay,SUCCESS ORCPT=rfc822;A+2B@b.c", "rcpt a@b.c NOTIFY=DELAY,SUCCESS ORCPT=rfc822;A+2B@b.c"),
+            (
+                " NOTIFY=NEVER,DELAY",
+                "501 5.5.4 NOTIFY is NEVER alone, or any of SUCCESS, FAILURE and DELAY with commas between",
+            ),
+            (" NOTIFY=NEVER NOTIFY=NEVER", "501 5.5.4 a parameter stands there twice"),
+            (" ORCPT=a@b.c", "501 5.5.4 ORCPT is a type, ';' and an address, such as rfc822;user@example.org"),
+            (" RET=FULL", "555 5.5.4 the parameter RET is not known"),
+            (" X=1 X=1", "501 5.5.4 a parameter stands there twice"),
+        ] {
+            assert_eq!(read(&format!("RCPT TO:<a@b.c>{parameters}")), meaning, "{parameters:?}");
+        }
+        let escaped = read("RCPT TO:<a@b.c> ORCPT=rfc822;a+0D+0ARCPT+20TO:<c@d.e>");
+        assert!(escaped.starts_with("501 5.5.4 a value in xtext"), "{escaped}");
     }
 
     #[test]
@@ -503,15 +545,20 @@ mod tests {
         fn what_our_client_side_writes_is_read_as_it_was_meant(
             local in "[a-z0-9.+]{1,20}|\"[ -!#-\\[\\]-~]{0,20}\"|[a-zé]{1,9}",
             size in any::<Option<u64>>(), eight_bit in any::<bool>(),
+            notify in prop::option::of(prop::sample::select(vec!["NEVER", "SUCCESS", "DELAY,FAILURE"])),
+            xtext in prop::option::of("([!-*,-<>-~]|[+][2-6][0-9A-F]){1,30}"),
         ) {
             let address = Address::parse(&format!("{local}@x.example")).expect("an address");
             let body = eight_bit.then_some(Body::EightBitMime);
-            let parameters = MailParameters { size, body, smtputf8: true, require_tls: false };
+            let (ret, envid) = (eight_bit.then_some(Ret::Full), xtext.clone());
+            let parameters = MailParameters { size, body, smtputf8: true, require_tls: false, ret, envid };
             let from = ReversePath::Address(address.clone());
             let line = super::super::Command::mail(&from, &parameters).to_string();
             prop_assert_eq!(CommandLine::parse(line.as_bytes()), Ok(CommandLine::Mail(from, parameters)));
-            let line = super::super::Command::rcpt(&address).to_string();
-            let expected = CommandLine::Rcpt(ForwardPath::Mailbox(address));
+            let notify = notify.map(|notify| Notify::parse(notify).expect(notify));
+            let parameters = RcptParameters { notify, orcpt: xtext.map(|xtext| format!("rfc822;{xtext}")) };
+            let line = super::super::Command::rcpt(&address, &parameters).to_string();
+            let expected = CommandLine::Rcpt(ForwardPath::Mailbox(address), parameters);
             prop_assert_eq!(CommandLine::parse(line.as_bytes()), Ok(expected));
         }
 

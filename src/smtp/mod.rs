@@ -8,7 +8,7 @@ mod command_line;
 mod dot;
 mod reply;
 
-pub use command::{Body, Capabilities, Command, MailParameters};
+pub use command::{Body, Capabilities, Command, MailParameters, RcptParameters};
 pub use command_line::{CommandError, CommandLine, ForwardPath, Leniency, MAX_COMMAND_OCTETS, MAX_EXTENDED_OCTETS};
 pub use dot::{BareLineEnd, Stuffer, Unstuffer};
 pub use reply::{EnhancedStatus, MAX_LINE_OCTETS, MAX_REPLY_OCTETS, NotSmtp, Reply, ReplyReader};

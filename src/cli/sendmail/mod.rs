@@ -76,8 +76,9 @@ Usage: redeliver sendmail [OPTIONS] [RECIPIENT]...
   --config FILE       Configuration file
   --                  What follows are recipients
 
--N, -R and -V are stored with the mail, though no DSN is sent yet; -B is checked; -C is
-refused; other options of old are accepted and left out. The exit code is 0 once the mail
+-N, -R and -V say what the sender wants to be told of (RFC 3461): NEVER, or any of SUCCESS,
+FAILURE and DELAY; FULL or HDRS; an envelope id. -B is checked; -C is refused; other
+options of old are accepted and left out. The exit code is 0 once the mail
 is committed, 64 for wrong usage, 65 for what is no address or no message, 75 where it
 cannot be stored now, 78 for the configuration.
 ";

@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 
 use crate::clock::Clock;
 use crate::mail::{
-    Address, Attributes, DialogueEntry, HeaderScan, MailKey, Outcome, Planned, Recorded, ReversePath, Stage,
+    Address, Attributes, DialogueEntry, DsnRequest, HeaderScan, MailKey, Outcome, Planned, Recorded, ReversePath, Stage,
 };
 use crate::stop::Stop;
 
@@ -160,6 +160,7 @@ fn request(message: &str, recipients: &[&str]) -> Request {
         recipients: recipients.iter().map(|recipient| Address::parse(recipient).expect("an address")).collect(),
         smtputf8: false,
         require_tls: false,
+        dsn: DsnRequest::default(),
         facts: scan.finish().expect("facts"),
         header_prefix: "X-Prefix: 1\r\n".into(),
         attributes: Attributes::default(),

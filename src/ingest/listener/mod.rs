@@ -67,6 +67,8 @@ pub struct Config {
     pub normalize_lf: bool,
     /// SMTPUTF8 is offered (RFC 6531).
     pub smtputf8: bool,
+    /// DSN is offered (RFC 3461).
+    pub dsn: bool,
     /// What one client may take of us.
     pub limits: Limits,
 }
@@ -85,6 +87,7 @@ impl Config {
             users: None,
             normalize_lf: false,
             smtputf8: true,
+            dsn: false,
             limits: Limits::default(),
         }
     }

@@ -1,12 +1,13 @@
 //! What MAIL began: all the state that belongs to one mail, and nothing of another's.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use tracing::info;
 
 use super::answer::Answer;
 use super::session::Client;
-use crate::mail::{Address, Envelope, MailKey, ReversePath};
+use crate::mail::{Address, Envelope, MailKey, RecipientRequest, ReversePath};
+use crate::smtp::MailParameters;
 
 /// One transaction, open or not. Every end of it is [`Transaction::reset`].
 #[derive(Debug)]
@@ -20,10 +21,11 @@ pub(super) struct Transaction {
 #[derive(Debug, Default)]
 struct State {
     reverse_path: Option<ReversePath>,
-    smtputf8: bool,
+    /// What was said with MAIL.
+    parameters: MailParameters,
     recipients: Vec<Address>,
-    /// What makes them one mailbox.
-    mailboxes: HashSet<String>,
+    /// What is asked for each, by what makes them one mailbox.
+    mailboxes: HashMap<String, RecipientRequest>,
     /// The first refusal, and how many there were.
     refusal: Option<String>,
     refused: usize,
@@ -41,9 +43,9 @@ impl Transaction {
     }
 
     /// MAIL was taken.
-    pub(super) fn open(&mut self, reverse_path: ReversePath, smtputf8: bool) {
+    pub(super) fn open(&mut self, reverse_path: ReversePath, parameters: MailParameters) {
         self.state.reverse_path = Some(reverse_path);
-        self.state.smtputf8 = smtputf8;
+        self.state.parameters = parameters;
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -52,7 +54,7 @@ impl Transaction {
 
     /// Whether MAIL said SMTPUTF8.
     pub(super) fn is_smtputf8(&self) -> bool {
-        self.state.smtputf8
+        self.state.parameters.smtputf8
     }
 
     pub(super) fn recipients(&self) -> &[Address] {
@@ -64,23 +66,27 @@ impl Transaction {
         self.state.recipients.is_empty() && self.state.refused > 0
     }
 
-    /// Takes recipients, each once; none of them, and false, where there would be more than
-    /// `limit`.
-    pub(super) fn add(&mut self, recipients: Vec<Address>, limit: usize) -> bool {
+    /// Takes recipients, each once, with what is asked for them; none of them, and false, where
+    /// there would be more than `limit`.
+    pub(super) fn add(&mut self, recipients: Vec<Address>, request: &RecipientRequest, limit: usize) -> bool {
         let state = &mut self.state;
-        let mut new = Vec::new();
+        let (mut new, mut known) = (Vec::new(), Vec::new());
         for recipient in recipients {
             let mailbox = recipient.mailbox();
-            let known = state.mailboxes.contains(&mailbox) || new.iter().any(|(other, _)| *other == mailbox);
-            if !known {
+            if state.mailboxes.contains_key(&mailbox) {
+                known.push(mailbox);
+            } else if !new.iter().any(|(other, _)| *other == mailbox) {
                 new.push((mailbox, recipient));
             }
         }
         if state.recipients.len() + new.len() > limit {
             return false;
         }
+        for mailbox in known {
+            state.mailboxes.entry(mailbox).and_modify(|there| there.join(request.clone()));
+        }
         for (mailbox, recipient) in new {
-            state.mailboxes.insert(mailbox);
+            state.mailboxes.insert(mailbox, request.clone());
             state.recipients.push(recipient);
         }
         true
@@ -106,8 +112,15 @@ impl Transaction {
     /// What is submitted. `None` where MAIL was not said.
     pub(super) fn envelope(&self) -> Option<Envelope> {
         let reverse_path = self.state.reverse_path.clone()?;
-        let mut envelope = Envelope::new(reverse_path, self.state.recipients.clone());
-        envelope.smtputf8 = self.state.smtputf8;
+        let State { parameters, recipients, mailboxes, .. } = &self.state;
+        let mut envelope = Envelope::new(reverse_path, recipients.clone());
+        envelope.smtputf8 = parameters.smtputf8;
+        envelope.dsn.ret = parameters.ret;
+        envelope.dsn.envid.clone_from(&parameters.envid);
+        for recipient in recipients {
+            let request = mailboxes.get(&recipient.mailbox()).cloned().unwrap_or_default();
+            envelope.dsn.ask(recipient, request);
+        }
         Some(envelope)
     }
 
@@ -149,25 +162,36 @@ impl Transaction {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mail::{Notify, Ret};
 
     #[test]
     fn nothing_of_a_transaction_is_left_for_the_next() {
         let address = |text: &str| vec![Address::parse(text).expect("an address")];
         let mut transaction = Transaction::new(Client::User(1000));
-        transaction.open(ReversePath::Null, true);
-        assert!(transaction.add(address("a@x.example"), 2));
-        assert!(transaction.add(address("a@X.example"), 2));
-        assert!(transaction.add(address("b@x.example"), 2));
-        assert!(!transaction.add(address("c@x.example"), 2));
-        assert!(!transaction.add([address("b@x.example"), address("c@x.example")].concat(), 2));
-        assert!(transaction.add(address("b@x.example"), 2), "who is there already is no further one");
+        let asked = RecipientRequest { notify: Some(Notify::NEVER), ..RecipientRequest::default() };
+        let nothing = RecipientRequest::default();
+        let parameters = MailParameters { smtputf8: true, ret: Some(Ret::Full), ..MailParameters::default() };
+        transaction.open(ReversePath::Null, parameters);
+        assert!(transaction.add(address("a@x.example"), &asked, 2));
+        assert!(transaction.add(address("a@X.example"), &asked, 2));
+        assert!(transaction.add(address("b@x.example"), &asked, 2));
+        assert!(!transaction.add(address("c@x.example"), &asked, 2));
+        assert!(!transaction.add([address("b@x.example"), address("c@x.example")].concat(), &nothing, 2));
+        assert!(transaction.add(address("b@x.example"), &nothing, 2), "who is there already is no further one");
         transaction.refuse("550 no");
         transaction.set_size(5);
         let envelope = transaction.envelope().expect("open");
-        assert_eq!((envelope.recipients.len(), envelope.smtputf8), (2, true));
+        assert_eq!((envelope.recipients.len(), envelope.smtputf8, envelope.dsn.ret), (2, true, Some(Ret::Full)));
+        let notify = |at: usize| envelope.dsn.of(&envelope.recipients[at]).notify;
+        assert_eq!((notify(0), notify(1)), (Some(Notify::NEVER), None), "the second time nothing was asked for b");
         transaction.reset();
         let state = &transaction.state;
         assert!(!transaction.is_open() && transaction.envelope().is_none() && !transaction.refused_all());
-        assert!(state.recipients.is_empty() && state.mailboxes.is_empty() && !state.smtputf8 && state.size == 0);
+        assert!(
+            state.recipients.is_empty()
+                && state.mailboxes.is_empty()
+                && state.parameters == MailParameters::default()
+                && state.size == 0
+        );
     }
 }

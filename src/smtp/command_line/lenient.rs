@@ -2,7 +2,7 @@
 //! it, and nobody can mend them. Each line is read as the one that it should have been.
 
 use super::{CommandError, CommandLine, ForwardPath, MAX_COMMAND_OCTETS, MAX_EXTENDED_OCTETS, Parsed};
-use super::{mail_parameters, parameters, path_and_rest, without_route};
+use super::{mail_parameters, path_and_rest, rcpt_parameters, without_route};
 use crate::mail::{Address, AddressError, ReversePath};
 
 /// What is forgiven.
@@ -86,17 +86,18 @@ fn mail(argument: &str, leniency: &Leniency<'_>) -> Parsed {
 
 fn rcpt(argument: &str) -> Parsed {
     let (path, rest) = path(argument, "TO").ok_or(CommandError::Argument("write it as RCPT TO:<address>"))?;
-    let unknown = parameters(&rest)?.first().map(|unknown| unknown.keyword.clone());
-    if let Some(keyword) = unknown {
-        return Err(CommandError::UnknownParameter(keyword));
-    }
+    let parameters = rcpt_parameters(&rest)?;
+    Ok(CommandLine::Rcpt(forward_path(path)?, parameters))
+}
+
+fn forward_path(path: String) -> Result<ForwardPath, CommandError> {
     if path.eq_ignore_ascii_case("postmaster") {
-        return Ok(CommandLine::Rcpt(ForwardPath::Postmaster));
+        return Ok(ForwardPath::Postmaster);
     }
     match Address::parse(without_route(&path)?) {
-        Ok(address) => Ok(CommandLine::Rcpt(ForwardPath::Mailbox(address))),
+        Ok(address) => Ok(ForwardPath::Mailbox(address)),
         // Whether that is somebody here is not for the line to know.
-        Err(AddressError::NoDomain) if !path.contains('@') => Ok(CommandLine::Rcpt(ForwardPath::Local(path))),
+        Err(AddressError::NoDomain) if !path.contains('@') => Ok(ForwardPath::Local(path)),
         Err(error) => Err(CommandError::ForwardPath(error)),
     }
 }
@@ -144,7 +145,8 @@ mod tests {
     fn read(line: &[u8]) -> String {
         match CommandLine::parse_leniently(line, &leniency(false)) {
             Ok(CommandLine::Mail(from, parameters)) => format!("mail {from}{parameters}"),
-            Ok(CommandLine::Rcpt(ForwardPath::Mailbox(to))) => format!("rcpt {to}"),
+            Ok(CommandLine::Rcpt(ForwardPath::Mailbox(to), parameters)) => format!("rcpt {to}{parameters}"),
+            Ok(CommandLine::Rcpt(other, _)) => format!("rcpt {other:?}"),
             Ok(other) => format!("{other:?}"),
             Err(error) => format!("{} {error}", error.status().0),
         }
@@ -168,8 +170,8 @@ mod tests {
             (" MAIL FROM:<a@x.example>", "mail a@x.example"),
             ("RCPT TO: b@x.example", "rcpt b@x.example"),
             ("RCPT TO:<@r.example:b@x.example>", "rcpt b@x.example"),
-            ("RCPT TO: root", "Rcpt(Local(\"root\"))"),
-            ("RCPT TO: PostMaster", "Rcpt(Postmaster)"),
+            ("RCPT TO: root", "rcpt Local(\"root\")"),
+            ("RCPT TO: PostMaster", "rcpt Postmaster"),
             ("HELO", "Helo(\"\")"),
             ("EHLO my pc", "Ehlo(\"my pc\")"),
             ("EHLO  b\u{fc}cher.example ", "Ehlo(\"b\u{fc}cher.example\")"),
@@ -181,7 +183,9 @@ mod tests {
             ("MAIL a@x.example", "501 write it as MAIL FROM:<address>"),
             ("MAIL FROM:nobody", "501 the address has no domain: write it as local-part@domain"),
             ("RCPT TO:<>", "501 the address is empty"),
-            ("RCPT TO:b@x.example NOTIFY=NEVER", "555 the parameter NOTIFY is not known"),
+            ("RCPT TO:b@x.example  NOTIFY=NEVER", "rcpt b@x.example NOTIFY=NEVER"),
+            ("RCPT TO:b@x.example X=NEVER", "555 the parameter X is not known"),
+            ("MAIL FROM: a@x.example RET=all", "501 RET is FULL or HDRS"),
             ("RCPT TO:<b@x.example", "rcpt b@x.example"),
             ("RCPT TO:<b@>", "501 the address has no domain: write it as local-part@domain"),
             ("RCPT TO:<-b@x.example>", "501 the address begins with '-'"),

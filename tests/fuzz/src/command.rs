@@ -29,20 +29,22 @@ fn written(command: &CommandLine) -> Option<String> {
         CommandLine::Helo(name) => Command::helo(name),
         CommandLine::Ehlo(name) => Command::ehlo(name),
         CommandLine::Mail(from, parameters) => {
-            let mut parameters = *parameters;
+            let mut parameters = parameters.clone();
             // Said again it is the domain that decides, and that is ASCII on the wire.
             parameters.smtputf8 |= from.address().is_some_and(redeliver::mail::Address::needs_smtputf8);
             Command::mail(from, &parameters)
         }
-        CommandLine::Rcpt(ForwardPath::Mailbox(to)) => Command::rcpt(to),
+        CommandLine::Rcpt(ForwardPath::Mailbox(to), parameters) => Command::rcpt(to, parameters),
         CommandLine::Data => Command::data(),
         CommandLine::Rset => Command::rset(),
         CommandLine::Quit => Command::quit(),
         CommandLine::StartTls => Command::starttls(),
         CommandLine::Auth { mechanism, initial } => return Some(auth(mechanism, initial.as_deref())),
-        CommandLine::Rcpt(ForwardPath::Postmaster) => return Some("RCPT TO:<postmaster>\r\n".to_owned()),
+        CommandLine::Rcpt(ForwardPath::Postmaster, parameters) => {
+            return Some(format!("RCPT TO:<postmaster>{parameters}\r\n"));
+        }
         // Or one that is only read where it is forgiven.
-        CommandLine::Noop | CommandLine::Vrfy | CommandLine::Help | CommandLine::Rcpt(ForwardPath::Local(_)) => {
+        CommandLine::Noop | CommandLine::Vrfy | CommandLine::Help | CommandLine::Rcpt(ForwardPath::Local(_), _) => {
             return None;
         }
     };

@@ -17,8 +17,8 @@ use super::answer::Answer;
 use super::settings::Settings;
 use super::transaction::Transaction;
 use super::wire::{Ended, Line, Stream, Wire};
-use crate::mail::{Address, ReversePath};
-use crate::smtp::{CommandError, CommandLine, ForwardPath, Leniency, MailParameters};
+use crate::mail::{Address, Malformed, RecipientRequest, ReversePath};
+use crate::smtp::{CommandError, CommandLine, ForwardPath, Leniency, MailParameters, RcptParameters};
 use crate::stop::Stop;
 
 /// What the client called itself.
@@ -151,8 +151,8 @@ impl Session {
         let answer = match command {
             CommandLine::Ehlo(name) => self.ehlo(name),
             CommandLine::Helo(name) => self.helo(name),
-            CommandLine::Mail(from, parameters) => self.mail(from, &parameters),
-            CommandLine::Rcpt(to) => self.rcpt(to),
+            CommandLine::Mail(from, parameters) => self.mail(from, parameters),
+            CommandLine::Rcpt(to, parameters) => self.rcpt(to, parameters),
             CommandLine::Data => self.data().await?,
             CommandLine::Rset => {
                 self.transaction.reset();
@@ -201,6 +201,9 @@ impl Session {
             lines.push("SMTPUTF8".to_owned());
         }
         lines.push("ENHANCEDSTATUSCODES".to_owned());
+        if self.settings.dsn {
+            lines.push("DSN".to_owned());
+        }
         if self.settings.acceptor.is_some() && !self.wire.is_tls() {
             lines.push("STARTTLS".to_owned());
         }
@@ -210,7 +213,7 @@ impl Session {
         Answer::plain(250, &lines)
     }
 
-    fn mail(&mut self, from: ReversePath, parameters: &MailParameters) -> Answer {
+    fn mail(&mut self, from: ReversePath, parameters: MailParameters) -> Answer {
         if self.greeting.is_none() {
             return Answer::out_of_order("say EHLO first");
         }
@@ -220,8 +223,9 @@ impl Session {
         if parameters.smtputf8 && !self.settings.smtputf8 {
             return CommandError::UnknownParameter("SMTPUTF8".to_owned()).into();
         }
-        self.transaction.open(from, parameters.smtputf8);
-        let admitted = self.context.intake.now().spool.admits(parameters.size.unwrap_or(0));
+        let size = parameters.size.unwrap_or(0);
+        self.transaction.open(from, parameters);
+        let admitted = self.context.intake.now().spool.admits(size);
         let Err(refusal) = admitted.map_err(|error| Answer::from(&error)) else {
             return Answer::new(250, "2.1.0", "ok");
         };
@@ -230,15 +234,20 @@ impl Session {
         refusal
     }
 
-    fn rcpt(&mut self, to: ForwardPath) -> Answer {
+    fn rcpt(&mut self, to: ForwardPath, parameters: RcptParameters) -> Answer {
         if !self.transaction.is_open() {
             return Answer::out_of_order("say MAIL first");
+        }
+        let RcptParameters { notify, orcpt } = parameters;
+        if !self.transaction.is_smtputf8() && !orcpt.as_deref().is_none_or(str::is_ascii) {
+            return self.transaction.refuse_with(CommandError::Dsn("ORCPT", Malformed::NEEDS_SMTPUTF8).into());
         }
         let recipients = match self.recipients(to) {
             Ok(recipients) => recipients,
             Err(refusal) => return self.transaction.refuse_with(refusal),
         };
-        if self.transaction.add(recipients, self.settings.max_recipients) {
+        let request = RecipientRequest { notify, orcpt, told: Vec::new() };
+        if self.transaction.add(recipients, &request, self.settings.max_recipients) {
             Answer::new(250, "2.1.5", "ok")
         } else {
             self.transaction.refuse_with(Answer::new(452, "4.5.3", "too many recipients for one mail"))
@@ -269,8 +278,25 @@ impl Session {
         here.recipients(&written).map_err(|error| CommandError::ForwardPath(error).into())
     }
 
-    /// Strictly; those who may relay are forgiven what hurts nobody.
+    /// A command; what was not offered is not known, whether it was written right or not.
     fn parse(&self, line: &Line) -> Result<CommandLine, CommandError> {
+        let unknown = |keyword: &str| Err(CommandError::UnknownParameter(keyword.to_owned()));
+        let read = self.read(line);
+        if self.settings.dsn {
+            return read;
+        }
+        match &read {
+            Err(CommandError::Dsn(keyword, _)) => unknown(keyword),
+            Ok(CommandLine::Mail(_, MailParameters { ret: Some(_), .. })) => unknown("RET"),
+            Ok(CommandLine::Mail(_, MailParameters { envid: Some(_), .. })) => unknown("ENVID"),
+            Ok(CommandLine::Rcpt(_, RcptParameters { notify: Some(_), .. })) => unknown("NOTIFY"),
+            Ok(CommandLine::Rcpt(_, RcptParameters { orcpt: Some(_), .. })) => unknown("ORCPT"),
+            _ => read,
+        }
+    }
+
+    /// Strictly; those who may relay are forgiven what hurts nobody.
+    fn read(&self, line: &Line) -> Result<CommandLine, CommandError> {
         let line: &BytesMut = match line {
             Line::Whole(line) => line,
             Line::TooLong => return Err(CommandError::TooLong),
