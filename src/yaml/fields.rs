@@ -198,6 +198,16 @@ impl<'a> Fields<'a> {
         found.or_else(|| Some(self.reading.path(self.node(name)?.as_text()?)))
     }
 
+    /// As [`Fields::file`], of a file at `usual` that need not be there, or be readable: who
+    /// uses it says so then.
+    pub fn file_at(&mut self, usual: &Path, name: &'static str) -> Option<PathBuf> {
+        let written = self.node(name).and_then(Node::as_text);
+        match written.map(|written| self.reading.path(written)) {
+            Some(path) if path == usual => Some(path),
+            _ => self.file_beside(name),
+        }
+    }
+
     /// A file, and where it is named.
     fn placed_file(&mut self, name: &'static str) -> Option<(Place, PathBuf)> {
         let node = self.node(name)?;

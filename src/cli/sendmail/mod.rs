@@ -111,7 +111,7 @@ pub(super) fn main(arguments: Vec<OsString>, option: Option<PathBuf>, by_name: b
     }
     let loaded = match invocation.mode {
         Mode::Submit | Mode::Smtp | Mode::List => load_for_submission(option, by_name)?,
-        _ => Loaded::Usable(Box::new(load(option, by_name)?)),
+        _ => load_for_inquiry(option, by_name)?,
     };
     match loaded {
         Loaded::Usable(config) => with_configuration(&config, &invocation),
@@ -127,8 +127,8 @@ pub(super) fn main(arguments: Vec<OsString>, option: Option<PathBuf>, by_name: b
 fn load_for_submission(option: Option<PathBuf>, by_mail_program: bool) -> Result<Loaded, Failure> {
     let source = find(option, by_mail_program)?;
     if let Some(error) = source.forbidden() {
-        let why = Failure::new(Exit::Configuration, error);
-        return Ok(Loaded::ForService { config: None, why, only_service: false });
+        let why = Failure::new(Exit::Deferred, error);
+        return Ok(Loaded::ForService { config: None, why, only_service: true });
     }
     match config::load_for_submission(&source).map_err(|wrong| refused(&wrong.0))? {
         ForSubmission::Usable(config, beside) => {
@@ -144,6 +144,15 @@ fn load_for_submission(option: Option<PathBuf>, by_mail_program: bool) -> Result
             let why = Failure::new(Exit::Deferred, why);
             Ok(Loaded::ForService { config: Some(Box::new(config)), why, only_service })
         }
+    }
+}
+
+/// Whoever asks for something else needs all of it; that this user may not read it is no
+/// mistake in it.
+fn load_for_inquiry(option: Option<PathBuf>, by_mail_program: bool) -> Result<Loaded, Failure> {
+    match load_for_submission(option.clone(), by_mail_program)? {
+        Loaded::ForService { why, only_service: true, .. } => Err(why),
+        _ => Ok(Loaded::Usable(Box::new(load(option, by_mail_program)?))),
     }
 }
 

@@ -3,6 +3,7 @@
 //! followed; files, pipes and `:include:` are for mailers that deliver to this machine.
 
 use std::collections::BTreeMap;
+use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,7 +18,8 @@ const DEPTH: usize = 10;
 #[derive(Debug)]
 pub(super) struct AliasesFile {
     path: PathBuf,
-    read: Mutex<Option<(Stamp, Arc<Table>)>>,
+    /// What was read of which file; of none where it is not there.
+    read: Mutex<Option<(Option<Stamp>, Arc<Table>)>>,
 }
 
 /// What tells a file from what it was.
@@ -51,28 +53,48 @@ impl AliasesFile {
         Self { path, read: Mutex::default() }
     }
 
-    /// What it says now; nothing where it cannot be read.
+    /// What it says now; nothing where it cannot be read, which is told once.
     pub(super) fn table(&self) -> Arc<Table> {
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        let stamp = self.path.metadata().ok().map(|facts| Stamp {
-            inode: facts.ino(),
-            size: facts.size(),
-            modified: (facts.mtime(), facts.mtime_nsec()),
-        });
-        let Some(stamp) = stamp else { return Arc::default() };
+        let stamp = self.path.metadata().ok().as_ref().map(Stamp::of);
         if let Some((_, table)) = read.as_ref().filter(|(of, _)| *of == stamp) {
             return Arc::clone(table);
         }
-        let text = std::fs::read(&self.path).unwrap_or_default();
-        let table = Arc::new(Table::parse(&String::from_utf8_lossy(&text)));
+        let table = match std::fs::read(&self.path) {
+            Ok(text) => Table::parse(&String::from_utf8_lossy(&text)),
+            Err(error) => {
+                if read.is_some() {
+                    tracing::warn!("{}", self.useless(&error));
+                }
+                Table::default()
+            }
+        };
+        let table = Arc::new(table);
         *read = Some((stamp, Arc::clone(&table)));
         table
     }
 
-    /// What of it is not followed, a sentence each.
-    pub(super) fn passed_over(&self) -> Vec<String> {
+    /// Why it is of no use, or what of it is not followed, a sentence each.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        if let Err(error) = std::fs::read(&self.path) {
+            return vec![self.useless(&error)];
+        }
         let told = |(line, what): &(usize, String)| format!("{}:{line}: {what}", self.path.display());
         self.table().passed_over.iter().map(told).collect()
+    }
+
+    fn useless(&self, error: &std::io::Error) -> String {
+        format!(
+            "{} cannot be read ({error}): mail for root and others whom sendmail.aliases does not name leaves for \
+             NAME@HOST; write into it who gets it, such as root: admin@example.net",
+            self.path.display()
+        )
+    }
+}
+
+impl Stamp {
+    fn of(facts: &Metadata) -> Self {
+        Self { inode: facts.ino(), size: facts.size(), modified: (facts.mtime(), facts.mtime_nsec()) }
     }
 }
 

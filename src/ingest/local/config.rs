@@ -35,13 +35,19 @@ impl Default for Sendmail {
 impl Sendmail {
     /// Reads the section; what is wrong with it is noted.
     pub fn read(fields: Option<Fields<'_>>) -> Self {
+        Self::read_with(Path::new(USUAL_ALIASES), fields)
+    }
+
+    /// `usual` is where other mailers have their aliases: whoever removes that file means no
+    /// harm to mail.
+    fn read_with(usual: &Path, fields: Option<Fields<'_>>) -> Self {
         let default = Self::default();
         let Some(mut fields) = fields else { return default };
         let found = Self {
             from: fields.optional("from", address),
             from_header: fields.optional("fromHeader", boolean).unwrap_or(default.from_header),
             aliases: fields.section("aliases").map(read_aliases).unwrap_or_default(),
-            aliases_file: fields.file_beside("aliasesFile"),
+            aliases_file: fields.file_at(usual, "aliasesFile"),
             domain: fields.optional("domain", domain),
         };
         fields.finish();
@@ -51,7 +57,7 @@ impl Sendmail {
     /// Sentences for the operator: each says what is so, and what to do about it.
     pub fn warnings(&self) -> Vec<String> {
         if let Some(path) = &self.aliases_file {
-            return AliasesFile::new(path.clone()).passed_over();
+            return AliasesFile::new(path.clone()).warnings();
         }
         if self.aliases.is_empty() && Path::new(USUAL_ALIASES).exists() {
             return vec![format!(
@@ -100,4 +106,41 @@ fn alias_problem(entry: &Entry, aliases: &BTreeMap<String, Vec<Address>>) -> Opt
     }
     let is_name = key == ANYBODY || !key.contains('@') && Address::parse(&format!("{key}@x.example")).is_ok();
     (!is_name).then(|| format!("'{key}' cannot be an alias: write the name alone, without a domain"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::yaml::{Document, Reading};
+
+    fn read(usual: &Path, yaml: &str) -> (Sendmail, bool) {
+        let document = Document::parse(Path::new("redeliver.yaml"), yaml.as_bytes()).expect("YAML");
+        let reading = Reading::new(Path::new("redeliver.yaml"));
+        let found = Sendmail::read_with(usual, Fields::of(document.root(), "the section", &reading));
+        (found, reading.is_clean())
+    }
+
+    #[test]
+    fn the_usual_file_of_aliases_may_be_away_and_that_is_said() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name);
+        std::fs::write(path("closed"), "root: a@x.example\n").expect("written");
+        std::fs::set_permissions(path("closed"), std::fs::Permissions::from_mode(0o000)).expect("its owner");
+        std::fs::create_dir(path("folder")).expect("made");
+        std::os::unix::fs::symlink("nowhere", path("dangling")).expect("linked");
+        for name in ["away", "dangling", "folder", "closed", "below/none/of/it"] {
+            let yaml = format!("aliasesFile: '{}'", path(name).display());
+            let (found, is_clean) = read(&path(name), &yaml);
+            assert!(is_clean && found.aliases_file == Some(path(name)), "{name}");
+            // Root reads what is closed.
+            let warnings = found.warnings();
+            let is_read = std::fs::read(path(name)).is_ok();
+            let says = |text: &String| text.contains(&path(name).display().to_string()) && text.contains("root: ");
+            assert!(is_read || warnings.len() == 1 && warnings.iter().all(says), "{name}: {warnings:?}");
+            let (found, is_clean) = read(Path::new("/elsewhere"), &yaml);
+            assert!(found.aliases_file == Some(path(name)) && is_clean == (name == "closed" && is_read), "{name}");
+        }
+    }
 }

@@ -296,6 +296,9 @@ mod tests {
         assert_eq!(told(&here, "root"), "new@example.net");
         std::fs::remove_file(&path).expect("removed");
         assert_eq!(told(&here, "root"), "root@web1.example.org", "no file is no reason to refuse");
+        assert!(here.settings.warnings().concat().contains("cannot be read"), "and said");
+        write("root: again@example.net\n");
+        assert_eq!(told(&here, "root"), "again@example.net");
     }
 
     #[test]

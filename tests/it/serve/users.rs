@@ -1,7 +1,9 @@
 //! What users of the machine may do beside the service whose store is closed to them.
 
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use super::{Service, served};
@@ -13,22 +15,28 @@ const NOBODY: u32 = 65534;
 
 /// Runs the program as `nobody`, who is given a copy that he can reach.
 fn as_nobody(relay: &Relay, words: &[&str], input: &str) -> Output {
+    let config = relay.configuration();
+    let named = [&["--config", config.to_str().expect("UTF-8")], words].concat();
+    as_nobody_with(relay, &named, input, Path::new("")).output().expect("the program")
+}
+
+/// The service is at `submit`; empty is where the configuration says.
+fn as_nobody_with(relay: &Relay, words: &[&str], input: &str, submit: &Path) -> Command {
     let program = relay.path().join("redeliver");
     if !program.exists() {
         std::fs::copy(env!("CARGO_BIN_EXE_redeliver"), &program).expect("copied");
     }
     let file = relay.path().join("message");
     std::fs::write(&file, input).expect("written");
-    Command::new(program)
-        .arg("--config")
-        .arg(relay.configuration())
+    let mut command = Command::new(program);
+    command
         .args(words)
         .env_remove("REDELIVER_CONFIG")
+        .env("REDELIVER_SUBMIT", submit)
         .stdin(Stdio::from(std::fs::File::open(file).expect("there")))
         .uid(NOBODY)
-        .gid(NOBODY)
-        .output()
-        .expect("the program")
+        .gid(NOBODY);
+    command
 }
 
 fn text(octets: &[u8]) -> String {
@@ -67,4 +75,62 @@ fn a_user_is_told_of_his_own_waiting_mails_alone() {
     assert_eq!(sweep.status.code(), Some(75), "{sweep:?}");
     assert!(text(&sweep.stderr).contains("redeliver.db"), "the store is named: {sweep:?}");
     service.stop();
+}
+
+/// Somebody who listens where the service would.
+fn listener(path: &Path) -> UnixListener {
+    let listener = UnixListener::bind(path).expect("bound");
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666)).expect("its owner");
+    listener
+}
+
+#[test]
+fn what_a_user_may_not_read_is_no_mistake_in_the_configuration() {
+    if !nix::unistd::Uid::effective().is_root() {
+        eprintln!("not run: this user is not root, and cannot become another");
+        return;
+    }
+    let open = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("its owner");
+    };
+    for (closed, mode) in [
+        ("etc/redeliver.yaml", 0o640),
+        ("etc", 0o750),
+        ("etc/secret", 0o600),
+        ("etc/jobs", 0o700),
+        ("var", 0o700),
+        ("nothing", 0o700),
+    ] {
+        let relay = Setup::gateway("127.0.0.2:25").build();
+        let path = |name: &str| relay.path().join(name);
+        for folder in ["etc", "etc/jobs", "etc/schedules", "var", "nothing"] {
+            std::fs::create_dir(path(folder)).expect("made");
+        }
+        let text = std::fs::read_to_string(relay.configuration()).expect("written");
+        let text = text.lines().filter(|line| !line.starts_with("stateDirectory")).collect::<Vec<_>>().join("\n");
+        let text = format!("stateDirectory: {}\nadmin: {{ passwordFile: secret }}\n{text}\n", path("var").display());
+        std::fs::write(path("etc/redeliver.yaml"), text).expect("written");
+        std::fs::write(path("etc/secret"), "secret").expect("written");
+        open(relay.path(), 0o755);
+        open(&path(closed), mode);
+        let service = listener(&path("submit.sock"));
+        let config = path("etc/redeliver.yaml");
+        let asked = |words: &[&str]| {
+            let named = [&["--config", config.to_str().expect("UTF-8")], words].concat();
+            as_nobody_with(&relay, &named, "X: y\n\n", &path("submit.sock"))
+        };
+        for words in [&["sendmail", "b@x.example"][..], &["sendmail", "-bs"]] {
+            let mut waits = asked(words).stdout(Stdio::null()).spawn().expect("the program");
+            service.accept().expect("the service is asked, and nothing said before");
+            waits.kill().expect("our own child");
+            waits.wait().expect("our own child");
+        }
+        // Nobody answers there now.
+        drop(service);
+        let listed = asked(&["sendmail", "-bp"]).output().expect("the program");
+        assert_eq!(listed.status.code(), Some(75), "{closed}: {listed:?}");
+        let swept = asked(&["sendmail", "-q"]).output().expect("the program");
+        let needs = if closed == "etc/jobs" { 78 } else { 75 };
+        assert_eq!(swept.status.code(), Some(needs), "{closed}: a run needs the jobs: {swept:?}");
+    }
 }
