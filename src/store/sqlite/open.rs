@@ -200,7 +200,7 @@ impl From<rusqlite::Error> for Failure {
 
 fn set_up(path: &Path, connection: &mut Connection) -> std::result::Result<(), Failure> {
     prepare(connection, 128)?;
-    check_ours(path, connection)?;
+    check_ours(path, connection, known_version(MIGRATIONS))?;
     // Must come before the first table; later it changes nothing, and takes the write lock for
     // that, so that nobody could look while another process has it.
     if connection.query_row("PRAGMA auto_vacuum", [], |row| row.get::<_, i64>(0))? != INCREMENTAL {
@@ -216,15 +216,16 @@ fn set_up(path: &Path, connection: &mut Connection) -> std::result::Result<(), F
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", "ON")?;
     connection.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024)?;
-    migrate(path, connection)?;
+    migrate(path, connection, MIGRATIONS)?;
     // For the journal of the savepoint around each operation. Migrations, which may sort whole
     // tables, have a temporary file.
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     Ok(())
 }
 
-/// Refuses a database of another program or of a newer version before anything is written.
-fn check_ours(path: &Path, connection: &Connection) -> std::result::Result<(), Failure> {
+/// Refuses a database of another program or of a version newer than `known` before anything is
+/// written.
+fn check_ours(path: &Path, connection: &Connection, known: i64) -> std::result::Result<(), Failure> {
     let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     let application: i32 = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
     let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
@@ -232,11 +233,8 @@ fn check_ours(path: &Path, connection: &Connection) -> std::result::Result<(), F
         return Ok(());
     } else if application != APPLICATION_ID {
         "it is a database of another program".to_owned()
-    } else if version > known_version() {
-        format!(
-            "it has schema version {version}, this program knows up to {}: use the newer redeliver",
-            known_version()
-        )
+    } else if version > known {
+        format!("it has schema version {version}, this program knows up to {known}: use the newer redeliver")
     } else if version < FIRST_VERSION {
         format!(
             "it has schema version {version}, of a redeliver before the first release, which this program does not \
@@ -248,25 +246,27 @@ fn check_ours(path: &Path, connection: &Connection) -> std::result::Result<(), F
     Err(Failure::Other(cannot_open(path, why)))
 }
 
-fn known_version() -> i64 {
-    FIRST_VERSION - 1 + i64::try_from(MIGRATIONS.len()).unwrap_or_default()
+fn known_version(steps: &[&str]) -> i64 {
+    FIRST_VERSION - 1 + i64::try_from(steps.len()).unwrap_or_default()
 }
 
-fn migrate(path: &Path, connection: &mut Connection) -> std::result::Result<(), Failure> {
+/// Brings a database to the version that `steps` lead to, in one transaction.
+fn migrate(path: &Path, connection: &mut Connection, steps: &[&str]) -> std::result::Result<(), Failure> {
+    let known = known_version(steps);
     let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    if version == known_version() {
+    if version == known {
         return Ok(());
     }
     let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     // Another process may have been first: look again, now with the lock.
-    check_ours(path, &transaction)?;
+    check_ours(path, &transaction, known)?;
     let version: i64 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     let done = usize::try_from(version - FIRST_VERSION + 1).unwrap_or(0);
-    for step in &MIGRATIONS[done..] {
+    for step in &steps[done..] {
         transaction.execute_batch(step)?;
     }
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-    transaction.pragma_update(None, "user_version", known_version())?;
+    transaction.pragma_update(None, "user_version", known)?;
     transaction.commit()?;
     Ok(())
 }
@@ -326,3 +326,6 @@ impl From<rusqlite::Error> for Error {
         Self::trouble(kind, error)
     }
 }
+
+#[cfg(test)]
+mod upgrade;
