@@ -92,29 +92,44 @@ async fn run(
     query.only(&[])?;
     let Path(name) = name?;
     let order: Order = body(&octets)?;
+    Ok(created(&begin_run(&shared, &actor, &name, order.now).await?))
+}
+
+/// Whether somebody of this role may run a job: one that removes mail is for few.
+pub(super) fn is_for_role(job: &jobs::Config, role: Role) -> bool {
+    !matches!(job, jobs::Config::Purge { .. }) || role == Role::Full
+}
+
+/// Begins the task that runs a job, as if every mail were due where `all_due`; its id.
+pub(super) async fn begin_run(
+    shared: &Arc<Shared>,
+    actor: &Actor,
+    name: &str,
+    all_due: bool,
+) -> Result<String, Refusal> {
     let site = shared.site();
-    let job = site.jobs.get(&name).ok_or_else(|| Refusal::not_found(format!("{name} can not be found")))?;
-    if matches!(job, jobs::Config::Purge { .. }) && actor.role != Role::Full {
+    let job = site.jobs.get(name).ok_or_else(|| Refusal::not_found(format!("{name} can not be found")))?;
+    if !is_for_role(job, actor.role) {
         return Err(Refusal::forbidden("This job removes mail, and your role may not"));
     }
     let new = NewTask {
         kind: "job",
         by: actor.operator(),
-        parameters: json!({"job": name, "now": order.now}),
+        parameters: json!({"job": name, "now": all_due}),
         expected: None,
         together: Together::Never(format!("a run of job {name}")),
     };
     let stop = shared.context.stop.gentle.child_token();
-    let Some(run) = shared.context.jobs.begin(&name, order.now, &stop) else {
+    let Some(run) = shared.context.jobs.begin(name, all_due, &stop) else {
         return Err(Refusal::conflict(format!("a run of job {name} is going on already")));
     };
     let started = shared.context.clock.now();
-    let of_task = Arc::clone(&shared);
+    let (of_task, name) = (Arc::clone(shared), name.to_owned());
     let work = move |handle: Handle| async move {
         let _cancel = cancelled_with(&handle, stop);
         ended(run, &name, started, &of_task).await
     };
-    Ok(created(&shared.context.tasks.begin(new, work).await?))
+    Ok(shared.context.tasks.begin(new, work).await?)
 }
 
 /// Cancels `stop` once the task is cancelled, for as long as what is returned lives.
@@ -201,11 +216,23 @@ async fn pause(
     let Path(name) = name?;
     known(&shared, &name)?;
     let Pausing { reason, until } = body(&octets)?;
-    let now = shared.context.clock.now();
-    let until = until.map(|text| end(&text, now)).transpose()?;
-    let (site, operator, stop) = (shared.site(), actor.operator(), shared.context.stop.gentle.clone());
-    shared.operations(&operator, &site, &stop).pause(&name, reason.as_deref(), until).await?;
+    pause_schedule(&shared, &actor, &name, reason.as_deref(), until.as_deref()).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Lets a schedule's ticks pass; `until` as it was written.
+pub(super) async fn pause_schedule(
+    shared: &Shared,
+    actor: &Actor,
+    name: &str,
+    reason: Option<&str>,
+    until: Option<&str>,
+) -> Result<(), Refusal> {
+    known(shared, name)?;
+    let now = shared.context.clock.now();
+    let until = until.map(|text| end(text, now)).transpose()?;
+    let (site, operator, stop) = (shared.site(), actor.operator(), shared.context.stop.gentle.clone());
+    Ok(shared.operations(&operator, &site, &stop).pause(name, reason, until).await?)
 }
 
 fn end(text: &str, now: Time) -> Result<Time, Refusal> {
@@ -229,8 +256,14 @@ async fn resume(
 ) -> Result<StatusCode, Refusal> {
     query.only(&[])?;
     let Path(name) = name?;
-    known(&shared, &name)?;
-    let (site, operator, stop) = (shared.site(), actor.operator(), shared.context.stop.gentle.clone());
-    shared.operations(&operator, &site, &stop).resume(&name).await?;
+    resume_schedule(&shared, &actor, &name).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Ends a pause, where there is one.
+pub(super) async fn resume_schedule(shared: &Shared, actor: &Actor, name: &str) -> Result<(), Refusal> {
+    known(shared, name)?;
+    let (site, operator, stop) = (shared.site(), actor.operator(), shared.context.stop.gentle.clone());
+    shared.operations(&operator, &site, &stop).resume(name).await?;
+    Ok(())
 }

@@ -19,7 +19,7 @@ use super::query::Query;
 use crate::audit::{attempt_json, group_json, operation_json, run_json};
 use crate::mail::{CauseId, MailKey, Outcome, RepositoryPath};
 use crate::operations::{Bounds, Conditions, Selection, Verb};
-use crate::store::{AttemptFilter, GroupFilter, Place, Span};
+use crate::store::{AttemptFilter, GroupFilter, Place, Span, Time};
 
 /// Runs on record that are looked at for a page.
 const MOST_RUNS: usize = 1000;
@@ -54,8 +54,13 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
     )
 )]
 async fn attempts(State(shared): super::State, query: Query) -> Result<Json<Value>, Refusal> {
-    let now = shared.context.clock.now();
-    let filter = AttemptFilter {
+    let filter = attempt_filter(&query, shared.context.clock.now())?;
+    Ok(list(shared.context.store.attempts(&filter, &query.span()?).await?, attempt_json))
+}
+
+/// Which attempts a query means.
+pub(super) fn attempt_filter(query: &Query, now: Time) -> Result<AttemptFilter, Refusal> {
+    Ok(AttemptFilter {
         recipient: query.get("recipient").map(str::to_owned),
         sender: query.get("sender").map(str::to_owned),
         outcome: query.read_as("outcome", outcome)?,
@@ -65,8 +70,7 @@ async fn attempts(State(shared): super::State, query: Query) -> Result<Json<Valu
             .read_as("key", |text| MailKey::parse(text).ok_or_else(|| format!("{text:?} is no key of a mail")))?,
         since: query.time("since", now)?,
         until: query.time("until", now)?,
-    };
-    Ok(list(shared.context.store.attempts(&filter, &query.span()?).await?, attempt_json))
+    })
 }
 
 fn outcome(text: &str) -> Result<Outcome, String> {

@@ -117,7 +117,7 @@ impl Wanted {
 }
 
 /// A task's id: a UUID.
-fn checked(id: &str) -> Result<String, Refusal> {
+pub(super) fn checked(id: &str) -> Result<String, Refusal> {
     let is_uuid = id.len() == 36
         && id.bytes().enumerate().all(|(at, octet)| match at {
             8 | 13 | 18 | 23 => octet == b'-',

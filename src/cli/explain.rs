@@ -11,7 +11,7 @@ use super::json_lines;
 
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::delivery::{Explanation, RoutedBy};
+use crate::delivery::Explanation;
 use crate::ingest::{self, Invocation, Mode};
 use crate::mail::Address;
 use crate::parts::{self, submission};
@@ -63,35 +63,5 @@ async fn explanations(config: &Config, clock: &Clock, recipients: &[Address]) ->
 }
 
 fn picture(explanation: &Explanation) -> String {
-    let by = match explanation.routed_by {
-        RoutedBy::Gateway => "the configured gateways",
-        RoutedBy::Literal => "its address literal",
-        RoutedBy::Mx => "the DNS",
-    };
-    let mut lines = vec![
-        ("recipient", explanation.recipient.to_string()),
-        ("outgoing", explanation.outgoing.clone()),
-        ("next hop", format!("{}, by {by}", explanation.next_hop)),
-    ];
-    for host in &explanation.hosts {
-        let down = host.down.as_ref().map_or(String::new(), |why| format!(", down: {why}"));
-        let preference = host.preference.map_or(String::new(), |preference| format!(", preference {preference}"));
-        lines.push(("host", format!("{} ({}){preference}{down}", host.host, host.socket_address())));
-    }
-    if explanation.shuffled {
-        lines.push(("order", "hosts of equal rank are drawn anew for each attempt".to_owned()));
-    }
-    lines.extend(explanation.left_out.iter().map(|reason| ("left out", reason.clone())));
-    if let Some(outcome) = explanation.outcome {
-        let enhanced = explanation.enhanced.as_ref().map_or(String::new(), |status| format!(" {status}"));
-        lines.push(("outcome", format!("{outcome}{enhanced} without contact")));
-    }
-    lines.extend(explanation.cause.iter().map(|cause| ("because", cause.clone())));
-    lines.push(("TLS", explanation.tls.clone()));
-    lines.push(("AUTH", explanation.auth.clone()));
-    lines.push(("EHLO", explanation.helo_name.clone()));
-    if explanation.needs_smtputf8 {
-        lines.push(("needs", "SMTPUTF8 at the peer".to_owned()));
-    }
-    lines.iter().map(|(name, value)| format!("{name:<10} {}\n", text::one_line(value))).collect()
+    explanation.lines().iter().map(|(name, value)| format!("{name:<10} {}\n", text::one_line(value))).collect()
 }

@@ -45,6 +45,39 @@ pub struct Explanation {
     pub outgoing: String,
 }
 
+impl Explanation {
+    /// For people: what each thing is called, and what it is.
+    pub fn lines(&self) -> Vec<(&'static str, String)> {
+        let by = match self.routed_by {
+            RoutedBy::Gateway => "the configured gateways",
+            RoutedBy::Literal => "its address literal",
+            RoutedBy::Mx => "the DNS",
+        };
+        let mut lines = vec![
+            ("recipient", self.recipient.to_string()),
+            ("outgoing", self.outgoing.clone()),
+            ("next hop", format!("{}, by {by}", self.next_hop)),
+        ];
+        lines.extend(self.hosts.iter().map(|host| ("host", host.words())));
+        if self.shuffled {
+            lines.push(("order", "hosts of equal rank are drawn anew for each attempt".to_owned()));
+        }
+        lines.extend(self.left_out.iter().map(|reason| ("left out", reason.clone())));
+        if let Some(outcome) = self.outcome {
+            let enhanced = self.enhanced.as_ref().map_or(String::new(), |status| format!(" {status}"));
+            lines.push(("outcome", format!("{outcome}{enhanced} without contact")));
+        }
+        lines.extend(self.cause.iter().map(|cause| ("because", cause.clone())));
+        lines.push(("TLS", self.tls.clone()));
+        lines.push(("AUTH", self.auth.clone()));
+        lines.push(("EHLO", self.helo_name.clone()));
+        if self.needs_smtputf8 {
+            lines.push(("needs", "SMTPUTF8 at the peer".to_owned()));
+        }
+        lines
+    }
+}
+
 /// What a next hop was found by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -74,6 +107,13 @@ pub struct ExplainedHost {
 }
 
 impl ExplainedHost {
+    /// `mx1.x.example (192.0.2.1:25), preference 10`.
+    fn words(&self) -> String {
+        let down = self.down.as_ref().map_or(String::new(), |why| format!(", down: {why}"));
+        let preference = self.preference.map_or(String::new(), |preference| format!(", preference {preference}"));
+        format!("{} ({}){preference}{down}", self.host, self.socket_address())
+    }
+
     /// Its address with the port.
     pub fn socket_address(&self) -> SocketAddr {
         (self.address, self.port).into()

@@ -182,6 +182,12 @@ pub trait Operations: Send + Sync {
     /// A page of all operations.
     async fn operations(&self, span: &Span) -> Result<Page<Operation>>;
 
+    /// One operation; `None` where it is not, or no longer, on record.
+    async fn operation(&self, id: OperationId) -> Result<Option<Operation>>;
+
+    /// The mails that an operation names, by key, behind `after`: at most `limit`.
+    async fn mails_of(&self, id: OperationId, after: Option<&MailKey>, limit: usize) -> Result<Vec<MailKey>>;
+
     /// What was done to a mail, there or gone, oldest first.
     async fn operations_of(&self, key: &MailKey) -> Result<Vec<Operation>>;
 

@@ -104,7 +104,6 @@ impl Frame {
 
     /// The same, shown anew every few seconds while something goes on.
     #[must_use]
-    #[allow(dead_code, reason = "for pages to come")]
     pub(super) fn refresh(self, seconds: Option<u32>) -> Self {
         Self { refresh: seconds, ..self }
     }

@@ -31,7 +31,6 @@ impl Html {
     }
 
     /// A picture that is drawn as SVG; whoever draws it escapes what is written into it.
-    #[allow(dead_code, reason = "for pages to come")]
     pub(super) fn drawn(svg: String) -> Self {
         Self(svg)
     }

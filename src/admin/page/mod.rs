@@ -9,16 +9,23 @@
 
 mod act;
 mod assets;
+mod attempts;
 mod attempts_of_mail;
 mod door;
 mod frame;
+mod groups;
 mod html;
+mod jobs;
 mod login;
 mod mails;
+mod operations;
 mod overview;
+mod peers;
 mod repositories;
 mod rows;
+mod runs;
 mod session;
+mod tasks;
 mod url;
 
 use std::sync::Arc;
@@ -45,6 +52,12 @@ pub(super) fn routes() -> Router<Arc<Shared>> {
         .merge(mails::routes())
         .merge(attempts_of_mail::routes())
         .merge(act::routes())
+        .merge(groups::routes())
+        .merge(attempts::routes())
+        .merge(jobs::routes())
+        .merge(peers::routes())
+        .merge(operations::routes())
+        .merge(tasks::routes())
 }
 
 #[cfg(test)]

@@ -18,9 +18,10 @@ use super::START;
 use super::door::Visitor;
 use super::frame::{Frame, Section, page};
 use super::repositories::{PlaceRow, place_rows};
+use super::runs::Ran;
 use attention::{Cause, Matter};
-use lately::Total;
-use runs::{Next, Ran};
+use lately::{Ages, Stretch};
+use runs::Next;
 
 pub(super) fn routes() -> Router<Arc<Shared>> {
     Router::new().route(START, get(overview))
@@ -35,7 +36,8 @@ struct Page {
     /// Causes that are not shown.
     more_causes: usize,
     places: Vec<PlaceRow>,
-    totals: Vec<Total>,
+    stretches: Vec<Stretch>,
+    ages: Vec<Ages>,
     next: Vec<Next>,
     ran: Vec<Ran>,
 }
@@ -49,7 +51,8 @@ async fn overview(State(shared): super::super::State, visitor: Visitor) -> Resul
         causes,
         more_causes,
         places: place_rows(&shared).await?,
-        totals: lately::totals(&shared, now).await?,
+        stretches: lately::stretches(&shared, now).await?,
+        ages: lately::ages(&shared, now).await?,
         next: runs::next(&shared, now).await?,
         ran: runs::last(&shared, now).await?,
     }))

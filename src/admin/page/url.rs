@@ -3,7 +3,7 @@
 use form_urlencoded::Serializer;
 
 use crate::mail::{CauseId, MailKey, RepositoryPath};
-use crate::store::Place;
+use crate::store::{OperationId, Place};
 
 /// Parameters of a query, by name.
 pub(super) type Parameters<'a> = &'a [(&'a str, &'a str)];
@@ -50,6 +50,16 @@ pub(super) fn group(id: &CauseId) -> String {
 /// One job, with its schedules and runs.
 pub(super) fn job(name: &str) -> String {
     format!("/ui/jobs/{}", segment(name))
+}
+
+/// One operation, with its mails.
+pub(super) fn operation(id: OperationId) -> String {
+    format!("/ui/operations/{id}")
+}
+
+/// One schedule: what can be done to it lies below.
+pub(super) fn schedule(name: &str) -> String {
+    format!("/ui/schedules/{}", segment(name))
 }
 
 /// One task and how far it is.

@@ -51,6 +51,25 @@ impl Operations for SqliteStore {
         self.read(move |connection| page(connection, &span)).await
     }
 
+    async fn operation(&self, id: OperationId) -> Result<Option<Operation>> {
+        self.read(move |connection| {
+            let sql = format!("SELECT {COLUMNS} FROM operation WHERE id = ?1");
+            Ok(connection.prepare_cached(&sql)?.query_row([id.0], operation).optional()?)
+        })
+        .await
+    }
+
+    async fn mails_of(&self, id: OperationId, after: Option<&MailKey>, limit: usize) -> Result<Vec<MailKey>> {
+        let (after, limit) =
+            (after.map_or(String::new(), ToString::to_string), i64::try_from(limit).unwrap_or(i64::MAX));
+        self.read(move |connection| {
+            let mut statement = connection.prepare_cached(MAILS_OF)?;
+            let keys = statement.query_map(params![id.0, after, limit], |row| row.get::<_, String>(0))?;
+            keys.map(|key| rows::key(&key?)).collect()
+        })
+        .await
+    }
+
     async fn operations_of(&self, key: &MailKey) -> Result<Vec<Operation>> {
         let key = key.clone();
         self.read(move |connection| {
@@ -69,6 +88,16 @@ impl Operations for SqliteStore {
         let key = key.clone();
         self.read(move |connection| gone(connection, &key)).await
     }
+}
+
+/// The index ends with the key, which is a part of the primary key.
+const MAILS_OF: &str = "SELECT key FROM operation_mail INDEXED BY operation_mail_operation \
+     WHERE operation = ?1 AND key > ?2 ORDER BY key LIMIT ?3";
+
+/// How SQLite answers the query for the mails of an operation.
+#[cfg(test)]
+pub(super) fn plans(connection: &Connection) -> Result<Vec<(String, String)>> {
+    Ok(vec![(MAILS_OF.to_owned(), claim::plan(connection, MAILS_OF)?)])
 }
 
 fn begin(tx: &Transaction<'_>, operation: &NewOperation) -> Result<OperationId> {

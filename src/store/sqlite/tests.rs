@@ -15,7 +15,7 @@ use super::super::{
     Act, Acted, Batch, Claimed, Error, MailFilter, NewOperation, Place, Respool, Result, Span, Store, Trouble, Wanted,
 };
 use super::instance::Liveness;
-use super::{SqliteStore, claim, listing, open, runs};
+use super::{SqliteStore, claim, listing, open, operate, runs};
 use crate::clock::Clock;
 use crate::mail::{
     Address, Attributes, Envelope, MailKey, MessageFacts, NewMail, NewMessage, RepositoryPath, ReversePath,
@@ -75,8 +75,9 @@ fn a_claim_reads_only_what_may_be_due() {
 fn what_is_shown_is_found_by_an_index_in_its_order() {
     let directory = tempfile::tempdir().expect("a directory");
     let connection = connect(&directory.path().join("t.db")).expect("opens");
-    let plans = [runs::plans(&connection).expect("plans"), listing::plans(&connection).expect("plans")].concat();
-    assert_eq!(plans.len(), 2);
+    let all = [runs::plans(&connection), listing::plans(&connection), operate::plans(&connection)];
+    let plans: Vec<_> = all.into_iter().flat_map(|plans| plans.expect("plans")).collect();
+    assert_eq!(plans.len(), 3);
     for (query, plan) in plans {
         assert!(plan.contains("SEARCH") && !plan.contains("SCAN") && !plan.contains("TEMP"), "{query}\n{plan}");
     }

@@ -5,6 +5,7 @@ mod corpus;
 mod lifecycle;
 mod logs;
 mod page;
+mod page_record;
 mod pressure;
 mod reload;
 mod scheduled;

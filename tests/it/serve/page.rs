@@ -49,7 +49,7 @@ fn with(mut form: Vec<(String, String)>, name: &str, value: &str) -> Vec<(String
     form
 }
 
-fn location(answer: &Answer) -> String {
+pub(super) fn location(answer: &Answer) -> String {
     let line = answer
         .head
         .lines()

@@ -72,7 +72,7 @@ pub(super) fn ask(service: &Service, method: &str, path: &str) -> Answer {
     ask_with(service, method, path, "", "")
 }
 
-fn get(service: &Service, path: &str) -> Value {
+pub(super) fn get(service: &Service, path: &str) -> Value {
     ask(service, "GET", path).expect(200).json()
 }
 

@@ -2,10 +2,11 @@
 
 use super::super::super::Shared;
 use super::super::super::error::Refusal;
-use super::super::html::{Html, grouped, link, mark, short, when};
+use super::super::html::{Html, link, mark, short, when};
+use super::super::runs::{Ran, ran};
 use super::super::url;
 use crate::schedule::Pauses;
-use crate::store::{Run, Time};
+use crate::store::Time;
 
 /// Runs, and schedules, that are shown.
 const SHOWN: usize = 8;
@@ -39,51 +40,8 @@ pub(super) async fn next(shared: &Shared, now: Time) -> Result<Vec<Next>, Refusa
     Ok(ticks.iter().take(SHOWN).map(row).collect())
 }
 
-/// A run that is over, or going.
-pub(super) struct Ran {
-    pub(super) job: Html,
-    pub(super) started: Html,
-    pub(super) ended: Html,
-    pub(super) mails: String,
-    pub(super) result: String,
-}
-
 /// The last runs, the latest first.
 pub(super) async fn last(shared: &Shared, now: Time) -> Result<Vec<Ran>, Refusal> {
     let runs = shared.context.store.runs(None, SHOWN).await?;
-    Ok(runs.iter().map(|run| row(run, now)).collect())
-}
-
-fn row(run: &Run, now: Time) -> Ran {
-    let counts = &run.counts;
-    Ran {
-        job: link(&url::job(&run.job), &run.job),
-        started: when(run.started, now),
-        ended: match (&run.failure, run.finished) {
-            (Some(why), _) => mark("bad", "failed").and(&Html::text(short(why))),
-            (None, None) => mark("wait", "going"),
-            (None, Some(_)) if counts.errors > 0 => mark("bad", "errors"),
-            (None, Some(_)) => mark("good", "ended"),
-        },
-        mails: grouped(counts.selected),
-        result: result(run),
-    }
-}
-
-/// `12 delivered, 3 deferred`.
-fn result(run: &Run) -> String {
-    let counts = &run.counts;
-    let all = [
-        (counts.delivered, "delivered"),
-        (counts.deferred, "deferred"),
-        (counts.failed, "failed"),
-        (counts.promoted, "promoted"),
-        (counts.errors, "errors"),
-    ];
-    let some: Vec<_> = all
-        .iter()
-        .filter(|(number, _)| *number > 0)
-        .map(|(number, word)| format!("{} {word}", grouped(*number)))
-        .collect();
-    if some.is_empty() { "-".to_owned() } else { some.join(", ") }
+    Ok(runs.iter().map(|run| ran(run, now)).collect())
 }
