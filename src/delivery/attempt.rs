@@ -208,9 +208,18 @@ impl<'a> Attempt<'a> {
         for outcome in &outcomes {
             log(&self.request.key, outcome);
         }
-        self.checkpoint.record(&outcomes, &dialogue).await;
+        if self.note(&outcomes) < self.request.recipients.len() {
+            self.checkpoint.record(&outcomes, &dialogue).await;
+        } else {
+            self.checkpoint.record_last(&outcomes, &dialogue).await;
+        }
+    }
+
+    /// Keeps outcomes for the end of the attempt; how many recipients have one.
+    fn note(&self, outcomes: &[Recorded]) -> usize {
         let mut recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
-        recorded.extend(outcomes.into_iter().map(|outcome| (outcome.recipient.clone(), outcome)));
+        recorded.extend(outcomes.iter().map(|outcome| (outcome.recipient.clone(), outcome.clone())));
+        recorded.len()
     }
 
     pub(super) fn now(&self) -> DateTime<Utc> {

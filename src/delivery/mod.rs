@@ -122,6 +122,12 @@ pub trait Checkpoint: Send + Sync {
     /// disk; it never fails towards the attempt.
     async fn record(&self, outcomes: &[Recorded], dialogue: &[DialogueEntry]);
 
+    /// As [`Checkpoint::record`], with which every recipient of the attempt has his outcome: it
+    /// may go to disk with what becomes of the mail next, as long as that is soon.
+    async fn record_last(&self, outcomes: &[Recorded], dialogue: &[DialogueEntry]) {
+        self.record(outcomes, dialogue).await;
+    }
+
     /// The mail's stored message.
     fn content(&self) -> Arc<dyn Content>;
 }

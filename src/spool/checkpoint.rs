@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::sync::Notify;
 use tracing::{debug, error};
 
 use super::{Spool, settlement};
@@ -16,6 +17,11 @@ use crate::mail::{AttributeValue, Attributes, DialogueEntry, MessageId, Outcome,
 use crate::metrics::Held;
 use crate::pipeline::{Disposition, End};
 use crate::store::{AttemptId, Claim, Error, Settlement, Store};
+
+/// How long the last outcomes of an attempt wait for the end of the pass, to be committed with
+/// it. It is there at once, unless the pass goes on with something that takes its time; results
+/// are to be durable within 50 ms.
+const HELD: Duration = Duration::from_millis(20);
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -28,6 +34,8 @@ pub(super) struct Pass<'a> {
     state: Mutex<State>,
     /// One begins, others wait for the answer.
     beginning: tokio::sync::Mutex<()>,
+    /// Told when outcomes are held back.
+    holds: Notify,
 }
 
 struct State {
@@ -36,14 +44,17 @@ struct State {
     attempt: Option<AttemptId>,
     /// Outcomes that no record holds yet.
     pending: Vec<Recorded>,
+    /// What was said for them.
+    dialogue: Vec<DialogueEntry>,
     /// Counts the attempt from its beginning to the end of the pass.
     in_flight: Option<Held>,
 }
 
 impl<'a> Pass<'a> {
     pub(super) fn new(spool: &'a Spool, claim: Claim, message: MessageId, attributes: Attributes) -> Self {
-        let state = State { attributes, attempt: None, pending: Vec::new(), in_flight: None };
-        Self { spool, claim, message, state: Mutex::new(state), beginning: tokio::sync::Mutex::new(()) }
+        let state = State { attributes, attempt: None, pending: Vec::new(), dialogue: Vec::new(), in_flight: None };
+        let (state, beginning, holds) = (Mutex::new(state), tokio::sync::Mutex::default(), Notify::new());
+        Self { spool, claim, message, state, beginning, holds }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -58,7 +69,9 @@ impl<'a> Pass<'a> {
             let uncounted = dispositions.iter().all(|part| matches!(part.end, End::Stay(_)));
             let (attempt, mut outcomes) = (state.attempt, std::mem::take(&mut state.pending));
             outcomes.extend(dispositions.iter().flat_map(|part| part.uncounted.iter().cloned()));
-            Settlement { attempt, counted: attempt.is_some() && !uncounted, outcomes, ..Settlement::default() }
+            let (dialogue, dialogue_limit) = (std::mem::take(&mut state.dialogue), self.spool.settings.max_dialogue);
+            let counted = attempt.is_some() && !uncounted;
+            Settlement { attempt, counted, outcomes, dialogue, dialogue_limit, ..Settlement::default() }
         };
         let settlement = settlement(dispositions, &base);
         let store = &self.spool.store;
@@ -71,6 +84,38 @@ impl<'a> Pass<'a> {
             error!(mail.id = %self.claim.key, %error, "the end of the pass is not on record; the mail is in hand until this process ends, and in doubt then");
         }
         written
+    }
+
+    /// Waits until outcomes have been held back for long enough.
+    pub(super) async fn overdue(&self) {
+        self.holds.notified().await;
+        tokio::time::sleep(HELD).await;
+    }
+
+    /// Puts on record what was held back for the end of the pass.
+    pub(super) async fn flush(&self) {
+        let (attempt, outcomes, dialogue) = {
+            let mut state = self.state();
+            let Some(attempt) = state.attempt.filter(|_| !state.pending.is_empty()) else { return };
+            (attempt, std::mem::take(&mut state.pending), std::mem::take(&mut state.dialogue))
+        };
+        self.write_record(attempt, &outcomes, &dialogue).await;
+    }
+
+    async fn write_record(&self, attempt: AttemptId, outcomes: &[Recorded], dialogue: &[DialogueEntry]) {
+        let (store, limit) = (&self.spool.store, self.spool.settings.max_dialogue);
+        let written = self.written(|| store.record(&self.claim, attempt, outcomes, dialogue, limit)).await;
+        if written.is_err() {
+            let mut state = self.state();
+            state.pending.extend_from_slice(outcomes);
+            state.dialogue.extend_from_slice(dialogue);
+        }
+    }
+
+    /// The dialogue that belongs to outcomes, where it is kept.
+    fn kept<'d>(&self, outcomes: &[Recorded], dialogue: &'d [DialogueEntry]) -> &'d [DialogueEntry] {
+        let all = self.spool.settings.keep_all_dialogues;
+        if all || outcomes.iter().any(|o| o.outcome != Outcome::Delivered) { dialogue } else { &[] }
     }
 
     /// Writes until it is written; a store in trouble is waited for, since the peer's
@@ -145,6 +190,8 @@ fn merge(into: &mut Attributes, part: &Attributes) {
 impl Checkpoint for Pass<'_> {
     async fn begin(&self, attributes: &Attributes, plan: &[Planned]) -> Result<(), NotBegun> {
         let _one = self.beginning.lock().await;
+        // Another part of the mail had its attempt: the pass goes on.
+        self.flush().await;
         if self.spool.is_behind() {
             return Err(NotBegun::StoreError("results of earlier attempts cannot be written".to_owned()));
         }
@@ -168,14 +215,15 @@ impl Checkpoint for Pass<'_> {
             self.state().pending.extend_from_slice(outcomes);
             return;
         };
-        let settings = &self.spool.settings;
-        let kept = settings.keep_all_dialogues || outcomes.iter().any(|o| o.outcome != Outcome::Delivered);
-        let dialogue = if kept { dialogue } else { &[] };
-        let store = &self.spool.store;
-        let written =
-            self.written(|| store.record(&self.claim, attempt, outcomes, dialogue, settings.max_dialogue)).await;
-        if written.is_err() {
-            self.state().pending.extend_from_slice(outcomes);
+        self.write_record(attempt, outcomes, self.kept(outcomes, dialogue)).await;
+    }
+
+    async fn record_last(&self, outcomes: &[Recorded], dialogue: &[DialogueEntry]) {
+        let mut state = self.state();
+        state.pending.extend_from_slice(outcomes);
+        if state.attempt.is_some() {
+            state.dialogue.extend_from_slice(self.kept(outcomes, dialogue));
+            self.holds.notify_one();
         }
     }
 

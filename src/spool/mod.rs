@@ -12,12 +12,16 @@ mod free_space;
 mod incoming;
 mod taking;
 
+use std::any::Any;
 use std::collections::BTreeSet;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use tokio::task::JoinError;
 use tracing::{error, info, warn};
 
 use crate::audit::{self, DownView, OutcomesView, PeerView, Queue, QueueTotal};
@@ -264,13 +268,13 @@ impl Spool {
         async move {
             match work.await {
                 Ok(passed) => passed,
-                Err(panic) => spool.give_up(&claim, recipients, &panic).await,
+                Err(panic) => spool.give_up(&claim, recipients, &panic.to_string()).await,
             }
         }
     }
 
-    async fn give_up(&self, claim: &Claim, recipients: u64, panic: &JoinError) -> Passed {
-        error!(mail.id = %claim.key, %panic, "a pass panicked; the mail goes back to where it was");
+    async fn give_up(&self, claim: &Claim, recipients: u64, panic: &str) -> Passed {
+        error!(mail.id = %claim.key, panic, "a pass panicked; the mail goes back to where it was");
         if let Err(error) = self.store.abandon(claim).await {
             error!(mail.id = %claim.key, %error, "the mail stays in hand until this process ends");
         }
@@ -282,15 +286,49 @@ impl Spool {
         if deaths_alone >= DEATHS_BEFORE_SET_ASIDE {
             set_aside(&mut mail, deaths_alone);
         }
-        let pass = Pass::new(&self, claim, mail.message, mail.attributes.clone());
-        let new_key = || MailKey::new(self.clock.now(), rand::random());
-        let dispositions = Box::pin(self.pipeline.run(mail, &pass, self.clock.now(), &new_key)).await;
+        let recipients = mail.envelope.recipients.len() as u64;
+        let pass = Pass::new(&self, claim.clone(), mail.message, mail.attributes.clone());
+        let dispositions = match caught(Box::pin(self.run(mail, &pass))).await {
+            Ok(dispositions) => dispositions,
+            Err(panic) => {
+                // What is known of recipients is put down first: nobody gets it a second time.
+                pass.flush().await;
+                return self.give_up(&claim, recipients, &panic).await;
+            }
+        };
         let passed = tally(&dispositions);
         match Box::pin(pass.settle(dispositions)).await {
             Ok(()) => passed,
             Err(error) => unwritten(&passed, &error),
         }
     }
+
+    /// Through the pipeline. Outcomes that wait for its end do not wait for long.
+    async fn run(&self, mail: Mail, pass: &Pass<'_>) -> Vec<Disposition> {
+        let new_key = || MailKey::new(self.clock.now(), rand::random());
+        let mut run = pin!(self.pipeline.run(mail, pass, self.clock.now(), &new_key));
+        loop {
+            tokio::select! {
+                biased;
+                dispositions = &mut run => return dispositions,
+                () = pass.overdue() => pass.flush().await,
+            }
+        }
+    }
+}
+
+/// What `work` yields, or the words of its panic.
+async fn caught<F: Future + Unpin>(mut work: F) -> Result<F::Output, String> {
+    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| Pin::new(&mut work).poll(cx))) {
+        Ok(polled) => polled.map(Ok),
+        Err(panic) => Poll::Ready(Err(words_of(&*panic))),
+    })
+    .await
+}
+
+fn words_of(panic: &(dyn Any + Send)) -> String {
+    let words = panic.downcast_ref::<&str>().map(|&words| words.to_owned());
+    words.or_else(|| panic.downcast_ref().cloned()).unwrap_or_else(|| "without a word".to_owned())
 }
 
 /// Sends a mail that seems to kill processes to the error processor instead.

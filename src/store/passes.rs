@@ -72,8 +72,13 @@ pub struct Settlement {
     pub attempt: Option<AttemptId>,
     /// Whether the pass counts. `false` takes back what `begin_attempt` counted.
     pub counted: bool,
-    /// Outcomes not yet recorded, for a pass that ended before an attempt was begun.
+    /// Outcomes not yet recorded: the last ones of an attempt, or those of a pass that ended
+    /// before one was begun.
     pub outcomes: Vec<Recorded>,
+    /// What was said for them, and not yet recorded.
+    pub dialogue: Vec<DialogueEntry>,
+    /// See [`Passes::record`].
+    pub dialogue_limit: usize,
     /// Mails that the pass bears, into the spool: there with the settlement or not at all.
     pub born: Vec<NewMail>,
 }

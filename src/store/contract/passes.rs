@@ -1,6 +1,7 @@
 //! Mails in hand, and the time of the next pass.
 
 use super::*;
+use crate::mail::AttemptState;
 
 pub(in crate::store) async fn a_split_loses_no_recipient_and_stores_the_message_once(scene: &Scene) {
     let store = scene.open();
@@ -192,6 +193,45 @@ pub(in crate::store) async fn an_uncounted_pass_leaves_the_counters(scene: &Scen
     assert_eq!(again.mail.passes(), 0);
     let attempts = store.attempts_of(&again.mail).await.expect("attempts");
     assert_eq!((attempts.len(), attempts[0].counted, attempts[0].recipients.len()), (1, false, 1));
+}
+
+pub(in crate::store) async fn the_last_outcomes_come_with_the_settlement(scene: &Scene) {
+    let store = scene.open();
+    for (name, earlier, in_doubt) in
+        [("K1", false, false), ("K2", false, true), ("K3", true, false), ("K4", true, true)]
+    {
+        insert(&store, name, &["b@x.example", "c@x.example"]).await;
+        let claimed = claim_one(&store, Place::Spool).await;
+        let attempt = store.at(2).begin_attempt(&claimed.claim, &claimed.mail.attributes, &[]).await.expect("begun");
+        let said =
+            |text: &str| vec![DialogueEntry { time: at(3), from: Side::Server, text: text.to_owned(), peer: None }];
+        let first = Recorded { in_doubt, ..recorded("b@x.example", Outcome::Deferred) };
+        let mut outcomes = vec![recorded("c@x.example", Outcome::Failed)];
+        if earlier {
+            store.record(&claimed.claim, attempt, &[first], &said("first"), 1000).await.expect("recorded");
+        } else {
+            outcomes.insert(0, first);
+        }
+        let parts = vec![Resting { mail: claimed.mail.clone(), place: Some(RepositoryPath::error()) }];
+        let dialogue = said("last");
+        let settlement = Settlement {
+            parts,
+            attempt: Some(attempt),
+            counted: true,
+            outcomes,
+            dialogue,
+            dialogue_limit: 1000,
+            ..Settlement::default()
+        };
+        store.at(3).settle(&claimed.claim, &settlement).await.expect("settled");
+        let record = store.attempts_of(&claimed.mail).await.expect("attempts").remove(0);
+        let recipients: Vec<_> = record.recipients.iter().map(|one| one.recipient.to_string()).collect();
+        assert_eq!(recipients, ["b@x.example", "c@x.example"], "{name}");
+        let texts: Vec<_> = record.dialogue.iter().map(|entry| entry.text.as_str()).collect();
+        assert_eq!(texts, if earlier { vec!["first", "last"] } else { vec!["last"] }, "{name}");
+        let state = if in_doubt { AttemptState::InDoubt } else { AttemptState::Settled };
+        assert_eq!(record.state, state, "{name}: one in doubt is enough, whenever it came");
+    }
 }
 
 pub(in crate::store) async fn a_long_dialogue_is_cut_with_a_mark(scene: &Scene) {

@@ -11,12 +11,16 @@ use tracing::error;
 
 use super::super::rules::{deaths_alone, spacing_after};
 use super::super::{Claim, Claimed, Error, Result, Wanted};
-use super::transaction::{Transaction, Weight, hour_of, next_number};
+use super::transaction::{Transaction, Weight, hour_of};
 use super::{filing, groups, rows};
 use crate::mail::{MailKey, RepositoryPath};
 
 /// A mail that a run still going took before is left to it.
-const NOT_TAKEN: &str = "(run IS NULL OR run NOT IN (SELECT run.id FROM run WHERE run.finished IS NULL))";
+macro_rules! not_taken {
+    () => {
+        "(run IS NULL OR run NOT IN (SELECT run.id FROM run WHERE run.finished IS NULL))"
+    };
+}
 
 /// Mails whose last attempt lies in the future that are seen to in one claim.
 const AHEAD_AT_ONCE: i64 = 5000;
@@ -37,9 +41,9 @@ pub(super) fn claim(tx: &Transaction<'_>, wanted: &Wanted, instance: i64) -> Res
     let ids = if let Some(keys) = &wanted.only {
         query.of_keys(tx, keys)?
     } else if wanted.suspects {
-        query.in_order(tx, "mail_suspect", "suspect > 0")?
+        query.in_order(tx, SUSPECTS)?
     } else if wanted.spacing.is_empty() {
-        query.in_order(tx, "mail_resting", "suspect = 0")?
+        query.in_order(tx, RESTING)?
     } else {
         ahead = call_back(tx, repository)?;
         query.due(tx)?
@@ -64,41 +68,58 @@ struct Query<'a> {
 
 /// What a due query reads: for one number of attempts, those whose last one lies long
 /// enough back.
-const DUE: &str = "SELECT id, seq FROM mail INDEXED BY mail_due WHERE claimed = 0 AND repository = ?1 AND attempts = ?2 \
-     AND last_attempt <= ?3 AND suspect = 0 AND seq <= ?4 AND ";
+const DUE: &str = concat!(
+    "SELECT id, seq FROM mail INDEXED BY mail_due WHERE claimed = 0 AND repository = ?1 AND attempts = ?2 \
+     AND last_attempt <= ?3 AND suspect = 0 AND seq <= ?4 AND ",
+    not_taken!(),
+    " ORDER BY last_attempt LIMIT ?5"
+);
+
+/// Mails whatever their age, oldest first.
+const RESTING: &str = concat!(
+    "SELECT id FROM mail INDEXED BY mail_resting WHERE claimed = 0 AND suspect = 0 AND repository = ?1 \
+     AND seq <= ?2 AND ",
+    not_taken!(),
+    " ORDER BY seq LIMIT ?3"
+);
+
+/// The same of those that were in hand when a process died.
+const SUSPECTS: &str = concat!(
+    "SELECT id FROM mail INDEXED BY mail_suspect WHERE claimed = 0 AND suspect > 0 AND repository = ?1 \
+     AND seq <= ?2 AND ",
+    not_taken!(),
+    " ORDER BY seq LIMIT ?3"
+);
+
+/// One by its key, whatever its age: no suspect, or (?4) one.
+const OF_KEY: &str = concat!(
+    "SELECT id FROM mail WHERE key = ?1 AND claimed = 0 AND suspect >= 0 AND (suspect > 0) = ?4 AND repository = ?2 \
+     AND seq <= ?3 AND ",
+    not_taken!()
+);
 
 impl Query<'_> {
     fn limit(&self) -> i64 {
         i64::try_from(self.wanted.limit).unwrap_or(i64::MAX)
     }
 
-    /// Mails whatever their age, oldest first.
-    fn in_order(&self, connection: &Connection, index: &str, condition: &str) -> Result<Vec<i64>> {
-        let sql = format!(
-            "SELECT id FROM mail INDEXED BY {index} WHERE claimed = 0 AND {condition} AND repository = ?1 \
-             AND seq <= ?2 AND {NOT_TAKEN} ORDER BY seq LIMIT ?3"
-        );
-        let mut statement = connection.prepare_cached(&sql)?;
+    /// Mails whatever their age, as `sql` says.
+    fn in_order(&self, connection: &Connection, sql: &str) -> Result<Vec<i64>> {
+        let mut statement = connection.prepare_cached(sql)?;
         let ids = statement.query_map([self.repository, self.within, self.limit()], |row| row.get(0))?;
         Ok(ids.collect::<rusqlite::Result<_>>()?)
     }
 
     /// Those of `keys` that may be taken, whatever their age.
     fn of_keys(&self, connection: &Connection, keys: &[MailKey]) -> Result<Vec<i64>> {
-        let condition = if self.wanted.suspects { "suspect > 0" } else { "suspect = 0" };
-        let sql = format!(
-            "SELECT id FROM mail WHERE key = ?1 AND claimed = 0 AND {condition} AND repository = ?2 AND seq <= ?3 \
-             AND {NOT_TAKEN}"
-        );
-        let mut statement = connection.prepare_cached(&sql)?;
+        let mut statement = connection.prepare_cached(OF_KEY)?;
         let mut ids = Vec::new();
         for key in keys {
             if ids.len() == self.wanted.limit {
                 break;
             }
-            let found =
-                statement.query_row(params![key.as_str(), self.repository, self.within], |row| row.get::<_, i64>(0));
-            ids.extend(found.optional()?);
+            let values = params![key.as_str(), self.repository, self.within, self.wanted.suspects];
+            ids.extend(statement.query_row(values, |row| row.get::<_, i64>(0)).optional()?);
         }
         Ok(ids)
     }
@@ -106,8 +127,7 @@ impl Query<'_> {
     /// Mails that are due, oldest first. The due time is not stored: a changed spacing holds
     /// at once.
     fn due(&self, tx: &Transaction<'_>) -> Result<Vec<i64>> {
-        let sql = format!("{DUE}{NOT_TAKEN} ORDER BY last_attempt LIMIT ?5");
-        let mut statement = tx.prepare_cached(&sql)?;
+        let mut statement = tx.prepare_cached(DUE)?;
         let now = tx.millis();
         let mut found: Vec<(i64, i64)> = Vec::new();
         for attempts in numbers_of_attempts(tx, self.repository)? {
@@ -164,7 +184,7 @@ fn call_back(tx: &Transaction<'_>, repository: i64) -> Result<(usize, i64)> {
 }
 
 fn take(tx: &Transaction<'_>, row: rows::MailRow, instance: i64, wanted: &Wanted) -> Result<Claimed> {
-    let token = next_number(tx)?;
+    let token = tx.next_number()?;
     tx.prepare_cached("UPDATE mail SET claimed = 1, instance = ?2, claim = ?3, run = ?4 WHERE id = ?1")?
         .execute(params![row.id, instance, token, wanted.run.map(|run| run.0)])?;
     let mail = row.listed.mail;
@@ -186,7 +206,7 @@ pub(super) fn set_aside(tx: &Transaction<'_>, id: i64, why: &Error) -> Result<()
             "UPDATE mail SET claimed = 0, instance = NULL, claim = NULL, suspect = -1, repository = ?2, seq = ?3 \
              WHERE id = ?1 RETURNING key",
         )?
-        .query_row([id, repository, next_number(tx)?], |row| row.get(0))?;
+        .query_row([id, repository, tx.next_number()?], |row| row.get(0))?;
     tx.subtract(before);
     tx.add(Weight { repository, ..before });
     groups::follow(tx, id)?;
@@ -218,15 +238,8 @@ pub(super) fn by_id(connection: &Connection, id: i64) -> Result<rows::MailRow> {
 /// How SQLite answers the queries of a claim.
 #[cfg(test)]
 pub(super) fn plans(connection: &Connection) -> Result<Vec<(String, String)>> {
-    let queries = [
-        format!("{DUE}{NOT_TAKEN} ORDER BY last_attempt LIMIT ?5"),
-        AHEAD.to_owned(),
-        format!(
-            "SELECT id FROM mail INDEXED BY mail_resting WHERE claimed = 0 AND suspect = 0 AND repository = ?1 \
-             AND seq <= ?2 AND {NOT_TAKEN} ORDER BY seq LIMIT ?3"
-        ),
-    ];
-    queries.into_iter().map(|query| Ok((query.clone(), plan(connection, &query)?))).collect()
+    let queries = [DUE, AHEAD, RESTING, SUSPECTS];
+    queries.into_iter().map(|query| Ok((query.to_owned(), plan(connection, query)?))).collect()
 }
 
 #[cfg(test)]

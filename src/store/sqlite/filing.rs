@@ -3,7 +3,7 @@
 use rusqlite::{Connection, params};
 
 use super::super::{Error, Place, Result};
-use super::transaction::{Transaction, Weight, hour_of, next_number};
+use super::transaction::{Transaction, Weight, hour_of};
 use super::{groups, messages, rows};
 use crate::mail::{Mail, MessageId, RepositoryPath};
 
@@ -35,7 +35,7 @@ pub(super) fn insert_child(tx: &Transaction<'_>, child: &Child<'_>) -> Result<()
         mail.key.as_str(),
         mail.name,
         child.repository,
-        next_number(tx)?,
+        tx.next_number()?,
         tx.millis(),
         rows::sender(&mail.envelope.reverse_path),
         rows::to_json(&mail.envelope.recipients)?,

@@ -112,8 +112,12 @@ pub(super) fn refresh(tx: &Transaction<'_>, id: i64, mail: &Mail) -> Result<()> 
 
 /// Takes a mail out of all its groups, before it goes or enters the spool.
 pub(super) fn forget(tx: &Transaction<'_>, id: i64) -> Result<()> {
+    let groups = memberships(tx, id)?;
+    if groups.is_empty() {
+        return Ok(());
+    }
     let now = standing(tx, id)?;
-    memberships(tx, id)?.iter().try_for_each(|(cause, repository)| leave(tx, cause, *repository, &now))
+    groups.iter().try_for_each(|(cause, repository)| leave(tx, cause, *repository, &now))
 }
 
 /// Lets a mail that has another repository by now take its groups with it.

@@ -7,7 +7,7 @@ use chrono::TimeDelta;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::super::{Destination, Result, Upkeep};
-use super::transaction::{Transaction, next_number};
+use super::transaction::Transaction;
 use super::{SqliteStore, backup, filing, groups, history, instance, messages};
 use crate::mail::{MessageId, RepositoryPath};
 
@@ -75,7 +75,7 @@ impl Upkeep for SqliteStore {
 
     async fn ping(&self) -> Result<()> {
         // A row written as it is would be no change to SQLite, which then syncs nothing.
-        self.write(|tx| next_number(tx).map(drop)).await
+        self.write(|tx| tx.next_number().map(drop)).await
     }
 
     fn deadline(&self, by: Instant) {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use rusqlite::{OptionalExtension, params};
 
 use super::super::{Arrivals, Error, Intake, Result};
-use super::transaction::{Transaction, Weight, hour_of, next_number};
+use super::transaction::{Transaction, Weight, hour_of};
 use super::{SqliteStore, messages, rows};
 use crate::mail::{MailKey, MessageId, NewMail, NewMessage};
 
@@ -40,10 +40,12 @@ pub(super) fn insert(tx: &Transaction<'_>, mail: &NewMail) -> Result<()> {
         note_import(tx, digest, &mail.key)?;
     }
     let message = match &mail.message {
-        NewMessage::Whole(octets) => messages::store_whole(tx, octets)?,
-        NewMessage::Written(message) => *message,
+        NewMessage::Whole(octets) => messages::store_whole(tx, octets, &mail.facts)?,
+        NewMessage::Written(message) => {
+            messages::own(tx, *message, &mail.facts)?;
+            *message
+        }
     };
-    messages::own(tx, message, &mail.facts)?;
     let passes = mail.attributes.passes();
     let dsn = rows::Dsn::of(&mail.envelope)?;
     tx.prepare_cached(
@@ -54,7 +56,7 @@ pub(super) fn insert(tx: &Transaction<'_>, mail: &NewMail) -> Result<()> {
     .execute(params![
         mail.key.as_str(),
         mail.name,
-        next_number(tx)?,
+        tx.next_number()?,
         tx.millis(),
         rows::sender(&mail.envelope.reverse_path),
         rows::to_json(&mail.envelope.recipients)?,

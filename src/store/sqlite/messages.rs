@@ -36,9 +36,13 @@ pub(super) fn write_chunk(
     Ok(message)
 }
 
-/// Stores a message that came whole.
-pub(super) fn store_whole(connection: &Connection, octets: &[u8]) -> Result<MessageId> {
-    connection.prepare_cached("INSERT INTO message DEFAULT VALUES")?.execute([])?;
+/// Stores a message that came whole, as its first mail's.
+pub(super) fn store_whole(connection: &Connection, octets: &[u8], facts: &MessageFacts) -> Result<MessageId> {
+    connection
+        .prepare_cached(
+            "INSERT INTO message (size, eight_bit_header, eight_bit_body, received, mails) VALUES (?1, ?2, ?3, ?4, 1)",
+        )?
+        .execute(params![facts.size, facts.eight_bit_header, facts.eight_bit_body, facts.received])?;
     let message = MessageId(connection.last_insert_rowid());
     connection
         .prepare_cached("INSERT INTO chunk (id, octets) VALUES (?1, ?2)")?
@@ -46,7 +50,7 @@ pub(super) fn store_whole(connection: &Connection, octets: &[u8]) -> Result<Mess
     Ok(message)
 }
 
-/// Makes a message its first mail's.
+/// Makes a message that was written ahead its first mail's.
 pub(super) fn own(connection: &Connection, message: MessageId, facts: &MessageFacts) -> Result<()> {
     connection
         .prepare_cached(
@@ -66,6 +70,14 @@ pub(super) fn share(connection: &Connection, message: MessageId) -> Result<()> {
 /// One mail less has it. A small message goes with its last mail; a large one is left to
 /// be tidied away in steps. How many octets it has.
 pub(super) fn let_go(connection: &Connection, message: MessageId) -> Result<u64> {
+    let octets = connection
+        .prepare_cached("DELETE FROM message WHERE id = ?1 AND mails = 1 AND size <= ?2 RETURNING size")?
+        .query_row(params![message.0, CHUNK_BYTES], |row| row.get(0))
+        .optional()?;
+    if let Some(octets) = octets {
+        connection.prepare_cached("DELETE FROM chunk WHERE id = ?1")?.execute([chunk_id(message, 0)])?;
+        return Ok(octets);
+    }
     let (mails, octets): (i64, u64) = connection
         .prepare_cached("UPDATE message SET mails = mails - 1 WHERE id = ?1 RETURNING mails, size")?
         .query_row([message.0], |row| Ok((row.get(0)?, row.get(1)?)))?;

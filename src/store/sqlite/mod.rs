@@ -15,6 +15,7 @@ mod housekeeping;
 mod instance;
 mod intake;
 mod listing;
+mod log;
 mod messages;
 mod open;
 mod operate;
@@ -43,6 +44,7 @@ use super::{Error, Result, Time, Trouble};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use instance::{Instance, Liveness};
+use log::Log;
 use readers::Readers;
 use transaction::Transaction;
 use writer::Writer;
@@ -75,7 +77,8 @@ impl SqliteStore {
     pub fn open(path: &Path, kind: &str, clock: &Clock) -> Result<Self> {
         open::make_directory(path)?;
         let liveness = Liveness::open(path).map_err(|error| open::no_lock(path, &error))?;
-        let connection = open::open(path, &liveness)?;
+        let mut connection = open::open(path, &liveness)?;
+        let log = Log::of(&mut connection, path)?;
         let number = Arc::<AtomicI64>::default();
         let counted = Arc::<OnceLock<Metrics>>::default();
         Ok(Self {
@@ -84,6 +87,7 @@ impl SqliteStore {
             clock: clock.clone(),
             writer: Writer::start(
                 connection,
+                log,
                 open::Identity::of(path)?,
                 clock.clone(),
                 Arc::clone(&number),
@@ -128,7 +132,16 @@ impl SqliteStore {
         &self,
         operation: impl Fn(&Transaction<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.writer.call(operation).await
+        self.writer.call(operation, true).await
+    }
+
+    /// As [`SqliteStore::write`], for what nobody waits for: it waits a little for a commit
+    /// that is waited for, and shares it.
+    async fn write_along<T: Send + 'static>(
+        &self,
+        operation: impl Fn(&Transaction<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.writer.call(operation, false).await
     }
 
     async fn read<T: Send + 'static>(

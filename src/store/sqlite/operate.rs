@@ -9,7 +9,7 @@ use super::super::{
     Result, Span, rules,
 };
 use super::pager::Pager;
-use super::transaction::{Transaction, Weight, next_number};
+use super::transaction::{Transaction, Weight};
 use super::{SqliteStore, claim, filing, groups, rows};
 use crate::mail::MailKey;
 
@@ -215,7 +215,7 @@ fn respool(tx: &Transaction<'_>, id: i64, how: &Respool) -> Result<()> {
     )?
     .execute(params![
         id,
-        next_number(tx)?,
+        tx.next_number()?,
         how.processor,
         rows::to_json(&attributes)?,
         tx.millis(),
@@ -230,7 +230,7 @@ fn respool(tx: &Transaction<'_>, id: i64, how: &Respool) -> Result<()> {
 fn move_to(tx: &Transaction<'_>, id: i64, repository: i64) -> Result<()> {
     let before = claim::weight(tx, id)?;
     tx.prepare_cached("UPDATE mail SET repository = ?2, seq = ?3, last_updated = ?4, run = NULL WHERE id = ?1")?
-        .execute(params![id, repository, next_number(tx)?, tx.millis()])?;
+        .execute(params![id, repository, tx.next_number()?, tx.millis()])?;
     tx.subtract(before);
     tx.add(Weight { repository, ..before });
     groups::follow(tx, id)

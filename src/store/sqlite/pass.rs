@@ -6,7 +6,7 @@ use tracing::{debug, warn};
 
 use super::super::rules::Death;
 use super::super::{AttemptId, Claim, Claimed, Error, Passes, Reaped, Resting, Result, Settlement, Wanted};
-use super::transaction::{Transaction, Weight, hour_of, next_number};
+use super::transaction::{Transaction, Weight, hour_of};
 use super::{SqliteStore, claim, filing, groups, intake, reap, records, rows};
 use crate::mail::{Attributes, DialogueEntry, Mail, Planned, Recorded};
 
@@ -24,7 +24,7 @@ impl Passes for SqliteStore {
     async fn begin_attempt(&self, claim: &Claim, attributes: &Attributes, plan: &[Planned]) -> Result<AttemptId> {
         let (claim, attributes, plan) = (claim.clone(), attributes.clone(), plan.to_vec());
         self.write(move |tx| {
-            set_attributes(tx, &claim, &attributes, 1)?;
+            set_attributes(tx, &claim, &attributes, true)?;
             records::begin(tx, &claim, &plan)
         })
         .await
@@ -39,7 +39,7 @@ impl Passes for SqliteStore {
     ) -> Result<()> {
         let (claim, attributes, plan) = (claim.clone(), attributes.clone(), plan.to_vec());
         self.write(move |tx| {
-            set_attributes(tx, &claim, &attributes, 0)?;
+            set_attributes(tx, &claim, &attributes, false)?;
             records::extend(tx, attempt, &plan)
         })
         .await
@@ -65,7 +65,7 @@ impl Passes for SqliteStore {
     async fn settle(&self, claim: &Claim, settlement: &Settlement) -> Result<()> {
         let (claim, settlement) = (claim.clone(), settlement.clone());
         let bears = !settlement.born.is_empty();
-        self.write(move |tx| settle(tx, &claim, &settlement)).await?;
+        self.write_along(move |tx| settle(tx, &claim, &settlement)).await?;
         if bears {
             self.tell_arrival();
         }
@@ -74,7 +74,7 @@ impl Passes for SqliteStore {
 
     async fn release(&self, claim: &Claim) -> Result<()> {
         let claim = claim.clone();
-        self.write(move |tx| release(tx, &claim)).await
+        self.write_along(move |tx| release(tx, &claim)).await
     }
 
     async fn abandon(&self, claim: &Claim) -> Result<()> {
@@ -114,12 +114,15 @@ fn verify(tx: &Transaction<'_>, claim: &Claim) -> Result<Weight> {
     .ok_or_else(|| Error::ClaimLost(claim.key.clone()))
 }
 
-/// Writes the attributes as the matchers left them, and counts so many attempts.
-fn set_attributes(tx: &Transaction<'_>, claim: &Claim, attributes: &Attributes, attempts: i64) -> Result<()> {
+/// Writes the attributes as the matchers left them, and counts an attempt that begins with its
+/// record.
+fn set_attributes(tx: &Transaction<'_>, claim: &Claim, attributes: &Attributes, begins: bool) -> Result<()> {
     let before = verify(tx, claim)?;
     let passes = attributes.passes();
-    tx.prepare_cached("UPDATE mail SET attributes = ?2, passes = ?3, attempts = attempts + ?4 WHERE id = ?1")?
-        .execute(params![claim.mail, rows::to_json(attributes)?, passes, attempts])?;
+    tx.prepare_cached(
+        "UPDATE mail SET attributes = ?2, passes = ?3, attempts = attempts + ?4, records = records + ?4 WHERE id = ?1",
+    )?
+    .execute(params![claim.mail, rows::to_json(attributes)?, passes, begins])?;
     tx.subtract(before);
     tx.add(Weight { passes, ..before });
     Ok(())
@@ -157,44 +160,58 @@ fn end_attempt(tx: &Transaction<'_>, claim: &Claim, settlement: &Settlement) -> 
     let attempt = match settlement.attempt {
         Some(attempt) => attempt,
         None if settlement.outcomes.is_empty() => return Ok(()),
-        None => records::open(tx, claim.mail)?,
+        None => open_uncounted(tx, claim.mail)?,
     };
-    records::record(tx, attempt, &settlement.outcomes)?;
-    records::finish(tx, attempt, settlement.counted)?;
+    let first = records::record(tx, attempt, &settlement.outcomes)?;
+    records::append_dialogue(tx, attempt, &settlement.dialogue, settlement.dialogue_limit)?;
+    records::finish(tx, attempt, settlement.counted, first.then_some(&settlement.outcomes[..]))?;
     if settlement.attempt.is_some() && !settlement.counted {
         tx.prepare_cached("UPDATE mail SET attempts = attempts - 1 WHERE id = ?1")?.execute([claim.mail])?;
     }
     Ok(())
 }
 
+/// A record of what came of a pass that began no attempt.
+fn open_uncounted(tx: &Transaction<'_>, mail: i64) -> Result<AttemptId> {
+    tx.prepare_cached("UPDATE mail SET records = records + 1 WHERE id = ?1")?.execute([mail])?;
+    records::open(tx, mail, None)
+}
+
 /// Writes the part that keeps the key over the claimed row. Back where it was, it keeps
 /// its old place in the order too.
 fn keep(tx: &Transaction<'_>, claim: &Claim, part: &Resting, before: Weight, attempted: bool) -> Result<()> {
     let mail = &part.mail;
-    write_part(tx, claim.mail, mail)?;
     let mut after = Weight { passes: mail.passes(), ..before };
-    if let Some(path) = &part.place {
-        if before.acknowledged {
-            groups::acknowledge(tx, claim.mail, -1)?;
+    let moved = match &part.place {
+        None => None,
+        Some(path) => {
+            if before.acknowledged {
+                groups::acknowledge(tx, claim.mail, -1)?;
+            }
+            after = Weight { repository: filing::ensure(tx, path)?, acknowledged: false, ..after };
+            Some(tx.next_number()?)
         }
-        after = Weight { repository: filing::ensure(tx, path)?, acknowledged: false, ..after };
-        tx.prepare_cached(
-            "UPDATE mail SET repository = ?2, seq = ?3, last_updated = ?4, acknowledged = NULL, \
-             last_attempt = CASE WHEN ?5 THEN ?4 ELSE last_attempt END WHERE id = ?1",
-        )?
-        .execute(params![claim.mail, after.repository, next_number(tx)?, tx.millis(), attempted])?;
-    }
+    };
+    write_part(tx, claim.mail, mail, moved.map(|seq| (after.repository, seq, attempted)))?;
     tx.subtract(before);
     tx.add(after);
     groups::refresh(tx, claim.mail, mail)
 }
 
-fn write_part(tx: &Transaction<'_>, id: i64, mail: &Mail) -> Result<()> {
+/// Frees the row with what is left of the mail in it; where it is moved, with its repository,
+/// its place in the order, and whether an attempt counted.
+fn write_part(tx: &Transaction<'_>, id: i64, mail: &Mail, moved: Option<(i64, i64, bool)>) -> Result<()> {
+    let (repository, seq, attempted) =
+        moved.map_or((None, None, false), |(to, seq, tried)| (Some(to), Some(seq), tried));
     let dsn = rows::Dsn::of(&mail.envelope)?;
     tx.prepare_cached(
         "UPDATE mail SET claimed = 0, instance = NULL, claim = NULL, suspect = 0, recipients = ?2, state = ?3, \
          error = ?4, attributes = ?5, header_prefix = ?6, recorded = ?7, passes = ?8, sender = ?9, \
-         ret = ?10, envid = ?11, notify = ?12, return_path = ?13 WHERE id = ?1",
+         ret = ?10, envid = ?11, notify = ?12, return_path = ?13, \
+         repository = coalesce(?14, repository), seq = coalesce(?15, seq), \
+         last_updated = CASE WHEN ?15 IS NULL THEN last_updated ELSE ?16 END, \
+         acknowledged = CASE WHEN ?15 IS NULL THEN acknowledged END, \
+         last_attempt = CASE WHEN ?17 THEN ?16 ELSE last_attempt END WHERE id = ?1",
     )?
     .execute(params![
         id,
@@ -210,6 +227,10 @@ fn write_part(tx: &Transaction<'_>, id: i64, mail: &Mail) -> Result<()> {
         dsn.envid,
         dsn.notify,
         dsn.return_path,
+        repository,
+        seq,
+        tx.millis(),
+        attempted,
     ])?;
     Ok(())
 }

@@ -10,20 +10,22 @@ use crate::mail::{DialogueEntry, Planned, Recorded};
 
 /// Opens the attempt, which is with the next hops of `plan`.
 pub(super) fn begin(tx: &Transaction<'_>, claim: &Claim, plan: &[Planned]) -> Result<AttemptId> {
-    let attempt = open(tx, claim.mail)?;
-    extend(tx, attempt, plan)?;
-    Ok(attempt)
+    open(tx, claim.mail, Some(&lines_of(plan)?))
 }
 
-/// Notes with whom else an open attempt is.
-pub(super) fn extend(tx: &Transaction<'_>, attempt: AttemptId, plan: &[Planned]) -> Result<()> {
+fn lines_of(plan: &[Planned]) -> Result<String> {
     let mut lines = String::new();
     for hop in plan {
         lines += &rows::to_json(hop)?;
         lines.push('\n');
     }
+    Ok(lines)
+}
+
+/// Notes with whom else an open attempt is.
+pub(super) fn extend(tx: &Transaction<'_>, attempt: AttemptId, plan: &[Planned]) -> Result<()> {
     tx.prepare_cached("UPDATE attempt SET planned = coalesce(planned, '') || ?2 WHERE id = ?1")?
-        .execute(params![attempt.0, lines])?;
+        .execute(params![attempt.0, lines_of(plan)?])?;
     Ok(())
 }
 
@@ -35,32 +37,35 @@ pub(super) fn planned(connection: &Connection, attempt: AttemptId) -> Result<Vec
     lines.as_deref().unwrap_or_default().lines().map(rows::from_json).collect()
 }
 
-/// Adds an open record to the mail's.
-pub(super) fn open(tx: &Transaction<'_>, mail: i64) -> Result<AttemptId> {
-    tx.prepare_cached("UPDATE mail SET records = records + 1 WHERE id = ?1")?.execute([mail])?;
+/// Adds an open record to the mail's, whose row counts it already.
+pub(super) fn open(tx: &Transaction<'_>, mail: i64, plan: Option<&str>) -> Result<AttemptId> {
     tx.prepare_cached(
-        "INSERT INTO attempt (mail, sender, number, instance, run, started) \
-         SELECT key, sender, records, instance, run, ?2 FROM mail WHERE id = ?1",
+        "INSERT INTO attempt (mail, sender, number, instance, run, started, planned) \
+         SELECT key, sender, records, instance, run, ?2, ?3 FROM mail WHERE id = ?1",
     )?
-    .execute(params![mail, tx.millis()])?;
+    .execute(params![mail, tx.millis(), plan])?;
     Ok(AttemptId(tx.last_insert_rowid()))
 }
 
-/// Ends a record: in doubt where one of its outcomes is, else settled.
-pub(super) fn finish(tx: &Transaction<'_>, attempt: AttemptId, counted: bool) -> Result<()> {
-    let state = rows::state(rules::state_of(&outcomes(tx, attempt)?));
+/// Ends a record: in doubt where one of its outcomes is, else settled. `all` are its outcomes,
+/// where they are at hand.
+pub(super) fn finish(tx: &Transaction<'_>, attempt: AttemptId, counted: bool, all: Option<&[Recorded]>) -> Result<()> {
+    let state = rows::state(match all {
+        Some(all) => rules::state_of(all),
+        None => rules::state_of(&outcomes(tx, attempt)?),
+    });
     tx.prepare_cached("UPDATE attempt SET finished = ?2, state = ?3, counted = ?4, planned = NULL WHERE id = ?1")?
         .execute(params![attempt.0, tx.millis(), state, counted])?;
     Ok(())
 }
 
-/// Adds outcomes.
-pub(super) fn record(tx: &Transaction<'_>, attempt: AttemptId, outcomes: &[Recorded]) -> Result<()> {
+/// Adds outcomes; whether they are the first.
+pub(super) fn record(tx: &Transaction<'_>, attempt: AttemptId, outcomes: &[Recorded]) -> Result<bool> {
     if outcomes.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
     let first: i64 = tx
-        .prepare_cached("SELECT count(*) FROM attempt_recipient WHERE attempt = ?1")?
+        .prepare_cached("SELECT coalesce(max(position) + 1, 0) FROM attempt_recipient WHERE attempt = ?1")?
         .query_row([attempt.0], |row| row.get(0))?;
     let mut insert = tx.prepare_cached(
         "INSERT INTO attempt_recipient (attempt, position, recipient, outcome, code, next_hop, cause, record) \
@@ -80,7 +85,7 @@ pub(super) fn record(tx: &Transaction<'_>, attempt: AttemptId, outcomes: &[Recor
         ])?;
         tx.count(outcome, &record);
     }
-    Ok(())
+    Ok(first == 0)
 }
 
 /// Adds what was said, up to `limit` octets for the attempt.
@@ -93,8 +98,13 @@ pub(super) fn append_dialogue(
     if dialogue.is_empty() {
         return Ok(());
     }
-    tx.prepare_cached("INSERT INTO dialogue (attempt) VALUES (?1) ON CONFLICT (attempt) DO NOTHING")?
-        .execute([attempt.0])?;
+    let (lines, cut) = lines_within(dialogue, limit)?;
+    let first = tx
+        .prepare_cached("INSERT INTO dialogue (attempt, entries, cut) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING")?
+        .execute(params![attempt.0, lines, cut])?;
+    if first == 1 {
+        return Ok(());
+    }
     let (used, cut): (usize, bool) = tx
         .prepare_cached("SELECT octet_length(entries), cut FROM dialogue WHERE attempt = ?1")?
         .query_row([attempt.0], |row| Ok((row.get(0)?, row.get(1)?)))?;

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, ToSql, params};
 
 use super::super::{Counts, Horizon, Pause, Result, Run, RunId, Runs, Time};
-use super::transaction::{Transaction, next_number};
+use super::transaction::Transaction;
 use super::{SqliteStore, rows};
 
 #[async_trait]
@@ -95,7 +95,7 @@ fn start(tx: &Transaction<'_>, job: &str, trigger: &str, instance: i64) -> Resul
         instance,
         tx.millis()
     ])?;
-    Ok((RunId(tx.last_insert_rowid()), rows::new_horizon(next_number(tx)?)))
+    Ok((RunId(tx.last_insert_rowid()), rows::new_horizon(tx.next_number()?)))
 }
 
 /// Ends a run.

@@ -3,7 +3,7 @@
 //! What changes is gathered while the operations of a group run, and written once before
 //! their commit: a sum costs a group of mails as much as it costs one.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ops::Deref;
 
@@ -20,6 +20,8 @@ pub(super) struct Transaction<'a> {
     clock: &'a Clock,
     /// This process, 0 as long as it is not registered.
     instance: i64,
+    /// The last number of the sequence that was given out here, where one was.
+    number: Cell<Option<i64>>,
     changes: RefCell<Changes>,
 }
 
@@ -72,7 +74,19 @@ struct Changes {
 
 impl<'a> Transaction<'a> {
     pub(super) fn new(connection: &'a Connection, clock: &'a Clock, instance: i64) -> Self {
-        Self { connection, clock, instance, changes: RefCell::default() }
+        Self { connection, clock, instance, number: Cell::default(), changes: RefCell::default() }
+    }
+
+    /// Another that goes on with the numbers of this one, for an operation that may fail alone.
+    pub(super) fn own(&self) -> Self {
+        Self { number: self.number.clone(), ..Self::new(self.connection, self.clock, self.instance) }
+    }
+
+    /// The next number of the one sequence: orders what comes to rest, and makes claims unique.
+    pub(super) fn next_number(&self) -> Result<i64> {
+        let last = self.number.get().map_or_else(|| last_number(self), Ok)?;
+        self.number.set(Some(last + 1));
+        Ok(last + 1)
     }
 
     /// The store's time.
@@ -125,6 +139,7 @@ impl<'a> Transaction<'a> {
 
     /// Takes over what an operation in a transaction of its own changed.
     pub(super) fn merge(&self, other: Transaction<'_>) {
+        self.number.set(other.number.get());
         let other = other.changes.into_inner();
         let mut changes = self.changes.borrow_mut();
         for (place, change) in other.places {
@@ -148,8 +163,11 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    /// Writes the sums, before the commit.
+    /// Writes the sums, and up to where numbers were given out, before the commit.
     pub(super) fn write_sums(&self) -> Result<()> {
+        if let Some(number) = self.number.get() {
+            self.prepare_cached("UPDATE sequence SET value = ?1")?.execute([number])?;
+        }
         let changes = self.changes.take();
         for ((repository, passes), change) in &changes.places {
             if matches!(change, Change { mails: 0, octets: 0, acknowledged: 0 }) {
@@ -213,18 +231,11 @@ pub(super) fn hour_of(millis: i64) -> i64 {
     millis.div_euclid(3_600_000)
 }
 
-/// The next number of the one sequence: orders what comes to rest, and makes claims unique.
-pub(super) fn next_number(connection: &Connection) -> Result<i64> {
-    let number = connection
-        .prepare_cached("UPDATE sequence SET value = value + 1 RETURNING value")?
-        .query_row([], |row| row.get(0));
+/// The last number of the sequence that was given out.
+pub(super) fn last_number(connection: &Connection) -> Result<i64> {
+    let number = connection.prepare_cached("SELECT value FROM sequence")?.query_row([], |row| row.get(0));
     match number {
         Err(rusqlite::Error::QueryReturnedNoRows) => Err(rows::corrupt("the table sequence is empty")),
         number => Ok(number?),
     }
-}
-
-/// The last number of the sequence that was given out.
-pub(super) fn last_number(connection: &Connection) -> Result<i64> {
-    Ok(connection.query_row("SELECT value FROM sequence", [], |row| row.get(0))?)
 }

@@ -1,21 +1,26 @@
 //! The one thread that writes, with group commit.
 //!
-//! Operations that wait together share one transaction, each in a savepoint of its own,
-//! and are answered after the commit that holds them. An operation that fails rolls back
-//! alone, unless SQLite ended the whole transaction (a full disk, an I/O error, no
-//! memory): then the next savepoint would commit by itself, so the group is run again,
-//! one transaction each.
+//! Operations that wait together share one transaction, and are answered after the commit
+//! that holds them. Nearly always none of them fails. Where one does, all is rolled back and
+//! the group is run again, each in a savepoint of its own, so that it fails alone; unless SQLite
+//! ended the whole transaction (a full disk, an I/O error, no memory): then the next savepoint
+//! would commit by itself, so the group is run once more, one transaction each.
+//!
+//! Some operations end what nobody waits for: they wait a little for one that is waited for,
+//! and share its commit.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use super::super::{Error, Result, Trouble};
+use super::log::{self, Log};
 use super::open::{BUSY_TIMEOUT, Identity};
 use super::transaction::Transaction;
 use crate::clock::Clock;
@@ -23,21 +28,29 @@ use crate::metrics::Metrics;
 
 /// Operations in one transaction at most: keeps the wait for the lock short.
 const GROUP: usize = 256;
-/// Operations that may wait before callers do.
-const BACKLOG: usize = 1024;
+
+/// How long operations that nobody waits for wait for one that somebody waits for. A result is
+/// to be durable within 50 ms; mail that comes one by one comes sooner than this.
+const PATIENCE: Duration = Duration::from_millis(5);
 
 /// A lock of another process is waited for in turns of this length.
 const TURN: Duration = Duration::from_millis(250);
 
 /// The way to the writing thread.
 pub(super) struct Writer {
-    queue: Mutex<Option<mpsc::Sender<Box<dyn Operation>>>>,
+    queue: Mutex<Option<Sender<Waiting>>>,
     deadline: Deadline,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// When nothing waits for others any more; none as long as the process goes on.
 type Deadline = Arc<Mutex<Option<Instant>>>;
+
+/// An operation that waits, and whether somebody waits for it.
+struct Waiting {
+    operation: Box<dyn Operation>,
+    urgent: bool,
+}
 
 /// Something to be done in a transaction, perhaps more than once before it is answered.
 trait Operation: Send {
@@ -81,31 +94,38 @@ impl Writer {
     /// Starts the thread on a connection that is set up.
     pub(super) fn start(
         connection: Connection,
+        log: Log,
         identity: Identity,
         clock: Clock,
         instance: Arc<AtomicI64>,
         counted: Arc<OnceLock<Metrics>>,
     ) -> Self {
-        let (queue, operations) = mpsc::channel(BACKLOG);
+        let (queue, operations) = channel();
         let deadline = Deadline::default();
         let database = Database { connection, identity, clock, instance, deadline: Arc::clone(&deadline), counted };
         let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
-            .spawn(move || write(database, operations))
+            .spawn(move || write(database, log, &operations))
             .expect("a thread can be started when the program starts");
         Self { queue: Mutex::new(Some(queue)), deadline, thread: Mutex::new(Some(thread)) }
     }
 
-    /// Has `operation` done and answers once it is durable.
+    /// Has `operation` done and answers once it is durable. One that is not `urgent` waits a
+    /// little for one that is.
     pub(super) async fn call<T: Send + 'static>(
         &self,
         operation: impl Fn(&Transaction<'_>) -> Result<T> + Send + 'static,
+        urgent: bool,
     ) -> Result<T> {
         let (reply, answer) = oneshot::channel();
-        let queue = self.queue.lock().ok().and_then(|queue| queue.clone()).ok_or_else(closed)?;
-        queue.send(Box::new(Call { operation, value: None, reply })).await.map_err(|_| closed())?;
-        drop(queue);
+        let operation = Box::new(Call { operation, value: None, reply });
+        self.send(Waiting { operation, urgent }).ok_or_else(closed)?;
         answer.await.unwrap_or_else(|_| Err(closed()))
+    }
+
+    fn send(&self, waiting: Waiting) -> Option<()> {
+        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.as_ref()?.send(waiting).ok()
     }
 
     /// No transaction waits for a lock of another process beyond `by`.
@@ -154,7 +174,8 @@ impl Database {
     fn begin_in_turns(&self) -> Result<()> {
         let patience = self.clock.instant() + BUSY_TIMEOUT;
         loop {
-            let begun = self.connection.execute_batch("BEGIN IMMEDIATE").map_err(Error::from);
+            let begun = self.connection.prepare_cached("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute([]));
+            let begun = begun.map(drop).map_err(Error::from);
             let deadline = *self.deadline.lock().unwrap_or_else(PoisonError::into_inner);
             let is_over = self.clock.instant() >= deadline.unwrap_or(patience).min(patience);
             match begun {
@@ -165,26 +186,49 @@ impl Database {
     }
 }
 
-fn write(database: Database, mut operations: mpsc::Receiver<Box<dyn Operation>>) {
-    while let Some(first) = operations.blocking_recv() {
-        let mut group = vec![first];
-        while group.len() < GROUP {
-            match operations.try_recv() {
-                Ok(next) => group.push(next),
-                Err(_) => break,
-            }
-        }
+fn write(database: Database, mut log: Log, operations: &Receiver<Waiting>) {
+    while let Some(group) = next_group(operations, &mut log) {
         let (begun, operations) = (database.clock.instant(), group.len());
         commit_group(&database, group);
+        log.committed(&database.connection);
         if let Some(metrics) = database.counted.get() {
             let took = database.clock.instant().saturating_duration_since(begun);
             metrics.committed(took.as_secs_f64(), operations);
         }
     }
+    log.wait();
     // The last connection to close checkpoints the WAL; what fails here is done at the next
     // start, so that nobody's lock is waited for.
     drop(database.connection.busy_timeout(Duration::ZERO));
     drop(database.connection.close());
+}
+
+/// Operations that wait; none once no more can come.
+fn next_group(operations: &Receiver<Waiting>, log: &mut Log) -> Option<Vec<Box<dyn Operation>>> {
+    let Waiting { operation, mut urgent } = first(operations, log)?;
+    let mut group = vec![operation];
+    let until = Instant::now() + PATIENCE;
+    while group.len() < GROUP {
+        let next = match operations.try_recv() {
+            Err(_) if !urgent => operations.recv_timeout(until.saturating_duration_since(Instant::now())).ok(),
+            next => next.ok(),
+        };
+        let Some(next) = next else { break };
+        urgent |= next.urgent;
+        group.push(next.operation);
+    }
+    Some(group)
+}
+
+/// The next operation, however long it takes to come.
+fn first(operations: &Receiver<Waiting>, log: &mut Log) -> Option<Waiting> {
+    if log.is_to_be_moved() {
+        match operations.recv_timeout(log::QUIET) {
+            Err(RecvTimeoutError::Timeout) => log.quiet(),
+            next => return next.ok(),
+        }
+    }
+    operations.recv().ok()
 }
 
 fn commit_group(database: &Database, mut group: Vec<Box<dyn Operation>>) {
@@ -214,26 +258,50 @@ fn answer(group: Vec<Box<dyn Operation>>, outcomes: Vec<Result<()>>) {
 /// One transaction for all; `Err` where nothing of it is stored.
 fn run_group(database: &Database, group: &mut [Box<dyn Operation>]) -> Result<Vec<Result<()>>> {
     database.identity.check()?;
-    database.begin()?;
+    if let Some(outcomes) = transaction(database, || run_bare(database, group))? {
+        return Ok(outcomes);
+    }
+    transaction(database, || run_apart(database, group).map(Some)).map(Option::unwrap_or_default)
+}
+
+/// What `work` does, committed; where it says `None` or fails, nothing of it is stored.
+fn transaction<T>(database: &Database, work: impl FnOnce() -> Result<Option<T>>) -> Result<Option<T>> {
     let connection = &database.connection;
-    let outcomes = run_all(database, group);
-    let committed = outcomes.and_then(|outcomes| {
-        connection.execute_batch("COMMIT")?;
-        Ok(outcomes)
+    database.begin()?;
+    let committed = work().and_then(|done| {
+        if done.is_some() {
+            connection.prepare_cached("COMMIT")?.execute([])?;
+        }
+        Ok(done)
     });
-    if committed.is_err() && !connection.is_autocommit() {
+    if !matches!(committed, Ok(Some(_))) && !connection.is_autocommit() {
         // Where even this fails, the next BEGIN says so.
         drop(connection.execute_batch("ROLLBACK"));
     }
     committed
 }
 
-fn run_all(database: &Database, group: &mut [Box<dyn Operation>]) -> Result<Vec<Result<()>>> {
+/// All of them one after the other; `None` where one fails and the others must not.
+fn run_bare(database: &Database, group: &mut [Box<dyn Operation>]) -> Result<Option<Vec<Result<()>>>> {
+    let all = database.transaction();
+    for operation in &mut *group {
+        match operation.run(&all) {
+            Err(error) if database.connection.is_autocommit() => return Err(error),
+            Err(_) => return Ok(None),
+            Ok(()) => {}
+        }
+    }
+    all.write_sums()?;
+    Ok(Some(group.iter().map(|_| Ok(())).collect()))
+}
+
+/// Each in a savepoint of its own, so that one that fails takes no other along.
+fn run_apart(database: &Database, group: &mut [Box<dyn Operation>]) -> Result<Vec<Result<()>>> {
     let (connection, all) = (&database.connection, database.transaction());
     let mut outcomes = Vec::with_capacity(group.len());
     for operation in group {
         connection.execute_batch("SAVEPOINT operation")?;
-        let own = database.transaction();
+        let own = all.own();
         let outcome = operation.run(&own);
         match &outcome {
             Ok(()) => all.merge(own),
