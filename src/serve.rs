@@ -38,7 +38,7 @@ use crate::logging::LostLines;
 use crate::metrics::Metrics;
 use crate::parts::{self, Parts, users};
 use crate::schedule::Flights;
-use crate::spool::Exclusion;
+use crate::spool::{Exclusion, Handover};
 use crate::stop::Stop;
 use crate::store::{self, LAST_WRITES, Store};
 use crate::tasks::Tasks;
@@ -106,6 +106,8 @@ struct Service {
     health: Arc<Health>,
     /// Where suspects are kept apart.
     exclusion: Exclusion,
+    /// How new mail comes to the loop of the spool.
+    handover: Handover,
     /// Told once the mails of the spool that a death left as suspects have been taken: no
     /// job runs beside them.
     suspects_taken: CancellationToken,
@@ -144,13 +146,17 @@ impl Service {
         let stop = Stop::default();
         let tasks = Tasks::new(Arc::clone(&store), clock.clone(), stop.clone());
         let parts = Parts::build(&config, &store, &clock, &stop, Some(config.down_for), &metrics)?;
+        let exclusion = Exclusion::default();
+        let handover = Handover::new(&exclusion);
+        parts.spool.hand_over_to(&handover);
         let intake = Live::new(parts::intake(&config, &parts.spool)?);
         Ok(Self {
             source,
             store,
             stop,
             health: Arc::new(Health::new(clock.instant())),
-            exclusion: Exclusion::default(),
+            exclusion,
+            handover,
             suspects_taken: CancellationToken::new(),
             flights: Mutex::default(),
             tasks,

@@ -52,6 +52,7 @@ async fn put_in_force(service: &Arc<Service>, controls: &Controls, config: Confi
     parts::ensure_repositories(&config, &*service.store).await?;
     let Service { store, clock, stop, metrics, .. } = &**service;
     let parts = Parts::build(&config, store, clock, stop, Some(config.down_for), metrics)?;
+    parts.spool.hand_over_to(&service.handover);
     let admin = parts::admin_settings(&config, &service.wrong_passwords)?;
     let intake = parts::intake(&config, &parts.spool)?;
     controls.smtp.reload(&parts::listener_config(&config)?)?;

@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use super::Service;
 use crate::health::Status;
 use crate::pipeline::Verdict;
-use crate::spool::{News, Passed, Spool, Taker, take_up};
+use crate::spool::{Handover, News, Passed, Spool, Taker, take_up};
 use crate::store::{Arrivals, Error, Place, Wanted};
 
 /// How often is looked without being told.
@@ -72,6 +72,10 @@ impl Taker for SpoolTaker {
 
     fn takes_suspects(&self) -> bool {
         !self.trouble.is_probing()
+    }
+
+    fn handover(&self) -> Option<Handover> {
+        Some(self.service.handover.clone())
     }
 
     fn is_over(&self, _exhausted: bool) -> bool {

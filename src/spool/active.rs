@@ -55,6 +55,11 @@ impl Active {
         spool.begun() != self.begun_before
     }
 
+    /// How many are in hand.
+    pub(super) fn len(&self) -> usize {
+        self.passes.len()
+    }
+
     /// Whether nothing is in hand.
     pub(super) fn is_empty(&self) -> bool {
         self.passes.is_empty()

@@ -30,7 +30,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 pub(super) struct Pass<'a> {
     spool: &'a Spool,
     claim: Claim,
-    message: MessageId,
+    message: Stored,
     state: Mutex<State>,
     /// One begins, others wait for the answer.
     beginning: tokio::sync::Mutex<()>,
@@ -51,7 +51,7 @@ struct State {
 }
 
 impl<'a> Pass<'a> {
-    pub(super) fn new(spool: &'a Spool, claim: Claim, message: MessageId, attributes: Attributes) -> Self {
+    pub(super) fn new(spool: &'a Spool, claim: Claim, message: Stored, attributes: Attributes) -> Self {
         let state = State { attributes, attempt: None, pending: Vec::new(), dialogue: Vec::new(), in_flight: None };
         let (state, beginning, holds) = (Mutex::new(state), tokio::sync::Mutex::default(), Notify::new());
         Self { spool, claim, message, state, beginning, holds }
@@ -228,19 +228,32 @@ impl Checkpoint for Pass<'_> {
     }
 
     fn content(&self) -> Arc<dyn Content> {
-        Arc::new(Stored { store: Arc::clone(&self.spool.store), message: self.message })
+        Arc::new(Message { store: Arc::clone(&self.spool.store), stored: self.message.clone() })
     }
 }
 
-/// A message in the store.
-struct Stored {
+/// Where a message is.
+#[derive(Clone)]
+pub(super) struct Stored {
+    /// In the store.
+    pub(super) message: MessageId,
+    /// All of it, where it came in just now.
+    pub(super) whole: Option<Bytes>,
+}
+
+/// What is sent.
+struct Message {
     store: Arc<dyn Store>,
-    message: MessageId,
+    stored: Stored,
 }
 
 #[async_trait]
-impl Content for Stored {
+impl Content for Message {
     async fn row(&self, number: u32) -> io::Result<Bytes> {
-        self.store.content(self.message, number).await.map_err(io::Error::other)
+        match &self.stored.whole {
+            // It is of one row.
+            Some(whole) => Ok(if number == 0 { whole.clone() } else { Bytes::new() }),
+            None => self.store.content(self.stored.message, number).await.map_err(io::Error::other),
+        }
     }
 }

@@ -27,6 +27,11 @@ impl Exclusion {
         Arc::new(Arc::clone(&self.0).read_owned().await)
     }
 
+    /// The same at once; none while a suspect is, or waits to be, alone.
+    pub(super) fn try_shared(&self) -> Option<SharedHold> {
+        Arc::clone(&self.0).try_read_owned().ok().map(Arc::new)
+    }
+
     /// The time for suspects, which has not begun.
     pub(super) fn exclusive(&self) -> ExclusiveHold {
         ExclusiveHold { exclusion: self.clone(), begun: None }

@@ -7,14 +7,17 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tracing::debug;
 
-use super::Spool;
+use super::{Handover, Spool};
 use crate::mail::{
     Attributes, CHUNK_BYTES, Envelope, HeaderScan, MailKey, MessageId, MessageProblem, NewMail, NewMessage,
 };
-use crate::store::{Error, Trouble};
+use crate::store::{Claimed, Error, Trouble};
 
 /// Between two tries to discard what was written ahead.
 const PAUSE: Duration = Duration::from_secs(5);
+
+/// The largest message that is kept in memory until it is sent, in octets.
+const KEPT: usize = 16 * 1024;
 
 /// What is asked for beside the message.
 #[derive(Debug, Clone)]
@@ -191,7 +194,20 @@ impl Incoming {
             facts,
             import_digest: submission.import_digest,
         };
-        Ok(self.spool.store.insert(mail).await?)
+        Ok(self.insert(mail).await?)
+    }
+
+    /// Into the hand of the service's loop where that has room, else to rest in the spool.
+    async fn insert(&self, mail: NewMail) -> Result<(), Error> {
+        let store = &self.spool.store;
+        let Some(seat) = self.spool.handover.get().and_then(Handover::seat) else {
+            return store.insert(mail).await;
+        };
+        let content = match &mail.message {
+            NewMessage::Whole(octets) if octets.len() <= KEPT => Some(octets.clone()),
+            _ => None,
+        };
+        store.insert_in_hand(mail, Box::new(move |claimed| seat.take(Claimed { content, ..claimed }))).await
     }
 
     /// Forgets the message and what of it was written ahead.

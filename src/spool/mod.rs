@@ -9,6 +9,7 @@ mod active;
 mod checkpoint;
 mod exclusion;
 mod free_space;
+mod handover;
 mod incoming;
 mod taking;
 
@@ -18,7 +19,7 @@ use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -33,10 +34,11 @@ use crate::pipeline::{Disposition, ERROR_PROCESSOR, End, Pipeline, Verdict};
 use crate::stop::Stop;
 use crate::store::{self, Claim, Claimed, Error, Resting, Settlement, Store};
 use crate::text::rfc3339;
-use checkpoint::Pass;
+use checkpoint::{Pass, Stored};
 
 pub use exclusion::Exclusion;
 pub use free_space::{FreeSpace, MIN_FREE, free_space};
+pub use handover::Handover;
 pub use incoming::{AcceptError, Incoming, Submission};
 pub use taking::{News, Taker, take_up};
 
@@ -98,6 +100,8 @@ pub struct Spool {
     in_trouble: Mutex<Option<Instant>>,
     /// Attempts begun.
     begun: AtomicU64,
+    /// Where new mail goes at once, if anywhere.
+    handover: OnceLock<Handover>,
 }
 
 impl Spool {
@@ -118,6 +122,7 @@ impl Spool {
             unwritten: AtomicUsize::new(0),
             in_trouble: Mutex::new(None),
             begun: AtomicU64::new(0),
+            handover: OnceLock::new(),
         })
     }
 
@@ -149,6 +154,12 @@ impl Spool {
     /// Whether no more attempts are begun.
     pub fn is_retired(&self) -> bool {
         self.stop.gentle.is_cancelled()
+    }
+
+    /// Hands new mail over to the loop of a service, as long as that has room.
+    pub fn hand_over_to(&self, handover: &Handover) {
+        // The first one holds: a service has one loop.
+        let _ = self.handover.set(handover.clone());
     }
 
     /// Begins to take a message in.
@@ -282,12 +293,13 @@ impl Spool {
     }
 
     async fn pass(self: Arc<Self>, claimed: Claimed) -> Passed {
-        let Claimed { claim, mut mail, deaths_alone } = claimed;
+        let Claimed { claim, mut mail, deaths_alone, content } = claimed;
         if deaths_alone >= DEATHS_BEFORE_SET_ASIDE {
             set_aside(&mut mail, deaths_alone);
         }
         let recipients = mail.envelope.recipients.len() as u64;
-        let pass = Pass::new(&self, claim.clone(), mail.message, mail.attributes.clone());
+        let pass =
+            Pass::new(&self, claim.clone(), Stored { message: mail.message, whole: content }, mail.attributes.clone());
         let dispositions = match caught(Box::pin(self.run(mail, &pass))).await {
             Ok(dispositions) => dispositions,
             Err(panic) => {

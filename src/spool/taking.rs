@@ -5,7 +5,8 @@
 //! alone; then the others, in steps that grow; then what is left of the first. Many are
 //! active at once, and when the taker has had enough, the loop ends with the last of them.
 
-use std::future::ready;
+use std::future::{pending, ready};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use tokio::time::{sleep, timeout};
 
 use super::active::Active;
 use super::exclusion::{Exclusion, ExclusiveHold};
+use super::handover::{Handed, Handover};
 use super::{Passed, Spool};
 use crate::store::{Claimed, Error, Store, Wanted};
 
@@ -20,6 +22,10 @@ use crate::store::{Claimed, Error, Store, Wanted};
 /// every mail is mostly known at once, and is to meet few: at 500 a step 20 000 would be
 /// claimed by then, and each left with an uncounted record.
 const FIRST_STEP: usize = 8;
+
+/// Mails in hand beside which new ones are handed over: what comes in beyond that rests until
+/// there is room for it.
+const HANDED_OVER: usize = 1000;
 
 /// How long a step waits for a pass to end, or to begin an attempt, before the next one is
 /// taken: a dead peer is not to hold up the others.
@@ -55,6 +61,11 @@ pub trait Taker: Send {
     /// Whether it has had enough; `exhausted` where there is no more mail that it wants.
     fn is_over(&self, exhausted: bool) -> bool;
 
+    /// Where new mail is handed over to it, if anywhere.
+    fn handover(&self) -> Option<Handover> {
+        None
+    }
+
     /// A mail as it is to enter the pipeline.
     fn prepared(&self, claimed: Claimed) -> Claimed {
         claimed
@@ -84,14 +95,17 @@ pub trait Taker: Send {
 /// Takes up mail until `taker` has had enough, and returns when none is active any more.
 pub async fn take_up(taker: &mut impl Taker, store: &dyn Store, exclusion: &Exclusion) {
     let active = Active::new(&taker.spool());
+    let handover = taker.handover();
     let mut taking =
-        Taking { store, exclusion, active, step: FIRST_STEP, more: true, suspects: Suspects::Alone, taker };
+        Taking { store, exclusion, handover, active, step: FIRST_STEP, more: true, suspects: Suspects::Alone, taker };
     while !taking.is_over() {
         if let Err(error) = taking.take().await {
             taking.taker.failed(error);
         }
+        taking.offer();
         taking.wait().await;
     }
+    taking.take_last_handed_over().await;
     while let Some(passed) = taking.active.next().await {
         taking.ended(&passed);
     }
@@ -112,6 +126,7 @@ struct Taking<'a, T> {
     taker: &'a mut T,
     store: &'a dyn Store,
     exclusion: &'a Exclusion,
+    handover: Option<Handover>,
     active: Active,
     /// How many are claimed at once, as yet.
     step: usize,
@@ -123,6 +138,33 @@ struct Taking<'a, T> {
 impl<T: Taker> Taking<'_, T> {
     fn is_over(&self) -> bool {
         self.taker.is_over(!self.more && self.suspects == Suspects::None)
+    }
+
+    /// Says how many new mails may be handed over.
+    fn offer(&self) {
+        let Some(handover) = &self.handover else { return };
+        let may_take = self.suspects == Suspects::None && self.taker.takes_suspects() && !self.is_over();
+        handover.offer(if may_take { self.room().min(HANDED_OVER.saturating_sub(self.active.len())) } else { 0 });
+    }
+
+    /// Sets mails on their way that were handed over.
+    fn take_handed_over(&mut self, first: Handed) {
+        let spool = self.taker.spool();
+        let (mut next, mut taken) = (Some(first), 0);
+        while let Some(Handed { claimed, shared }) = next {
+            self.active.take(&spool, self.taker.prepared(claimed), &shared);
+            taken += 1;
+            next = self.handover.as_ref().and_then(Handover::try_next);
+        }
+        self.taker.took(taken, false);
+    }
+
+    /// What was committed by the last who had a seat; it goes back to rest.
+    async fn take_last_handed_over(&mut self) {
+        let Some(handover) = self.handover.clone() else { return };
+        while let Some(handed) = handover.last().await {
+            self.take_handed_over(handed);
+        }
     }
 
     /// How many may be claimed now.
@@ -169,7 +211,7 @@ impl<T: Taker> Taking<'_, T> {
             return Ok(());
         };
         self.taker.took(1, false);
-        hold.begin().await;
+        self.begin(hold).await;
         let claimed = self.taker.prepared(claimed);
         if let Some(passed) = self.active.examine(&self.taker.spool(), claimed).await {
             self.ended(&passed);
@@ -178,6 +220,20 @@ impl<T: Taker> Taking<'_, T> {
             self.suspects = Suspects::AsOthers;
         }
         Ok(())
+    }
+
+    /// Waits until nothing is beside a suspect, and takes meanwhile what was about to be handed
+    /// over: it would be waited for.
+    async fn begin(&mut self, hold: &mut ExclusiveHold) {
+        let handover = self.handover.clone();
+        let mut begun = pin!(hold.begin());
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut begun => return,
+                handed = next_of(handover.as_ref()) => self.take_handed_over(handed),
+            }
+        }
     }
 
     /// Claims a batch and sets it to work; whether there may be more.
@@ -223,6 +279,7 @@ impl<T: Taker> Taking<'_, T> {
             biased;
             news = self.taker.news() => self.heard(news).await,
             () = ready(()), if may_take => {}
+            handed = next_of(self.handover.as_ref()) => self.take_handed_over(handed),
             Some(passed) = self.active.next() => self.ended(&passed),
             // Once an attempt has begun there is room for more.
             () = sleep(STEP), if is_full => {}
@@ -245,5 +302,12 @@ impl<T: Taker> Taking<'_, T> {
 
     fn ended(&mut self, passed: &Passed) {
         self.more |= self.taker.ended(passed);
+    }
+}
+
+async fn next_of(handover: Option<&Handover>) -> Handed {
+    match handover {
+        Some(handover) => handover.next().await,
+        None => pending().await,
     }
 }

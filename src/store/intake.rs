@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use super::Result;
+use super::{Claimed, Result};
 use crate::mail::{MessageId, NewMail};
 
 /// The way in.
@@ -20,6 +20,11 @@ pub trait Intake: Send + Sync {
 
     /// Takes a mail into the spool. `Ok` means that it is ours to deliver.
     async fn insert(&self, mail: NewMail) -> Result<()>;
+
+    /// The same, and the mail is in this process's hand from the start. `take` gets it after the
+    /// commit, whether or not the caller still waits; it must not block. Where there is none,
+    /// `take` is dropped.
+    async fn insert_in_hand(&self, mail: NewMail, take: Box<dyn FnOnce(Claimed) + Send>) -> Result<()>;
 
     /// News of mail that comes to rest in the spool from now on.
     fn arrivals(&self) -> Arrivals;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 
 use super::{Horizon, Place, Result, RunId};
 use crate::mail::{Attributes, DialogueEntry, Mail, MailKey, NewMail, Planned, Recorded, RepositoryPath};
@@ -52,6 +53,8 @@ pub struct Claimed {
     pub mail: Mail,
     /// Deaths of a process, in a row, that had only this mail in hand.
     pub deaths_alone: u32,
+    /// The whole message, where it is at hand: one of a single row that came in just now.
+    pub content: Option<Bytes>,
 }
 
 /// Where a part of a settled mail is to rest. Parts that are not named are done.

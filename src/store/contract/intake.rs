@@ -41,6 +41,36 @@ pub(in crate::store) async fn a_message_written_ahead_is_read_back_octet_for_oct
     assert!(store.content(message, 19).await.is_err());
 }
 
+pub(in crate::store) async fn a_mail_that_comes_in_in_hand_is_what_a_claim_would_give(scene: &Scene) {
+    let (store, other) = (scene.open(), scene.open());
+    let (take, taken) = std::sync::mpsc::channel();
+    let into = |name: &str| {
+        let (take, mail) = (take.clone(), new_mail(name, &["b@x.example", "c@x.example"]));
+        (mail, Box::new(move |claimed| take.send(claimed).expect("taken")))
+    };
+    let (mail, then) = into("K1");
+    store.at(1).insert_in_hand(mail, then).await.expect("inserted");
+    let in_hand = taken.try_recv().expect("there with the answer");
+    let beside = other.claim(&wanted(Place::Spool, None)).await.expect("claimed");
+    assert!(beside.is_empty(), "nobody else has it");
+    assert_eq!(other.size(&Place::Spool).await.expect("size"), 1, "it counts");
+
+    store.release(&in_hand.claim).await.expect("it is ours");
+    let claimed = claim_one(&store, Place::Spool).await;
+    assert_eq!(claimed.mail, in_hand.mail);
+    assert!(store.release(&in_hand.claim).await.is_err(), "the claim is another one");
+    store.settle(&claimed.claim, &Settlement::default()).await.expect("settled");
+
+    let (mail, then) = into("K1");
+    store.insert_in_hand(mail, then).await.expect("the key is free again");
+    taken.try_recv().expect("in hand");
+    let (again, then) = into("K1");
+    store.insert_in_hand(again, then).await.expect_err("a key is there once");
+    assert!(taken.try_recv().is_err(), "what was not stored is not given");
+    drop(store);
+    assert_eq!(other.reap().await.expect("reaped").mails, 1, "it is freed as any mail in hand is");
+}
+
 pub(in crate::store) async fn an_import_is_taken_once(scene: &Scene) {
     let store = scene.open();
     let mail = |name: &str| NewMail { import_digest: Some("d".into()), ..new_mail(name, &["b@x.example"]) };

@@ -122,6 +122,7 @@ macro_rules! store_contract {
         store_contract! { $open;
             intake::what_was_inserted_is_claimed_settled_and_gone
             intake::a_message_written_ahead_is_read_back_octet_for_octet
+            intake::a_mail_that_comes_in_in_hand_is_what_a_claim_would_give
             intake::an_import_is_taken_once
             intake::who_waits_for_mail_is_told_of_it
             intake::who_brought_a_mail_goes_with_all_its_parts

@@ -192,6 +192,7 @@ fn take(tx: &Transaction<'_>, row: rows::MailRow, instance: i64, wanted: &Wanted
         claim: Claim { mail: row.id, token, octets: mail.facts.size, key: mail.key.clone() },
         mail,
         deaths_alone: deaths_alone(row.suspect),
+        content: None,
     })
 }
 

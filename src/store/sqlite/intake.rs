@@ -6,10 +6,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use rusqlite::{OptionalExtension, params};
 
-use super::super::{Arrivals, Error, Intake, Result};
+use super::super::{Arrivals, Claim, Claimed, Error, Intake, Result};
 use super::transaction::{Transaction, Weight, hour_of};
 use super::{SqliteStore, messages, rows};
-use crate::mail::{MailKey, MessageId, NewMail, NewMessage};
+use crate::mail::{Mail, MailKey, MessageId, NewMail, NewMessage};
 
 #[async_trait]
 impl Intake for SqliteStore {
@@ -24,9 +24,14 @@ impl Intake for SqliteStore {
 
     async fn insert(&self, mail: NewMail) -> Result<()> {
         let mail = Arc::new(mail);
-        self.write(move |tx| insert(tx, &mail)).await?;
+        self.write(move |tx| insert(tx, &mail, None).map(drop)).await?;
         self.tell_arrival();
         Ok(())
+    }
+
+    async fn insert_in_hand(&self, mail: NewMail, take: Box<dyn FnOnce(Claimed) + Send>) -> Result<()> {
+        let instance = self.instance().await?;
+        self.writer.call_then(move |tx| insert_in_hand(tx, &mail, instance), take).await
     }
 
     fn arrivals(&self) -> Arrivals {
@@ -34,8 +39,38 @@ impl Intake for SqliteStore {
     }
 }
 
-/// Takes a mail into the spool.
-pub(super) fn insert(tx: &Transaction<'_>, mail: &NewMail) -> Result<()> {
+/// What became of a mail that was taken into the spool.
+pub(super) struct Inserted {
+    id: i64,
+    number: i64,
+    message: MessageId,
+    now: i64,
+}
+
+/// Takes a mail into the spool, and into the hand of this process.
+fn insert_in_hand(tx: &Transaction<'_>, mail: &NewMail, instance: i64) -> Result<Claimed> {
+    let Inserted { id, number, message, now } = insert(tx, mail, Some(instance))?;
+    let claim = Claim { mail: id, token: number, octets: mail.facts.size, key: mail.key.clone() };
+    let mail = Mail {
+        key: mail.key.clone(),
+        name: mail.name.clone(),
+        origin: None,
+        envelope: mail.envelope.clone(),
+        client: mail.client,
+        attributes: mail.attributes.clone(),
+        state: mail.state.clone(),
+        error: None,
+        last_updated: rows::time(now),
+        header_prefix: String::new(),
+        message,
+        facts: mail.facts,
+        recorded: Vec::new(),
+    };
+    Ok(Claimed { claim, mail, deaths_alone: 0, content: None })
+}
+
+/// Takes a mail into the spool, to rest there or in the hand of an instance.
+pub(super) fn insert(tx: &Transaction<'_>, mail: &NewMail, in_hand_of: Option<i64>) -> Result<Inserted> {
     if let Some(digest) = &mail.import_digest {
         note_import(tx, digest, &mail.key)?;
     }
@@ -46,18 +81,19 @@ pub(super) fn insert(tx: &Transaction<'_>, mail: &NewMail) -> Result<()> {
             *message
         }
     };
-    let passes = mail.attributes.passes();
+    let (passes, number, now) = (mail.attributes.passes(), tx.next_number()?, tx.millis());
     let dsn = rows::Dsn::of(&mail.envelope)?;
     tx.prepare_cached(
         "INSERT INTO mail (key, name, repository, seq, accepted, last_updated, sender, recipients, smtputf8, \
-         state, attributes, message, passes, client, ret, envid, notify, return_path) \
-         VALUES (?1, ?2, 0, ?3, ?4, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
+         state, attributes, message, passes, client, ret, envid, notify, return_path, claimed, instance, claim) \
+         VALUES (?1, ?2, 0, ?3, ?4, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, \
+         ?17 IS NOT NULL, ?17, CASE WHEN ?17 IS NOT NULL THEN ?3 END)",
     )?
     .execute(params![
         mail.key.as_str(),
         mail.name,
-        tx.next_number()?,
-        tx.millis(),
+        number,
+        now,
         rows::sender(&mail.envelope.reverse_path),
         rows::to_json(&mail.envelope.recipients)?,
         mail.envelope.smtputf8,
@@ -70,10 +106,11 @@ pub(super) fn insert(tx: &Transaction<'_>, mail: &NewMail) -> Result<()> {
         dsn.envid,
         dsn.notify,
         dsn.return_path,
+        in_hand_of,
     ])?;
-    let hour = hour_of(tx.millis());
-    tx.add(Weight { repository: 0, passes, hour, octets: mail.facts.size, acknowledged: false });
-    Ok(())
+    let id = tx.last_insert_rowid();
+    tx.add(Weight { repository: 0, passes, hour: hour_of(now), octets: mail.facts.size, acknowledged: false });
+    Ok(Inserted { id, number, message, now })
 }
 
 fn note_import(tx: &Transaction<'_>, digest: &str, key: &MailKey) -> Result<()> {

@@ -70,21 +70,23 @@ pub(super) fn share(connection: &Connection, message: MessageId) -> Result<()> {
 /// One mail less has it. A small message goes with its last mail; a large one is left to
 /// be tidied away in steps. How many octets it has.
 pub(super) fn let_go(connection: &Connection, message: MessageId) -> Result<u64> {
-    let octets = connection
-        .prepare_cached("DELETE FROM message WHERE id = ?1 AND mails = 1 AND size <= ?2 RETURNING size")?
-        .query_row(params![message.0, CHUNK_BYTES], |row| row.get(0))
-        .optional()?;
-    if let Some(octets) = octets {
-        connection.prepare_cached("DELETE FROM chunk WHERE id = ?1")?.execute([chunk_id(message, 0)])?;
-        return Ok(octets);
-    }
     let (mails, octets): (i64, u64) = connection
-        .prepare_cached("UPDATE message SET mails = mails - 1 WHERE id = ?1 RETURNING mails, size")?
+        .prepare_cached("SELECT mails, size FROM message WHERE id = ?1")?
         .query_row([message.0], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    if mails == 0 {
-        delete_some(connection, message)?;
+    if mails > 1 || delete_first_rows(connection, message)? == ROWS_AT_ONCE {
+        connection.prepare_cached("UPDATE message SET mails = mails - 1 WHERE id = ?1")?.execute([message.0])?;
+    } else {
+        connection.prepare_cached("DELETE FROM message WHERE id = ?1")?.execute([message.0])?;
     }
     Ok(octets)
+}
+
+/// Deletes the first rows of a message; as many as at once where there may be more.
+fn delete_first_rows(connection: &Connection, message: MessageId) -> Result<i64> {
+    let rows = connection
+        .prepare_cached("DELETE FROM chunk WHERE id >= ?1 AND id < ?2")?
+        .execute([chunk_id(message, 0), chunk_id(message, ROWS_AT_ONCE)])?;
+    Ok(i64::try_from(rows).unwrap_or(ROWS_AT_ONCE))
 }
 
 /// Gives up a message that was being written.

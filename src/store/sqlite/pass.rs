@@ -147,7 +147,7 @@ fn settle(tx: &Transaction<'_>, claim: &Claim, settlement: &Settlement) -> Resul
         filing::insert_child(tx, &filing::Child { mail, parent, repository, hour, attempted })?;
     }
     for mail in &settlement.born {
-        intake::insert(tx, mail)?;
+        intake::insert(tx, mail, None)?;
     }
     match settlement.parts.iter().find(|part| part.mail.key == claim.key) {
         Some(part) => keep(tx, claim, part, before, attempted),

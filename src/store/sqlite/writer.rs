@@ -60,16 +60,17 @@ trait Operation: Send {
     fn answer(self: Box<Self>, outcome: Result<()>);
 }
 
-struct Call<F, T> {
+struct Call<F, T, R> {
     operation: F,
     value: Option<T>,
-    reply: oneshot::Sender<Result<T>>,
+    reply: R,
 }
 
-impl<F, T> Operation for Call<F, T>
+impl<F, T, R> Operation for Call<F, T, R>
 where
     F: Fn(&Transaction<'_>) -> Result<T> + Send,
     T: Send,
+    R: FnOnce(Result<T>) + Send,
 {
     fn run(&mut self, tx: &Transaction<'_>) -> Result<()> {
         // What a run before this one returned was rolled back: a lock, say, that this one needs.
@@ -81,8 +82,7 @@ where
 
     fn answer(self: Box<Self>, outcome: Result<()>) {
         let Self { value, reply, .. } = *self;
-        // A caller that went away wants no answer.
-        drop(reply.send(outcome.and_then(|()| value.ok_or_else(closed))));
+        reply(outcome.and_then(|()| value.ok_or_else(closed)));
     }
 }
 
@@ -118,14 +118,28 @@ impl Writer {
         urgent: bool,
     ) -> Result<T> {
         let (reply, answer) = oneshot::channel();
-        let operation = Box::new(Call { operation, value: None, reply });
-        self.send(Waiting { operation, urgent }).ok_or_else(closed)?;
+        // A caller that went away wants no answer.
+        let reply = move |outcome| drop(reply.send(outcome));
+        self.send(Waiting { operation: Box::new(Call { operation, value: None, reply }), urgent })?;
         answer.await.unwrap_or_else(|_| Err(closed()))
     }
 
-    fn send(&self, waiting: Waiting) -> Option<()> {
+    /// Has `operation` done, and hands what it yields to `then` once it is durable, whether or
+    /// not the caller still waits for that.
+    pub(super) async fn call_then<T: Send + 'static>(
+        &self,
+        operation: impl Fn(&Transaction<'_>) -> Result<T> + Send + 'static,
+        then: Box<dyn FnOnce(T) + Send>,
+    ) -> Result<()> {
+        let (reply, answer) = oneshot::channel();
+        let reply = move |outcome: Result<T>| drop(reply.send(outcome.map(then)));
+        self.send(Waiting { operation: Box::new(Call { operation, value: None, reply }), urgent: true })?;
+        answer.await.unwrap_or_else(|_| Err(closed()))
+    }
+
+    fn send(&self, waiting: Waiting) -> Result<()> {
         let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        queue.as_ref()?.send(waiting).ok()
+        queue.as_ref().and_then(|queue| queue.send(waiting).ok()).ok_or_else(closed)
     }
 
     /// No transaction waits for a lock of another process beyond `by`.
