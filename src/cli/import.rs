@@ -14,7 +14,7 @@ use crate::audit::import_json;
 use crate::ingest::{
     FieldError, Fingerprint, Found, Marked, Opened, Origin, Sources, Told, Transcript, received_field,
 };
-use crate::mail::{Address, Domain, Envelope, MailKey, ReversePath};
+use crate::mail::{Address, Domain, Envelope, MailKey, RecipientRequest, ReversePath};
 use crate::spool::{AcceptError, Incoming, Submission};
 use crate::store::Error;
 use crate::text::count;
@@ -64,9 +64,15 @@ impl Asked {
     /// Completed by what a message tells of itself; what it need not tell is not judged.
     fn envelope(&self, told: Told) -> Result<Envelope, Refusal> {
         let reverse_path = self.reverse_path.clone().map_or_else(|| told_reverse_path(told.reverse_path), Ok);
-        let recipients = self.recipients.clone();
-        let recipients = if recipients.is_empty() { told_recipients(told.recipients) } else { Ok(recipients) };
-        Ok(Envelope::new(reverse_path?, recipients?))
+        if !self.recipients.is_empty() {
+            return Ok(Envelope::new(reverse_path?, self.recipients.clone()));
+        }
+        let mut envelope = Envelope::new(reverse_path?, told_recipients(told.recipients)?);
+        // Of several it says not of whom.
+        if let [only] = &envelope.recipients[..] {
+            envelope.dsn.ask(only, RecipientRequest { orcpt: told.orcpt, ..RecipientRequest::default() });
+        }
+        Ok(envelope)
     }
 }
 

@@ -182,6 +182,18 @@ pub fn parse_orcpt(text: &str, utf8: bool) -> Result<String, Malformed> {
     Ok(text.to_owned())
 }
 
+/// What the header field `Original-Recipient:` of a delivered message says (RFC 8098 section
+/// 2.3), as a value of ORCPT; `None` where it is none.
+pub fn orcpt_of_field(text: &str) -> Option<String> {
+    let (kind, address) = text.split_once(';')?;
+    let escaped = |octet: u8| match octet {
+        b'+' | b'=' | b' ' => format!("+{octet:02X}"),
+        octet => char::from(octet).to_string(),
+    };
+    let address: String = address.trim().bytes().map(escaped).collect();
+    parse_orcpt(&format!("{};{address}", kind.trim()), false).ok()
+}
+
 /// ORCPT for a transaction without SMTPUTF8: what is not ASCII as `\x{...}` (RFC 6533 section 3).
 pub fn orcpt_in_ascii(orcpt: &str) -> String {
     let escaped = |c: char| if c.is_ascii() { c.to_string() } else { format!("\\x{{{:X}}}", u32::from(c)) };
@@ -428,6 +440,15 @@ mod tests {
         }
         let long = |n: usize| format!("rfc822;{}", "x".repeat(n - 7));
         assert!(parse_orcpt(&long(500), false).is_ok() && parse_orcpt(&long(501), false).is_err());
+        for (field, orcpt) in [
+            (" rfc822; b+c@x.example\r\n", Some("rfc822;b+2Bc@x.example")),
+            ("RFC822;B=1@x.example", Some("RFC822;B+3D1@x.example")),
+            ("b@x.example", None),
+            ("rfc822;", None),
+            ("rfc822;b\u{fc}@x.example", None),
+        ] {
+            assert_eq!(orcpt_of_field(field).as_deref(), orcpt, "{field:?}");
+        }
         assert_eq!(orcpt_in_ascii("utf-8;b\u{fc}@x.example"), "utf-8;b\\x{FC}@x.example");
     }
 

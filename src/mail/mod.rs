@@ -29,7 +29,8 @@ pub use attributes::{AttributeValue, Attributes, attribute};
 pub use cause::{CAUSE_VERSION, Cause, CauseId, OTHER_TEXTS};
 pub use dsn::{Action, Composed, Notification, Returned, Told, may_be_returned_whole};
 pub use dsn_request::{
-    DsnRequest, Event, Malformed, Notice, Notify, RecipientRequest, Ret, orcpt_in_ascii, parse_envid, parse_orcpt,
+    DsnRequest, Event, Malformed, Notice, Notify, RecipientRequest, Ret, orcpt_in_ascii, orcpt_of_field, parse_envid,
+    parse_orcpt,
 };
 pub use message::{CHUNK_BYTES, HeaderScan, MessageFacts, MessageProblem};
 pub use mime::{has_short_lines, is_seven_bit, quoted_printable};

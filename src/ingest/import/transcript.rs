@@ -4,7 +4,7 @@
 use ring::digest::{Context, SHA256};
 
 use super::super::header::{Field, Header, MAX_HEADER_BYTES};
-use crate::mail::{Address, MessageProblem, ReversePath};
+use crate::mail::{Address, MessageProblem, ReversePath, orcpt_of_field};
 use crate::mail::{AddressListError, parse_address_list};
 
 /// Why a message is refused. The text is one line and safe to print.
@@ -42,6 +42,8 @@ pub struct Told {
     pub reverse_path: Result<Option<ReversePath>, FieldError>,
     /// Of `Delivered-To:`, or else `X-Original-To:` or `Envelope-To:`.
     pub recipients: Result<Vec<Address>, FieldError>,
+    /// Of `Original-Recipient:`, which keeps the ORCPT of a delivered message (RFC 8098 section 2.3).
+    pub orcpt: Option<String>,
     /// Who read it threw it away.
     pub trash: bool,
     /// Who wrote it has not finished it.
@@ -52,7 +54,14 @@ pub struct Told {
 
 impl Default for Told {
     fn default() -> Self {
-        Self { reverse_path: Ok(None), recipients: Ok(Vec::new()), trash: false, draft: false, internal: false }
+        Self {
+            reverse_path: Ok(None),
+            recipients: Ok(Vec::new()),
+            orcpt: None,
+            trash: false,
+            draft: false,
+            internal: false,
+        }
     }
 }
 
@@ -118,6 +127,7 @@ fn told(fields: &[Field<'_>]) -> Told {
     Told {
         reverse_path: reverse_path.map_err(|error| FieldError("Return-Path", error, "reverse-path with --from")),
         recipients: recipients(fields),
+        orcpt: fields.iter().find(|field| field.is("Original-Recipient")).and_then(|one| orcpt_of_field(&one.body())),
         trash: is_deleted(fields),
         internal: is_internal(fields),
         draft: fields.iter().any(|field| field.is("X-Status") && field.body().contains('T')),
@@ -285,6 +295,8 @@ mod tests {
             assert_eq!(told.reverse_path.expect("read").expect("told").to_string(), reverse_path);
             assert_eq!(told.recipients, Ok(recipients.into_iter().map(address).collect::<Vec<_>>()));
         }
+        let original = "Original-Recipient: rfc822;B+1@x.example\n\n";
+        assert_eq!(transcript(original).expect("taken").1.orcpt.as_deref(), Some("rfc822;B+2B1@x.example"));
         assert_eq!(transcript("To: a@x.example\nFrom: b@x.example\n\n").expect("taken").1, Told::default());
     }
 
