@@ -22,7 +22,7 @@ use crate::clients::Role;
 use crate::jobs;
 use crate::operations::Moment;
 use crate::schedule::Pauses;
-use crate::store::Time;
+use crate::store::{Span, Time};
 use crate::tasks::{Ended, Handle, NewTask, Together};
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
@@ -56,8 +56,8 @@ async fn one(State(shared): super::State, name: super::Name) -> Result<Json<Valu
     let site = shared.site();
     let job = site.jobs.get(&name).ok_or_else(|| Refusal::not_found(format!("{name} can not be found")))?;
     let mut view = json!(job.view(&name));
-    let last = shared.context.store.runs(Some(&name), 1).await?;
-    view["lastRun"] = last.first().map_or(Value::Null, run_json);
+    let last = shared.context.store.runs(Some(&name), &Span::of(1).newest_first()).await?;
+    view["lastRun"] = last.items.first().map_or(Value::Null, run_json);
     Ok(Json(view))
 }
 

@@ -21,9 +21,6 @@ use crate::mail::{CauseId, MailKey, Outcome, RepositoryPath};
 use crate::operations::{Bounds, Conditions, Selection, Verb};
 use crate::store::{AttemptFilter, GroupFilter, Place, Span, Time};
 
-/// Runs on record that are looked at for a page.
-const MOST_RUNS: usize = 1000;
-
 pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
     OpenApiRouter::new()
         .routes(routes!(attempts))
@@ -166,15 +163,7 @@ async fn acknowledge_group(
     )
 )]
 async fn runs(State(shared): super::State, query: Query) -> Result<Json<Value>, Refusal> {
-    let before =
-        query.read_as("cursor", |text| text.parse::<i64>().map_err(|_| format!("{text:?} is none of ours")))?;
-    let limit = query.items()?;
-    let runs = shared.context.store.runs(query.get("job"), MOST_RUNS).await?;
-    let number = |run: &crate::store::Run| run.id.to_string().parse::<i64>().unwrap_or(i64::MAX);
-    let mut meant = runs.iter().filter(|run| before.is_none_or(|before| number(run) < before));
-    let items: Vec<_> = meant.by_ref().take(limit).map(run_json).collect();
-    let next = if meant.next().is_some() { items.last().map(|last| last["run"].to_string()) } else { None };
-    Ok(Json(json!({"items": items, "next": next})))
+    Ok(list(shared.context.store.runs(query.get("job"), &query.span()?).await?, run_json))
 }
 
 /// What operators did, the newest first.

@@ -15,12 +15,15 @@ use super::Shared;
 use super::error::Refusal;
 use super::query::Query;
 use crate::audit::task_json;
-use crate::store::Task;
+use crate::store::{Span, Task};
 use crate::tasks::{Awaited, status};
 use crate::yaml::parse_duration;
 
-/// Tasks on record that are looked at: James keeps them in memory, and as many.
+/// Tasks of an answer at most.
 const MOST: usize = 10_000;
+
+/// Tasks that are read at once.
+const LOOKED_AT_ONCE: usize = 500;
 
 /// How long a task is awaited where nothing is said, and at most.
 const LONGEST: Duration = Duration::from_hours(365 * 24);
@@ -36,7 +39,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
         ("type" = Option<String>, Query, description = "Only those of this type", example = "reprocessing-all"),
         ("submittedBefore" = Option<String>, Query, description = "RFC 3339; also submittedAfter, and for started, completed, failed"),
         ("offset" = Option<u64>, Query, description = "Pass over so many"),
-        ("limit" = Option<u64>, Query, description = "So many at most"),
+        ("limit" = Option<u64>, Query, description = "So many at most; never more than 10 000"),
     ),
     responses(
         (status = 200, description = "Their details", body = Vec<Value>),
@@ -45,9 +48,21 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
 )]
 async fn list(State(shared): super::State, query: Query) -> Result<Json<Vec<Value>>, Refusal> {
     let wanted = Wanted::read(&query)?;
-    let tasks = shared.context.tasks.list(MOST).await?;
-    let meant = tasks.iter().filter(|task| wanted.means(task)).skip(wanted.offset).take(wanted.limit);
-    Ok(Json(meant.map(task_json).collect()))
+    let (mut found, mut passed, mut after) = (Vec::new(), 0, None);
+    loop {
+        let page = shared.context.tasks.list(&Span::of(LOOKED_AT_ONCE).after(after)).await?;
+        for task in page.items.iter().filter(|task| wanted.means(task)) {
+            if passed < wanted.offset {
+                passed += 1;
+            } else if found.len() < wanted.limit {
+                found.push(task_json(task));
+            }
+        }
+        after = page.next;
+        if after.is_none() || found.len() >= wanted.limit {
+            return Ok(Json(found));
+        }
+    }
 }
 
 /// Which tasks are meant.
@@ -103,7 +118,13 @@ impl Wanted {
             }
         }
         let kind = query.get("type").map(str::to_owned);
-        Ok(Self { status: wanted, kind, times, offset: query.offset()?, limit: query.limit()?.unwrap_or(usize::MAX) })
+        Ok(Self {
+            status: wanted,
+            kind,
+            times,
+            offset: query.offset()?,
+            limit: query.limit()?.map_or(MOST, |limit| limit.min(MOST)),
+        })
     }
 
     fn means(&self, task: &Task) -> bool {

@@ -1,14 +1,10 @@
 //! What the store knows, as numbers for Prometheus.
 
 use crate::metrics::{Stored, StoredJob, StoredPlace};
-use crate::store::{MailFilter, Place, Result, Runs, Span, Store, Task};
-use std::collections::BTreeMap;
+use crate::store::{MailFilter, Place, Result, Runs, Span, Store};
 
 /// Runs of a job that are looked at for the last one that went well.
 const RUNS: usize = 100;
-
-/// Tasks that are counted.
-const TASKS: usize = 10_000;
 
 /// The numbers of now; each is read from a sum, or from the first row of an index.
 ///
@@ -30,7 +26,7 @@ pub async fn stored_metrics<'a>(
     let paused = store.paused().await?;
     stored.schedules = schedules.map(|name| (name.clone(), paused.iter().any(|(one, _)| one == name))).collect();
     stored.wal_bytes = store.log_bytes();
-    stored.tasks = by_status(&store.tasks(TASKS).await?);
+    stored.tasks = store.task_sums().await?;
     Ok(stored)
 }
 
@@ -53,17 +49,9 @@ async fn places(store: &dyn Store) -> Result<Vec<StoredPlace>> {
 }
 
 async fn last_runs(store: &(impl Runs + ?Sized), job: String) -> Result<StoredJob> {
-    let runs = store.runs(Some(&job), RUNS).await?;
+    let runs = store.runs(Some(&job), &Span::of(RUNS).newest_first()).await?.items;
     let well = runs.iter().find(|run| run.finished.is_some() && run.failure.is_none());
     let last = runs.iter().find_map(|run| Some((run.finished? - run.started).as_seconds_f64()));
     let last_success = well.and_then(|run| run.finished).map(|time| time.timestamp());
     Ok(StoredJob { job, last_success, last_seconds: last })
-}
-
-fn by_status(tasks: &[Task]) -> Vec<(String, u64)> {
-    let mut counts = BTreeMap::new();
-    for task in tasks {
-        *counts.entry(task.status.clone()).or_insert(0) += 1;
-    }
-    counts.into_iter().collect()
 }

@@ -109,6 +109,9 @@ impl<'a> Queue<'a> {
             if let Some((place, pages)) = &mut self.current
                 && let Some(page) = pages.next().await?
             {
+                if page.is_empty() {
+                    continue;
+                }
                 return Ok(Some(QueuePage { place: place.clone(), mails: waiting(self.store, &page).await? }));
             }
             let Some((name, place)) = self.places.pop_front() else { return Ok(None) };

@@ -13,7 +13,7 @@ use crate::audit::{JOB_COLUMNS, RUN_COLUMNS, SCHEDULE_COLUMNS, run_json, run_row
 use crate::config::Config;
 use crate::operations::Moment;
 use crate::schedule::Pauses;
-use crate::store::{Run, Time};
+use crate::store::{Run, Span, Time};
 use crate::text::{Table, rfc3339};
 
 pub(super) async fn run(app: &App, command: JobCommand, out: &mut impl Write) -> Result<Exit, Failure> {
@@ -23,7 +23,7 @@ pub(super) async fn run(app: &App, command: JobCommand, out: &mut impl Write) ->
             if let Some(job) = &job {
                 app.job(job)?;
             }
-            runs(&app.store.runs(job.as_deref(), limit).await?, format, out)
+            runs(&app.store.runs(job.as_deref(), &Span::of(limit).newest_first()).await?.items, format, out)
         }
     }
 }

@@ -30,7 +30,8 @@ pub(super) async fn run(app: &App, command: RepositoryCommand, out: &mut impl Wr
         RepositoryCommand::Reprocess { repository, which, processor, reset } => {
             app.known_processor(&processor)?;
             let reset = if reset { app.config.processors.counters() } else { Vec::new() };
-            act(app, &repository, &which, &Verb::Reprocess(Respool { processor, reset }), out).await
+            act(app, &repository, &which, &Verb::Reprocess(Respool { processor, reset, ..Respool::default() }), out)
+                .await
         }
         RepositoryCommand::Move { repository, which, to } => {
             let to = resolve(app, &to).await?;
@@ -95,6 +96,7 @@ pub(super) async fn list_place(
         number += page.len();
         match format {
             Format::Json => page.iter().try_for_each(|listed| json_lines::write(out, &mail_json(listed)))?,
+            Format::Text if page.is_empty() => {}
             Format::Text => {
                 rows(&waiting(&*app.store, &page).await?, app.clock.now(), &mut table);
                 write!(out, "{}", table.block(terminal::width()))?;

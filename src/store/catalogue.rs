@@ -174,8 +174,8 @@ pub trait Catalogue: Send + Sync {
     /// What has come to rest by now.
     async fn horizon(&self) -> Result<Horizon>;
 
-    /// A page of a place's mails in the order in which they came to rest. One that cannot be
-    /// read is told to the log and passed over.
+    /// A page of a place's mails in the order in which they came to rest; of a failure group,
+    /// in which they were accepted. One that cannot be read is told to the log and passed over.
     async fn list(&self, place: &Place, filter: &MailFilter, span: &Span) -> Result<Page<Listed>>;
 
     /// One mail of a place.

@@ -5,6 +5,10 @@ use super::{Cursor, Listed, MailFilter, Place, Result, Span, Store};
 /// Mails read at once.
 const PAGE: usize = 200;
 
+/// Mails looked at for a page: who walks hears of a stop between two pages, however rare is
+/// what he looks for.
+const LOOK: usize = 10_000;
+
 /// Walks through the mails of a place that match, oldest first, without holding more than
 /// a page of them.
 pub struct Pages<'a> {
@@ -28,7 +32,7 @@ impl<'a> Pages<'a> {
         self
     }
 
-    /// The next page; `None` behind the last.
+    /// The next page, which may be empty; `None` behind the last.
     ///
     /// # Errors
     /// Where the store cannot be read.
@@ -37,10 +41,10 @@ impl<'a> Pages<'a> {
         if limit == 0 {
             return Ok(None);
         }
-        let span = Span::of(limit).after(self.after.take());
+        let span = Span::of(limit).look(LOOK).after(self.after.take());
         let page = self.store.list(&self.place, &self.filter, &span).await?;
         self.left = if page.next.is_some() { self.left - page.items.len() } else { 0 };
         self.after = page.next;
-        Ok(if page.items.is_empty() { None } else { Some(page.items) })
+        Ok(Some(page.items))
     }
 }

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use serde::Serialize;
 
-use super::{Horizon, Result, Time};
+use super::{Horizon, Page, Result, Span, Time};
 
 /// A run's number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -77,8 +77,8 @@ pub trait Runs: Send + Sync {
     /// are those of its beginning and end.
     async fn note_failed_run(&self, job: &str, trigger: &str, times: (Time, Time), failure: &str) -> Result<()>;
 
-    /// The latest runs, newest first, of one job or all.
-    async fn runs(&self, job: Option<&str>, limit: usize) -> Result<Vec<Run>>;
+    /// A page of the runs of one job, or of all.
+    async fn runs(&self, job: Option<&str>, span: &Span) -> Result<Page<Run>>;
 
     /// Up to where a job of kind report has told of failures.
     async fn reported(&self, job: &str) -> Result<Option<Horizon>>;

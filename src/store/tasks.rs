@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{OperationId, Result, Time};
+use super::{OperationId, Page, Result, Span, Time};
 
 /// A task, as far as it is.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,8 +39,12 @@ pub trait Tasks: Send + Sync {
     /// Puts a task on record as this process's, or writes down how far it is.
     async fn put_task(&self, task: &Task) -> Result<()>;
 
-    /// Tasks, the latest first, at most `limit`.
-    async fn tasks(&self, limit: usize) -> Result<Vec<Task>>;
+    /// A page of the tasks, the latest first whatever the span says.
+    async fn tasks(&self, span: &Span) -> Result<Page<Task>>;
+
+    /// How many tasks there are on record by status, where there are any. Costs the same
+    /// however many they are.
+    async fn task_sums(&self) -> Result<Vec<(String, u64)>>;
 
     /// One task.
     async fn task(&self, id: &str) -> Result<Option<Task>>;

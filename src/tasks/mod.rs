@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use crate::clock::Clock;
 use crate::operations::Operator;
 use crate::stop::Stop;
-use crate::store::{Error, Result, Store, Task};
+use crate::store::{Error, Page, Result, Span, Store, Task};
 use going::Going;
 
 pub use work::{Ended, Handle, NewTask, Together};
@@ -222,14 +222,20 @@ impl Tasks {
         Some(Arc::clone(turns.entry(name.clone()).or_default()))
     }
 
-    /// Tasks, the latest first, at most `limit`.
+    /// A page of the tasks, the latest first.
     ///
     /// # Errors
     /// Where the store cannot be read.
-    pub async fn list(&self, limit: usize) -> Result<Vec<Task>> {
-        let tasks = self.store.tasks(limit).await?;
+    pub async fn list(&self, span: &Span) -> Result<Page<Task>> {
+        let mut page = self.store.tasks(span).await?;
         let going = self.going();
-        Ok(tasks.into_iter().map(|task| going.get(&task.id).map_or(task, Going::task)).collect())
+        for task in &mut page.items {
+            // It may be further than it is on record.
+            if let Some(going) = going.get(&task.id) {
+                *task = going.task();
+            }
+        }
+        Ok(page)
     }
 
     /// One task; `None` where nobody knows it.

@@ -58,7 +58,7 @@ async fn a_task_is_kept_and_its_end_awaited() {
     );
     assert!(task.started.is_some() && task.finished.is_some());
     tasks.end().await;
-    assert_eq!(tasks.find(&id).await.expect("read"), tasks.list(5).await.expect("read").pop());
+    assert_eq!(tasks.find(&id).await.expect("read"), tasks.list(&Span::of(5)).await.expect("read").items.pop());
     assert_eq!(tasks.wait("none", LONG).await.expect("read"), Awaited::Unknown);
 }
 

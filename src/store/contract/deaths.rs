@@ -67,7 +67,7 @@ pub(in crate::store) async fn who_ends_in_order_leaves_nothing_in_hand(scene: &S
     let store = scene.open();
     let reaped = store.at(4).reap().await.expect("reaped");
     assert_eq!(reaped, Reaped { instances: 1, mails: 1, in_doubt: 1 });
-    assert_eq!(store.runs(None, 9).await.expect("runs")[0].finished, Some(at(4)));
+    assert_eq!(store.runs(None, &Span::of(9)).await.expect("runs").items[0].finished, Some(at(4)));
 
     let ending = scene.open();
     ending.at(5).write_chunk(None, 0, Bytes::from_static(b"half")).await.expect("written");

@@ -24,7 +24,7 @@ pub(in crate::store) async fn of(store: &dyn Store) -> String {
     }
     let attempts = store.attempts(&AttemptFilter::default(), &Span::of(usize::MAX)).await.expect("attempts");
     attempts.items.iter().for_each(|one| attempt(one, &mut picture));
-    for run in store.runs(None, usize::MAX).await.expect("runs") {
+    for run in store.runs(None, &Span::of(usize::MAX).newest_first()).await.expect("runs").items {
         let Run { job, trigger, counts, failure, finished, .. } = run;
         let _ = writeln!(picture, "run of {job} by {trigger}: {counts:?}, ended {}, {failure:?}", finished.is_some());
     }

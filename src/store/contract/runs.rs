@@ -12,7 +12,7 @@ pub(in crate::store) async fn a_run_whose_end_is_not_on_record_keeps_nothing_fro
     pass(&store, &claimed, 4).await;
     let (next, upto) = store.at(5).start_run("j", "schedule").await.expect("started");
     assert_eq!(store.at(5).claim(&of(next, upto)).await.expect("claimed").len(), 1);
-    let runs = store.runs(Some("j"), 9).await.expect("runs");
+    let runs = store.runs(Some("j"), &Span::of(9).newest_first()).await.expect("runs").items;
     assert_eq!((runs[1].finished, runs[1].counts.selected), (Some(at(5)), 1));
     assert_eq!(runs[1].failure.as_deref(), Some("its end could not be noted"));
     assert_eq!(runs[0].finished, None);
@@ -33,15 +33,15 @@ pub(in crate::store) async fn runs_are_recorded(scene: &Scene) {
     dying.record(&claimed.claim, attempt, &outcomes, &[], 1000).await.expect("recorded");
     drop(dying);
     store.at(4).reap().await.expect("reaped");
-    let runs = store.runs(None, 10).await.expect("runs");
+    let runs = store.runs(None, &Span::of(10).newest_first()).await.expect("runs").items;
     assert_eq!((runs[1].counts, runs[1].failure.as_deref(), runs[1].finished), (counts, Some("why"), Some(at(2))));
     assert_eq!(runs[0].failure.as_deref(), Some("its process died"));
     assert_eq!(runs[0].counts, Counts { selected: 1, delivered: 1, deferred: 1, ..Counts::default() });
-    assert_eq!(store.runs(Some("retry-temporary"), 10).await.expect("runs").len(), 1);
+    assert_eq!(store.runs(Some("retry-temporary"), &Span::of(10)).await.expect("runs").items.len(), 1);
     store.see_schedule("s", at(9)).await.expect("seen");
     assert_eq!(store.schedule_seen("s").await.expect("seen"), Some(at(9)));
     store.note_failed_run("late", "schedule", (at(7), at(8)), "locked").await.expect("noted");
-    let late = store.runs(Some("late"), 9).await.expect("runs").remove(0);
+    let late = store.runs(Some("late"), &Span::of(9)).await.expect("runs").items.remove(0);
     assert_eq!((late.started, late.finished, late.failure.as_deref()), (at(7), Some(at(8)), Some("locked")));
 }
 

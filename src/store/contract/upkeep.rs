@@ -37,7 +37,7 @@ pub(in crate::store) async fn runs_that_are_over_go_after_their_time(scene: &Sce
         purged.push(store.at(9).purge_records(Duration::from_secs(5), 2).await.expect("purged"));
     }
     assert_eq!(purged, [1, 1, 0], "two are looked at in one step");
-    let left = store.runs(None, 9).await.expect("listed");
+    let left = store.runs(None, &Span::of(9).newest_first()).await.expect("listed").items;
     assert_eq!(left.iter().map(|run| run.job.as_str()).collect::<Vec<_>>(), ["short", "long"]);
     assert!(left.iter().any(|run| run.id == going));
 }

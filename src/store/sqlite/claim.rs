@@ -243,6 +243,7 @@ pub(super) fn plans(connection: &Connection) -> Result<Vec<(String, String)>> {
     queries.into_iter().map(|query| Ok((query.to_owned(), plan(connection, query)?))).collect()
 }
 
+/// How SQLite answers a query.
 #[cfg(test)]
 pub(super) fn plan(connection: &Connection, query: &str) -> Result<String> {
     let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {query}"))?;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use async_trait::async_trait;
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, Row, params};
 
 use super::super::groups::{DAYS, GROUPS_OF_A_MAIL, TEXTS_OF_A_HOP};
 use super::super::{Cursor, FailureGroup, GroupFilter, Groups, Page, Place, Result, Span};
@@ -341,11 +341,4 @@ pub(super) fn any_expired(connection: &Connection, now: i64, before: i64) -> Res
     let days = connection.prepare_cached("SELECT 1 FROM failure_day WHERE day < ?1 LIMIT 1")?.exists([first])?;
     let sql = "SELECT 1 FROM failure_group WHERE mails = 0 AND newest < ?1 LIMIT 1";
     Ok(days || connection.prepare_cached(sql)?.exists([before])?)
-}
-
-/// How many mails a group has there.
-pub(super) fn size(connection: &Connection, cause: &CauseId, repository: i64) -> Result<u64> {
-    let mut statement =
-        connection.prepare_cached("SELECT mails FROM failure_group WHERE cause = ?1 AND repository = ?2")?;
-    Ok(statement.query_row(params![cause.as_str(), repository], |row| row.get(0)).optional()?.unwrap_or(0))
 }

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::super::{Destination, Result, Upkeep};
 use super::transaction::Transaction;
-use super::{SqliteStore, backup, filing, groups, history, instance, messages};
+use super::{SqliteStore, backup, filing, groups, history, instance, messages, tasks};
 use crate::mail::{MessageId, RepositoryPath};
 
 /// Free pages given back to the file system at once: 4 MiB.
@@ -101,7 +101,7 @@ fn any_expired(connection: &Connection, now: i64, before: i64, batch: i64) -> Re
     if connection.prepare_cached("SELECT 1 FROM released WHERE at < ?1 LIMIT 1")?.exists([before])? {
         return Ok(true);
     }
-    if groups::any_expired(connection, now, before)? {
+    if groups::any_expired(connection, now, before)? || tasks::any_expired(connection, before, batch)? {
         return Ok(true);
     }
     for (table, over) in IN_ORDER {
@@ -118,6 +118,7 @@ fn any_expired(connection: &Connection, now: i64, before: i64, batch: i64) -> Re
 /// long holds up nothing and what is young is not read.
 fn purge_records(tx: &Transaction<'_>, before: i64, batch: i64) -> Result<usize> {
     let mut purged = purge_attempts(tx, before, batch)? + groups::purge(tx, before, batch)?;
+    purged += tasks::purge(tx, before, batch)?;
     purged += tx
         .prepare_cached(
             "DELETE FROM operation_mail WHERE (key, operation) IN (SELECT key, operation FROM operation \

@@ -13,7 +13,7 @@ use super::super::{
 };
 use super::pager::Pager;
 use super::transaction::{hour_of, last_number};
-use super::{SqliteStore, attempts, groups, history, messages, rows};
+use super::{SqliteStore, attempts, history, messages, rows};
 use crate::mail::{self, Attempt, Mail, MailKey, MessageId, Recorded, RepositoryPath, folded, folded_domain};
 
 #[async_trait]
@@ -143,31 +143,30 @@ fn time_of(hour: i64) -> Time {
     rows::time(hour.saturating_mul(3_600_000))
 }
 
-/// A page of a place's mails, by the order in which they came to rest.
+/// A page of a place's mails, by the order in which they came to rest; of a failure group, by
+/// that in which they were accepted.
 fn list(connection: &Connection, place: &Place, filter: &MailFilter, span: &Span) -> Result<Page<Listed>> {
     let repository = rows::place_id(connection, place)?;
-    let (from, to) = bounds(filter, span)?;
-    let mut values: Vec<Box<dyn ToSql>> = vec![Box::new(repository), Box::new(from), Box::new(to)];
+    let walk = if filter.group.is_some() { &BY_GROUP } else { &BY_PLACE };
+    let (after, before) = behind(span)?;
+    let beyond = filter.beyond.as_ref().map_or(Ok(i64::MIN), rows::horizon)?;
+    let within = filter.within.as_ref().map_or(Ok(i64::MAX), rows::horizon)?;
+    let mut values: Vec<Box<dyn ToSql>> =
+        [repository, after, before, beyond, within].map(|value| Box::new(value) as Box<dyn ToSql>).into();
+    values.push(Box::new(filter.group.as_ref().map(ToString::to_string)));
     let mut matches = "1".to_owned();
     for (condition, value) in conditions_of(filter) {
         values.push(value);
         matches.push_str(" AND ");
         matches.push_str(&condition.replace('?', &format!("?{}", values.len())));
     }
-    let from_mails = mails_by(connection, filter, repository)?;
-    let sql = format!(
-        "SELECT {}, {matches} FROM {from_mails} JOIN message ON message.id = mail.message \
-         WHERE mail.repository = ?1 AND mail.seq > ?2 AND mail.seq <= ?3 ORDER BY mail.seq {}",
-        rows::MAIL_COLUMNS,
-        if span.newest_first { "DESC" } else { "ASC" }
-    );
-    let mut statement = connection.prepare_cached(&sql)?;
+    let mut statement = connection.prepare_cached(&walk.sql(&matches, span.newest_first))?;
     let mut found = statement.query(rusqlite::params_from_iter(values.iter().map(|value| &**value)))?;
     let mut pager = Pager::new(span);
     while let Some(row) = found.next()?
         && pager.goes_on()
     {
-        pager.looked(row.get(rows::SEQ)?, row.get(rows::LAST_UPDATED)?);
+        pager.looked(row.get(walk.place)?, row.get(rows::LAST_UPDATED)?);
         if !row.get::<_, bool>(rows::BEHIND_MAIL_COLUMNS)? {
             continue;
         }
@@ -183,33 +182,59 @@ fn list(connection: &Connection, place: &Place, filter: &MailFilter, span: &Span
     Ok(pager.page())
 }
 
-/// A group that is small beside its place is read by itself and sorted; a large one is met often
-/// enough in the order of the place.
-fn mails_by(connection: &Connection, filter: &MailFilter, repository: i64) -> Result<String> {
-    if let Some(group) = &filter.group
-        && groups::size(connection, group, repository)? <= SMALL_GROUP
-    {
-        return Ok(format!(
-            "(SELECT mail AS in_group FROM mail_cause WHERE cause = '{group}' AND repository = {repository}) \
-             CROSS JOIN mail ON mail.id = in_group"
-        ));
-    }
-    Ok("mail INDEXED BY mail_listed".to_owned())
+/// In which order mails are met, each row by a step in an index.
+struct Walk {
+    from: &'static str,
+    /// The column of the order, which stands at `place` among those of a mail.
+    order: &'static str,
+    place: usize,
 }
 
-/// Mails of a group that are sorted for each page.
-const SMALL_GROUP: u64 = 2000;
+const BY_PLACE: Walk = Walk {
+    from: "mail INDEXED BY mail_listed JOIN message ON message.id = mail.message \
+           WHERE mail.repository = ?1 AND ?6 IS NULL",
+    order: "mail.seq",
+    place: rows::SEQ,
+};
 
-/// Which part of the order is read: behind the first, up to the second.
-fn bounds(filter: &MailFilter, span: &Span) -> Result<(i64, i64)> {
-    let mut from = filter.beyond.as_ref().map_or(Ok(i64::MIN), rows::horizon)?;
-    let mut to = filter.within.as_ref().map_or(Ok(i64::MAX), rows::horizon)?;
-    match span.after.as_ref().map(rows::cursor).transpose()? {
-        Some(after) if span.newest_first => to = to.min(after.saturating_sub(1)),
-        Some(after) => from = from.max(after),
-        None => {}
+const BY_GROUP: Walk = Walk {
+    from: "mail_cause CROSS JOIN mail ON mail.id = mail_cause.mail JOIN message ON message.id = mail.message \
+           WHERE mail_cause.cause = ?6 AND mail_cause.repository = ?1",
+    order: "mail_cause.mail",
+    place: rows::ID,
+};
+
+impl Walk {
+    /// The mails between two places of the order, and two horizons, with whether each `matches`.
+    fn sql(&self, matches: &str, newest_first: bool) -> String {
+        let (Self { from, order, .. }, direction) = (self, if newest_first { "DESC" } else { "ASC" });
+        format!(
+            "SELECT {}, {matches} FROM {from} AND {order} > ?2 AND {order} < ?3 \
+             AND mail.seq > ?4 AND mail.seq <= ?5 ORDER BY {order} {direction}",
+            rows::MAIL_COLUMNS
+        )
     }
-    Ok((from, to))
+}
+
+/// How SQLite answers the queries of a listing.
+#[cfg(test)]
+pub(super) fn plans(connection: &Connection) -> Result<Vec<(String, String)>> {
+    let ways = [(&BY_PLACE, false), (&BY_PLACE, true), (&BY_GROUP, false), (&BY_GROUP, true)];
+    let queries = ways.into_iter().map(|(walk, newest_first)| walk.sql("1", newest_first));
+    queries
+        .chain([ACCEPTED.to_owned()])
+        .map(|query| Ok((query.clone(), super::claim::plan(connection, &query)?)))
+        .collect()
+}
+
+/// Between which places of the order a page lies.
+fn behind(span: &Span) -> Result<(i64, i64)> {
+    let after = span.after.as_ref().map(rows::cursor).transpose()?;
+    Ok(match after {
+        Some(after) if span.newest_first => (i64::MIN, after),
+        Some(after) => (after, i64::MAX),
+        None => (i64::MIN, i64::MAX),
+    })
 }
 
 /// The filter as SQL, one condition with one value each.
@@ -232,9 +257,6 @@ fn conditions_of(filter: &MailFilter) -> Vec<(&'static str, Box<dyn ToSql>)> {
     }
     if let Some(text) = &filter.text {
         conditions.push((SAYS, Box::new(text.to_lowercase())));
-    }
-    if let Some(group) = &filter.group {
-        conditions.push((IN_GROUP, Box::new(group.to_string())));
     }
     if let Some(before) = filter.before {
         conditions.push(("mail.last_updated < ?", Box::new(before.timestamp_millis())));
@@ -266,8 +288,6 @@ const HAS_HOP: &str = "EXISTS (SELECT 1 FROM mail_cause JOIN cause ON cause.id =
 const SAYS: &str = "(mentions(mail.error, ?) OR mentions(json_extract(mail.attributes, '$.\"delivery-error\"'), ?) \
      OR EXISTS (SELECT 1 FROM mail_cause JOIN cause ON cause.id = mail_cause.cause \
      WHERE mail_cause.mail = mail.id AND mentions(cause.text, ?)))";
-
-const IN_GROUP: &str = "EXISTS (SELECT 1 FROM mail_cause WHERE mail_cause.mail = mail.id AND mail_cause.cause = ?)";
 
 /// Gives a connection the functions that conditions use; SQLite's own know no case but that
 /// of ASCII.
@@ -323,10 +343,4 @@ fn hops(connection: &Connection, since: i64) -> Result<Vec<SeenHop>> {
         });
     }
     Ok(hops)
-}
-
-/// How SQLite answers the queries of sums.
-#[cfg(test)]
-pub(super) fn plans(connection: &Connection) -> Result<Vec<(String, String)>> {
-    Ok(vec![(ACCEPTED.to_owned(), super::claim::plan(connection, ACCEPTED)?)])
 }

@@ -24,6 +24,7 @@ macro_rules! mail_columns {
 pub(super) const MAIL_COLUMNS: &str = mail_columns!();
 
 /// Where some of them stand, and what stands behind them.
+pub(super) const ID: usize = 0;
 pub(super) const KEY: usize = 1;
 pub(super) const LAST_UPDATED: usize = 10;
 pub(super) const SEQ: usize = 18;

@@ -1,11 +1,11 @@
 //! Runs of jobs, and the schedules that start them.
 
 use async_trait::async_trait;
-use rusqlite::{Connection, OptionalExtension, ToSql, params};
+use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 
-use super::super::{Counts, Horizon, Pause, Result, Run, RunId, Runs, Time};
+use super::super::{Counts, Horizon, Page, Pause, Result, Run, RunId, Runs, Span, Time};
 use super::transaction::Transaction;
-use super::{SqliteStore, rows};
+use super::{SqliteStore, pager, rows};
 
 #[async_trait]
 impl Runs for SqliteStore {
@@ -26,9 +26,9 @@ impl Runs for SqliteStore {
         self.write(move |tx| note_failed(tx, &job, &trigger, times, &failure)).await
     }
 
-    async fn runs(&self, job: Option<&str>, limit: usize) -> Result<Vec<Run>> {
-        let job = job.map(str::to_owned);
-        self.read(move |connection| list(connection, job.as_deref(), limit)).await
+    async fn runs(&self, job: Option<&str>, span: &Span) -> Result<Page<Run>> {
+        let (job, span) = (job.map(str::to_owned), span.clone());
+        self.read(move |connection| page(connection, job.as_deref(), &span)).await
     }
 
     async fn reported(&self, job: &str) -> Result<Option<Horizon>> {
@@ -177,36 +177,35 @@ fn note_reported(tx: &Transaction<'_>, job: &str, upto: i64) -> Result<()> {
 }
 
 const COLUMNS: &str =
-    "id, job, cause, started, finished, selected, delivered, deferred, failed, promoted, errors, failure";
+    "id, started, job, cause, finished, selected, delivered, deferred, failed, promoted, errors, failure";
 
-/// Of all jobs; of one by its index, so that one that ran long ago is not looked for among all.
-const OF_ALL: &str = "FROM run WHERE ?1 IS NULL ORDER BY id DESC LIMIT ?2";
-const OF_JOB: &str = "FROM run INDEXED BY run_job WHERE job = ?1 ORDER BY id DESC LIMIT ?2";
+pub(super) const OF_JOB: (&str, &str) = ("run INDEXED BY run_job", "job = ?2");
 
-/// The latest runs, newest first.
-fn list(connection: &Connection, job: Option<&str>, limit: usize) -> Result<Vec<Run>> {
-    let of_job = if job.is_some() { OF_JOB } else { OF_ALL };
-    let mut statement = connection.prepare_cached(&format!("SELECT {COLUMNS} {of_job}"))?;
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let runs = statement.query_map(params![job, limit], |row| {
-        Ok(Run {
-            id: RunId(row.get(0)?),
-            job: row.get(1)?,
-            trigger: row.get(2)?,
-            started: rows::time(row.get(3)?),
-            finished: row.get::<_, Option<i64>>(4)?.map(rows::time),
-            counts: Counts {
-                selected: row.get(5)?,
-                delivered: row.get(6)?,
-                deferred: row.get(7)?,
-                failed: row.get(8)?,
-                promoted: row.get(9)?,
-                errors: row.get(10)?,
-            },
-            failure: row.get(11)?,
-        })
-    })?;
-    Ok(runs.collect::<rusqlite::Result<_>>()?)
+/// A page of the runs of one job, or of all.
+fn page(connection: &Connection, job: Option<&str>, span: &Span) -> Result<Page<Run>> {
+    // By the index of its job, so that one that ran long ago is not looked for among all.
+    let (from, condition) = if job.is_some() { OF_JOB } else { ("run", "?2 IS NULL") };
+    let select = format!("SELECT {COLUMNS} FROM {from}");
+    pager::numbered(connection, (&select, condition), &job, span, run)
+}
+
+fn run(row: &Row<'_>) -> rusqlite::Result<Run> {
+    Ok(Run {
+        id: RunId(row.get(0)?),
+        started: rows::time(row.get(1)?),
+        job: row.get(2)?,
+        trigger: row.get(3)?,
+        finished: row.get::<_, Option<i64>>(4)?.map(rows::time),
+        counts: Counts {
+            selected: row.get(5)?,
+            delivered: row.get(6)?,
+            deferred: row.get(7)?,
+            failed: row.get(8)?,
+            promoted: row.get(9)?,
+            errors: row.get(10)?,
+        },
+        failure: row.get(11)?,
+    })
 }
 
 fn schedule_seen(connection: &Connection, schedule: &str) -> Result<Option<Time>> {
@@ -239,11 +238,4 @@ fn paused(connection: &Connection, now: i64) -> Result<Vec<(String, Pause)>> {
         Ok((row.get(0)?, pause))
     })?;
     Ok(paused.collect::<rusqlite::Result<_>>()?)
-}
-
-/// How SQLite answers the queries of listings.
-#[cfg(test)]
-pub(super) fn plans(connection: &Connection) -> Result<Vec<(String, String)>> {
-    let query = format!("SELECT {COLUMNS} {OF_JOB}");
-    Ok(vec![(query.clone(), super::claim::plan(connection, &query)?)])
 }

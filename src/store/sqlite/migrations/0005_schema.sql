@@ -377,7 +377,13 @@ CREATE TABLE task (
     parameters TEXT NOT NULL DEFAULT '{}',
     details   TEXT NOT NULL DEFAULT '{}'
 ) WITHOUT ROWID;
-CREATE INDEX task_submitted ON task (submitted);
+CREATE INDEX task_submitted ON task (submitted, id);
+
+-- How many tasks are in `task`, by status.
+CREATE TABLE task_sum (
+    status TEXT PRIMARY KEY,
+    tasks  INTEGER NOT NULL
+) WITHOUT ROWID;
 
 -- Notifications by hour since 1970 and whom they went to ('' is all): how many were born, and
 -- how many recipients were held back.
