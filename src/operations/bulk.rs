@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::preview::{EXACT, Preview, SAMPLE};
 use super::{Bounds, Conditions, Done, Error, Result, Selection, Verb};
 use crate::audit::waiting;
-use crate::mail::{Attributes, CauseId, MailKey, RepositoryPath};
+use crate::mail::{CauseId, Mail, MailKey, RepositoryPath};
 use crate::pipeline;
 use crate::store::{
     self, Acted, Batch, GroupFilter, Horizon, Listed, MailFilter, NewOperation, OperationId, Pages, Place, Respool,
@@ -107,6 +107,9 @@ impl Operations<'_> {
     ) -> Result<()> {
         let mut pages = Pages::new(self.store, place.clone(), filter.clone());
         while let Some(mut page) = pages.next().await? {
+            if bounds.left(preview.count) == 0 {
+                break;
+            }
             if preview.count >= EXACT {
                 preview.exact = false;
                 break;
@@ -125,8 +128,7 @@ impl Operations<'_> {
         let (in_hand, free): (Vec<_>, Vec<_>) = page.iter().cloned().partition(|listed| listed.in_hand);
         preview.in_hand += in_hand.len() as u64;
         preview.count += free.len() as u64;
-        preview.exhausted +=
-            free.iter().filter(|listed| self.is_exhausted(verb, Some(&listed.mail.attributes))).count() as u64;
+        preview.exhausted += free.iter().filter(|listed| self.is_exhausted(verb, Some(&listed.mail))).count() as u64;
         let room = SAMPLE.saturating_sub(preview.sample.len()).min(free.len());
         if room > 0 {
             preview.sample.extend(waiting(self.store, &free[..room]).await?);
@@ -134,11 +136,12 @@ impl Operations<'_> {
         Ok(())
     }
 
-    /// Whether a mail with these attributes would go round without an attempt.
-    fn is_exhausted(&self, verb: &Verb, attributes: Option<&Attributes>) -> bool {
-        match (verb, attributes) {
-            (Verb::Reprocess(how), Some(attributes)) => {
-                how.reset.is_empty() && self.processors.is_used_up(&how.processor, attributes)
+    /// Whether a mail would go round without an attempt.
+    fn is_exhausted(&self, verb: &Verb, mail: Option<&Mail>) -> bool {
+        match (verb, mail) {
+            (Verb::Reprocess(how), Some(mail)) => {
+                let processor = how.processor_of(&mail.state);
+                how.reset.is_empty() && self.processors.is_used_up(processor, &mail.attributes)
             }
             _ => false,
         }
@@ -271,7 +274,7 @@ impl Bulk<'_> {
         }
         let acted = self.act(vec![key.clone()], None).await?;
         match acted.into_iter().next() {
-            Some(Acted::Done) => self.count(listed.as_ref().map(|listed| &listed.mail.attributes)),
+            Some(Acted::Done) => self.count(listed.as_ref().map(|listed| &listed.mail)),
             Some(Acted::InHand) => return Err(store::Error::InHand(key.clone()).into()),
             Some(Acted::Unreadable(why)) => return Err(store::Error::Unreadable(key.clone(), why).into()),
             Some(Acted::Gone) | None => return Err(store::Error::NoSuchMail(key.clone()).into()),
@@ -310,7 +313,7 @@ impl Bulk<'_> {
             let acted = self.act(keys, Some(now.clone())).await?;
             for (listed, acted) in page.iter().zip(acted) {
                 match acted {
-                    Acted::Done => self.count(Some(&listed.mail.attributes)),
+                    Acted::Done => self.count(Some(&listed.mail)),
                     Acted::InHand => self.done.in_hand += 1,
                     Acted::Unreadable(_) => self.done.unreadable += 1,
                     Acted::Gone => {}
@@ -332,9 +335,9 @@ impl Bulk<'_> {
         Ok(self.operations.store.act(&batch).await?)
     }
 
-    /// It was done to a mail with these attributes.
-    fn count(&mut self, attributes: Option<&Attributes>) {
-        self.done.exhausted += u64::from(self.operations.is_exhausted(self.verb, attributes));
+    /// It was done to this mail, as it was before.
+    fn count(&mut self, mail: Option<&Mail>) {
+        self.done.exhausted += u64::from(self.operations.is_exhausted(self.verb, mail));
         self.done.mails += 1;
     }
 }

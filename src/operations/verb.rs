@@ -45,6 +45,7 @@ impl Verb {
     /// What is to become of the mails, in a word.
     pub(super) fn detail(&self) -> Option<String> {
         match self {
+            Self::Reprocess(how) if how.copy => Some(format!("{}, consume=false", how.processor)),
             Self::Reprocess(how) => Some(how.processor.clone()),
             Self::Move { to } => Some(to.to_string()),
             Self::Acknowledge { note } => Some(note.clone()),
@@ -79,6 +80,7 @@ impl Verb {
 
     fn done(&self) -> String {
         match self {
+            Self::Reprocess(how) if how.copy => format!("copied into the spool for processor {}", how.processor),
             Self::Reprocess(how) => format!("put into the spool for processor {}", how.processor),
             Self::Move { to } => format!("moved to {to}"),
             Self::Remove => "removed".to_owned(),

@@ -203,6 +203,12 @@ impl Config {
         counts
     }
 
+    /// The processors that lead to a `RemoteDelivery`.
+    pub fn delivering(&self) -> Vec<String> {
+        let delivers = |name: &&str| !self.deliveries_from(name, &[]).is_empty();
+        self.processors().filter(delivers).map(str::to_owned).collect()
+    }
+
     /// How many attempts a mail gets that is sent through `processor` again and again;
     /// `None` without limit.
     pub fn attempts(&self, processor: &str) -> Option<u32> {

@@ -90,15 +90,27 @@ pub struct Gone {
 pub struct Respool {
     /// The processor that it enters.
     pub processor: String,
+    /// Processors that it enters instead where its state names one of them.
+    pub own: Vec<String>,
     /// The attributes that count its passes: they are forgotten, and so is how often it was
     /// attempted.
     pub reset: Vec<String>,
+    /// The mail stays where it is, and one with a key of its own enters the spool: its origin
+    /// is the mail that stays, whose attempts so far and whose word to its sender it shares.
+    pub copy: bool,
+}
+
+impl Respool {
+    /// The processor that a mail with this state enters.
+    pub fn processor_of<'a>(&'a self, state: &'a str) -> &'a str {
+        if self.own.iter().any(|own| own == state) { state } else { &self.processor }
+    }
 }
 
 /// What is done to each mail of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Act {
-    /// Into the spool. A note that somebody took of it is forgotten.
+    /// Into the spool. A note that somebody took of it is forgotten, unless it stays.
     Respool(Respool),
     /// To another repository, which there must be.
     Move(RepositoryPath),

@@ -221,8 +221,8 @@ impl Target {
         ("repository" = String, Path, description = "URL, path or last segment", example = "temporary"),
         ("action" = Option<String>, Query, description = "`reprocess`; not needed with a body", example = "reprocess"),
         ("queue" = Option<String>, Query, description = "`spool`"),
-        ("processor" = Option<String>, Query, description = "Which they enter; else that of new mail", example = "relay"),
-        ("consume" = Option<bool>, Query, description = "`false` leaves them there too; not possible here"),
+        ("processor" = Option<String>, Query, description = "Which they enter; else that of their state where it delivers, and that of new mail", example = "relay"),
+        ("consume" = Option<bool>, Query, description = "`false` leaves them there, and copies with keys of their own enter"),
         ("limit" = Option<u64>, Query, description = "So many at most; 0 for all"),
         ("maxRetries" = Option<u32>, Query, description = "Only those reprocessed less often"),
         ("forRecipient" = Option<String>, Query, description = "Only those for him"),
@@ -301,7 +301,7 @@ async fn reprocess_all(
         "targetQueue": SPOOL,
         "targetProcessor": query.get("processor"),
         "forRecipient": bounds.recipient,
-        "consume": true,
+        "consume": !how.copy,
         "limit": bounds.limit,
         "maxRetries": bounds.max_retries,
     });
@@ -340,19 +340,18 @@ fn reprocessing(query: &Query, site: &Site) -> Result<Respool, Refusal> {
     if let Some(queue) = query.get("queue").filter(|queue| *queue != SPOOL) {
         return Err(Refusal::invalid(format!("Can not find queue {queue}: there is {SPOOL}")));
     }
-    if !query.boolean("consume", true)? {
-        let why = "consume=false would leave a second copy of each mail: it is not possible here";
-        return Err(Refusal::invalid(why.to_owned()));
-    }
-    respool(site, query.get("processor"), query.boolean("resetCounters", false)?)
+    let how = respool(site, query.get("processor"), query.boolean("resetCounters", false)?)?;
+    Ok(Respool { copy: !query.boolean("consume", true)?, ..how })
 }
 
-/// How mails enter the spool: for `processor`, or as new mail does.
+/// How mails enter the spool: for `processor`, or as James has it in their own state, but for
+/// one that would file them again at once: those go as new mail does.
 pub(in crate::admin) fn respool(site: &Site, processor: Option<&str>, resets: bool) -> Result<Respool, Refusal> {
+    let own = if processor.is_some() { Vec::new() } else { site.processors.delivering() };
     let processor = processor.unwrap_or(&site.processor).to_owned();
     site.processors.check_processor(&processor).map_err(Refusal::invalid)?;
     let reset = if resets { site.processors.counters() } else { Vec::new() };
-    Ok(Respool { processor, reset })
+    Ok(Respool { processor, own, reset, copy: false })
 }
 
 /// Removes a mail; one that is not there is no error.
@@ -414,7 +413,8 @@ pub(in crate::admin) async fn act_on(
         ("key" = String, Path, description = "The mail"),
         ("action" = Option<String>, Query, description = "`reprocess`; not needed with a body", example = "reprocess"),
         ("queue" = Option<String>, Query, description = "`spool`"),
-        ("processor" = Option<String>, Query, description = "Which it enters; else that of new mail", example = "relay"),
+        ("processor" = Option<String>, Query, description = "Which it enters; else that of its state where it delivers, and that of new mail", example = "relay"),
+        ("consume" = Option<bool>, Query, description = "`false` leaves it there, and a copy with a key of its own enters"),
         ("resetCounters" = Option<bool>, Query, description = "Forget how often it was tried"),
     ),
     request_body(content = Option<Target>, description = "Where to move it"),
@@ -454,15 +454,16 @@ async fn reprocess_one(
     query: &Query,
 ) -> Result<Response, Refusal> {
     let site = shared.site();
-    let verb = Verb::Reprocess(reprocessing(query, &site)?);
+    let how = reprocessing(query, &site)?;
     let parameters = json!({
         "repositoryPath": repository,
         "targetQueue": SPOOL,
         "mailKey": key,
         "targetProcessor": query.get("processor"),
         "forRecipient": query.get("forRecipient"),
-        "consume": true,
+        "consume": !how.copy,
     });
+    let verb = Verb::Reprocess(how);
     let new = NewTask {
         kind: "reprocessing-one",
         by: actor.operator(),

@@ -19,7 +19,7 @@ use super::runs::{Ran, ran};
 use super::url;
 use crate::mail::RepositoryPath;
 use crate::schedule::{self, Pauses};
-use crate::store::{Pause, Time};
+use crate::store::{Pause, Span, Time};
 use crate::text::cut;
 
 /// Runs of a job that are shown, and looked at for the last of each job.
@@ -58,7 +58,7 @@ async fn list(State(shared): admin::State, visitor: Visitor) -> Result<Response,
     let (site, pauses) = (shared.site(), pauses(&shared).await?);
     let mut rows = Vec::new();
     for (name, job) in &site.jobs {
-        let last = shared.context.store.runs(Some(name), 1).await?;
+        let last = shared.context.store.runs(Some(name), &Span::of(1).newest_first()).await?.items;
         let schedules = of_job(&site, name).map(|(schedule, config)| next(schedule, config, &pauses, visitor.now));
         let schedules: Vec<_> = schedules.collect();
         rows.push(Row {
@@ -129,7 +129,7 @@ async fn one(
     let site = shared.site();
     let job = site.jobs.get(&name).ok_or_else(|| unknown("job", &name))?;
     let (view, pauses) = (job.view(&name), pauses(&shared).await?);
-    let runs = shared.context.store.runs(Some(&name), RUNS).await?;
+    let runs = shared.context.store.runs(Some(&name), &Span::of(RUNS).newest_first()).await?.items;
     let may_run = visitor.may_change() && is_for_role(job, visitor.actor.role);
     let schedules = of_job(&site, &name).map(|(name, config)| schedule_row(name, config, &pauses, &visitor));
     Ok(page(&One {

@@ -18,7 +18,7 @@ use super::frame::{Frame, Section, page};
 use super::html::{Html, grouped, link, mark, short, when, when_known};
 use super::operations::short_id;
 use super::url;
-use crate::store::{Task, Time};
+use crate::store::{Span, Task, Time};
 use crate::tasks::{is_over, status};
 
 /// Tasks of a page, and that are looked at.
@@ -56,7 +56,7 @@ struct Row {
 
 async fn list(State(shared): admin::State, visitor: Visitor, query: Query) -> Result<Response, Refusal> {
     let offset = query.offset()?.min(MOST);
-    let tasks = shared.context.tasks.list(offset.saturating_add(ROWS + 1)).await?;
+    let tasks = shared.context.tasks.list(&Span::of(offset.saturating_add(ROWS + 1))).await?.items;
     let shown: Vec<_> = tasks.iter().skip(offset).take(ROWS).collect();
     let more = tasks.len() > offset + ROWS;
     let next = more.then(|| url::with("/ui/tasks", &[("offset", &(offset + ROWS).to_string())]));

@@ -166,7 +166,8 @@ pub(in crate::store) async fn sums_are_those_of_the_mails_whatever_became_of_the
     let hour = at(-800);
     assert_eq!(hour.timestamp() % 3600, 0);
     assert_eq!(store.accepted(&temporary()).await.expect("hours"), [(hour, 3)]);
-    let relay = Respool { processor: "relay".into(), reset: vec![attribute::AT_MOST_EXECUTIONS.into()] };
+    let relay =
+        Respool { processor: "relay".into(), reset: vec![attribute::AT_MOST_EXECUTIONS.into()], ..Respool::default() };
     store.respool(&place, &key("P1"), &relay).await.expect("respooled");
     store.remove(&place, &key("K0")).await.expect("removed");
     assert_eq!(scene.open().at(5).reap().await.expect("nobody died"), Reaped::default());

@@ -162,6 +162,8 @@ macro_rules! store_contract {
             catalogue::outcomes_are_counted_by_next_hop_and_in_all
             operations::a_mail_in_hand_is_neither_moved_nor_removed
             operations::reprocessing_counts_and_resets
+            operations::a_copy_enters_the_spool_while_the_mail_stays
+            operations::a_mail_enters_its_own_processor_where_that_is_named
             operations::old_mails_are_purged_in_steps_unless_in_hand
             operations::each_mail_of_a_batch_has_its_own_result
             operations::what_was_done_to_a_mail_is_told_also_when_it_is_gone
@@ -176,6 +178,7 @@ macro_rules! store_contract {
             groups::pages_of_groups_give_each_once_the_largest_first
             groups::arrivals_are_counted_by_day_and_empty_groups_go_after_their_time
             tasks::a_task_is_kept_and_what_a_death_cut_off_is_told_once
+            tasks::tasks_come_by_page_are_counted_and_go_after_their_time
         }
     };
     ($open:expr; $($role:ident :: $test:ident)*) => {$(

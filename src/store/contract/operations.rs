@@ -32,11 +32,66 @@ pub(in crate::store) async fn reprocessing_counts_and_resets(scene: &Scene) {
     let kept = store.find(&Place::Spool, &key("K1")).await.expect("found").mail;
     assert_eq!(kept.passes(), 8);
     let reset = vec![attribute::AT_MOST_EXECUTIONS.to_owned()];
-    let again = Respool { processor: "again".to_owned(), reset };
+    let again = Respool { processor: "again".to_owned(), reset, ..Respool::default() };
     store.at(4).respool(&Place::Spool, &key("K1"), &again).await.expect("respooled");
     let found = store.find(&Place::Spool, &key("K1")).await.expect("found").mail;
     assert_eq!(found.passes(), 0);
     assert_eq!((found.state.as_str(), found.attributes.integer(attribute::REPROCESSING)), ("again", Some(2)));
+}
+
+pub(in crate::store) async fn a_copy_enters_the_spool_while_the_mail_stays(scene: &Scene) {
+    let store = scene.open();
+    insert(&store, "K1", &["b@x.example"]).await;
+    let claimed = claim_one(&store, Place::Spool).await;
+    let attempt = store.at(2).begin_attempt(&claimed.claim, &claimed.mail.attributes, &[]).await.expect("begun");
+    let later = recorded("b@x.example", Outcome::Deferred);
+    store.record(&claimed.claim, attempt, &[later], &[], 1000).await.expect("recorded");
+    defer(&store, &claimed, Some(attempt), 2).await;
+    let place = Place::Repository(temporary());
+    let note = Act::Acknowledge { by: "anna".into(), note: "known".into() };
+    store.act_within(&place, &key("K1"), note, None).await.expect("noted");
+    let stays = |store: Opened| {
+        let place = place.clone();
+        async move { format!("{:?}", store.find(&place, &key("K1")).await.expect("there")) }
+    };
+    let before = stays(store.clone()).await;
+    let relay = Respool { processor: "relay".into(), copy: true, ..Respool::default() };
+    let new = NewOperation { verb: "reprocess".into(), ..NewOperation::default() };
+    let operation = store.at(5).begin_operation(&new).await.expect("begun");
+    let act = Act::Respool(relay);
+    let batch = Batch { operation, place: place.clone(), act, keys: vec![key("K1")], within: None };
+    assert_eq!(store.at(5).act(&batch).await.expect("done"), [Acted::Done]);
+    assert_eq!(stays(store.clone()).await, before, "nothing of the mail that stays is changed");
+    let copy = store.list(&Place::Spool, &MailFilter::default(), &Span::of(9)).await.expect("a page").items.remove(0);
+    let mail = &copy.mail;
+    assert_eq!((mail.origin.as_ref(), mail.state.as_str()), (Some(&key("K1")), "relay"));
+    assert_eq!((mail.attributes.integer(attribute::REPROCESSING), mail.error.as_ref()), (Some(1), None));
+    assert!(mail.key != key("K1") && copy.acknowledged.is_none());
+    assert_eq!(store.attempts_of(mail).await.expect("attempts").len(), 1, "its history comes with it");
+    for named in [&mail.key, &key("K1")] {
+        let of = store.operations_of(named).await.expect("asked");
+        assert_eq!(of.last().map(|one| one.id), Some(operation), "{named}");
+    }
+    let size = |mails| Sums { mails, octets: 20, unacknowledged: mails, by_passes: vec![(0, mails)] };
+    assert_eq!(store.sums().await.expect("sums")[0], (Place::Spool, size(1)));
+    // Each has the message for itself.
+    store.remove(&place, &key("K1")).await.expect("removed");
+    let claimed = claim_one(&store, Place::Spool).await;
+    assert!(store.content(claimed.mail.message, 0).await.is_ok_and(|octets| !octets.is_empty()));
+    store.settle(&claimed.claim, &Settlement::default()).await.expect("settled");
+    assert!(store.content(claimed.mail.message, 0).await.is_err(), "the last of them took it along");
+}
+
+pub(in crate::store) async fn a_mail_enters_its_own_processor_where_that_is_named(scene: &Scene) {
+    let store = scene.open();
+    for (name, own, state) in [("K1", "", "relay"), ("K2", "other", "relay"), ("K3", "relay-b", "relay-b")] {
+        insert(&store, name, &["b@x.example"]).await;
+        let first = Respool { processor: "relay-b".into(), ..Respool::default() };
+        store.respool(&Place::Spool, &key(name), &first).await.expect("respooled");
+        let how = Respool { processor: "relay".into(), own: vec![own.to_owned()], ..Respool::default() };
+        store.respool(&Place::Spool, &key(name), &how).await.expect("respooled");
+        assert_eq!(store.find(&Place::Spool, &key(name)).await.expect("there").mail.state, state, "{name}");
+    }
 }
 
 pub(in crate::store) async fn old_mails_are_purged_in_steps_unless_in_hand(scene: &Scene) {

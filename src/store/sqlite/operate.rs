@@ -5,13 +5,12 @@ use chrono::TimeDelta;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::super::{
-    Act, Acted, Batch, Gone, NewOperation, Old, Operation, OperationId, Operations, Page, Place, Purged, Respool,
-    Result, Span, rules,
+    Act, Acted, Batch, Gone, Listed, NewOperation, Old, Operation, OperationId, Operations, Page, Place, Purged,
+    Respool, Result, Span, rules,
 };
-use super::pager::Pager;
-use super::transaction::{Transaction, Weight};
-use super::{SqliteStore, claim, filing, groups, rows};
-use crate::mail::MailKey;
+use super::transaction::{Transaction, Weight, hour_of};
+use super::{SqliteStore, claim, filing, groups, pager, rows};
+use crate::mail::{Mail, MailKey};
 
 #[async_trait]
 impl Operations for SqliteStore {
@@ -173,7 +172,7 @@ impl Acting<'_> {
     fn act_on(&self, tx: &Transaction<'_>, key: &MailKey, mail: &AtRest) -> Result<Acted> {
         let operation = self.batch.operation;
         let detail = match &self.batch.act {
-            Act::Respool(how) => match respool(tx, mail.id, how) {
+            Act::Respool(how) => match self.respool(tx, mail.id, how) {
                 // In the spool, where nobody could reach it, it would be lost sight of.
                 Err(error) if error.is_unreadable() => return Ok(Acted::Unreadable(error.to_string())),
                 respooled => respooled.map(|()| None)?,
@@ -188,6 +187,14 @@ impl Acting<'_> {
         };
         note(tx, operation, key.as_str(), detail)?;
         Ok(Acted::Done)
+    }
+
+    fn respool(&self, tx: &Transaction<'_>, id: i64, how: &Respool) -> Result<()> {
+        if !how.copy {
+            return respool(tx, id, how);
+        }
+        let copy = copy(tx, id, how)?;
+        note(tx, self.batch.operation, copy.as_str(), None)
     }
 }
 
@@ -206,6 +213,7 @@ fn respool(tx: &Transaction<'_>, id: i64, how: &Respool) -> Result<()> {
     let rows::MailRow { listed, .. } = claim::by_id(tx, id)?;
     let before = claim::weight(tx, id)?;
     groups::forget(tx, id)?;
+    let state = how.processor_of(&listed.mail.state);
     let attributes = rules::respooled(listed.mail.attributes, &how.reset);
     let passes = attributes.passes();
     tx.prepare_cached(
@@ -216,7 +224,7 @@ fn respool(tx: &Transaction<'_>, id: i64, how: &Respool) -> Result<()> {
     .execute(params![
         id,
         tx.next_number()?,
-        how.processor,
+        state,
         rows::to_json(&attributes)?,
         tx.millis(),
         !how.reset.is_empty(),
@@ -225,6 +233,27 @@ fn respool(tx: &Transaction<'_>, id: i64, how: &Respool) -> Result<()> {
     tx.subtract(before);
     tx.add(Weight { repository: 0, passes, acknowledged: false, ..before });
     Ok(())
+}
+
+/// Puts a copy of a mail into the spool, for a processor; its key. It shares message and
+/// attempts with the one that stays.
+fn copy(tx: &Transaction<'_>, id: i64, how: &Respool) -> Result<MailKey> {
+    let Listed { mail: stored, accepted, .. } = claim::by_id(tx, id)?.listed;
+    let mail = Mail {
+        key: MailKey::new(tx.now(), rand::random()),
+        state: how.processor_of(&stored.state).to_owned(),
+        error: None,
+        attributes: rules::respooled(stored.attributes.clone(), &how.reset),
+        ..stored
+    };
+    let hour = hour_of(accepted.timestamp_millis());
+    filing::insert_child(tx, &filing::Child { mail: &mail, parent: id, repository: 0, hour, attempted: false })?;
+    tx.prepare_cached(
+        "UPDATE mail SET run = NULL, attempts = CASE WHEN ?2 THEN 0 ELSE attempts END, \
+         recorded = (SELECT recorded FROM mail WHERE id = ?3) WHERE key = ?1",
+    )?
+    .execute(params![mail.key.as_str(), !how.reset.is_empty(), id])?;
+    Ok(mail.key)
 }
 
 fn move_to(tx: &Transaction<'_>, id: i64, repository: i64) -> Result<()> {
@@ -309,23 +338,8 @@ fn operation(row: &Row<'_>) -> rusqlite::Result<Operation> {
 }
 
 fn page(connection: &Connection, span: &Span) -> Result<Page<Operation>> {
-    let after = span.after.as_ref().map(rows::cursor).transpose()?;
-    let (condition, direction, after) = if span.newest_first {
-        ("id < ?1", "DESC", after.unwrap_or(i64::MAX))
-    } else {
-        ("id > ?1", "ASC", after.unwrap_or(i64::MIN))
-    };
-    let sql = format!("SELECT {COLUMNS} FROM operation WHERE {condition} ORDER BY id {direction}");
-    let mut statement = connection.prepare_cached(&sql)?;
-    let mut found = statement.query([after])?;
-    let mut pager = Pager::new(span);
-    while let Some(row) = found.next()?
-        && pager.goes_on()
-    {
-        pager.looked(row.get(0)?, row.get(1)?);
-        pager.found(operation(row)?);
-    }
-    Ok(pager.page())
+    let select = format!("SELECT {COLUMNS} FROM operation");
+    pager::numbered(connection, (&select, "?2 IS NULL"), &None::<i64>, span, operation)
 }
 
 fn gone(connection: &Connection, key: &MailKey) -> Result<Option<Gone>> {

@@ -132,6 +132,41 @@ fn both_curl_lines_of_the_documentation_work_as_they_stand() {
 }
 
 #[test]
+fn without_consuming_a_copy_is_sent_round_and_the_mail_stays() {
+    let peer = SmtpSink::start(script![on("RCPT") => "451 4.2.0 later"]);
+    let (relay, service) = with_deferred(&peer, 2);
+    let mails = "/mailRepositories/temporary/mails";
+    let before = relay.mails("temporary");
+    let keys: Vec<String> = before.iter().map(|mail| mail["key"].as_str().expect("a key").to_owned()).collect();
+    let path = format!("{mails}?action=reprocess&consume=false");
+    let dry = ask(&service, "PATCH", &format!("{path}&dryRun=true")).expect(200).json();
+    assert_eq!(dry["count"], 2);
+    assert_eq!(relay.mails("temporary"), before, "nothing is done");
+    let done = task(&service, ask(&service, "PATCH", &path));
+    let information = &done["additionalInformation"];
+    assert_eq!((&done["status"], &information["consume"]), (&json!("completed"), &json!(false)), "{done}");
+    assert_eq!((&information["targetProcessor"], &information["remainingCount"]), (&Value::Null, &json!(0)));
+    service.wait_until_settled();
+    let after = relay.mails("temporary");
+    assert_eq!((after.len(), &after[..2]), (4, &before[..]), "those that stay are as they were");
+    for copy in &after[2..] {
+        let key = copy["key"].as_str().expect("a key");
+        let shown = get(&service, &format!("{mails}/{key}?additionalFields=attributes,attempts,operations"));
+        assert!(keys.iter().any(|key| shown["origin"] == **key), "{shown}");
+        assert_eq!((&shown["passes"], &shown["attributes"]["mailRepository-reprocessing"]), (&json!(2), &json!("1")));
+        assert_eq!(shown["attempts"].as_array().map(Vec::len), Some(2), "{shown}");
+        assert_eq!(shown["operations"][0]["detail"], "relay, consume=false");
+    }
+    let one = format!("{mails}/{}?action=reprocess&processor=relay&consume=false", keys[0]);
+    let done = task(&service, ask(&service, "PATCH", &one));
+    assert_eq!((&done["status"], &done["additionalInformation"]["consume"]), (&json!("completed"), &json!(false)));
+    service.wait_until_settled();
+    assert_eq!(relay.size("temporary"), 5);
+    ask(&service, "PATCH", &format!("{mails}?action=reprocess&consume=perhaps")).expect(400);
+    service.stop();
+}
+
+#[test]
 fn a_repository_is_found_by_url_path_and_last_segment() {
     let peer = deferring();
     let (_relay, service) = with_deferred(&peer, 1);

@@ -6,7 +6,7 @@ use super::super::html::{Html, link, mark, short, when};
 use super::super::runs::{Ran, ran};
 use super::super::url;
 use crate::schedule::Pauses;
-use crate::store::Time;
+use crate::store::{Span, Time};
 
 /// Runs, and schedules, that are shown.
 const SHOWN: usize = 8;
@@ -42,6 +42,6 @@ pub(super) async fn next(shared: &Shared, now: Time) -> Result<Vec<Next>, Refusa
 
 /// The last runs, the latest first.
 pub(super) async fn last(shared: &Shared, now: Time) -> Result<Vec<Ran>, Refusal> {
-    let runs = shared.context.store.runs(None, SHOWN).await?;
+    let runs = shared.context.store.runs(None, &Span::of(SHOWN).newest_first()).await?.items;
     Ok(runs.iter().map(|run| ran(run, now)).collect())
 }
