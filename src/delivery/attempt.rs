@@ -190,6 +190,12 @@ impl<'a> Attempt<'a> {
         self.begun.get_or_init(|| async { Err(NotBegun::Stopped) }).await.clone()
     }
 
+    /// Whether the mail waits for `next_hop`, its only one, with the caller.
+    pub(super) fn park(&self, next_hop: &str) -> bool {
+        let only = self.plan.len() == 1 && self.plan[0].recipients.len() == self.request.recipients.len();
+        only && !self.has_begun() && self.checkpoint.park(next_hop, &self.request.recipients)
+    }
+
     /// A packet goes to a peer, or might have gone.
     pub(super) fn note_contact(&self) {
         self.contacted.store(true, Ordering::Relaxed);

@@ -125,8 +125,11 @@ impl<'a> HopAttempt<'a> {
     }
 
     /// A connection, or word that there is nothing to wait for; an error where a stop comes
-    /// before the attempt was begun for any next hop.
+    /// before the attempt was begun for any next hop, or where it is to wait elsewhere.
     async fn wait(&self) -> Result<Turn<Box<Session>>, NotBegun> {
+        if self.delivery.pool.is_crowded(self.name) && self.attempt.park(self.name) {
+            return Err(NotBegun::Stopped);
+        }
         let peers = &self.delivery.peers;
         let first = self.route.targets.iter().find(|target| peers.down_at(self.name, target).is_none()).cloned();
         let fits: Fits<Box<Session>> =

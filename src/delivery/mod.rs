@@ -128,6 +128,12 @@ pub trait Checkpoint: Send + Sync {
         self.record(outcomes, dialogue).await;
     }
 
+    /// Whether an attempt for these, of which nothing was begun, may wait with the caller instead
+    /// of here: many wait for `next_hop` already. After that it ends as one that was stopped.
+    fn park(&self, _next_hop: &str, _recipients: &[Address]) -> bool {
+        false
+    }
+
     /// The mail's stored message.
     fn content(&self) -> Arc<dyn Content>;
 }
@@ -203,6 +209,11 @@ impl Delivery {
     /// How many attempts wait for a connection: they have begun nothing.
     pub fn waiting(&self) -> usize {
         self.pool.waiting()
+    }
+
+    /// How many of them for `next_hop`.
+    pub fn waiting_for(&self, next_hop: &str) -> usize {
+        self.pool.load(next_hop).1
     }
 
     /// The next hops of the last 24 hours, by name, with what is known of them now.

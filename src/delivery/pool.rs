@@ -18,6 +18,13 @@ const PRUNE_ABOVE: usize = 10_000;
 /// keep the first waiting, and all others while that is done.
 const LOOK_AHEAD: usize = 64;
 
+/// Who may wait for one hop.
+const CROWD: usize = 500;
+
+/// The same where many wait, over all hops.
+const CROWD_AMONG_MANY: usize = 16;
+const MANY: usize = 2000;
+
 /// Whether a session will do.
 pub(super) type Fits<S> = Box<dyn Fn(&S) -> bool + Send>;
 
@@ -196,6 +203,13 @@ impl<S: Send + 'static> Pool<S> {
     /// How many wait for a connection.
     pub(super) fn waiting(&self) -> usize {
         self.state().waiting
+    }
+
+    /// Whether so many wait for `hop` that others had better wait elsewhere.
+    pub(super) fn is_crowded(&self, hop: &str) -> bool {
+        let state = self.state();
+        let most = if state.waiting < MANY { CROWD } else { CROWD_AMONG_MANY };
+        state.hops.get(hop).is_some_and(|hop| hop.waiting.len() >= most)
     }
 
     /// Connections open with `hop`, idle ones included, and how many wait for one.

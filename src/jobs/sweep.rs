@@ -137,6 +137,10 @@ impl Taker for Sweeping<'_> {
         exhausted || self.failure.is_some() || !self.goes_on()
     }
 
+    fn has_given_up(&self) -> bool {
+        self.failure.is_some() || self.swept.trouble.is_some() || self.runner.spool.is_retired()
+    }
+
     /// A mail out of a repository enters the job's processor, and is counted as taken.
     fn prepared(&self, mut claimed: Claimed) -> Claimed {
         if let Some(processor) = &self.sweep.processor {

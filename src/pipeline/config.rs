@@ -184,6 +184,11 @@ impl Config {
         found.into_iter().map(|mailet| &mailet.delivery).collect()
     }
 
+    /// Whether a rule sets copies aside and goes on.
+    pub(super) fn sets_copies_aside(&self) -> bool {
+        self.rules().any(|rule| matches!(&rule.mailet, Mailet::ToRepository(mailet) if mailet.pass_through))
+    }
+
     /// In whose names the rules sign.
     pub(super) fn signatories(&self) -> impl Iterator<Item = &Arc<Signatory>> {
         self.rules().filter_map(|rule| match &rule.mailet {

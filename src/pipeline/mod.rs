@@ -169,6 +169,17 @@ impl Pipeline {
         self.deliveries.iter().map(|delivery| delivery.waiting()).sum()
     }
 
+    /// How many of them for `next_hop`.
+    pub fn waiting_for(&self, next_hop: &str) -> usize {
+        self.deliveries.iter().map(|delivery| delivery.waiting_for(next_hop)).sum()
+    }
+
+    /// Whether a rule sets copies aside: what was done of a pass then shows, though it ends with
+    /// nothing attempted.
+    pub fn sets_copies_aside(&self) -> bool {
+        self.config.sets_copies_aside()
+    }
+
     /// The next hops that were seen lately, with what is known of them, for each `RemoteDelivery`.
     pub fn peers(&self) -> Vec<Peer> {
         self.deliveries.iter().flat_map(|delivery| delivery.peers()).collect()

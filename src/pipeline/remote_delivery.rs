@@ -31,6 +31,11 @@ pub trait Deliver: Send + Sync {
         0
     }
 
+    /// How many of them for `next_hop`.
+    fn waiting_for(&self, _next_hop: &str) -> usize {
+        0
+    }
+
     /// The next hops that were seen lately, with what is known of them.
     fn peers(&self) -> Vec<Peer> {
         Vec::new()
@@ -53,6 +58,10 @@ impl Deliver for delivery::Delivery {
 
     fn waiting(&self) -> usize {
         delivery::Delivery::waiting(self)
+    }
+
+    fn waiting_for(&self, next_hop: &str) -> usize {
+        delivery::Delivery::waiting_for(self, next_hop)
     }
 
     fn peers(&self) -> Vec<Peer> {

@@ -82,6 +82,10 @@ impl Taker for SpoolTaker {
         self.service.is_stopping()
     }
 
+    fn has_given_up(&self) -> bool {
+        self.service.is_stopping()
+    }
+
     fn took(&mut self, mails: usize, idle: bool) {
         self.may_probe = false;
         self.service.health.spool.beat(self.service.clock.instant());

@@ -13,8 +13,8 @@ use super::exclusion::SharedHold;
 use super::{Passed, Spool};
 use crate::store::Claimed;
 
-/// Active mails at most.
-const MOST: usize = 20_000;
+/// Active mails at most. Many that wait for one next hop are parked before they are so many.
+const MOST: usize = 5000;
 
 /// Active mails at most before any attempt has begun: what keeps the first ones from
 /// beginning, a name server that is silent for instance, would meet all others.
@@ -23,6 +23,10 @@ const UNPROVEN: usize = 64;
 /// Active mails at most that do not just wait for a connection: those are being read, routed
 /// and written down, which goes no faster where there are more of them.
 const BUSY: usize = 2000;
+
+/// The same of those that come back from the store, where their next hop is known by then: mostly
+/// they are all written down at once, and more would only take memory.
+const BUSY_AGAIN: usize = 256;
 
 /// Mails taken in one transaction at most.
 const BATCH: usize = 500;
@@ -46,8 +50,16 @@ impl Active {
     /// How many more may be taken in one step.
     pub(super) fn room(&self, spool: &Spool) -> usize {
         let (active, most) = (self.passes.len(), if self.is_proven(spool) { MOST } else { UNPROVEN });
-        let busy = active.saturating_sub(spool.waiting_for_connections());
-        most.saturating_sub(active).min(BUSY.saturating_sub(busy)).min(BATCH)
+        most.saturating_sub(active).min(BUSY.saturating_sub(self.busy(spool))).min(BATCH)
+    }
+
+    /// How many more that were parked.
+    pub(super) fn room_for_parked(&self, spool: &Spool) -> usize {
+        MOST.saturating_sub(self.passes.len()).min(BUSY_AGAIN.saturating_sub(self.busy(spool)))
+    }
+
+    fn busy(&self, spool: &Spool) -> usize {
+        self.passes.len().saturating_sub(spool.waiting_for_connections())
     }
 
     /// Whether an attempt has begun since the first mail was taken.
@@ -65,9 +77,9 @@ impl Active {
         self.passes.is_empty()
     }
 
-    /// Sets a claimed mail on its way.
-    pub(super) fn take(&mut self, spool: &Arc<Spool>, claimed: Claimed, shared: &SharedHold) {
-        let (pass, shared) = (spool.process(claimed), Arc::clone(shared));
+    /// Sets a claimed mail on its way, which may park it.
+    pub(super) fn take(&mut self, spool: &Arc<Spool>, claimed: Claimed, parks: bool, shared: &SharedHold) {
+        let (pass, shared) = (spool.process(claimed, parks), Arc::clone(shared));
         self.passes.spawn(async move {
             let passed = pass.await;
             drop(shared);
@@ -78,7 +90,7 @@ impl Active {
     /// Sets a suspect on its way, and waits for its pass to end, not for ever: what takes
     /// longer is in hand like any other.
     pub(super) async fn examine(&mut self, spool: &Arc<Spool>, claimed: Claimed) -> Option<Passed> {
-        let mut pass = tokio::spawn(spool.process(claimed));
+        let mut pass = tokio::spawn(spool.process(claimed, false));
         let ended = timeout(EXAMINATION, &mut pass).await.ok();
         if ended.is_none() {
             self.passes.spawn(async move { passed(pass.await) });

@@ -13,7 +13,7 @@ use tracing::{debug, error};
 
 use super::{Spool, settlement};
 use crate::delivery::{Checkpoint, Content, NotBegun};
-use crate::mail::{AttributeValue, Attributes, DialogueEntry, MessageId, Outcome, Planned, Recorded};
+use crate::mail::{Address, AttributeValue, Attributes, DialogueEntry, MessageId, Outcome, Planned, Recorded};
 use crate::metrics::Held;
 use crate::pipeline::{Disposition, End};
 use crate::store::{AttemptId, Claim, Error, Settlement, Store};
@@ -30,6 +30,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 pub(super) struct Pass<'a> {
     spool: &'a Spool,
     claim: Claim,
+    /// How many recipients the mail has, where it may be parked.
+    parks: Option<usize>,
     message: Stored,
     state: Mutex<State>,
     /// One begins, others wait for the answer.
@@ -48,13 +50,28 @@ struct State {
     dialogue: Vec<DialogueEntry>,
     /// Counts the attempt from its beginning to the end of the pass.
     in_flight: Option<Held>,
+    /// The next hop that the mail is to wait for, in the store.
+    waits_for: Option<String>,
 }
 
 impl<'a> Pass<'a> {
-    pub(super) fn new(spool: &'a Spool, claim: Claim, message: Stored, attributes: Attributes) -> Self {
-        let state = State { attributes, attempt: None, pending: Vec::new(), dialogue: Vec::new(), in_flight: None };
+    pub(super) fn new(
+        spool: &'a Spool,
+        claim: Claim,
+        parks: Option<usize>,
+        message: Stored,
+        attributes: Attributes,
+    ) -> Self {
+        let state = State {
+            attributes,
+            attempt: None,
+            pending: Vec::new(),
+            dialogue: Vec::new(),
+            in_flight: None,
+            waits_for: None,
+        };
         let (state, beginning, holds) = (Mutex::new(state), tokio::sync::Mutex::default(), Notify::new());
-        Self { spool, claim, message, state, beginning, holds }
+        Self { spool, claim, parks, message, state, beginning, holds }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -62,8 +79,9 @@ impl<'a> Pass<'a> {
     }
 
     /// Ends the pass in the store. What cannot be written leaves the mail in hand until this
-    /// process ends; after that its attempt is in doubt.
-    pub(super) async fn settle(&self, dispositions: Vec<Disposition>) -> Result<(), Error> {
+    /// process ends; after that its attempt is in doubt. Nothing is written for a mail that is
+    /// parked: the next hop that it waits for.
+    pub(super) async fn settle(&self, dispositions: Vec<Disposition>) -> Result<Option<String>, Error> {
         let base = {
             let mut state = self.state();
             let uncounted = dispositions.iter().all(|part| matches!(part.end, End::Stay(_)));
@@ -74,8 +92,16 @@ impl<'a> Pass<'a> {
             Settlement { attempt, counted, outcomes, dialogue, dialogue_limit, ..Settlement::default() }
         };
         let settlement = settlement(dispositions, &base);
-        let store = &self.spool.store;
-        let written = if untouched(&settlement, &self.claim) {
+        let (store, waits_for) = (&self.spool.store, self.state().waits_for.take());
+        let untouched = untouched(&settlement, &self.claim);
+        if waits_for.is_some() && untouched {
+            return Ok(waits_for);
+        }
+        if waits_for.is_some() {
+            // What the pass did would be done again each time.
+            self.spool.parks.store(false, Ordering::Relaxed);
+        }
+        let written = if untouched {
             self.written(|| store.release(&self.claim)).await
         } else {
             self.written(|| store.settle(&self.claim, &settlement)).await
@@ -83,7 +109,7 @@ impl<'a> Pass<'a> {
         if let Err(error) = &written {
             error!(mail.id = %self.claim.key, %error, "the end of the pass is not on record; the mail is in hand until this process ends, and in doubt then");
         }
-        written
+        written.map(|()| None)
     }
 
     /// Waits until outcomes have been held back for long enough.
@@ -225,6 +251,15 @@ impl Checkpoint for Pass<'_> {
             state.dialogue.extend_from_slice(self.kept(outcomes, dialogue));
             self.holds.notify_one();
         }
+    }
+
+    fn park(&self, next_hop: &str, recipients: &[Address]) -> bool {
+        let mut state = self.state();
+        let parks = self.parks == Some(recipients.len()) && state.attempt.is_none() && state.pending.is_empty();
+        if parks {
+            state.waits_for = Some(next_hop.to_owned());
+        }
+        parks
     }
 
     fn content(&self) -> Arc<dyn Content> {

@@ -11,6 +11,7 @@ mod exclusion;
 mod free_space;
 mod handover;
 mod incoming;
+mod parked;
 mod taking;
 
 use std::any::Any;
@@ -18,7 +19,7 @@ use std::collections::BTreeSet;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -35,6 +36,7 @@ use crate::stop::Stop;
 use crate::store::{self, Claim, Claimed, Error, Resting, Settlement, Store};
 use crate::text::rfc3339;
 use checkpoint::{Pass, Stored};
+use parked::Waits;
 
 pub use exclusion::Exclusion;
 pub use free_space::{FreeSpace, MIN_FREE, free_space};
@@ -85,6 +87,8 @@ pub struct Passed {
     /// Why the end of the pass is not on record: nothing of it counts, and what was begun is
     /// in doubt once this process has ended.
     pub unwritten: Option<Error>,
+    /// It did not end: the mail is in hand still, and waits for its next hop.
+    parked: Option<Waits>,
 }
 
 /// The door and the loop.
@@ -102,6 +106,8 @@ pub struct Spool {
     begun: AtomicU64,
     /// Where new mail goes at once, if anywhere.
     handover: OnceLock<Handover>,
+    /// Mails may be parked: a pass that is begun again does nothing twice.
+    parks: AtomicBool,
 }
 
 impl Spool {
@@ -114,6 +120,7 @@ impl Spool {
         stop: Stop,
     ) -> Arc<Self> {
         Arc::new(Self {
+            parks: AtomicBool::new(!pipeline.sets_copies_aside()),
             store,
             pipeline,
             clock,
@@ -250,6 +257,11 @@ impl Spool {
         self.pipeline.waiting()
     }
 
+    /// How many of them for `next_hop`.
+    pub(super) fn waiting_for(&self, next_hop: &str) -> usize {
+        self.pipeline.waiting_for(next_hop)
+    }
+
     /// Where this process counts.
     pub fn metrics(&self) -> &Metrics {
         &self.settings.metrics
@@ -271,11 +283,12 @@ impl Spool {
     /// hand until this process ends, and is then given back with what was recorded.
     ///
     /// It begins at once, and goes on where the future is dropped. Thousands of mails wait at
-    /// a time, so that what one needs while it waits is kept small.
-    pub fn process(self: &Arc<Self>, claimed: Claimed) -> impl Future<Output = Passed> + Send + use<> {
+    /// a time, so that what one needs while it waits is kept small; where the mail may be parked
+    /// (`parks`) and many wait for its next hop, it ends as [`Passed::parked`].
+    pub fn process(self: &Arc<Self>, claimed: Claimed, parks: bool) -> impl Future<Output = Passed> + Send + use<> {
         let recipients = claimed.mail.envelope.recipients.len() as u64;
         let (spool, claim) = (Arc::clone(self), claimed.claim.clone());
-        let work = tokio::spawn(Box::pin(Arc::clone(self).pass(claimed)));
+        let work = tokio::spawn(Box::pin(Arc::clone(self).pass(claimed, parks)));
         async move {
             match work.await {
                 Ok(passed) => passed,
@@ -292,14 +305,15 @@ impl Spool {
         left_by_trouble(recipients, format!("the pass of mail {} panicked: a fault of redeliver", claim.key))
     }
 
-    async fn pass(self: Arc<Self>, claimed: Claimed) -> Passed {
+    async fn pass(self: Arc<Self>, claimed: Claimed, parks: bool) -> Passed {
         let Claimed { claim, mut mail, deaths_alone, content } = claimed;
         if deaths_alone >= DEATHS_BEFORE_SET_ASIDE {
             set_aside(&mut mail, deaths_alone);
         }
         let recipients = mail.envelope.recipients.len() as u64;
-        let pass =
-            Pass::new(&self, claim.clone(), Stored { message: mail.message, whole: content }, mail.attributes.clone());
+        let parks = (parks && self.parks.load(Ordering::Relaxed)).then_some(mail.envelope.recipients.len());
+        let stored = Stored { message: mail.message, whole: content };
+        let pass = Pass::new(&self, claim.clone(), parks, stored, mail.attributes.clone());
         let dispositions = match caught(Box::pin(self.run(mail, &pass))).await {
             Ok(dispositions) => dispositions,
             Err(panic) => {
@@ -310,7 +324,8 @@ impl Spool {
         };
         let passed = tally(&dispositions);
         match Box::pin(pass.settle(dispositions)).await {
-            Ok(()) => passed,
+            Ok(None) => passed,
+            Ok(Some(next_hop)) => Passed { parked: Some(Waits { claim, next_hop, recipients }), ..Passed::default() },
             Err(error) => unwritten(&passed, &error),
         }
     }
@@ -352,7 +367,7 @@ fn set_aside(mail: &mut Mail, deaths: u32) {
 }
 
 fn left_by_trouble(recipients: u64, cause: String) -> Passed {
-    Passed { tallies: vec![Tally { verdict: Verdict::Error, recipients }], trouble: Some(cause), unwritten: None }
+    Passed { tallies: vec![Tally { verdict: Verdict::Error, recipients }], trouble: Some(cause), ..Passed::default() }
 }
 
 /// A pass that is not on record: what it had deferred is deferred still, and everybody else
@@ -363,7 +378,7 @@ fn unwritten(passed: &Passed, error: &Error) -> Passed {
         _ => Tally { verdict: Verdict::Error, ..*tally },
     };
     let tallies = passed.tallies.iter().map(left).collect();
-    Passed { tallies, trouble: Some(error.to_string()), unwritten: Some(error.clone()) }
+    Passed { tallies, trouble: Some(error.to_string()), unwritten: Some(error.clone()), parked: None }
 }
 
 fn tally(dispositions: &[Disposition]) -> Passed {
@@ -375,7 +390,7 @@ fn tally(dispositions: &[Disposition]) -> Passed {
         .iter()
         .map(|part| Tally { verdict: part.verdict, recipients: part.mail.envelope.recipients.len() as u64 })
         .collect();
-    Passed { tallies, trouble, unwritten: None }
+    Passed { tallies, trouble, ..Passed::default() }
 }
 
 /// What is left of a mail after its pass.

@@ -15,7 +15,9 @@ use tokio::time::{sleep, timeout};
 use super::active::Active;
 use super::exclusion::{Exclusion, ExclusiveHold};
 use super::handover::{Handed, Handover};
-use super::{Passed, Spool};
+use super::parked::ParkedMails;
+use super::{Passed, Spool, Tally};
+use crate::pipeline::Verdict;
 use crate::store::{Claimed, Error, Store, Wanted};
 
 /// Mails of the first step; each further one is of twice as many. Local trouble that meets
@@ -26,6 +28,12 @@ const FIRST_STEP: usize = 8;
 /// Mails in hand beside which new ones are handed over: what comes in beyond that rests until
 /// there is room for it.
 const HANDED_OVER: usize = 1000;
+
+/// Mails that are parked at most: some 100 octets each.
+const PARKED: usize = 200_000;
+
+/// Parked mails that are given back in one transaction.
+const GIVEN_BACK: usize = 500;
 
 /// How long a step waits for a pass to end, or to begin an attempt, before the next one is
 /// taken: a dead peer is not to hold up the others.
@@ -71,6 +79,9 @@ pub trait Taker: Send {
         claimed
     }
 
+    /// Whether it wants nothing attempted any more, of what was taken already either.
+    fn has_given_up(&self) -> bool;
+
     /// So many mails were taken; `idle` where no mail is active after it.
     fn took(&mut self, mails: usize, idle: bool);
 
@@ -96,8 +107,17 @@ pub trait Taker: Send {
 pub async fn take_up(taker: &mut impl Taker, store: &dyn Store, exclusion: &Exclusion) {
     let active = Active::new(&taker.spool());
     let handover = taker.handover();
-    let mut taking =
-        Taking { store, exclusion, handover, active, step: FIRST_STEP, more: true, suspects: Suspects::Alone, taker };
+    let mut taking = Taking {
+        store,
+        exclusion,
+        handover,
+        active,
+        parked: ParkedMails::default(),
+        step: FIRST_STEP,
+        more: true,
+        suspects: Suspects::Alone,
+        taker,
+    };
     while !taking.is_over() {
         if let Err(error) = taking.take().await {
             taking.taker.failed(error);
@@ -106,9 +126,7 @@ pub async fn take_up(taker: &mut impl Taker, store: &dyn Store, exclusion: &Excl
         taking.wait().await;
     }
     taking.take_last_handed_over().await;
-    while let Some(passed) = taking.active.next().await {
-        taking.ended(&passed);
-    }
+    taking.end().await;
 }
 
 /// What is known of mails that were in hand when a process died.
@@ -128,6 +146,7 @@ struct Taking<'a, T> {
     exclusion: &'a Exclusion,
     handover: Option<Handover>,
     active: Active,
+    parked: ParkedMails,
     /// How many are claimed at once, as yet.
     step: usize,
     /// There may be mail to take.
@@ -152,7 +171,7 @@ impl<T: Taker> Taking<'_, T> {
         let spool = self.taker.spool();
         let (mut next, mut taken) = (Some(first), 0);
         while let Some(Handed { claimed, shared }) = next {
-            self.active.take(&spool, self.taker.prepared(claimed), &shared);
+            self.active.take(&spool, self.taker.prepared(claimed), true, &shared);
             taken += 1;
             next = self.handover.as_ref().and_then(Handover::try_next);
         }
@@ -169,11 +188,15 @@ impl<T: Taker> Taking<'_, T> {
 
     /// How many may be claimed now.
     fn room(&self) -> usize {
-        self.taker.allowance().min(self.active.room(&self.taker.spool()))
+        let parked = PARKED.saturating_sub(self.parked.len());
+        self.taker.allowance().min(self.active.room(&self.taker.spool())).min(parked)
     }
 
     async fn take(&mut self) -> Result<(), Error> {
         self.examine_suspects().await?;
+        if self.taker.takes_suspects() {
+            self.take_parked().await?;
+        }
         if self.more && self.may_take() {
             self.more = self.take_batch(false).await?;
         }
@@ -244,7 +267,7 @@ impl<T: Taker> Taking<'_, T> {
         let taken = claimed.len();
         let spool = self.taker.spool();
         for claimed in claimed {
-            self.active.take(&spool, self.taker.prepared(claimed), &shared);
+            self.active.take(&spool, self.taker.prepared(claimed), true, &shared);
         }
         self.taker.took(taken, self.active.is_empty());
         if taken == limit {
@@ -261,6 +284,64 @@ impl<T: Taker> Taking<'_, T> {
         self.step *= 2;
         if let Ok(Some(passed)) = timeout(STEP, self.active.next()).await {
             self.ended(&passed);
+        }
+    }
+
+    /// Reads parked mails again before whose next hop few wait by now.
+    async fn take_parked(&mut self) -> Result<(), Error> {
+        let spool = self.taker.spool();
+        let mut batches = self.parked.next(self.active.room_for_parked(&spool), |hop| spool.waiting_for(hop));
+        while let Some((_, parked)) = batches.last() {
+            let shared = self.exclusion.shared().await;
+            let claims: Vec<_> = parked.iter().map(|one| one.claim.clone()).collect();
+            match self.store.in_hand(&claims).await {
+                // Who had to wait once does not have to again: else some would wait for ever.
+                Ok(claimed) => claimed.into_iter().for_each(|claimed| {
+                    self.active.take(&spool, self.taker.prepared(claimed), false, &shared);
+                }),
+                Err(error) => {
+                    for (hop, parked) in batches {
+                        self.parked.put_back(hop, parked);
+                    }
+                    return Err(error);
+                }
+            }
+            batches.pop();
+        }
+        Ok(())
+    }
+
+    /// Until nothing is in hand any more. No further mail is claimed.
+    async fn end(&mut self) {
+        while !self.active.is_empty() || self.parked.len() > 0 {
+            if self.taker.has_given_up() {
+                self.give_back_parked().await;
+            } else if let Err(error) = self.take_parked().await {
+                self.taker.failed(error);
+            }
+            let ended = timeout(STEP, self.active.next()).await;
+            if let Ok(Some(passed)) = ended {
+                self.ended(&passed);
+            }
+        }
+    }
+
+    /// Lets parked mails rest again where they were.
+    async fn give_back_parked(&mut self) {
+        loop {
+            let parked = self.parked.any(GIVEN_BACK);
+            if parked.is_empty() {
+                return;
+            }
+            let claims: Vec<_> = parked.iter().map(|one| one.claim.clone()).collect();
+            if let Err(error) = self.store.release_all(&claims).await {
+                // They are in hand until this process ends.
+                self.taker.failed(error);
+            }
+            for one in parked {
+                let tallies = vec![Tally { verdict: Verdict::Left, recipients: one.recipients }];
+                self.taker.ended(&Passed { tallies, ..Passed::default() });
+            }
         }
     }
 
@@ -282,7 +363,7 @@ impl<T: Taker> Taking<'_, T> {
             handed = next_of(self.handover.as_ref()) => self.take_handed_over(handed),
             Some(passed) = self.active.next() => self.ended(&passed),
             // Once an attempt has begun there is room for more.
-            () = sleep(STEP), if is_full => {}
+            () = sleep(STEP), if is_full || self.parked.len() > 0 => {}
         }
         while let Some(passed) = self.active.try_next() {
             self.ended(&passed);
@@ -301,6 +382,9 @@ impl<T: Taker> Taking<'_, T> {
     }
 
     fn ended(&mut self, passed: &Passed) {
+        if let Some(waits) = &passed.parked {
+            return self.parked.park(waits.clone());
+        }
         self.more |= self.taker.ended(passed);
     }
 }

@@ -44,6 +44,14 @@ pub struct Claim {
     pub key: MailKey,
 }
 
+#[cfg(test)]
+impl Claim {
+    /// One that no store has given.
+    pub(crate) fn of_test(key: &str) -> Self {
+        Self { mail: 0, token: 0, octets: 0, key: MailKey::parse(key).expect("a key") }
+    }
+}
+
 /// A mail in hand.
 #[derive(Debug, Clone)]
 pub struct Claimed {
@@ -108,6 +116,9 @@ pub trait Passes: Send + Sync {
     /// been at the moment when a claim first met it; the log says so.
     async fn claim(&self, wanted: &Wanted) -> Result<Vec<Claimed>>;
 
+    /// The mails in hand with these claims, as they are stored. Those that were lost are left out.
+    async fn in_hand(&self, claims: &[Claim]) -> Result<Vec<Claimed>>;
+
     /// Opens the attempt record and counts the pass, before the first packet. `plan` is whom
     /// it is going to be with: where this process dies, the record names them.
     async fn begin_attempt(&self, claim: &Claim, attributes: &Attributes, plan: &[Planned]) -> Result<AttemptId>;
@@ -137,6 +148,9 @@ pub trait Passes: Send + Sync {
 
     /// Gives a mail back untouched.
     async fn release(&self, claim: &Claim) -> Result<()>;
+
+    /// Gives back many untouched; passes over claims that were lost.
+    async fn release_all(&self, claims: &[Claim]) -> Result<()>;
 
     /// Gives up a mail as if this process had died with only this mail in hand: for work on
     /// it that panicked.

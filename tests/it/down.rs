@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::support::refusing;
@@ -60,6 +62,55 @@ fn mails_for_a_black_hole_do_not_hold_up_those_for_a_good_peer() {
     }
     assert!(attempts.iter().all(|attempt| attempt["counted"] == true && attempt["state"] == "settled"));
     assert!(relay.mails("temporary").iter().all(|mail| mail["passes"] == 1));
+}
+
+#[test]
+fn many_mails_for_silent_peers_wait_in_the_store_and_count_one_pass() {
+    let (lost, good) = if in_full() { (33_000, 1_000) } else { (700, 30) };
+    let peer = SmtpSink::start(Script::new());
+    let holes = [0; 2].map(|_| SmtpSink::beside(&peer, script!["CONNECT" => stall()]));
+    let records = [format!("good.example A {}", peer.ip())];
+    let silent = holes.iter().enumerate().map(|(n, hole)| format!("hole{n}.example A {}", hole.ip()));
+    let zones = Zones::start(&records.into_iter().chain(silent).collect::<Vec<_>>().join("\n"));
+    let relay = Setup::mx(&zones, peer.port()).delivery("timeout: 12s").build();
+    relay.fill(mails("hole0.example", lost).chain(mails("hole1.example", lost)).chain(mails("good.example", good)));
+
+    let started = Instant::now();
+    let finished = relay.run_spool().expect(75);
+
+    assert_eq!(finished.counts(), [(2 * lost + good) as u64, good as u64, 2 * lost as u64, 0, 0, 0]);
+    assert!(holes.iter().all(|hole| hole.connections() == 1), "one time-out for all of a peer's");
+    let last_good = peer.record().transactions.iter().map(|t| t.ended).max().expect("a transaction");
+    let first_lost = relay.attempts().iter().filter(|one| one["recipients"][0]["outcome"] == "deferred").count();
+    assert_eq!(first_lost, 2 * lost, "each has a record of its own");
+    let limit = Duration::from_secs(if in_full() { 60 } else { 12 });
+    assert!(last_good - started < limit, "good ones do not wait for the time-out: {:?}", last_good - started);
+    assert!(relay.mails("temporary").iter().all(|mail| mail["passes"] == 1), "a mail that waits uses up no pass");
+}
+
+#[test]
+fn mails_that_wait_in_the_store_rest_again_after_a_stop() {
+    let peer = SmtpSink::start(script!["CONNECT" => stall()]);
+    let relay = Setup::gateway(peer.address()).build();
+    relay.fill(mails("x.example", 900));
+    let running = relay.spawn(&["run", "spool", "--format", "json"], b"");
+    peer.wait_until("a connection", |seen| !seen.connections.is_empty());
+    // More are claimed by now than wait in memory.
+    std::thread::sleep(Duration::from_secs(3));
+
+    for _ in 0..2 {
+        let process = Pid::from_raw(i32::try_from(running.id()).expect("a process id"));
+        kill(process, Signal::SIGTERM).expect("it runs");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    running.wait().expect(75);
+
+    let tried = relay.size("temporary");
+    assert!(tried <= 1, "{tried} were tried, over one connection");
+    let next = SmtpSink::start(Script::new());
+    relay.reconfigure(&peer.address().to_string(), &next.address().to_string());
+    let left = 900 - tried as u64;
+    assert_eq!(relay.run_spool().expect(0).counts(), [left, left, 0, 0, 0, 0], "nothing stayed in hand");
 }
 
 /// What makes a peer be down, and what the record then says: `stage`, and a part of the cause.

@@ -136,6 +136,7 @@ macro_rules! store_contract {
             passes::what_is_in_doubt_is_told_by_the_record_and_no_text
             passes::a_lost_claim_is_refused
             passes::an_uncounted_pass_leaves_the_counters
+            passes::mails_in_hand_are_read_again_and_given_back_together
             passes::the_last_outcomes_come_with_the_settlement
             passes::a_long_dialogue_is_cut_with_a_mark
             passes::what_a_pass_bears_is_there_with_its_settlement_or_not_at_all

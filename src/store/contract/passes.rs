@@ -195,6 +195,25 @@ pub(in crate::store) async fn an_uncounted_pass_leaves_the_counters(scene: &Scen
     assert_eq!((attempts.len(), attempts[0].counted, attempts[0].recipients.len()), (1, false, 1));
 }
 
+pub(in crate::store) async fn mails_in_hand_are_read_again_and_given_back_together(scene: &Scene) {
+    let (store, other) = (scene.open(), scene.open());
+    for name in ["K1", "K2", "K3"] {
+        insert(&store, name, &["b@x.example"]).await;
+    }
+    let claimed = store.claim(&wanted(Place::Spool, None)).await.expect("claimed");
+    let claims: Vec<_> = claimed.iter().map(|one| one.claim.clone()).collect();
+    let again = store.in_hand(&claims).await.expect("read");
+    let mails = |claimed: &[Claimed]| claimed.iter().map(|one| one.mail.clone()).collect::<Vec<_>>();
+    assert_eq!(mails(&again), mails(&claimed), "in the order of the claims");
+    store.settle(&claims[0], &Settlement::default()).await.expect("settled");
+    assert_eq!(mails(&store.in_hand(&claims).await.expect("read")), mails(&claimed[1..]), "the first has gone");
+
+    store.release_all(&claims).await.expect("given back, but for the first");
+    assert!(store.in_hand(&claims).await.expect("read").is_empty());
+    assert_eq!(mails(&other.claim(&wanted(Place::Spool, None)).await.expect("claimed")), mails(&claimed[1..]));
+    assert!(store.in_hand(&claims).await.expect("read").is_empty(), "they are another's");
+}
+
 pub(in crate::store) async fn the_last_outcomes_come_with_the_settlement(scene: &Scene) {
     let store = scene.open();
     for (name, earlier, in_doubt) in

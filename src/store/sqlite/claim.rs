@@ -196,6 +196,24 @@ fn take(tx: &Transaction<'_>, row: rows::MailRow, instance: i64, wanted: &Wanted
     })
 }
 
+/// A mail that is in hand with this claim still.
+pub(super) fn again(connection: &Connection, claim: &Claim) -> Result<Option<Claimed>> {
+    let mut statement = connection.prepare_cached(rows::MAIL_IN_HAND)?;
+    let mut found = statement.query([claim.mail, claim.token])?;
+    let Some(row) = found.next()? else { return Ok(None) };
+    match rows::mail(row) {
+        Ok(rows::MailRow { suspect, listed, .. }) => {
+            let deaths_alone = deaths_alone(suspect);
+            Ok(Some(Claimed { claim: claim.clone(), mail: listed.mail, deaths_alone, content: None }))
+        }
+        Err(error) if error.is_unreadable() => {
+            error!(mail.id = %claim.key, %error, "the mail cannot be read any more: it stays in hand until this process ends");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// Puts a mail that cannot be read where administrators look for trouble, in nobody's hand and
 /// out of the way of all claims: -1 is neither a suspect nor none.
 pub(super) fn set_aside(tx: &Transaction<'_>, id: i64, why: &Error) -> Result<()> {

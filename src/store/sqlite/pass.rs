@@ -21,6 +21,12 @@ impl Passes for SqliteStore {
         Ok(taken.claimed)
     }
 
+    async fn in_hand(&self, claims: &[Claim]) -> Result<Vec<Claimed>> {
+        let claims = claims.to_vec();
+        self.read(move |connection| claims.iter().filter_map(|one| claim::again(connection, one).transpose()).collect())
+            .await
+    }
+
     async fn begin_attempt(&self, claim: &Claim, attributes: &Attributes, plan: &[Planned]) -> Result<AttemptId> {
         let (claim, attributes, plan) = (claim.clone(), attributes.clone(), plan.to_vec());
         self.write(move |tx| {
@@ -75,6 +81,17 @@ impl Passes for SqliteStore {
     async fn release(&self, claim: &Claim) -> Result<()> {
         let claim = claim.clone();
         self.write_along(move |tx| release(tx, &claim)).await
+    }
+
+    async fn release_all(&self, claims: &[Claim]) -> Result<()> {
+        let claims = claims.to_vec();
+        self.write(move |tx| {
+            claims.iter().try_for_each(|claim| match release(tx, claim) {
+                Err(Error::ClaimLost(_)) => Ok(()),
+                released => released,
+            })
+        })
+        .await
     }
 
     async fn abandon(&self, claim: &Claim) -> Result<()> {

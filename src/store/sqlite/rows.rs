@@ -34,6 +34,13 @@ pub(super) const BEHIND_MAIL_COLUMNS: usize = 28;
 pub(super) const MAIL_BY_ID: &str =
     concat!("SELECT ", mail_columns!(), " FROM mail JOIN message ON message.id = mail.message WHERE mail.id = ?1");
 
+/// One mail by its number and the claim on it.
+pub(super) const MAIL_IN_HAND: &str = concat!(
+    "SELECT ",
+    mail_columns!(),
+    " FROM mail JOIN message ON message.id = mail.message WHERE mail.id = ?1 AND mail.claim = ?2 AND mail.claimed = 1"
+);
+
 /// One mail by its key and its place.
 pub(super) const MAIL_BY_KEY: &str = concat!(
     "SELECT ",
