@@ -94,7 +94,9 @@ CREATE TABLE mail (
     error         TEXT,
     attributes    TEXT NOT NULL,
     header_prefix TEXT NOT NULL DEFAULT '',
-    message       INTEGER NOT NULL REFERENCES message (id),
+    -- That of `message.mails`, which counts. No foreign key: it would need an index, to be written
+    -- with each mail that comes and goes.
+    message       INTEGER NOT NULL,
     -- Outcomes that a dead process recorded and could not file.
     recorded      TEXT NOT NULL DEFAULT '[]',
     -- {"by","at","note","operation"}, where somebody has taken note of its failure.
@@ -105,8 +107,6 @@ CREATE INDEX mail_resting ON mail (repository, seq) WHERE claimed = 0;
 CREATE INDEX mail_due     ON mail (repository, attempts, last_attempt) WHERE claimed = 0;
 CREATE INDEX mail_suspect ON mail (repository, seq) WHERE claimed = 0 AND suspect > 0;
 CREATE INDEX mail_in_hand ON mail (instance) WHERE claimed = 1;
--- Without it every message that goes is looked for in all mails, to see that none refers to it.
-CREATE INDEX mail_message ON mail (message);
 
 -- Whose attempts a split-off mail shares, up to which attempt.
 CREATE TABLE lineage (
@@ -135,7 +135,6 @@ CREATE TABLE attempt (
 );
 CREATE INDEX attempt_mail    ON attempt (mail, id);
 CREATE INDEX attempt_started ON attempt (started);
-CREATE INDEX attempt_open    ON attempt (mail) WHERE state = 0;
 
 CREATE TABLE attempt_recipient (
     attempt   INTEGER NOT NULL REFERENCES attempt (id) ON DELETE CASCADE,
