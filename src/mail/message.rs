@@ -1,5 +1,6 @@
 //! The message: what travels between DATA and the final dot, as octets.
 
+use memchr::memchr3;
 use serde::{Deserialize, Serialize};
 
 /// Octets of one stored row of a message: 256 KiB.
@@ -58,9 +59,27 @@ impl HeaderScan {
     /// Takes the next octets.
     pub fn push(&mut self, octets: &[u8]) {
         self.facts.size += octets.len() as u64;
-        for &octet in octets {
-            self.octet(octet);
+        let mut rest = octets;
+        while let Some((&octet, behind)) = rest.split_first() {
+            let run = self.plain_run(rest);
+            self.line_length += run as u64;
+            rest = &rest[run..];
+            if run == 0 {
+                self.octet(octet);
+                rest = behind;
+            }
         }
+    }
+
+    /// How many octets of a body say nothing but that their line goes on. Few are looked at, so
+    /// that no line is looked at again and again.
+    fn plain_run(&self, octets: &[u8]) -> usize {
+        if !self.in_body || self.last_was_cr {
+            return 0;
+        }
+        let few = &octets[..octets.len().min(256)];
+        let run = &few[..memchr3(b'\r', b'\n', 0, few).unwrap_or(few.len())];
+        if run.is_ascii() { run.len() } else { 0 }
     }
 
     /// Takes the trace field that the way in puts in front of the message.

@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use memchr::{memchr, memchr2};
+
 /// A CR without LF or a LF without CR: peers disagree on whether that ends a line, which
 /// is how one message becomes two. It never leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +41,15 @@ impl Stuffer {
     /// [`BareLineEnd`]; `out` then ends somewhere in front of it and nothing may follow.
     pub fn push(&mut self, octets: &[u8], out: &mut Vec<u8>) -> Result<(), BareLineEnd> {
         out.reserve(octets.len());
-        for &octet in octets {
+        let mut rest = octets;
+        while let Some((&octet, behind)) = rest.split_first() {
+            let run = self.run(rest);
+            if run > 0 {
+                out.extend_from_slice(&rest[..run]);
+                (self.at, rest) = (At::Middle, &rest[run..]);
+                continue;
+            }
+            rest = behind;
             self.at = match (self.at, octet) {
                 (At::Cr, b'\n') => At::LineStart,
                 (At::Cr, _) | (_, b'\n') => return Err(BareLineEnd),
@@ -53,6 +63,14 @@ impl Stuffer {
             out.push(octet);
         }
         Ok(())
+    }
+
+    /// How many octets stay as they are, up to a line end.
+    fn run(&self, octets: &[u8]) -> usize {
+        match (self.at, octets) {
+            (At::Cr, _) | (At::LineStart, [b'.', ..]) => 0,
+            _ => memchr2(b'\r', b'\n', octets).unwrap_or(octets.len()),
+        }
     }
 
     /// Appends what ends the message: CRLF only where the last line lacks it, and the
@@ -86,12 +104,30 @@ impl Unstuffer {
     /// Appends message octets to `out`. The number of octets taken is returned with
     /// whether the final dot was reached; it is less than all of them only then.
     pub fn push(&mut self, octets: &[u8], out: &mut Vec<u8>) -> (usize, bool) {
-        for (taken, &octet) in octets.iter().enumerate() {
+        let mut taken = 0;
+        while let Some(&octet) = octets.get(taken) {
+            let run = self.run(&octets[taken..]);
+            if run > 0 {
+                out.extend_from_slice(&octets[taken..taken + run]);
+                self.at = At::Middle;
+                taken += run;
+                continue;
+            }
+            taken += 1;
             if self.octet(octet, out) {
-                return (taken + 1, true);
+                return (taken, true);
             }
         }
-        (octets.len(), false)
+        (taken, false)
+    }
+
+    /// How many octets are content as they are, up to a CR: a bare LF begins no line.
+    fn run(&self, octets: &[u8]) -> usize {
+        match (self.held, self.at, octets) {
+            (b"", At::LineStart, [b'.', ..]) | (b"", At::Cr, _) => 0,
+            (b"", ..) => memchr(b'\r', octets).unwrap_or(octets.len()),
+            _ => 0,
+        }
     }
 
     /// Takes one octet; true at the end of the message.
