@@ -142,10 +142,12 @@ class Sink:
 
 
 class Slow:
-    """A peer whose every answer takes `delay` seconds; `told` gets the time of each last reply."""
+    """A peer whose every answer takes `delay` seconds; `told` is called with each last reply. One
+    recipient of `defers_each` is deferred."""
 
-    def __init__(self, delay=0.0, told=None):
+    def __init__(self, delay=0.0, told=None, defers_each=None):
         self.delay, self.told, self.seen = delay, told or (lambda: None), 0
+        self.defers_each, self.asked, self.deferred = defers_each, 0, 0
         self.port = free_port()
         self.loop = asyncio.new_event_loop()
         threading.Thread(target=self.run, daemon=True).start()
@@ -153,7 +155,7 @@ class Slow:
 
     def run(self):
         asyncio.set_event_loop(self.loop)
-        self.loop.run_until_complete(asyncio.start_server(self.serve, "127.0.0.1", self.port, backlog=500))
+        self.loop.run_until_complete(asyncio.start_server(self.serve, "127.0.0.1", self.port, backlog=500, limit=2**20))
         self.loop.run_forever()
 
     async def serve(self, reader, writer):
@@ -163,6 +165,13 @@ class Slow:
                 verb = line[:4].upper()
                 if verb == b"EHLO":
                     await self.say(writer, b"250-peer\r\n250-PIPELINING\r\n250 8BITMIME\r\n")
+                elif verb == b"RCPT":
+                    self.asked += 1
+                    takes = not self.defers_each or self.asked % self.defers_each
+                    self.deferred += not takes
+                    writer.write(b"250 2.1.5 ok\r\n" if takes else b"451 4.2.0 later\r\n")
+                elif verb == b"DATA" and not takes:
+                    await self.say(writer, b"503 5.5.1 nobody\r\n")
                 elif verb == b"DATA":
                     await self.say(writer, b"354 go\r\n")
                     await reader.readuntil(b"\r\n.\r\n")
@@ -613,4 +622,5 @@ def main():
         bench.json.write_text(json.dumps(results, indent=1))
 
 
-main()
+if __name__ == "__main__":
+    main()
