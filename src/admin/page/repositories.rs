@@ -74,10 +74,10 @@ pub(super) fn place_name(place: &Place) -> String {
 /// What it means to rest there.
 fn what(place: &Place, is_swept: impl Fn(&RepositoryPath) -> bool) -> &'static str {
     match place {
-        Place::Spool => "on its way",
-        Place::Repository(path) if is_swept(path) => "waits for its next pass",
-        Place::Repository(path) if *path == RepositoryPath::error() => "went wrong here",
-        Place::Repository(_) => "kept",
+        Place::Spool => "Mail on its way",
+        Place::Repository(path) if is_swept(path) => "Mail that waits for its next pass",
+        Place::Repository(path) if *path == RepositoryPath::error() => "Mail that something of ours went wrong with",
+        Place::Repository(_) => "Mail that is kept",
     }
 }
 

@@ -133,15 +133,8 @@ pub(super) fn page(connection: &Connection, filter: &AttemptFilter, span: &Span)
         (Some(after), false) => (after, i64::MAX),
         (after, true) => (first_since(connection, filter.since)?, after.unwrap_or(i64::MAX)),
     };
-    let direction = if span.newest_first { "DESC" } else { "ASC" };
     let mut values: Vec<Box<dyn ToSql>> = vec![Box::new(from), Box::new(to)];
-    let mut rows_meant = "id > ?1 AND id < ?2".to_owned();
-    if let Some(key) = &filter.key {
-        values.push(Box::new(key.to_string()));
-        rows_meant.push_str(" AND mail = ?3");
-    }
-    let matches = matching(filter, &mut values);
-    let sql = format!("SELECT {ATTEMPT_COLUMNS}, {matches} FROM attempt WHERE {rows_meant} ORDER BY id {direction}");
+    let sql = page_sql(filter, span.newest_first, &mut values);
     let mut statement = connection.prepare_cached(&sql)?;
     let mut found = statement.query(rusqlite::params_from_iter(values.iter().map(|value| &**value)))?;
     let mut pager = Pager::new(span);
@@ -154,6 +147,28 @@ pub(super) fn page(connection: &Connection, filter: &AttemptFilter, span: &Span)
         }
     }
     Ok(pager.page())
+}
+
+/// The query of a page; behind lower and upper bound its values follow.
+fn page_sql(filter: &AttemptFilter, newest_first: bool, values: &mut Vec<Box<dyn ToSql>>) -> String {
+    let mut rows_meant = "id > ?1 AND id < ?2".to_owned();
+    if let Some(key) = &filter.key {
+        values.push(Box::new(key.to_string()));
+        rows_meant.push_str(" AND mail = ?3");
+    }
+    let (matches, direction) = (matching(filter, values), if newest_first { "DESC" } else { "ASC" });
+    format!("SELECT {ATTEMPT_COLUMNS}, {matches} FROM attempt WHERE {rows_meant} ORDER BY id {direction}")
+}
+
+/// The queries for the attempts of one mail, there or gone.
+#[cfg(test)]
+pub(super) fn queries_of_one_mail() -> Vec<String> {
+    let filter = AttemptFilter { key: mail::MailKey::parse("K"), ..AttemptFilter::default() };
+    vec![
+        page_sql(&filter, false, &mut vec![Box::new(0), Box::new(0)]),
+        format!("SELECT {ATTEMPT_COLUMNS} {OF_MAIL}"),
+        format!("SELECT id {OF_MAIL} DESC"),
+    ]
 }
 
 /// The filter as one condition.

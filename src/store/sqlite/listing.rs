@@ -222,7 +222,8 @@ pub(super) fn plans(connection: &Connection) -> Result<Vec<(String, String)>> {
     let ways = [(&BY_PLACE, false), (&BY_PLACE, true), (&BY_GROUP, false), (&BY_GROUP, true)];
     let queries = ways.into_iter().map(|(walk, newest_first)| walk.sql("1", newest_first));
     queries
-        .chain([ACCEPTED.to_owned()])
+        .chain([ACCEPTED.to_owned(), rows::MAIL_BY_KEY.to_owned()])
+        .chain(attempts::queries_of_one_mail())
         .map(|query| Ok((query.clone(), super::claim::plan(connection, &query)?)))
         .collect()
 }

@@ -78,7 +78,9 @@ fn a_page_begins_in_an_index_and_is_not_sorted() {
     let plans = [listing::plans, tasks::plans, pager::plans, operate::plans].map(|plans| plans(&connection));
     for (query, plan) in plans.into_iter().flat_map(|plans| plans.expect("plans")) {
         assert!(plan.contains("SEARCH") && !plan.contains("SCAN"), "{query}\n{plan}");
-        assert!(!plan.contains("TEMP B-TREE"), "{query}\n{plan}");
+        // Those of one mail, and of what it was split off from, are few.
+        let sorts_few = query.contains("FROM lineage");
+        assert!(sorts_few || !plan.contains("TEMP B-TREE"), "{query}\n{plan}");
     }
 }
 

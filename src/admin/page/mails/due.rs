@@ -4,7 +4,7 @@ use super::super::super::Shared;
 use super::Known;
 use crate::jobs::{Config, Reprocess};
 use crate::store::{Place, Time};
-use crate::text::{age, rfc3339_seconds};
+use crate::text::age;
 
 /// What is to come, a sentence for each job that takes it; empty where nobody does.
 pub(super) fn outlook(shared: &Shared, known: &Known, now: Time) -> Vec<String> {
@@ -40,7 +40,7 @@ fn next_tick(site: &super::super::super::Site, job: &str, from: Time) -> Option<
 }
 
 fn sentence(job: &str, due: Option<Time>, next: Option<Time>, now: Time) -> String {
-    let at = |time: Time| format!("{} (in {})", rfc3339_seconds(&time, true), age(time - now));
+    let at = |time: Time| format!("{} (in {})", time.format("%Y-%m-%d %H:%M:%S"), age(time - now));
     let due = match due {
         Some(due) if due > now => format!("It is due again at {}", at(due)),
         _ => "It is due now".to_owned(),
