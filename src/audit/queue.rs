@@ -72,11 +72,14 @@ impl QueueTotal {
         Ok(total)
     }
 
-    /// The last line of `mailq`, as Postfix has it and programs look for it.
+    /// The end of `mailq`, as sendmail and Postfix have it: programs look for the one line or the
+    /// other, and take it for empty where they find neither.
     pub fn footer(&self) -> String {
         match self.mails {
             0 => "Mail queue is empty".to_owned(),
-            mails => format!("-- {} Kbytes in {mails} Requests.", self.octets.div_ceil(1024)),
+            mails => {
+                format!("\t\tTotal requests: {mails}\n-- {} Kbytes in {mails} Requests.", self.octets.div_ceil(1024))
+            }
         }
     }
 }

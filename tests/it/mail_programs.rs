@@ -271,7 +271,7 @@ fn mailq_lists_what_waits_and_q_attempts_one_mail_or_one_domain() {
     }
     let text = listed();
     assert!(text.starts_with("spool:\nKEY ") && text.contains("b@x.example") && text.contains("c@y.example"), "{text}");
-    assert!(text.ends_with("\n-- 1 Kbytes in 2 Requests.\n"), "{text}");
+    assert!(text.ends_with("\n\t\tTotal requests: 2\n-- 1 Kbytes in 2 Requests.\n"), "{text}");
     let output = machine.program(&mailq).args(["--format", "json"]).output().expect("it runs");
     let lines: Vec<serde_json::Value> = String::from_utf8(output.stdout)
         .expect("UTF-8")
@@ -296,6 +296,42 @@ fn mailq_lists_what_waits_and_q_attempts_one_mail_or_one_domain() {
     assert!(text.contains("d@y.example") && !text.contains("c@y.example"), "the other mail waits: {text}");
     assert_eq!(code("-q"), Some(75));
     assert_eq!(listed(), "Mail queue is empty\n");
+}
+
+#[test]
+fn the_plugin_of_monitoring_counts_what_waits() {
+    const PLUGIN: &str = "/usr/lib/nagios/plugins/check_mailq";
+    let machine = Machine::new();
+    if !installed(PLUGIN) {
+        return;
+    }
+    let mailq = machine.relay.path().join("mailq");
+    symlink(env!("CARGO_BIN_EXE_redeliver"), &mailq).expect("linked");
+    // The plugin calls what its own module names.
+    let module = fs::read_to_string("/usr/lib/nagios/plugins/utils.pm").expect("it comes with the plugin");
+    let calls = |line: &str| {
+        if line.starts_with("$PATH_TO_MAILQ") {
+            format!("$PATH_TO_MAILQ = \"{}\";\n", mailq.display())
+        } else {
+            format!("{line}\n")
+        }
+    };
+    let module: String = module.lines().map(calls).collect();
+    fs::write(machine.relay.path().join("utils.pm"), module).expect("written");
+    fs::copy(PLUGIN, machine.relay.path().join("check_mailq")).expect("copied");
+    let told = |kind: &str| {
+        let mut plugin = machine.program("/usr/bin/perl");
+        let output = plugin.args(["check_mailq", "-w", "2", "-c", "3", "-M", kind]).output().expect("it runs");
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    for (waiting, code) in [(0, 0), (1, 0), (2, 1), (3, 2)] {
+        for kind in ["sendmail", "postfix"] {
+            let (ended, said) = told(kind);
+            assert_eq!(ended, Some(code), "{kind} with {waiting}: {said}");
+            assert!(said.contains(&format!("unsent={waiting};")), "{kind} with {waiting}: {said}");
+        }
+        machine.relay.submit("a@z.example", &["b@x.example"], "X: 1\n\n");
+    }
 }
 
 #[test]

@@ -86,13 +86,18 @@ impl Here {
         parse_list(text, &|word| self.sender(word).map(|sender| vec![sender]))
     }
 
-    /// Reads one sender.
+    /// Reads one sender. A word is somebody of this machine, whether it knows him or not: no mail
+    /// is lost for what a program calls itself.
     ///
     /// # Errors
-    /// As [`Here::recipients`].
+    /// As [`Address::parse`].
     pub(super) fn sender(&self, text: &str) -> Result<Address, AddressError> {
         match Address::parse(text) {
             Err(AddressError::NoDomain) if self.is_name(text) => self.completed(text),
+            Err(error @ AddressError::NoDomain) if !text.contains('@') => {
+                let own = self.completed(text).map_err(|_| error)?;
+                Ok(self.settings.from.clone().unwrap_or(own))
+            }
             read => read,
         }
     }
@@ -245,6 +250,10 @@ mod tests {
             );
         }
         assert_eq!(Here::new(here.hostname.clone(), |_| true).reverse_path(None), None);
+        // A word without a domain is nobody of elsewhere.
+        assert_eq!(here.sender("backup").map(|sender| sender.to_string()), Ok("relay@example.com".to_owned()));
+        assert_eq!(here.sender("root").map(|sender| sender.to_string()), Ok("root@example.org".to_owned()));
+        assert_eq!(here.sender("Backup Job"), Err(AddressError::NoDomain));
     }
 
     #[test]

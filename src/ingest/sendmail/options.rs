@@ -279,6 +279,9 @@ mod tests {
         for (line, meaning) in [
             ("-FCronDaemon -i -B8BITMIME -oem root", "Submit root@h.example dots name=CronDaemon"),
             ("-f root b@x.example", "Submit b@x.example from=root@h.example"),
+            // What a program calls itself need be no user.
+            ("-f backup b@x.example", "Submit b@x.example from=backup@h.example"),
+            ("-f 'Backup Job <backup>' b@x.example", "Submit b@x.example from=backup@h.example"),
             ("-t -i", "Submit header dots"),
             ("-oem -odb -oi -t -f a@h.example", "Submit header dots from=a@h.example"),
             ("-oi -oeq -om b@x.example", "Submit b@x.example dots"),
@@ -317,7 +320,7 @@ mod tests {
             ("-V a+b b@x.example", 64, "xtext"),
             ("-V a+0D+0A b@x.example", 64, "no control character"),
             ("nobody", 65, "no domain"),
-            ("-f nobody b@x.example", 65, "reverse-path \"nobody\""),
+            ("-f nobody@ b@x.example", 65, "reverse-path \"nobody@\""),
             ("-- -oQ@x.example", 65, "begins with '-'"),
             (",", 64, "no recipient"),
             ("-f 'a@x.example, b@x.example' c@x.example", 65, "several"),
