@@ -22,7 +22,7 @@ const UNPROVEN: usize = 64;
 
 /// Active mails at most that do not just wait for a connection: those are being read, routed
 /// and written down, which goes no faster where there are more of them.
-const BUSY: usize = 2000;
+const BUSY: usize = 1000;
 
 /// The same of those that come back from the store, where their next hop is known by then: mostly
 /// they are all written down at once, and more would only take memory.

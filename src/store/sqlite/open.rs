@@ -216,8 +216,8 @@ fn set_up(path: &Path, connection: &mut Connection) -> std::result::Result<(), F
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", "ON")?;
     connection.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024)?;
-    // 16 MiB, so that what all mails touch is not read from the log again and again.
-    connection.pragma_update(None, "cache_size", -16 * 1024)?;
+    // 8 MiB, so that what all mails touch is not read from the log again and again.
+    connection.pragma_update(None, "cache_size", -8 * 1024)?;
     migrate(path, connection, MIGRATIONS)?;
     // For the journal of the savepoint around each operation. Migrations, which may sort whole
     // tables, have a temporary file.
