@@ -3,6 +3,7 @@
 //! Gathers each room's own settings and checks what no room can check alone. All errors of
 //! all files are told at once, each with its file, line and column.
 
+mod dsn;
 mod files;
 mod sections;
 mod source;
@@ -21,6 +22,7 @@ use crate::yaml::{Diagnostic, Diagnostics, Document, Fields, Node, Reading, Weig
 use crate::{jobs, logging, pipeline, schedule};
 use files::{File, Folder};
 
+pub use dsn::Dsn;
 pub use sections::{Admin, Audit, Dialogue, Passwords, Smtp, Store, Tls};
 pub use source::{NoConfiguration, Search, Source};
 pub use warnings::Sweep;
@@ -30,11 +32,13 @@ pub const SPOOL_JOB: &str = "spool";
 
 /// What ships, and what runs where there is no file.
 const BUILT_IN: &str = include_str!("../redeliver.yaml");
-const BUILT_IN_JOBS: [(&str, &str); 2] = [
+const BUILT_IN_JOBS: [(&str, &str); 3] = [
+    ("purge-dsn", include_str!("../jobs/purge-dsn.yaml")),
     ("report-permanent", include_str!("../jobs/report-permanent.yaml")),
     ("retry-temporary", include_str!("../jobs/retry-temporary.yaml")),
 ];
-const BUILT_IN_SCHEDULES: [(&str, &str); 2] = [
+const BUILT_IN_SCHEDULES: [(&str, &str); 3] = [
+    ("purge-dsn", include_str!("../schedules/purge-dsn.yaml")),
     ("report-permanent", include_str!("../schedules/report-permanent.yaml")),
     ("retry-temporary", include_str!("../schedules/retry-temporary.yaml")),
 ];
@@ -70,6 +74,8 @@ pub struct Config {
     pub down_for: Duration,
     /// The processors.
     pub processors: pipeline::Config,
+    /// What senders are told, and how often.
+    pub dsn: Dsn,
     /// Who signs what redeliver writes itself.
     pub dkim: Option<Arc<Signatory>>,
     /// The folder of the jobs' files.
@@ -208,7 +214,11 @@ impl Config {
         let jobs_directory = fields.path("jobsDirectory").unwrap_or_else(|| reading.path("./jobs"));
         let schedules_directory = fields.path("schedulesDirectory").unwrap_or_else(|| reading.path("./schedules"));
         let dkim = fields.section("dkim").and_then(read_dkim);
-        let processors = read_processors(fields.node("processors"), &store, reading);
+        let dsn = Dsn::read(fields.section("dsn"));
+        let mut processors = read_processors(fields.node("processors"), &store, reading);
+        if dsn.delay_warning.is_some() {
+            processors.tell_of_delays();
+        }
         check_first_processor(&smtp.processor, &mut fields, &processors);
         check_listeners(&smtp, &admin, &mut fields);
         fields.finish();
@@ -227,6 +237,7 @@ impl Config {
             shutdown_timeout: shutdown_timeout.unwrap_or(Duration::from_secs(30)),
             down_for: down_for.unwrap_or(Duration::from_mins(1)),
             processors,
+            dsn,
             dkim,
             jobs_directory,
             schedules_directory,

@@ -16,9 +16,9 @@ use crate::clock::Clock;
 use crate::config::{self, Config, Dialogue};
 use crate::delivery::{Delivery, Network};
 use crate::ingest::{Intake, ListenerConfig, TlsFiles};
-use crate::mail::Domain;
+use crate::mail::{Address, Domain};
 use crate::metrics::Metrics;
-use crate::pipeline::{Deliver, Pipeline};
+use crate::pipeline::{Deliver, Notifications, Pipeline};
 use crate::spool::{FreeSpace, Settings, Spool};
 use crate::stop::Stop;
 use crate::store::{self, SqliteStore, Store};
@@ -187,6 +187,29 @@ pub fn pipeline(config: &Config, network: &Arc<Network>) -> Result<Pipeline, Err
     })
     .map(|pipeline| pipeline.signing_own(config.dkim.clone()))
     .map_err(Error::Configuration)
+    .and_then(|pipeline| Ok(pipeline.notifying(notifications(config)?)))
+}
+
+/// What senders are told, as the configuration has it.
+///
+/// # Errors
+/// [`Error::Configuration`].
+fn notifications(config: &Config) -> Result<Notifications, Error> {
+    let from = match &config.dsn.from {
+        Some(from) => from.clone(),
+        None => Address::parse(&format!("MAILER-DAEMON@{}", config.hostname))
+            .map_err(|error| Error::Configuration(format!("hostname {:?}: {error}", config.hostname)))?,
+    };
+    let here = users::here(config).map_err(Error::Configuration)?;
+    Ok(Notifications {
+        from,
+        hostname: config.hostname.clone(),
+        processor: config.smtp.processor.clone(),
+        limits: config.dsn.limits,
+        delay_warning: config.dsn.delay_warning,
+        tried_for: config.tried_for(),
+        addressees: Arc::new(move |sender| here.addressees(sender)),
+    })
 }
 
 /// Root becomes the user who owns the store, so that no file of root's keeps him out.

@@ -51,7 +51,7 @@ use waker::Waker;
 pub use unit::Unit;
 
 /// The name of services among the instances of a store.
-const KIND: &str = "serve";
+const KIND: &str = crate::store::SERVICE;
 
 /// For what was given up at the end to be written down.
 const LAST_WORDS: Duration = Duration::from_secs(10);

@@ -13,6 +13,7 @@ use utoipa_axum::routes;
 use super::Shared;
 use super::error::Refusal;
 use super::query::Query;
+use crate::audit::held_back;
 use crate::health::Status;
 use crate::mail::RepositoryPath;
 use crate::store::Place;
@@ -25,13 +26,20 @@ enum Check {
     Spool,
     Schedules,
     Configuration,
+    Notifications,
 }
 
 /// What James calls the check that looks at the error repository.
 pub(super) const ERROR_REPOSITORY: &str = "EmptyErrorMailRepository";
 
-const CHECKS: [Check; 5] =
-    [Check::EmptyErrorMailRepository, Check::Store, Check::Spool, Check::Schedules, Check::Configuration];
+const CHECKS: [Check; 6] = [
+    Check::EmptyErrorMailRepository,
+    Check::Store,
+    Check::Spool,
+    Check::Schedules,
+    Check::Configuration,
+    Check::Notifications,
+];
 
 /// What a check found.
 struct Found {
@@ -162,6 +170,7 @@ impl Check {
             Self::Spool => "Spool",
             Self::Schedules => "Schedules",
             Self::Configuration => "Configuration",
+            Self::Notifications => "Notifications",
         }
     }
 
@@ -178,6 +187,7 @@ impl Check {
             Self::Spool => health.spool.look(now),
             Self::Schedules => health.schedules.look(now),
             Self::Configuration => health.configuration.look(now),
+            Self::Notifications => notifications(shared).await,
         };
         Found { check: self, status, cause }
     }
@@ -188,6 +198,15 @@ async fn error_repository(shared: &Shared) -> (Status, Option<String>) {
     match shared.context.store.size(&Place::Repository(path)).await {
         Ok(0) | Err(crate::store::Error::NoSuchRepository(_)) => (Status::Healthy, None),
         Ok(_) => (Status::Degraded, Some("MailRepository is not empty".to_owned())),
+        Err(_) => (Status::Unhealthy, Some("the store cannot be read".to_owned())),
+    }
+}
+
+/// Senders that were told nothing lately, since there was too much to tell.
+async fn notifications(shared: &Shared) -> (Status, Option<String>) {
+    match shared.context.store.dsn_counts().await {
+        Ok(counts) if counts.held_lately == 0 => (Status::Healthy, None),
+        Ok(counts) => (Status::Degraded, Some(held_back(counts.held_lately))),
         Err(_) => (Status::Unhealthy, Some("the store cannot be read".to_owned())),
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::mail::{Cause, Mail, MailKey, Recorded};
 use crate::store::{Listed, Time};
+use crate::text::count;
 
 /// Causes told apart at most; what comes after is counted together.
 const MAX_CAUSES: usize = 10_000;
@@ -47,7 +48,15 @@ pub struct Digest {
     pub unacknowledged: u64,
     /// Recipients whose cause was one too many.
     pub others: u64,
+    /// Recipients of whom no sender was told in the last 24 hours.
+    pub held_back: u64,
     groups: HashMap<Cause, Group>,
+}
+
+/// That of so many recipients no sender was told.
+pub fn held_back(recipients: u64) -> String {
+    let recipients = count(recipients, "recipient");
+    format!("told to no sender in the last 24 hours, beyond dsn.total: the failures of {recipients}")
 }
 
 impl Digest {
@@ -119,6 +128,7 @@ pub(super) mod tests {
             attributes: Attributes::default(),
             state: "relay".to_owned(),
             error: None,
+            accepted: time,
             last_updated: time,
             header_prefix: String::new(),
             message: MessageId(1),

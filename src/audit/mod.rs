@@ -25,7 +25,7 @@ mod zip;
 pub use attempt::{ATTEMPT_COLUMNS, attempt_json, attempt_picture, attempt_rows};
 pub use bundle::{Evidence, Extent, NoBundle, bundle};
 pub use chart::{Band, age_bars, ages, outcome_bars, period_name, recipients_of, sparkline, timeline, timeline_since};
-pub use digest::{Digest, Example, Group};
+pub use digest::{Digest, Example, Group, held_back};
 pub use group::{GROUP_COLUMNS, group_json, group_row};
 pub use mail::{mail_json, mail_picture, whole_mail_json};
 pub use message::{header, header_field, header_of, message};

@@ -20,6 +20,7 @@ pub async fn stored_metrics<'a>(
         let class = if total.class == 0 { "none".to_owned() } else { total.class.to_string() };
         stored.outcomes.push((total.outcome.to_string(), total.stage.to_string(), class, total.recipients));
     }
+    stored.dsn = store.dsn_counts().await?.by_action;
     for job in jobs.cloned().collect::<Vec<_>>() {
         stored.jobs.push(last_runs(store, job).await?);
     }

@@ -42,6 +42,15 @@ impl Config {
         .collect()
     }
 
+    /// How long a deferred mail is tried, the longest where jobs differ; `None` where no job
+    /// does, or without end.
+    pub fn tried_for(&self) -> Option<Duration> {
+        let kept = self.processors.temporary_repositories();
+        let sweeps = self.sweeps().into_iter();
+        let of_kept = sweeps.filter(|sweep| self.jobs[&sweep.job].repository().is_some_and(|from| kept.contains(from)));
+        of_kept.filter_map(|sweep| sweep.covers).max()
+    }
+
     /// Sentences for the operator: each says what is so, and what to do about it.
     pub fn warnings(&self) -> Vec<String> {
         let mut found: Vec<_> = self.sweeps().iter().flat_map(|sweep| self.warnings_of(sweep)).collect();
@@ -70,11 +79,12 @@ impl Config {
         for (name, schedule) in &self.schedules {
             found.extend(schedule.cron.doubts().iter().map(|doubt| format!("schedule {name}: {doubt}")));
         }
-        found.push(
-            "senders are not told of failures, since no delivery status notifications are sent: \
-             read the permanent repository"
-                .to_owned(),
-        );
+        if !self.processors.tells() {
+            found.push(
+                "senders are not told of failures, since no rule has mailet DSNBounce: read the permanent repository"
+                    .to_owned(),
+            );
+        }
         found
     }
 

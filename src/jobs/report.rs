@@ -32,14 +32,15 @@ pub(super) async fn run(
         swept.trouble = Some("the report was given up: a stop was asked for".to_owned());
         return Ok(());
     };
-    if digest.mails > 0
-        && let Err(error) = send(runner, repository, mailing, &digest).await
-    {
-        match error {
-            AcceptError::Store(error) => return Err(error),
-            other => swept.trouble = Some(format!("the report cannot be mailed: {other}")),
+    if digest.mails > 0 {
+        match send(runner, repository, mailing, &digest).await {
+            Ok(key) => swept.born.push(key),
+            Err(AcceptError::Store(error)) => return Err(error),
+            Err(other) => {
+                swept.trouble = Some(format!("the report cannot be mailed: {other}"));
+                return Ok(());
+            }
         }
-        return Ok(());
     }
     runner.handled(digest.mails, swept);
     runner.store.note_reported(order.job, &within).await
@@ -64,6 +65,7 @@ async fn gather(runner: &Runner<'_>, repository: &RepositoryPath, new: MailFilte
     let sums = runner.store.sums().await?;
     let here = sums.into_iter().find(|(place, _)| *place == Place::Repository(repository.clone()));
     digest.unacknowledged = here.map_or(0, |(_, sums)| sums.unacknowledged);
+    digest.held_back = runner.store.dsn_counts().await?.held_lately;
     Ok(Some(digest))
 }
 

@@ -77,6 +77,19 @@ impl Runner<'_> {
         within: Horizon,
         swept: &mut Swept,
     ) -> Result<(), Error> {
+        swept.born = self.spool.end_digests().await?;
+        self.work_of_kind(order, config, run, within, swept).await?;
+        self.send_born(run, swept).await
+    }
+
+    async fn work_of_kind(
+        &self,
+        order: Order<'_>,
+        config: &Config,
+        run: RunId,
+        within: Horizon,
+        swept: &mut Swept,
+    ) -> Result<(), Error> {
         match config {
             Config::Spool => self.sweep(&spool(order), run, within, swept).await,
             Config::Reprocess(reprocess) => self.sweep(&reprocessing(order, reprocess), run, within, swept).await,

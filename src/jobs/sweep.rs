@@ -47,6 +47,8 @@ pub struct Swept {
     pub trouble: Option<String>,
     /// What the store could not do.
     pub failure: Option<Error>,
+    /// Mails that it bore: notifications, digests, its report.
+    pub born: Vec<MailKey>,
     /// Where a backup or an export wrote: a file or a folder.
     pub written: Option<PathBuf>,
 }
@@ -63,6 +65,31 @@ impl Runner<'_> {
         within: Horizon,
         swept: &mut Swept,
     ) -> Result<(), Error> {
+        self.take_all(sweep, run, Some(within), swept).await
+    }
+
+    /// Takes what the run bore through the spool once, where no service does it. Of its
+    /// recipients those in error count, and no others: they are none of the run's mails.
+    pub(super) async fn send_born(&self, run: RunId, swept: &mut Swept) -> Result<(), Error> {
+        if swept.born.is_empty() || self.is_stopped() || self.store.is_served().await? {
+            return Ok(());
+        }
+        let only = Some(std::mem::take(&mut swept.born).into());
+        let sweep = Sweep { from: Place::Spool, processor: None, limit: None, spacing: Vec::new(), only };
+        let mut sent = Swept::default();
+        let taken = self.take_all(&sweep, run, None, &mut sent).await;
+        swept.counts.errors += sent.counts.errors;
+        swept.trouble = swept.trouble.take().or(sent.trouble);
+        taken
+    }
+
+    async fn take_all(
+        &self,
+        sweep: &Sweep,
+        run: RunId,
+        within: Option<Horizon>,
+        swept: &mut Swept,
+    ) -> Result<(), Error> {
         let mut sweeping = Sweeping { runner: self, sweep, run, within, swept, failure: None };
         take_up(&mut sweeping, self.store, self.exclusion).await;
         if let Some(error) = sweeping.failure.take() {
@@ -77,7 +104,7 @@ struct Sweeping<'a> {
     runner: &'a Runner<'a>,
     sweep: &'a Sweep,
     run: RunId,
-    within: Horizon,
+    within: Option<Horizon>,
     swept: &'a mut Swept,
     /// What the store could not do.
     failure: Option<Error>,
@@ -121,7 +148,7 @@ impl Taker for Sweeping<'_> {
         Wanted {
             from: self.sweep.from.clone(),
             run: Some(self.run),
-            within: Some(self.within.clone()),
+            within: self.within.clone(),
             spacing: self.sweep.spacing.clone(),
             limit: 1,
             suspects: false,
@@ -157,7 +184,8 @@ impl Taker for Sweeping<'_> {
 
     fn ended(&mut self, passed: &Passed) -> bool {
         self.runner.progress.done.fetch_add(1, Ordering::Relaxed);
-        let Swept { counts, left, trouble, .. } = &mut *self.swept;
+        let Swept { counts, left, trouble, born, .. } = &mut *self.swept;
+        born.extend(passed.born.iter().cloned());
         for tally in &passed.tallies {
             let counter = match tally.verdict {
                 Verdict::Copy => continue,

@@ -26,6 +26,12 @@ pub mod attribute {
     /// Text: in whose names it is signed when it is sent, as `selector._domainkey.domain`, with
     /// commas between them.
     pub const DKIM_SIGN: &str = "redeliver.dkim-sign";
+    /// Boolean: the same, where they promise it; else by any way.
+    pub const PREFER_REQUIRE_TLS: &str = "redeliver.prefer-require-tls";
+    /// Text: it is a delivery status notification of ours; the key of the mail that it tells of.
+    pub const DSN: &str = "redeliver-dsn";
+    /// Text: while it is attempted, the processor for those who get it.
+    pub const ON_SUCCESS: &str = "redeliver.on-success";
     /// Boolean: redeliver wrote the message itself.
     pub const OWN_MESSAGE: &str = "redeliver.own-message";
     /// Integer: passes that ended with "no such domain"; see `maxDnsProblemRetries`.

@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::mime::{has_short_lines, is_seven_bit, quoted_printable};
-use super::{Address, Outcome, Recorded, ReversePath, Stage};
+use super::{Address, NewMail, Outcome, Recorded, ReversePath, Stage};
 use crate::text::plain;
 
 /// What is told of a recipient (RFC 3464 section 2.3.3).
@@ -36,7 +36,7 @@ impl Action {
     }
 
     /// The class of its status codes (RFC 3463 section 3.1).
-    fn class(self) -> char {
+    pub fn class(self) -> char {
         match self {
             Self::Failed => '5',
             Self::Delayed => '4',
@@ -46,17 +46,54 @@ impl Action {
 }
 
 /// A recipient, and what his sender is told of him.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Told {
     /// Who.
     pub recipient: Address,
+    /// What.
+    pub action: Action,
     /// ORCPT as it was given, `type;address` with the address in xtext (RFC 3461 section 4.2).
     pub original: Option<String>,
-    /// The outcome that is told.
-    pub outcome: Recorded,
+    /// The outcome that is told; `None` where nobody was asked to take the message.
+    pub outcome: Option<Recorded>,
     /// The status where the reply has none of the action's class, such as `5.0.0`.
     pub default_status: String,
 }
+
+/// How many notifications are born within any hour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DsnLimits {
+    /// To one sender; what is more is gathered in a digest.
+    pub per_sender: u32,
+    /// In all; what is more is told to nobody.
+    pub total: u32,
+}
+
+impl Default for DsnLimits {
+    fn default() -> Self {
+        Self { per_sender: 100, total: 1000 }
+    }
+}
+
+/// A notification that is about to be a mail, if there are not too many.
+#[derive(Debug, Clone)]
+pub struct NewDsn {
+    /// The mail that it is; its key stands where it is noted what was told.
+    pub mail: NewMail,
+    /// The reverse-path that it answers, by which notifications are counted.
+    pub sender: Address,
+    /// What it tells.
+    pub action: Action,
+    /// Of whom: for a digest, where it is not sent itself.
+    pub told: Vec<Told>,
+    /// How many there may be.
+    pub limits: DsnLimits,
+}
+
+/// Octets of all replies together in each of the parts, and of one of them.
+const MAX_REPLIES: usize = 128 * 1024;
+const MAX_REPLY: usize = 16 * 1024;
+const MIN_REPLY: usize = 512;
 
 /// What is returned of the message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,10 +109,11 @@ pub enum Returned {
 /// All that a notification is made of.
 #[derive(Debug, Clone)]
 pub struct Notification {
-    /// What is told.
-    pub action: Action,
-    /// Of whom; at least one.
+    /// What is told, and of whom; at least one. Of one message it is the same of all.
     pub recipients: Vec<Told>,
+    /// It gathers what is told of several messages, and of so many recipients more that are
+    /// not named.
+    pub digest: Option<u64>,
     /// Whom it goes to.
     pub to: ReversePath,
     /// Whom it comes from.
@@ -85,7 +123,7 @@ pub struct Notification {
     /// ENVID as it was given, in xtext.
     pub envelope_id: Option<String>,
     /// When the message was accepted.
-    pub arrived: DateTime<Utc>,
+    pub arrived: Option<DateTime<Utc>>,
     /// Until when a message that is delayed is tried.
     pub until: Option<DateTime<Utc>>,
     /// In front of the subject.
@@ -156,49 +194,62 @@ impl Notification {
     }
 
     fn subject(&self) -> String {
+        if let Some(more) = self.digest {
+            return format!("Undelivered: your messages to {} recipients", self.recipients.len() as u64 + more);
+        }
         let who = self.recipients.first().map_or_else(String::new, |told| self.address(&told.recipient));
         let others = self.recipients.len().saturating_sub(1);
         let who = if others == 0 { who } else { format!("{who} and {others} more") };
-        match self.action {
+        match self.action() {
             Action::Failed => format!("Undelivered: your message to {who}"),
             Action::Delayed => format!("Delayed: your message to {who}"),
             Action::Relayed => format!("Passed on: your message to {who}"),
         }
     }
 
+    /// What is told of the recipients of one message.
+    fn action(&self) -> Action {
+        self.recipients.first().map_or(Action::Failed, |told| told.action)
+    }
+
     fn for_people(&self) -> Vec<u8> {
-        let mut text = match &self.words {
-            Some(words) => format!("{}\n\n", words.replace("[machine]", &self.hostname)),
-            None => String::new(),
-        };
+        let mut text = String::new();
         for told in &self.recipients {
             text.push_str(&self.what_happened(told));
             text.push('\n');
         }
-        text.push_str(&self.what_next());
-        text_part("text/plain; charset=utf-8", &text.replace('\n', "\r\n"))
+        text.push_str(&match (&self.words, self.digest) {
+            (Some(words), _) => format!("{}\n", words.replace("[machine]", &self.hostname).trim_end()),
+            (None, Some(more)) => what_is_gathered(more),
+            (None, None) => self.what_next(),
+        });
+        text_part("text/plain; charset=utf-8", &text.replace("\r\n", "\n").replace('\n', "\r\n"))
+    }
+
+    /// Octets of one reply at most: where there are many, a line or two of each.
+    fn room(&self) -> usize {
+        (MAX_REPLIES / self.recipients.len().max(1)).clamp(MIN_REPLY, MAX_REPLY)
     }
 
     /// Who, and what the other side said: the first lines that a person reads.
     fn what_happened(&self, told: &Told) -> String {
         let who = &told.recipient;
-        let first = match self.action {
+        let first = match told.action {
             Action::Failed => format!("Your message was not delivered to {who}."),
             Action::Delayed => format!("Your message has not been delivered to {who} yet."),
             Action::Relayed => format!("Your message for {who} was passed on."),
         };
-        let host = told.outcome.host.as_deref().or(told.outcome.next_hop.as_deref());
-        match (&told.outcome.reply, host) {
-            (Some(reply), Some(host)) => {
-                format!("{first}\nThe mail system of the recipient, {}, said:\n{}\n", plain(host), said(reply))
-            }
-            (Some(reply), None) => format!("{first}\nThe mail system of the recipient said:\n{}\n", said(reply)),
-            (None, _) => format!("{first}\n{}\n", own_words(told)),
+        let reply = told.outcome.as_ref().and_then(|outcome| Some((outcome.reply.as_deref()?, outcome)));
+        let Some((reply, outcome)) = reply else { return format!("{first}\n{}\n", own_words(told)) };
+        let said = said(up_to(reply, self.room()));
+        match outcome.host.as_deref().or(outcome.next_hop.as_deref()) {
+            Some(host) => format!("{first}\nThe mail system of the recipient, {}, said:\n{said}\n", plain(host)),
+            None => format!("{first}\nThe mail system of the recipient said:\n{said}\n"),
         }
     }
 
     fn what_next(&self) -> String {
-        match self.action {
+        match self.action() {
             Action::Failed => "No further attempt is made. If the address is right and the words above do not help, ask\n\
                                the recipient, or whoever runs the mail system of the recipient, by another way than mail,\n\
                                and show them this report.\n"
@@ -222,7 +273,7 @@ impl Notification {
         if let Some(id) = &self.envelope_id {
             fields.insert(0, format!("Original-Envelope-Id: {}", decoded_xtext(id)));
         }
-        fields.push(format!("Arrival-Date: {}", self.arrived.to_rfc2822()));
+        fields.extend(self.arrived.map(|arrived| format!("Arrival-Date: {}", arrived.to_rfc2822())));
         let mut text = lines(&fields);
         for told in &self.recipients {
             text.push_str("\r\n");
@@ -234,34 +285,31 @@ impl Notification {
 
     /// The fields of one recipient (RFC 3464 section 2.3).
     fn fields_of(&self, told: &Told) -> Vec<String> {
-        let outcome = &told.outcome;
         let mut fields = Vec::new();
         if let Some(original) = &told.original {
             fields.push(format!("Original-Recipient: {}", original_recipient(original)));
         }
         let kind = if self.utf8 { "utf-8" } else { "rfc822" };
         fields.push(format!("Final-Recipient: {kind}; {}", self.address(&told.recipient)));
-        fields.push(format!("Action: {}", self.action.name()));
-        fields.push(format!("Status: {}", self.status(told)));
-        if let (Some(reply), Some(host)) = (&outcome.reply, &outcome.host) {
-            fields.push(format!("Remote-MTA: dns; {}", plain(host)));
-            fields.push(format!("Diagnostic-Code: smtp; {}", self.folded(reply)));
-        } else if let Some(reply) = &outcome.reply {
-            fields.push(format!("Diagnostic-Code: smtp; {}", self.folded(reply)));
-        } else {
-            fields.push(format!("Diagnostic-Code: x-redeliver; {}", self.folded(&own_words(told))));
-        }
-        fields.push(format!("Last-Attempt-Date: {}", outcome.time.to_rfc2822()));
-        if let (Action::Delayed, Some(until)) = (self.action, self.until) {
+        fields.push(format!("Action: {}", told.action.name()));
+        fields.push(format!("Status: {}", status(told)));
+        fields.extend(self.said_by_whom(told));
+        fields.extend(told.outcome.as_ref().map(|outcome| format!("Last-Attempt-Date: {}", outcome.time.to_rfc2822())));
+        if let (Action::Delayed, Some(until)) = (told.action, self.until) {
             fields.push(format!("Will-Retry-Until: {}", until.to_rfc2822()));
         }
         fields
     }
 
-    /// The reply's enhanced code where it is one and of the action's class.
-    fn status(&self, told: &Told) -> String {
-        let fits = |code: &&String| is_status(code) && code.starts_with(self.action.class());
-        told.outcome.enhanced.as_ref().filter(fits).unwrap_or(&told.default_status).clone()
+    /// Remote-MTA and Diagnostic-Code: the reply and whose it was, or what we know ourselves.
+    fn said_by_whom(&self, told: &Told) -> Vec<String> {
+        let reply = told.outcome.as_ref().and_then(|outcome| Some((outcome.reply.as_deref()?, outcome)));
+        let Some((reply, outcome)) = reply else {
+            return vec![format!("Diagnostic-Code: x-redeliver; {}", self.folded(&own_words(told)))];
+        };
+        let host = outcome.host.as_ref().map(|host| format!("Remote-MTA: dns; {}", plain(host)));
+        let reply = format!("Diagnostic-Code: smtp; {}", self.folded(up_to(reply, self.room())));
+        host.into_iter().chain([reply]).collect()
     }
 
     /// All lines of a text in one field: what may not stand there becomes a question mark.
@@ -323,6 +371,31 @@ fn ascii(text: &str) -> String {
     text.chars().map(|c| if c.is_ascii() { c } else { '?' }).collect()
 }
 
+/// The reply's enhanced code where it is one and of the action's class.
+fn status(told: &Told) -> String {
+    let enhanced = told.outcome.as_ref().and_then(|outcome| outcome.enhanced.as_ref());
+    let fits = |code: &&String| is_status(code) && code.starts_with(told.action.class());
+    enhanced.filter(fits).unwrap_or(&told.default_status).clone()
+}
+
+/// The text, or as much of it as there is room for.
+fn up_to(text: &str, room: usize) -> &str {
+    &text[..text.floor_char_boundary(room)]
+}
+
+/// What a digest ends with.
+fn what_is_gathered(more: u64) -> String {
+    let others = match more {
+        0 => String::new(),
+        1 => "It was the same with 1 more recipient, who is not named here.\n".to_owned(),
+        n => format!("It was the same with {n} more recipients, who are not named here.\n"),
+    };
+    format!(
+        "{others}These are told together, since too many of your messages failed within an hour. If you did not\n\
+         send them, somebody uses your address: ask whoever runs your mail system.\n"
+    )
+}
+
 /// A reply for a person: its lines one below the other.
 fn said(reply: &str) -> String {
     reply.lines().map(|line| format!("  {}", plain(line))).collect::<Vec<_>>().join("\n")
@@ -332,8 +405,11 @@ fn said(reply: &str) -> String {
 /// our own side.
 fn own_words(told: &Told) -> String {
     let domain = told.recipient.domain();
-    let gave_up = told.outcome.outcome == Outcome::Failed;
-    match told.outcome.stage {
+    let Some(outcome) = &told.outcome else {
+        return "This mail system did not send it on.".to_owned();
+    };
+    let gave_up = outcome.outcome == Outcome::Failed;
+    match outcome.stage {
         Stage::Dns if gave_up => format!("The domain {domain} does not exist, or takes no mail."),
         Stage::Dns => format!("No mail system could be found for the domain {domain}."),
         Stage::Connect | Stage::Banner => "The mail system of the recipient could not be reached.".to_owned(),
@@ -353,7 +429,7 @@ fn own_words(told: &Told) -> String {
 }
 
 /// Whether a text is a status code (RFC 3463 section 2).
-fn is_status(code: &str) -> bool {
+pub fn is_status(code: &str) -> bool {
     let parts: Vec<_> = code.split('.').collect();
     let number = |part: &&str| (1..=3).contains(&part.len()) && part.bytes().all(|octet| octet.is_ascii_digit());
     parts.len() == 3 && matches!(parts[0], "2" | "4" | "5") && parts[1..].iter().all(number)
@@ -403,18 +479,20 @@ mod tests {
         outcome.reply = reply.map(str::to_owned);
         outcome.enhanced = reply.and_then(|reply| reply.split(' ').nth(1)).map(str::to_owned);
         outcome.host = reply.map(|_| "mx.y.example".to_owned());
-        Told { recipient: address(recipient), original: None, outcome, default_status: "5.0.0".into() }
+        let outcome = Some(outcome);
+        let action = Action::Failed;
+        Told { recipient: address(recipient), action, original: None, outcome, default_status: "5.0.0".into() }
     }
 
     fn notification(recipients: Vec<Told>) -> Notification {
         Notification {
-            action: Action::Failed,
             recipients,
+            digest: None,
             to: ReversePath::parse("a@x.example").expect("an address"),
             from: address("MAILER-DAEMON@relay.example"),
             hostname: "relay.example".into(),
             envelope_id: None,
-            arrived: time(0),
+            arrived: Some(time(0)),
             until: None,
             prefix: None,
             words: None,
@@ -425,6 +503,10 @@ mod tests {
         }
     }
 
+    fn outcome(told: &mut Told) -> &mut Recorded {
+        told.outcome.as_mut().expect("an outcome")
+    }
+
     fn text(notification: &Notification) -> String {
         String::from_utf8(notification.compose().message).expect("text")
     }
@@ -432,7 +514,7 @@ mod tests {
     #[test]
     fn a_person_reads_who_and_what_was_said_and_a_program_all_of_it() {
         let mut one = told("b@y.example", Some("550-5.1.1 no such\n550 5.1.1 user here"), Stage::Rcpt);
-        one.outcome.enhanced = Some("5.1.1".into());
+        outcome(&mut one).enhanced = Some("5.1.1".into());
         one.original = Some("rfc822;B+2Bb@y.example".into());
         let message = text(&Notification { envelope_id: Some("id+2D1".into()), ..notification(vec![one]) });
         assert_eq!(
@@ -491,8 +573,8 @@ mod tests {
             ("5.x.1", Action::Failed, "5.0.0"),
         ] {
             let mut one = told("b@y.example", Some("550 x"), Stage::Rcpt);
-            one.outcome.enhanced = Some(enhanced.into());
-            let message = text(&Notification { action, ..notification(vec![one]) });
+            outcome(&mut one).enhanced = Some(enhanced.into());
+            let message = text(&notification(vec![Told { action, ..one }]));
             assert!(message.contains(&format!("\r\nStatus: {status}\r\n")), "{enhanced}: {message}");
         }
     }
@@ -530,12 +612,11 @@ mod tests {
     #[test]
     fn delay_and_relay_say_what_comes_next() {
         let until = Some(time(86_400));
-        let one = || vec![told("b@y.example", Some("451 4.2.0 later"), Stage::Rcpt)];
-        let delayed = text(&Notification { action: Action::Delayed, until, ..notification(one()) });
+        let one = |action| vec![Told { action, ..told("b@y.example", Some("451 4.2.0 later"), Stage::Rcpt) }];
+        let delayed = text(&Notification { until, ..notification(one(Action::Delayed)) });
         assert!(delayed.contains("tried again until Wednesday, 15 November 2023 22:13 UTC"), "{delayed}");
         assert!(delayed.contains("\r\nWill-Retry-Until: Wed, 15 Nov 2023 22:13:20 +0000\r\n"), "{delayed}");
-        let relayed =
-            text(&Notification { action: Action::Relayed, returned: Returned::Nothing, ..notification(one()) });
+        let relayed = text(&Notification { returned: Returned::Nothing, ..notification(one(Action::Relayed)) });
         assert!(relayed.contains("does not tell whether a message arrives") && !relayed.contains("rfc822-headers"));
     }
 

@@ -275,9 +275,9 @@ impl RecipientRequest {
         self.notify.map(|notify| notify.names(event))
     }
 
-    /// Whether this was told.
+    /// Whether this was told, in a notification of its own or in a digest.
     pub fn was_told(&self, action: Action) -> bool {
-        self.told.iter().any(|notice| notice.action == action)
+        self.told.iter().any(|notice| notice.action == action && notice.dsn.is_some())
     }
 
     /// The same recipient was named twice: of what was to be told either time is told.
@@ -338,6 +338,16 @@ impl DsnRequest {
     /// Notes what was told of a recipient.
     pub fn tell(&mut self, recipient: &Address, notice: Notice) {
         self.recipients.entry(recipient.mailbox()).or_default().told.push(notice);
+    }
+
+    /// What was to be told in `dsn` was told in another notification `instead`, or in none, for
+    /// the reason that the note gives.
+    pub fn amend(&mut self, dsn: &MailKey, instead: Option<&MailKey>, note: Option<&str>) {
+        let notices = self.recipients.values_mut().flat_map(|request| &mut request.told);
+        for notice in notices.filter(|notice| notice.dsn.as_ref() == Some(dsn)) {
+            notice.dsn = instead.cloned();
+            notice.note = note.map(str::to_owned);
+        }
     }
 
     /// Forgets all recipients but these.

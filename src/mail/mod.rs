@@ -27,7 +27,7 @@ pub use attempt::{
 };
 pub use attributes::{AttributeValue, Attributes, attribute};
 pub use cause::{CAUSE_VERSION, Cause, CauseId, OTHER_TEXTS};
-pub use dsn::{Action, Composed, Notification, Returned, Told, may_be_returned_whole};
+pub use dsn::{Action, Composed, DsnLimits, NewDsn, Notification, Returned, Told, is_status, may_be_returned_whole};
 pub use dsn_request::{
     DsnRequest, Event, Malformed, Notice, Notify, RecipientRequest, Ret, orcpt_in_ascii, orcpt_of_field, parse_envid,
     parse_orcpt,
@@ -136,6 +136,8 @@ pub struct Mail {
     pub state: String,
     /// Why it is in processor `error`; James's `errorMessage`.
     pub error: Option<String>,
+    /// When it was accepted, whole: a part that was split off keeps it.
+    pub accepted: DateTime<Utc>,
     /// When the mail last came to rest.
     pub last_updated: DateTime<Utc>,
     /// Header fields that mailets put in front of the stored message, each with its CRLF.

@@ -21,6 +21,11 @@ impl RepositoryPath {
         Self("var/mail/error".to_owned())
     }
 
+    /// Where notifications of ours are kept that cannot be delivered: `var/mail/error/dsn`.
+    pub fn dsn() -> Self {
+        Self("var/mail/error/dsn".to_owned())
+    }
+
     /// Reads a path, with or without a trailing slash.
     ///
     /// # Errors

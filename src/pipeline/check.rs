@@ -8,12 +8,15 @@ use std::collections::BTreeSet;
 use super::config::{Draft, DraftRule};
 use super::mailet::Mailet;
 use super::matcher::Matcher;
+use crate::mail::Action;
 use crate::yaml::Reading;
 
 pub(super) fn all(drafts: &[Draft<'_>], reading: &Reading) {
-    for draft in drafts.iter().filter(|draft| !draft.incomplete) {
+    let only_after_success = only_after_success(drafts);
+    for draft in drafts.iter().filter(|draft| !draft.incomplete && !only_after_success.contains(draft.name)) {
         open_end(draft, reading);
     }
+    successes(drafts, reading);
     circles(drafts, reading);
     second_attempts(drafts, reading);
     uncounted_limits(drafts, reading);
@@ -83,6 +86,89 @@ fn second_attempts(drafts: &[Draft<'_>], reading: &Reading) {
             reading.problem(first.edge_place, message);
         }
     }
+}
+
+/// The processors that take what is delivered, and those behind them.
+fn after_success<'a>(drafts: &'a [Draft<'a>]) -> BTreeSet<&'a str> {
+    let first = drafts.iter().flat_map(|draft| &draft.rules).filter_map(|draft| draft.rule.on_success());
+    first.flat_map(|name| reachable(name, drafts)).collect()
+}
+
+/// Those of them that nothing else leads to: whoever passes their last rule has the mail.
+fn only_after_success<'a>(drafts: &'a [Draft<'a>]) -> BTreeSet<&'a str> {
+    let after = after_success(drafts);
+    let others = drafts.iter().filter(|draft| !after.contains(draft.name)).flat_map(|draft| &draft.rules);
+    let elsewhere: BTreeSet<_> = others
+        .flat_map(|draft| draft.rule.edges().filter(|edge| draft.rule.on_success() != Some(edge)))
+        .flat_map(|edge| reachable(edge, drafts))
+        .collect();
+    after.difference(&elsewhere).copied().collect()
+}
+
+/// Those whose rules do more than to tell who asked for it.
+pub(super) fn keeping_processors<'a>(drafts: &'a [Draft<'a>]) -> BTreeSet<&'a str> {
+    let keeps =
+        |draft: &&DraftRule| !matches!(draft.rule.mailet, Mailet::DsnBounce(_) | Mailet::Null | Mailet::ToProcessor(_));
+    let rules = |name: &str| {
+        reachable(name, drafts).into_iter().flat_map(|name| rules_of(name, drafts)).any(|rule| keeps(&rule))
+    };
+    after_success(drafts).into_iter().filter(|name| rules(name)).collect()
+}
+
+/// What is delivered is done: it may be told and kept, and is never sent again.
+fn successes(drafts: &[Draft<'_>], reading: &Reading) {
+    for draft in drafts.iter().flat_map(|draft| &draft.rules) {
+        let Some(name) = draft.rule.on_success() else { continue };
+        for behind in reachable(name, drafts) {
+            for rule in rules_of(behind, drafts) {
+                let wrong = match &rule.rule.mailet {
+                    Mailet::RemoteDelivery(_) => "leads to a RemoteDelivery: what is delivered is not sent again",
+                    Mailet::LogMessage(mailet) if !mailet.pass_through => {
+                        "ends in LogMessage: it may end only in Null, DSNBounce or ToRepository"
+                    }
+                    Mailet::DsnBounce(mailet) if mailet.action.is_some_and(|action| action != Action::Relayed) => {
+                        "leads to a DSNBounce with another action than relayed, which tells nobody of a delivery"
+                    }
+                    _ => continue,
+                };
+                reading.problem(draft.success_place, format!("'{name}' {wrong}"));
+            }
+        }
+    }
+    relayed_elsewhere(drafts, reading);
+}
+
+/// Nothing but a delivery is told as `relayed`.
+fn relayed_elsewhere(drafts: &[Draft<'_>], reading: &Reading) {
+    let after = after_success(drafts);
+    for draft in drafts.iter().filter(|draft| !after.contains(draft.name)) {
+        for rule in &draft.rules {
+            if let Mailet::DsnBounce(mailet) = &rule.rule.mailet
+                && mailet.action == Some(Action::Relayed)
+            {
+                let message = format!("no onSuccess leads to '{}': nobody is told 'relayed' here", draft.name);
+                reading.problem(rule.matcher_place, message);
+            }
+        }
+    }
+}
+
+fn rules_of<'a>(name: &str, drafts: &'a [Draft<'a>]) -> impl Iterator<Item = &'a DraftRule> {
+    let found = drafts.iter().find(|draft| draft.name == name);
+    found.into_iter().flat_map(|draft| &draft.rules)
+}
+
+/// The processor, where there is one of that name, and those behind it.
+fn reachable<'a>(name: &str, drafts: &'a [Draft<'a>]) -> BTreeSet<&'a str> {
+    let mut found = BTreeSet::new();
+    let mut waiting: Vec<_> = drafts.iter().filter(|draft| draft.name == name).collect();
+    while let Some(draft) = waiting.pop() {
+        if found.insert(draft.name) {
+            let next: BTreeSet<_> = draft.rules.iter().flat_map(|draft| draft.rule.edges()).collect();
+            waiting.extend(drafts.iter().filter(|draft| next.contains(draft.name)));
+        }
+    }
+    found
 }
 
 fn leads_to_delivery<'a>(name: &'a str, drafts: &'a [Draft<'a>], seen: &mut BTreeSet<&'a str>) -> bool {

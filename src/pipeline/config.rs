@@ -53,6 +53,8 @@ pub(super) struct DraftRule {
     pub(super) matcher_place: Place,
     /// Where the processor is named that it leads to.
     pub(super) edge_place: Place,
+    /// Where the processor is named for what is delivered.
+    pub(super) success_place: Place,
 }
 
 impl Rule {
@@ -63,7 +65,12 @@ impl Rule {
             Mailet::ToProcessor(mailet) => Some(mailet.processor.as_str()),
             _ => None,
         };
-        of_mailet.into_iter().chain(self.on_exception.edge())
+        of_mailet.into_iter().chain(self.on_success()).chain(self.on_exception.edge())
+    }
+
+    /// The processor for what is delivered.
+    pub(super) fn on_success(&self) -> Option<&str> {
+        self.remote_delivery().and_then(|mailet| mailet.on_success.as_deref())
     }
 
     /// Whether nobody passes it: its mailet takes whatever the mail.
@@ -146,11 +153,13 @@ impl Config {
     fn numbered(drafts: Vec<Draft<'_>>) -> Self {
         let mut number = 0..;
         let mut processors = BTreeMap::new();
+        let keeping: BTreeSet<_> = check::keeping_processors(&drafts).into_iter().map(str::to_owned).collect();
         for draft in drafts {
             let mut rules: Vec<_> = draft.rules.into_iter().map(|draft| draft.rule).collect();
             for rule in &mut rules {
                 if let Mailet::RemoteDelivery(mailet) = &mut rule.mailet {
                     mailet.number = number.next().unwrap_or_default();
+                    mailet.keeps_successes = mailet.on_success.as_ref().is_some_and(|name| keeping.contains(name));
                 }
             }
             processors.insert(draft.name.to_owned(), rules);
@@ -174,7 +183,24 @@ impl Config {
             Mailet::ToRepository(mailet) => Some(mailet.repository.clone()),
             _ => None,
         });
-        stored.chain([RepositoryPath::error()]).collect()
+        let of_notifications = self.tells().then(RepositoryPath::dsn);
+        stored.chain([RepositoryPath::error()]).chain(of_notifications).collect()
+    }
+
+    /// Whether some rule tells senders anything.
+    pub fn tells(&self) -> bool {
+        self.rules().any(|rule| matches!(rule.mailet, Mailet::DsnBounce(_)))
+    }
+
+    /// Lets a sender who says nothing of delays be told of them.
+    pub fn tell_of_delays(&mut self) {
+        self.processors.values_mut().flatten().for_each(|rule| rule.matcher.delay_by_default());
+    }
+
+    /// Whether the processor exists, and no mail gets from it to a `RemoteDelivery`.
+    pub(super) fn leads_to_no_delivery(&self, processor: &str) -> bool {
+        let mut rules = self.reachable(processor).into_iter().flat_map(|name| self.rules_of(name));
+        self.processors.contains_key(processor) && !rules.any(|rule| rule.remote_delivery().is_some())
     }
 
     /// The settings of every `RemoteDelivery`, in the order of their numbers.
@@ -368,6 +394,7 @@ fn read_rule(node: &Node, known: &Known<'_>, reading: &Reading) -> Option<DraftR
     let mailet = Mailet::read(&name, &mut fields, known);
     let edges = ["bounceProcessor", "processor", "onMailetException"];
     let edge = edges.into_iter().find_map(|key| fields.node_if_known(key));
+    let success = fields.node_if_known("onSuccess").map_or(node.place, |node| node.place);
     fields.finish();
     Some(DraftRule {
         rule: Rule {
@@ -378,5 +405,6 @@ fn read_rule(node: &Node, known: &Known<'_>, reading: &Reading) -> Option<DraftR
         },
         matcher_place: match_node.or(notmatch_node).map_or(node.place, |node| node.place),
         edge_place: edge.map_or(node.place, |node| node.place),
+        success_place: success,
     })
 }

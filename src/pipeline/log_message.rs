@@ -59,7 +59,7 @@ impl LogMessage {
 
 /// The header with what mailets put in front of it, up to a limit.
 async fn header(part: &Part, pass: &Pass<'_>) -> std::io::Result<String> {
-    let octets = pass.checkpoint.content().row(0).await?;
+    let octets = pass.backing.content().row(0).await?;
     let end = octets.windows(4).position(|four| four == b"\r\n\r\n").unwrap_or(octets.len());
     let header = String::from_utf8_lossy(&octets[..end.min(MAX_HEADER)]);
     Ok(format!("{}{header}", part.mail.header_prefix))

@@ -3,6 +3,7 @@
 use super::add_header::AddHeader;
 use super::config::Known;
 use super::dkim_sign::DkimSign;
+use super::dsn_bounce::DsnBounce;
 use super::log_message::LogMessage;
 use super::mail_attribute::{RemoveMailAttribute, SetMailAttribute};
 use super::metrics_mailet::MetricsMailet;
@@ -37,6 +38,8 @@ pub(super) enum Mailet {
     SetReversePath(SetReversePath),
     /// Signed when it is sent.
     DkimSign(DkimSign),
+    /// The sender told.
+    DsnBounce(DsnBounce),
     /// A header field in front.
     AddHeader(AddHeader),
     /// A line in the log.
@@ -46,7 +49,7 @@ pub(super) enum Mailet {
 }
 
 /// The names of all mailets, for "did you mean".
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 13] = [
     "RemoteDelivery",
     "ToRepository",
     "ToProcessor",
@@ -56,6 +59,7 @@ const NAMES: [&str; 12] = [
     "SetErrorMessage",
     "SetReversePath",
     "DKIMSign",
+    "DSNBounce",
     "AddHeader",
     "LogMessage",
     "MetricsMailet",
@@ -110,6 +114,7 @@ impl Mailet {
             "SetErrorMessage" => SetErrorMessage::read(fields).map(Self::SetErrorMessage),
             "SetReversePath" => SetReversePath::read(fields).map(Self::SetReversePath),
             "DKIMSign" => DkimSign::read(fields).map(Self::DkimSign),
+            "DSNBounce" => Some(Self::DsnBounce(DsnBounce::read(fields))),
             "AddHeader" => AddHeader::read(fields).map(Self::AddHeader),
             "LogMessage" => Some(Self::LogMessage(LogMessage::read(fields))),
             "MetricsMailet" => MetricsMailet::read(fields).map(Self::Metrics),
@@ -140,6 +145,7 @@ impl Mailet {
             Self::SetErrorMessage(mailet) => mailet.run(part),
             Self::SetReversePath(mailet) => mailet.run(part),
             Self::DkimSign(mailet) => mailet.run(part),
+            Self::DsnBounce(mailet) => mailet.run(part, pass).await,
             Self::AddHeader(mailet) => mailet.run(part),
             Self::LogMessage(mailet) => return mailet.run(part, pass).await,
             Self::Metrics(mailet) => mailet.run(part),

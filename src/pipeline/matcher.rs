@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::part::Part;
 use super::pattern::Pattern;
-use crate::mail::{Address, Attributes, Domain, attribute};
+use crate::mail::{Address, Attributes, Domain, Event, attribute};
 use crate::yaml::{Entry, Node, Reading, Value, nearest, text};
 
 /// A matcher with its condition.
@@ -42,6 +42,9 @@ pub(super) enum Matcher {
     RecipientIsRegex(Pattern),
     /// All of a message with at least so many `Received:` fields.
     RelayLimit(u32),
+    /// The recipients of whom the sender wants to be told this; with `true` also those of whom
+    /// he says nothing.
+    DsnRequested(Event, bool),
     /// The recipients that every one of these matches.
     And(Vec<Matcher>),
     /// The recipients that one of these matches.
@@ -90,7 +93,7 @@ impl Limit {
 }
 
 /// The names of all matchers, for "did you mean".
-const NAMES: [&str; 21] = [
+const NAMES: [&str; 24] = [
     "All",
     "AtMost",
     "AttemptsExhausted",
@@ -108,6 +111,9 @@ const NAMES: [&str; 21] = [
     "RecipientIsRegex",
     "HostIs",
     "RelayLimit",
+    "DSNFailureRequested",
+    "DSNDelayRequested",
+    "DSNSuccessRequested",
     "And",
     "Or",
     "Xor",
@@ -178,6 +184,10 @@ impl Matcher {
             "RecipientIsRegex" => Pattern::parse(given).map(Self::RecipientIsRegex),
             "RecipientDomainIs" | "HostIs" => items(given, Domain::parse).map(Self::RecipientDomainIs),
             "RelayLimit" => relay_limit(given).map(Self::RelayLimit),
+            // Silence is a wish to be told of failures (RFC 3461 section 4.1).
+            "DSNFailureRequested" => by_default(condition).map(|_| Self::DsnRequested(Event::Failure, true)),
+            "DSNDelayRequested" => by_default(condition).map(|silence| Self::DsnRequested(Event::Delay, silence)),
+            "DSNSuccessRequested" => by_default(condition).map(|silence| Self::DsnRequested(Event::Success, silence)),
             "And" | "Or" | "Xor" | "Not" => Err(format!("write {name} as a key, with its matchers as the value")),
             other => Err(unknown(other)),
         }
@@ -189,6 +199,10 @@ impl Matcher {
             Self::RecipientIs(those) => part.each(|recipient| those.iter().any(|one| same(one, recipient))),
             Self::RecipientDomainIs(those) => part.each(|recipient| among(recipient.domain(), those)),
             Self::RecipientIsRegex(pattern) => part.each(|recipient| pattern.matches(recipient)),
+            Self::DsnRequested(event, silence) => {
+                let asked = &part.mail.envelope.dsn;
+                part.each(|recipient| asked.of(recipient).asks_for(*event).unwrap_or(*silence))
+            }
             Self::And(inner) => combine(inner, part, true, |a, b| a && b),
             Self::Or(inner) => combine(inner, part, false, |a, b| a || b),
             Self::Xor(inner) => combine(inner, part, false, |a, b| a != b),
@@ -234,6 +248,16 @@ impl Matcher {
             Self::Or(inner) => inner.iter().any(Self::is_certain),
             Self::And(inner) => inner.iter().all(Self::is_certain),
             _ => false,
+        }
+    }
+
+    /// Lets silence be a wish to be told of a delay.
+    pub(super) fn delay_by_default(&mut self) {
+        match self {
+            Self::DsnRequested(Event::Delay, silence) => *silence = true,
+            Self::And(inner) | Self::Or(inner) | Self::Xor(inner) => inner.iter_mut().for_each(Self::delay_by_default),
+            Self::Not(inner) => inner.delay_by_default(),
+            _ => {}
         }
     }
 
@@ -327,6 +351,15 @@ fn smtp_code(condition: &str) -> Result<i64, String> {
     code.ok_or_else(|| format!("Invalid SMTP code: '{condition}' is not a number from 101 to 554"))
 }
 
+/// Whether silence is a wish, as the one condition of the matchers of notifications says.
+fn by_default(condition: Option<&str>) -> Result<bool, String> {
+    match condition {
+        None => Ok(false),
+        Some("shouldMatchByDefault") => Ok(true),
+        Some(other) => Err(format!("the condition is shouldMatchByDefault or none, not '{other}'")),
+    }
+}
+
 fn relay_limit(condition: &str) -> Result<u32, String> {
     let limit = condition.parse().ok().filter(|limit| *limit > 0);
     limit.ok_or_else(|| format!("RelayLimit takes a positive number of Received: fields, not '{condition}'"))
@@ -363,6 +396,9 @@ mod tests {
             ("SenderIsRegex", "a condition is required"),
             ("RecipientIsRegex=(?!x).*", "at character 1"),
             ("RecipientIsRegx=x", "did you mean 'RecipientIsRegex'?"),
+            ("DSNDelayRequested=yes", "shouldMatchByDefault or none, not 'yes'"),
+            ("DSNDelayRequested=", "shouldMatchByDefault or none, not ''"),
+            ("DSNFailureRequestd", "did you mean 'DSNFailureRequested'?"),
         ] {
             let found = Matcher::parse(written).expect_err(written);
             assert!(found.contains(message), "{written}: {found}");
@@ -416,6 +452,30 @@ mod tests {
         ] {
             assert_eq!(matcher(written).select(&mut part), expected, "{written}");
         }
+    }
+
+    #[test]
+    fn who_asked_to_be_told_is_found_by_recipient() {
+        use crate::mail::{Notify, RecipientRequest};
+        let asked = [Some("SUCCESS,DELAY"), Some("FAILURE"), Some("NEVER"), None];
+        let mut part = part("s@x.example", &["a@x.example", "b@x.example", "c@x.example", "d@x.example"]);
+        for (recipient, notify) in part.mail.envelope.recipients.clone().iter().zip(asked) {
+            let notify = notify.map(|text| Notify::parse(text).expect(text));
+            part.mail.envelope.dsn.ask(recipient, RecipientRequest { notify, ..RecipientRequest::default() });
+        }
+        for (written, expected) in [
+            ("DSNFailureRequested", [false, true, false, true]),
+            ("DSNFailureRequested=shouldMatchByDefault", [false, true, false, true]),
+            ("DSNDelayRequested", [true, false, false, false]),
+            ("DSNDelayRequested=shouldMatchByDefault", [true, false, false, true]),
+            ("DSNSuccessRequested", [true, false, false, false]),
+            ("DSNSuccessRequested=shouldMatchByDefault", [true, false, false, true]),
+        ] {
+            assert_eq!(matcher(written).select(&mut part), expected, "{written}");
+        }
+        let mut warned = Matcher::Not(Box::new(matcher("DSNDelayRequested")));
+        warned.delay_by_default();
+        assert_eq!(warned.select(&mut part), [false, true, true, false]);
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod add_header;
 mod check;
 mod config;
 mod dkim_sign;
+mod dsn_bounce;
 mod log_message;
 mod mail_attribute;
 mod mailet;
@@ -21,28 +22,38 @@ mod remote_delivery;
 mod run;
 mod set_error_message;
 mod set_reverse_path;
+mod telling;
 #[cfg(test)]
 mod tests;
 mod to_processor;
 mod to_repository;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
 use crate::delivery::{self, Checkpoint, Explanation, Peer};
 use crate::dkim::Signatory;
-use crate::mail::{Address, Attributes, Mail, MailKey, NewMail, Recorded, RepositoryPath, attribute};
+use crate::mail::{Address, Attributes, Mail, MailKey, NewDsn, Recorded, RepositoryPath, attribute};
 
 pub use config::{Config, ERROR_PROCESSOR, repository};
 pub use matcher::{check_matcher, is_matcher};
 #[cfg(test)]
 pub(crate) use part::tests::mail as test_mail;
 pub use remote_delivery::Deliver;
+use telling::Telling;
+pub use telling::{Addressees, Notifications};
 
-/// An attribute of every delivery status notification of ours.
-const DSN: &str = "redeliver-dsn";
+/// What a pass needs of its caller: what an attempt needs, and the record of earlier ones.
+#[async_trait]
+pub trait Backing: Checkpoint {
+    /// The last outcome on record of each recipient of a part of the mail, in their order.
+    async fn last_outcomes(&self, part: &Mail) -> Vec<Option<Recorded>> {
+        vec![None; part.envelope.recipients.len()]
+    }
+}
 
 /// Where a part of a mail came to its end, and why there.
 #[derive(Debug)]
@@ -60,9 +71,9 @@ pub struct Disposition {
     pub verdict: Verdict,
     /// Outcomes of an attempt that does not count; only where it stays.
     pub uncounted: Vec<Recorded>,
-    /// Mails that its way bore, such as a notification of what became of it: they come to the
-    /// spool with its end, or not at all.
-    pub born: Vec<NewMail>,
+    /// Notifications of what became of it and of the other parts: they come to the spool with
+    /// its end, or not at all.
+    pub born: Vec<NewDsn>,
 }
 
 /// A place for a part of a mail.
@@ -106,19 +117,36 @@ pub struct Pipeline {
     signatories: BTreeMap<String, Arc<Signatory>>,
     /// Who signs what redeliver writes itself.
     own: Option<Arc<Signatory>>,
+    /// What notifications have in common.
+    notifications: Notifications,
 }
 
 /// One mail's way through the processors.
 struct Pass<'a> {
     pipeline: &'a Pipeline,
-    checkpoint: &'a dyn Checkpoint,
+    backing: &'a dyn Backing,
     now: DateTime<Utc>,
+    /// Makes keys.
+    new_key: &'a (dyn Fn() -> MailKey + Sync),
+    telling: Mutex<Telling>,
 }
 
 impl Pass<'_> {
     /// What makes the attempts of the `RemoteDelivery` with this number.
     fn deliver(&self, number: usize) -> &dyn Deliver {
         self.pipeline.deliveries[number].as_ref()
+    }
+
+    /// What there is to tell so far.
+    fn telling(&self) -> MutexGuard<'_, Telling> {
+        self.telling.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes outcomes of this pass, where a rule may tell of them.
+    fn heard(&self, outcomes: &[Recorded]) {
+        if self.pipeline.config.tells() {
+            self.telling().heard(outcomes);
+        }
     }
 }
 
@@ -133,7 +161,18 @@ impl Pipeline {
     ) -> Result<Self, String> {
         let deliveries = config.deliveries().into_iter().map(deliver).collect::<Result<_, _>>()?;
         let signatories = config.signatories().map(|signatory| (signatory.name(), Arc::clone(signatory))).collect();
-        Ok(Self { config, deliveries, signatories, own: None })
+        Ok(Self { config, deliveries, signatories, own: None, notifications: Notifications::default() })
+    }
+
+    /// With this in all notifications.
+    #[must_use]
+    pub fn notifying(self, notifications: Notifications) -> Self {
+        Self { notifications, ..self }
+    }
+
+    /// What all notifications have in common.
+    pub fn notifications(&self) -> &Notifications {
+        &self.notifications
     }
 
     /// With this one to sign what redeliver writes itself.
@@ -146,7 +185,8 @@ impl Pipeline {
     fn signatories(&self, attributes: &Attributes) -> Vec<Arc<Signatory>> {
         let marked = attributes.text(attribute::DKIM_SIGN).unwrap_or_default();
         let marked = marked.split(',').filter_map(|name| self.signatories.get(name));
-        let is_own = attributes.boolean(attribute::OWN_MESSAGE).unwrap_or(false) || attributes.get(DSN).is_some();
+        let is_own =
+            attributes.boolean(attribute::OWN_MESSAGE).unwrap_or(false) || attributes.get(attribute::DSN).is_some();
         let mut found: Vec<Arc<Signatory>> = marked.chain(self.own.as_ref().filter(|_| is_own)).cloned().collect();
         found.sort_by_key(|signatory| signatory.name());
         found.dedup_by_key(|signatory| signatory.name());
@@ -207,12 +247,14 @@ impl Pipeline {
     pub async fn run(
         &self,
         mail: Mail,
-        checkpoint: &dyn Checkpoint,
+        backing: &dyn Backing,
         now: DateTime<Utc>,
         new_key: &(dyn Fn() -> MailKey + Sync),
     ) -> Vec<Disposition> {
-        let pass = Pass { pipeline: self, checkpoint, now };
+        let pass = Pass { pipeline: self, backing, now, new_key, telling: Mutex::default() };
         let ended = run::to_its_ends(mail.clone(), &pass).await;
-        run::dispositions(ended, &mail, now, new_key)
+        let mut dispositions = run::dispositions(ended, &mail, now, new_key);
+        pass.bear(&mail, &mut dispositions).await;
+        dispositions
     }
 }

@@ -26,6 +26,8 @@ pub(super) struct Trail {
     pub(super) erred: bool,
     /// It was set aside by `passThrough`; the original goes on.
     pub(super) copy: bool,
+    /// It came to where its failure is told to the sender: nobody tries it any more.
+    pub(super) given_up: bool,
 }
 
 impl Part {
@@ -83,10 +85,10 @@ impl Part {
     pub(super) fn attempted(&mut self, outcome: Outcome, recorded: &[Recorded]) {
         self.trail = Trail { outcome: Some(outcome), promoted: false, ..self.trail };
         let attributes = &mut self.mail.attributes;
-        attributes.set(attribute::IS_DELIVERY_PERMANENT_ERROR, AttributeValue::Boolean(outcome == Outcome::Failed));
-        for stale in [attribute::DELIVERY_ERROR, attribute::DELIVERY_ERROR_CODE] {
+        for stale in [attribute::DELIVERY_ERROR, attribute::DELIVERY_ERROR_CODE, attribute::ON_SUCCESS] {
             attributes.remove(stale);
         }
+        attributes.set(attribute::IS_DELIVERY_PERMANENT_ERROR, AttributeValue::Boolean(outcome == Outcome::Failed));
         if let Some(first) = recorded.first() {
             describe(attributes, first);
         }
@@ -123,6 +125,7 @@ pub(crate) mod tests {
             attributes: Attributes::default(),
             state: "relay".into(),
             error: None,
+            accepted: DateTime::UNIX_EPOCH,
             last_updated: DateTime::UNIX_EPOCH,
             header_prefix: String::new(),
             message: MessageId(1),

@@ -12,7 +12,7 @@ use super::mailet::{Ended, Step};
 use super::part::Part;
 use super::{End, Pass};
 use crate::delivery::{self, Attempted, Checkpoint, Explanation, Peer, Request};
-use crate::mail::{Address, Outcome, Recorded, Stage, attribute};
+use crate::mail::{Address, AttributeValue, Event, Outcome, Recorded, Stage, attribute};
 use crate::yaml::Fields;
 
 /// What makes attempts: the room `delivery`, or in tests a script.
@@ -80,6 +80,10 @@ pub(super) struct RemoteDelivery {
     pub(super) delivery: delivery::Config,
     /// The processor that takes what is deferred or failed.
     pub(super) bounce_processor: String,
+    /// The processor that takes what is delivered.
+    pub(super) on_success: Option<String>,
+    /// It does something with all that is delivered, not only where the sender asked for it.
+    pub(super) keeps_successes: bool,
     /// Its place among all of the configuration, from 0.
     pub(super) number: usize,
 }
@@ -87,15 +91,16 @@ pub(super) struct RemoteDelivery {
 impl RemoteDelivery {
     pub(super) fn read(fields: &mut Fields<'_>, known: &Known<'_>) -> Option<Self> {
         let bounce_processor = fields.required("bounceProcessor", |node| known.processor(node));
+        let on_success = fields.optional("onSuccess", |node| known.processor(node));
         let delivery = delivery::Config::read(fields);
-        Some(Self { delivery, bounce_processor: bounce_processor?, number: 0 })
+        Some(Self { delivery, bounce_processor: bounce_processor?, on_success, keeps_successes: false, number: 0 })
     }
 
     pub(super) async fn run(&self, mut part: Part, pass: &Pass<'_>) -> Vec<Step> {
         if std::mem::take(&mut part.trail.on_record) {
             return vec![Step::Go(part, self.bounce_processor.clone())];
         }
-        match pass.deliver(self.number).attempt(request(&part, pass), pass.checkpoint).await {
+        match pass.deliver(self.number).attempt(self.request(&part, pass), pass.backing).await {
             Attempted::Done(recorded) => self.sort(&part, recorded, pass),
             Attempted::LocalError(uncounted, cause) => {
                 vec![Step::End(Ended { part, end: End::Stay(Some(cause)), uncounted })]
@@ -114,6 +119,7 @@ impl RemoteDelivery {
             .iter()
             .map(|recipient| outcomes.remove(&recipient.mailbox()).unwrap_or_else(|| unreported(recipient, pass)))
             .collect();
+        pass.heard(&outcomes);
         let mut steps = Vec::new();
         for outcome in [Outcome::Delivered, Outcome::Deferred, Outcome::Failed] {
             let those: Vec<_> = outcomes.iter().filter(|one| one.outcome == outcome).cloned().collect();
@@ -129,7 +135,10 @@ impl RemoteDelivery {
         let mut part = whole.clone().only(recipients);
         part.attempted(outcome, recorded);
         match outcome {
-            Outcome::Delivered => Step::End(Ended::new(part, End::Delivered)),
+            Outcome::Delivered => match &self.on_success {
+                Some(processor) => Step::Go(part, processor.clone()),
+                None => Step::End(Ended::new(part, End::Delivered)),
+            },
             Outcome::Deferred | Outcome::Failed => {
                 if recorded.iter().any(delivery::is_dns_problem) {
                     part.mail.attributes.increment(attribute::DNS_PROBLEMS);
@@ -138,28 +147,40 @@ impl RemoteDelivery {
             }
         }
     }
+
+    /// Whether something is to follow on a delivery of this part.
+    fn follows_on_success(&self, part: &Part) -> bool {
+        let envelope = &part.mail.envelope;
+        let asks = |recipient: &Address| envelope.dsn.of(recipient).asks_for(Event::Success) == Some(true);
+        self.keeps_successes || !envelope.dsn.is_silent() && envelope.recipients.iter().any(asks)
+    }
+
+    fn request(&self, part: &Part, pass: &Pass<'_>) -> Request {
+        let mail = &part.mail;
+        let dns_problems = mail.attributes.integer(attribute::DNS_PROBLEMS).unwrap_or(0);
+        let mut attributes = mail.attributes.clone();
+        if let Some(processor) = self.on_success.as_ref().filter(|_| self.follows_on_success(part)) {
+            // Whoever finds the mail after our death knows what is still to be done.
+            attributes.set(attribute::ON_SUCCESS, AttributeValue::Text(processor.clone()));
+        }
+        Request {
+            key: mail.key.clone(),
+            reverse_path: mail.envelope.reverse_path.clone(),
+            recipients: mail.envelope.recipients.clone(),
+            smtputf8: mail.envelope.smtputf8,
+            require_tls: mail.attributes.boolean(attribute::REQUIRE_TLS).unwrap_or(false),
+            dsn: mail.envelope.dsn.clone(),
+            facts: mail.facts,
+            header_prefix: mail.header_prefix.clone(),
+            attributes,
+            signatories: pass.pipeline.signatories(&mail.attributes),
+            dns_problems: u32::try_from(dns_problems).unwrap_or(0),
+        }
+    }
 }
 
 /// An attempt that ended without a word on a recipient is trouble nobody foresaw: deferred.
 fn unreported(recipient: &Address, pass: &Pass<'_>) -> Recorded {
     let cause = "the attempt ended without an outcome for this recipient".to_owned();
     Recorded::without_contact(recipient.clone(), Outcome::Deferred, Stage::Dns, cause, pass.now)
-}
-
-fn request(part: &Part, pass: &Pass<'_>) -> Request {
-    let mail = &part.mail;
-    let dns_problems = mail.attributes.integer(attribute::DNS_PROBLEMS).unwrap_or(0);
-    Request {
-        key: mail.key.clone(),
-        reverse_path: mail.envelope.reverse_path.clone(),
-        recipients: mail.envelope.recipients.clone(),
-        smtputf8: mail.envelope.smtputf8,
-        require_tls: mail.attributes.boolean(attribute::REQUIRE_TLS).unwrap_or(false),
-        dsn: mail.envelope.dsn.clone(),
-        facts: mail.facts,
-        header_prefix: mail.header_prefix.clone(),
-        attributes: mail.attributes.clone(),
-        signatories: pass.pipeline.signatories(&mail.attributes),
-        dns_problems: u32::try_from(dns_problems).unwrap_or(0),
-    }
 }

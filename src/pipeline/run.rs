@@ -52,6 +52,8 @@ fn place(moved: Moved, waiting: &mut Vec<Waiting>, ended: &mut Vec<Ended>) {
 /// their way as a part of their own, and nobody of them is contacted again.
 fn start(mut mail: Mail, pass: &Pass<'_>) -> Vec<Moved> {
     let recorded = std::mem::take(&mut mail.recorded);
+    let on_success = mail.attributes.text(attribute::ON_SUCCESS).map(str::to_owned);
+    mail.attributes.remove(attribute::ON_SUCCESS);
     if mail.state != ERROR_PROCESSOR {
         mail.error = None;
         mail.attributes.remove(attribute::MAILET_ERROR);
@@ -64,18 +66,31 @@ fn start(mut mail: Mail, pass: &Pass<'_>) -> Vec<Moved> {
         let selected = part.each(|recipient| those.iter().any(|one| one.recipient.mailbox() == recipient.mailbox()));
         let (found, others) = part.split(&selected);
         rest = others;
-        moved.extend(found.map(|part| on_record(part, outcome, &those, pass)));
+        moved.extend(found.map(|part| on_record(part, outcome, &those, on_success.as_deref(), pass)));
     }
     moved.extend(rest.map(|part| enter(part, None, pass)));
     moved
 }
 
-fn on_record(mut part: Part, outcome: Outcome, recorded: &[Recorded], pass: &Pass<'_>) -> Moved {
+/// Who got it is done, but for what is to follow on it: the process that delivered it named
+/// the processor before contact.
+fn on_record(
+    mut part: Part,
+    outcome: Outcome,
+    recorded: &[Recorded],
+    on_success: Option<&str>,
+    pass: &Pass<'_>,
+) -> Moved {
+    pass.heard(recorded);
     part.attempted(outcome, recorded);
-    part.trail.on_record = true;
-    match outcome {
-        Outcome::Delivered => Moved::Ended(Ended::new(part, End::Delivered)),
-        _ => enter(part, None, pass),
+    let on_success = on_success.filter(|name| pass.pipeline.config.leads_to_no_delivery(name));
+    match (outcome, on_success) {
+        (Outcome::Delivered, None) => Moved::Ended(Ended::new(part, End::Delivered)),
+        (Outcome::Delivered, Some(name)) => enter(part, Some(name.to_owned()), pass),
+        _ => {
+            part.trail.on_record = true;
+            enter(part, None, pass)
+        }
     }
 }
 
@@ -116,6 +131,9 @@ fn note_failure(part: &mut Part, cause: String) {
 async fn one_rule(waiting: Waiting, pass: &Pass<'_>) -> Vec<Moved> {
     let Waiting { part, rule: at } = waiting;
     let Some(rule) = pass.pipeline.config.rules_of(&part.mail.state).get(at) else {
+        if part.trail.outcome == Some(Outcome::Delivered) {
+            return vec![Moved::Ended(Ended::new(part, End::Delivered))];
+        }
         // Refused when the configuration is read; still, nothing may fall off.
         let cause = format!("processor '{}' came to its end without a rule for this mail", part.mail.state);
         return vec![fail(part, cause, pass)];
@@ -144,6 +162,10 @@ fn step_on(step: Step, at: usize, pass: &Pass<'_>) -> Moved {
 fn failed_on(failed: Failed, rule: &Rule, at: usize, pass: &Pass<'_>) -> Moved {
     let Failed { mut part, cause } = failed;
     warn!(mail.id = %part.mail.key, processor = part.mail.state, rule = at, %cause, "a mailet failed");
+    // Who has the mail must not get it again from a repository of errors.
+    if part.trail.outcome == Some(Outcome::Delivered) {
+        return Moved::Ended(Ended::new(part, End::Delivered));
+    }
     match &rule.on_exception {
         OnException::Error => fail(part, cause, pass),
         OnException::Ignore => Moved::On(Waiting { part, rule: at + 1 }),
@@ -184,8 +206,13 @@ pub(super) fn dispositions(
     let (staying, ended): (Vec<_>, Vec<_>) = ended.into_iter().partition(|one| matches!(one.end, End::Stay(_)));
     let keeper = if staying.is_empty() { keeper(&ended) } else { None };
     let mut found: Vec<_> = stay(&staying, whole).into_iter().collect();
-    for (at, Ended { mut part, end, uncounted }) in ended.into_iter().enumerate() {
+    for (at, Ended { mut part, mut end, uncounted }) in ended.into_iter().enumerate() {
         let verdict = verdict(&part, &end);
+        // A notification that cannot be delivered is nobody's to audit (RFC 5321 section 6.1).
+        if part.mail.attributes.get(attribute::DSN).is_some() && matches!(verdict, Verdict::Failed | Verdict::Promoted)
+        {
+            end = End::Repository(RepositoryPath::dsn());
+        }
         if matches!(end, End::Repository(_)) {
             part.mail.last_updated = now;
             if keeper != Some(at) {
@@ -198,11 +225,13 @@ pub(super) fn dispositions(
     found
 }
 
-/// The part that keeps the key: the deferred one, else the first.
+/// The part that keeps the key: the deferred one, else the first that is still owed anything.
 fn keeper(ended: &[Ended]) -> Option<usize> {
     let rests = |one: &Ended| matches!(one.end, End::Repository(_)) && !one.part.trail.copy;
-    let deferred = |one: &Ended| rests(one) && one.part.trail.outcome == Some(Outcome::Deferred);
-    ended.iter().position(deferred).or_else(|| ended.iter().position(rests))
+    let has = |outcome: Outcome| move |one: &Ended| one.part.trail.outcome == Some(outcome);
+    let (deferred, delivered) = (has(Outcome::Deferred), has(Outcome::Delivered));
+    let owed = ended.iter().position(|one| rests(one) && !delivered(one));
+    ended.iter().position(|one| rests(one) && deferred(one)).or(owed).or_else(|| ended.iter().position(rests))
 }
 
 /// All that stays is one mail, as it came in.
@@ -226,8 +255,8 @@ fn stay(staying: &[Ended], whole: &Mail) -> Option<Disposition> {
 fn verdict(part: &Part, end: &End) -> Verdict {
     let trail = part.trail;
     match (end, trail.outcome) {
-        (End::Delivered, _) => Verdict::Delivered,
         _ if trail.copy => Verdict::Copy,
+        (End::Delivered, _) | (_, Some(Outcome::Delivered)) => Verdict::Delivered,
         _ if trail.erred => Verdict::Error,
         (_, Some(Outcome::Failed)) => Verdict::Failed,
         _ if trail.promoted => Verdict::Promoted,
@@ -245,6 +274,7 @@ fn unattempted(part: &Part, end: &End) -> Verdict {
     match part.mail.attributes.boolean(attribute::IS_DELIVERY_PERMANENT_ERROR) {
         _ if error => Verdict::Error,
         Some(true) => Verdict::Failed,
+        _ if part.trail.given_up => Verdict::Failed,
         _ => Verdict::Deferred,
     }
 }

@@ -103,6 +103,8 @@ impl Checkpoint for Notes {
     }
 }
 
+impl Backing for Notes {}
+
 struct Ran {
     ends: Vec<Disposition>,
     script: Arc<Script>,
@@ -122,6 +124,8 @@ impl Checkpoint for Unreadable {
         Arc::new(Unreadable)
     }
 }
+
+impl Backing for Unreadable {}
 
 #[async_trait]
 impl Content for Unreadable {

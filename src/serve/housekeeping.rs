@@ -33,9 +33,16 @@ pub(super) async fn run(service: Arc<Service>) {
                 service.lost_lines.tell();
                 remove_old_logs(&service).await;
                 record_late(&service).await;
+                end_digests(&service).await;
             }
             _ = hour.tick() => keep_house(&service).await,
         }
+    }
+}
+
+async fn end_digests(service: &Service) {
+    if let Err(error) = service.current().parts.spool.end_digests().await {
+        warn!(%error, "digests that are due wait for the next minute");
     }
 }
 

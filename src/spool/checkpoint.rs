@@ -9,14 +9,16 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::Notify;
-use tracing::{debug, error};
+use tracing::{debug, error, info, warn};
 
 use super::{Spool, settlement};
 use crate::delivery::{Checkpoint, Content, NotBegun};
-use crate::mail::{Address, AttributeValue, Attributes, DialogueEntry, MessageId, Outcome, Planned, Recorded};
+use crate::mail::{
+    Address, AttributeValue, Attributes, DialogueEntry, Mail, MailKey, MessageId, NewDsn, Outcome, Planned, Recorded,
+};
 use crate::metrics::Held;
-use crate::pipeline::{Disposition, End};
-use crate::store::{AttemptId, Claim, Error, Settlement, Store};
+use crate::pipeline::{Backing, Disposition, End};
+use crate::store::{AttemptId, Claim, Error, Fate, Settlement, Store};
 
 /// How long the last outcomes of an attempt wait for the end of the pass, to be committed with
 /// it. It is there at once, unless the pass goes on with something that takes its time; results
@@ -38,6 +40,14 @@ pub(super) struct Pass<'a> {
     beginning: tokio::sync::Mutex<()>,
     /// Told when outcomes are held back.
     holds: Notify,
+}
+
+/// How a pass ended in the store.
+pub(super) enum Settled {
+    /// Nothing was written: the mail waits for this next hop.
+    Parked(String),
+    /// With the keys of the notifications that it bore.
+    Done(Vec<MailKey>),
 }
 
 struct State {
@@ -80,8 +90,8 @@ impl<'a> Pass<'a> {
 
     /// Ends the pass in the store. What cannot be written leaves the mail in hand until this
     /// process ends; after that its attempt is in doubt. Nothing is written for a mail that is
-    /// parked: the next hop that it waits for.
-    pub(super) async fn settle(&self, dispositions: Vec<Disposition>) -> Result<Option<String>, Error> {
+    /// parked.
+    pub(super) async fn settle(&self, dispositions: Vec<Disposition>) -> Result<Settled, Error> {
         let base = {
             let mut state = self.state();
             let uncounted = dispositions.iter().all(|part| matches!(part.end, End::Stay(_)));
@@ -91,25 +101,52 @@ impl<'a> Pass<'a> {
             let counted = attempt.is_some() && !uncounted;
             Settlement { attempt, counted, outcomes, dialogue, dialogue_limit, ..Settlement::default() }
         };
-        let settlement = settlement(dispositions, &base);
+        let mut settlement = settlement(dispositions, &base);
         let (store, waits_for) = (&self.spool.store, self.state().waits_for.take());
         let untouched = untouched(&settlement, &self.claim);
-        if waits_for.is_some() && untouched {
-            return Ok(waits_for);
-        }
-        if waits_for.is_some() {
+        if let Some(next_hop) = waits_for {
+            if untouched {
+                return Ok(Settled::Parked(next_hop));
+            }
             // What the pass did would be done again each time.
             self.spool.parks.store(false, Ordering::Relaxed);
         }
         let written = if untouched {
-            self.written(|| store.release(&self.claim)).await
+            self.written(|| store.release(&self.claim)).await.map(|()| Vec::new())
         } else {
+            for dsn in &mut settlement.born {
+                let ahead = self.written(|| self.spool.written_ahead(dsn.mail.clone())).await;
+                // Where it could not, the settlement meets the same trouble, and says so.
+                dsn.mail = ahead.unwrap_or_else(|_| dsn.mail.clone());
+            }
             self.written(|| store.settle(&self.claim, &settlement)).await
         };
-        if let Err(error) = &written {
-            error!(mail.id = %self.claim.key, %error, "the end of the pass is not on record; the mail is in hand until this process ends, and in doubt then");
+        match written {
+            Ok(fates) => Ok(Settled::Done(self.told(&settlement.born, &fates))),
+            Err(error) => {
+                error!(mail.id = %self.claim.key, %error, "the end of the pass is not on record; the mail is in hand until this process ends, and in doubt then");
+                Err(error)
+            }
         }
-        written.map(|()| None)
+    }
+
+    /// Says what became of notifications; the keys of those that are mails.
+    fn told(&self, born: &[NewDsn], fates: &[Fate]) -> Vec<MailKey> {
+        let mut keys = Vec::new();
+        for (dsn, fate) in born.iter().zip(fates) {
+            let (action, recipients) = (dsn.action.name(), dsn.told.len());
+            match fate {
+                Fate::Born => {
+                    info!(mail.id = %self.claim.key, dsn = %dsn.mail.key, action, recipients, "the sender is told");
+                    keys.push(dsn.mail.key.clone());
+                }
+                Fate::Gathered => {
+                    debug!(mail.id = %self.claim.key, action, recipients, "the sender is told in a digest");
+                }
+                Fate::HeldBack => self.spool.hold_back(&self.claim.key, recipients),
+            }
+        }
+        keys
     }
 
     /// Waits until outcomes have been held back for long enough.
@@ -147,18 +184,18 @@ impl<'a> Pass<'a> {
     /// Writes until it is written; a store in trouble is waited for, since the peer's
     /// answer is not to be had again. Given up after [`Settings::patience`](super::Settings), or
     /// with the last try after a hard stop.
-    async fn written<F>(&self, write: impl Fn() -> F) -> Result<(), Error>
+    async fn written<T, F>(&self, write: impl Fn() -> F) -> Result<T, Error>
     where
-        F: Future<Output = Result<(), Error>>,
+        F: Future<Output = Result<T, Error>>,
     {
         let hard = &self.spool.stop.hard;
         let mut pause = FIRST_PAUSE;
         loop {
             let is_last = hard.is_cancelled();
             match write().await {
-                Ok(()) => {
+                Ok(written) => {
                     self.spool.store_is_written();
-                    return Ok(());
+                    return Ok(written);
                 }
                 Err(error) if error.is_passing() && !is_last && self.spool.waits_for_store(&error) => {
                     debug!(mail.id = %self.claim.key, %error, "a result cannot be written yet");
@@ -264,6 +301,20 @@ impl Checkpoint for Pass<'_> {
 
     fn content(&self) -> Arc<dyn Content> {
         Arc::new(Message { store: Arc::clone(&self.spool.store), stored: self.message.clone() })
+    }
+}
+
+#[async_trait]
+impl Backing for Pass<'_> {
+    async fn last_outcomes(&self, part: &Mail) -> Vec<Option<Recorded>> {
+        let found = self.spool.store.last_outcomes(std::slice::from_ref(part)).await;
+        let found = found.unwrap_or_else(|error| {
+            warn!(mail.id = %self.claim.key, %error, "what earlier attempts came to cannot be read, and is not told");
+            Vec::new()
+        });
+        let mut known = found.into_iter().next().unwrap_or_default();
+        known.resize(part.envelope.recipients.len(), None);
+        known
     }
 }
 

@@ -24,18 +24,19 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use tracing::{error, info, warn};
+use bytes::Bytes;
+use tracing::{debug, error, info, warn};
 
 use crate::audit::{self, DownView, OutcomesView, PeerView, Queue, QueueTotal};
 use crate::clock::Clock;
 use crate::delivery::{Explanation, Outcomes, Peer};
-use crate::mail::{Address, Mail, MailKey, RepositoryPath};
+use crate::mail::{Address, CHUNK_BYTES, Mail, MailKey, NewMail, NewMessage, RepositoryPath};
 use crate::metrics::Metrics;
 use crate::pipeline::{Disposition, ERROR_PROCESSOR, End, Pipeline, Verdict};
 use crate::stop::Stop;
 use crate::store::{self, Claim, Claimed, Error, Resting, Settlement, Store};
 use crate::text::rfc3339;
-use checkpoint::{Pass, Stored};
+use checkpoint::{Pass, Settled, Stored};
 use parked::Waits;
 
 pub use exclusion::Exclusion;
@@ -47,6 +48,9 @@ pub use taking::{News, Taker, take_up};
 /// Deaths of a process with only this mail in hand, or panics over it, in a row, before it
 /// is set aside.
 const DEATHS_BEFORE_SET_ASIDE: u32 = 3;
+
+/// How often it is said that notifications are held back.
+const HELD_BACK_AGAIN: Duration = Duration::from_mins(1);
 
 /// What the spool is told by the configuration.
 #[derive(Debug, Clone)]
@@ -84,6 +88,8 @@ pub struct Passed {
     pub tallies: Vec<Tally>,
     /// Trouble of our own that left a part where it was.
     pub trouble: Option<String>,
+    /// Notifications that it bore: mails in the spool.
+    pub born: Vec<MailKey>,
     /// Why the end of the pass is not on record: nothing of it counts, and what was begun is
     /// in doubt once this process has ended.
     pub unwritten: Option<Error>,
@@ -108,6 +114,8 @@ pub struct Spool {
     handover: OnceLock<Handover>,
     /// Mails may be parked: a pass that is begun again does nothing twice.
     parks: AtomicBool,
+    /// When it was last said that notifications are held back.
+    said_held_back: Mutex<Option<Instant>>,
 }
 
 impl Spool {
@@ -130,6 +138,7 @@ impl Spool {
             in_trouble: Mutex::new(None),
             begun: AtomicU64::new(0),
             handover: OnceLock::new(),
+            said_held_back: Mutex::new(None),
         })
     }
 
@@ -252,6 +261,56 @@ impl Spool {
         }
     }
 
+    /// Makes mails of the digests that are due; their keys.
+    ///
+    /// # Errors
+    /// Where the store is in trouble; what is not ended is due the next time.
+    pub async fn end_digests(&self) -> store::Result<Vec<MailKey>> {
+        let mut born = Vec::new();
+        while let Some(digest) = self.store.due_digest().await? {
+            let (key, sender) = (&digest.key, &digest.sender);
+            let (told, now) = (digest.told.clone(), self.clock.now());
+            let mail = self.pipeline.notifications().digest(key.clone(), sender, told, digest.more, now);
+            let mail = match mail {
+                Some(mail) => Some(self.written_ahead(mail).await?),
+                None => None,
+            };
+            let bears = mail.is_some();
+            if self.store.end_digest(&digest, mail).await? && bears {
+                info!(dsn = %key, recipients = digest.told.len() as u64 + digest.more, "a sender is told in a digest");
+                born.push(key.clone());
+            }
+        }
+        Ok(born)
+    }
+
+    /// Writes the rows of a message that needs several, which belong to nobody yet.
+    async fn written_ahead(&self, mut mail: NewMail) -> store::Result<NewMail> {
+        let NewMessage::Whole(octets) = &mail.message else { return Ok(mail) };
+        if octets.len() <= CHUNK_BYTES {
+            return Ok(mail);
+        }
+        let (mut message, mut rest, mut row) = (None, octets.clone(), 0);
+        while !rest.is_empty() {
+            let chunk = rest.split_to(rest.len().min(CHUNK_BYTES));
+            message = Some(self.store.write_chunk(message, row, chunk).await?);
+            row += 1;
+        }
+        mail.message = message.map_or(NewMessage::Whole(Bytes::new()), NewMessage::Written);
+        Ok(mail)
+    }
+
+    /// Says that nobody is told of recipients of a mail; of many such mails once a minute.
+    fn hold_back(&self, key: &MailKey, recipients: usize) {
+        let (now, mut said) =
+            (self.clock.instant(), self.said_held_back.lock().unwrap_or_else(PoisonError::into_inner));
+        if said.is_some_and(|said| now.duration_since(said) < HELD_BACK_AGAIN) {
+            return debug!(mail.id = %key, recipients, "nobody is told: dsn.total is reached");
+        }
+        *said = Some(now);
+        warn!(mail.id = %key, recipients, "nobody is told, and of the next failures neither: dsn.total is reached; `redeliver metrics` says how many");
+    }
+
     /// Of the mails in hand, how many wait for a connection.
     pub fn waiting_for_connections(&self) -> usize {
         self.pipeline.waiting()
@@ -324,8 +383,10 @@ impl Spool {
         };
         let passed = tally(&dispositions);
         match Box::pin(pass.settle(dispositions)).await {
-            Ok(None) => passed,
-            Ok(Some(next_hop)) => Passed { parked: Some(Waits { claim, next_hop, recipients }), ..Passed::default() },
+            Ok(Settled::Done(born)) => Passed { born, ..passed },
+            Ok(Settled::Parked(next_hop)) => {
+                Passed { parked: Some(Waits { claim, next_hop, recipients }), ..Passed::default() }
+            }
             Err(error) => unwritten(&passed, &error),
         }
     }
@@ -367,7 +428,8 @@ fn set_aside(mail: &mut Mail, deaths: u32) {
 }
 
 fn left_by_trouble(recipients: u64, cause: String) -> Passed {
-    Passed { tallies: vec![Tally { verdict: Verdict::Error, recipients }], trouble: Some(cause), ..Passed::default() }
+    let tallies = vec![Tally { verdict: Verdict::Error, recipients }];
+    Passed { tallies, trouble: Some(cause), ..Passed::default() }
 }
 
 /// A pass that is not on record: what it had deferred is deferred still, and everybody else
@@ -378,7 +440,7 @@ fn unwritten(passed: &Passed, error: &Error) -> Passed {
         _ => Tally { verdict: Verdict::Error, ..*tally },
     };
     let tallies = passed.tallies.iter().map(left).collect();
-    Passed { tallies, trouble: Some(error.to_string()), unwritten: Some(error.clone()), parked: None }
+    Passed { tallies, trouble: Some(error.to_string()), unwritten: Some(error.clone()), ..Passed::default() }
 }
 
 fn tally(dispositions: &[Disposition]) -> Passed {

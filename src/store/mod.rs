@@ -16,6 +16,7 @@ mod catalogue;
 mod error;
 mod groups;
 mod intake;
+mod notifications;
 mod operations;
 mod order;
 mod pages;
@@ -39,12 +40,13 @@ pub use catalogue::{
 pub use error::{Error, Trouble};
 pub use groups::{DAYS, FailureGroup, GroupFilter, Groups};
 pub use intake::{Arrivals, Intake};
+pub use notifications::{Digest, DsnCounts, Fate, NAMED_IN_DIGEST, Notifications};
 pub use operations::{Act, Acted, Batch, Gone, NewOperation, Old, Operation, OperationId, Operations, Purged, Respool};
 pub use order::{Cursor, Horizon, NotOurs, Page, Span};
 pub use pages::Pages;
 pub use passes::{AttemptId, Claim, Claimed, Passes, Reaped, Resting, Settlement, Wanted};
 pub use rules::{spacing_after, taken_for_reprocessing};
-pub use runs::{Counts, Pause, Run, RunId, Runs};
+pub use runs::{Counts, Pause, Run, RunId, Runs, SERVICE};
 pub use sqlite::{SqliteStore, oldest_sqlite};
 pub use tasks::{Task, Tasks};
 pub use upkeep::{Destination, LAST_WRITES, Upkeep};
@@ -65,6 +67,6 @@ pub enum Place {
 }
 
 /// Where mail rests: all roles. See the module for what holds for every call.
-pub trait Store: Intake + Passes + Runs + Catalogue + Groups + Operations + Upkeep + Tasks {}
+pub trait Store: Intake + Passes + Notifications + Runs + Catalogue + Groups + Operations + Upkeep + Tasks {}
 
-impl<T: Intake + Passes + Runs + Catalogue + Groups + Operations + Upkeep + Tasks> Store for T {}
+impl<T: Intake + Passes + Notifications + Runs + Catalogue + Groups + Operations + Upkeep + Tasks> Store for T {}

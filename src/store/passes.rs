@@ -6,8 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Horizon, Place, Result, RunId};
-use crate::mail::{Attributes, DialogueEntry, Mail, MailKey, NewMail, Planned, Recorded, RepositoryPath};
+use super::{Fate, Horizon, Place, Result, RunId};
+use crate::mail::{Attributes, DialogueEntry, Mail, MailKey, NewDsn, Planned, Recorded, RepositoryPath};
 
 /// An attempt record's number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -90,8 +90,9 @@ pub struct Settlement {
     pub dialogue: Vec<DialogueEntry>,
     /// See [`Passes::record`].
     pub dialogue_limit: usize,
-    /// Mails that the pass bears, into the spool: there with the settlement or not at all.
-    pub born: Vec<NewMail>,
+    /// Notifications that the pass bears, into the spool: there with the settlement or not at
+    /// all. Where there are too many, they are gathered or held back.
+    pub born: Vec<NewDsn>,
 }
 
 /// What a reap found.
@@ -143,8 +144,9 @@ pub trait Passes: Send + Sync {
         dialogue_limit: usize,
     ) -> Result<()>;
 
-    /// Ends the pass: the claimed mail out, what is left of it and what it bears in.
-    async fn settle(&self, claim: &Claim, settlement: &Settlement) -> Result<()>;
+    /// Ends the pass: the claimed mail out, what is left of it and what it bears in. What became
+    /// of each notification, in their order.
+    async fn settle(&self, claim: &Claim, settlement: &Settlement) -> Result<Vec<Fate>>;
 
     /// Gives a mail back untouched.
     async fn release(&self, claim: &Claim) -> Result<()>;

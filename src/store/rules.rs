@@ -4,9 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{Error, Result, Time, Trouble};
+use super::{Error, Fate, Result, Time, Trouble};
 use crate::mail::{
-    AttemptState, Attributes, Dialogue, DialogueEntry, Mail, Outcome, Planned, Recorded, Side, attribute,
+    AttemptState, Attributes, Dialogue, DialogueEntry, DsnLimits, Mail, Outcome, Planned, Recorded, Side, attribute,
 };
 
 /// The time that must lie between a mail's n-th counted attempt and the next: the n-th of
@@ -31,6 +31,16 @@ pub(super) fn respooled(mut attributes: Attributes, reset: &[String]) -> Attribu
         attributes.remove(counter);
     }
     attributes
+}
+
+/// What becomes of a notification, after so many to this sender and so many in all within an
+/// hour.
+pub(super) fn fate_of_notification(limits: DsnLimits, to_sender: u32, in_all: u32) -> Fate {
+    match () {
+        () if to_sender >= limits.per_sender => Fate::Gathered,
+        () if in_all >= limits.total => Fate::HeldBack,
+        () => Fate::Born,
+    }
 }
 
 /// What a process's death says of the mails that it had in hand: some of them may have
@@ -76,8 +86,8 @@ pub(super) struct Aftermath {
 }
 
 /// Takes a mail out of a dead process's attempt, which was with the next hops of `plan` and
-/// has these outcomes on record: recipients with a delivery are done and leave the mail,
-/// recorded failures are kept for the next pass to file without contact, everybody else is
+/// has these outcomes on record: recipients with a delivery are done and leave the mail, unless
+/// something is to follow on it; recorded failures are kept for the next pass to file without contact, everybody else is
 /// owed another try. Who was to be contacted and has no outcome is in doubt.
 pub(super) fn after_death(mail: &mut Mail, plan: &[Planned], recorded: &[Recorded], now: Time) -> Aftermath {
     let known: HashSet<_> = recorded.iter().chain(&mail.recorded).map(|one| one.recipient.mailbox()).collect();
@@ -92,7 +102,12 @@ pub(super) fn after_death(mail: &mut Mail, plan: &[Planned], recorded: &[Recorde
         .collect();
     let state = state_of(recorded.iter().chain(&added));
     let with = |outcome| recorded.iter().filter(move |one| one.outcome == outcome);
-    let done: HashSet<_> = with(Outcome::Delivered).map(|one| one.recipient.mailbox()).collect();
+    // Where something is to follow on a delivery, the next pass does it, without contact.
+    let is_owed = mail.attributes.get(attribute::ON_SUCCESS).is_some();
+    if is_owed {
+        mail.recorded.extend(with(Outcome::Delivered).cloned());
+    }
+    let done: HashSet<_> = with(Outcome::Delivered).filter(|_| !is_owed).map(|one| one.recipient.mailbox()).collect();
     mail.envelope.keep(|recipient| !done.contains(&recipient.mailbox()));
     mail.recorded.extend(with(Outcome::Failed).cloned());
     Aftermath { added, state }
@@ -172,6 +187,7 @@ mod tests {
             attributes: Attributes::default(),
             state: "relay".to_owned(),
             error: None,
+            accepted: at(0),
             last_updated: at(0),
             header_prefix: String::new(),
             message: MessageId(1),

@@ -64,9 +64,15 @@ pub struct Pause {
     pub at: Time,
 }
 
+/// The kind of process that is a service.
+pub const SERVICE: &str = "serve";
+
 /// Runs and schedules.
 #[async_trait]
 pub trait Runs: Send + Sync {
+    /// Whether a service has the store open, which takes up what comes into the spool.
+    async fn is_served(&self) -> Result<bool>;
+
     /// Begins a run; it takes only what had come to rest by the returned horizon.
     async fn start_run(&self, job: &str, trigger: &str) -> Result<(RunId, Horizon)>;
 

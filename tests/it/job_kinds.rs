@@ -21,8 +21,11 @@ fn with_failures(sink: &SmtpSink, recipients: &[&str], job: &str) -> Relay {
     relay
 }
 
+/// Takes mail for those who look after failures, and no other.
 fn refusing() -> SmtpSink {
     SmtpSink::start(script![
+        "RCPT TO:<ops@" => "250 2.1.5 ok",
+        "RCPT TO:<on.call@" => "250 2.1.5 ok",
         "RCPT TO:<over" => "554 5.2.2 <over> over quota",
         "RCPT TO:" => "550 5.1.1 <b&c> no such user #1",
     ])
@@ -122,13 +125,10 @@ fn a_report_tells_of_new_failures_by_cause_once() {
     let job =
         "kind: report\nrepository: permanent\nto: [ops@y.example, on.call@y.example]\nfrom: redeliver@relay.test\n";
     let relay = with_failures(&failing, &["a@x.example", "b@x.example", "over@x.example"], job);
-    assert_eq!(run(&relay)["selected"], 3);
-    let taking = SmtpSink::start(Script::new());
-    let configuration = fs::read_to_string(relay.configuration()).expect("written");
-    let configuration = configuration.replace(&failing.address().to_string(), &taking.address().to_string());
-    fs::write(relay.configuration(), configuration).expect("written");
-    relay.run_spool().expect(0);
-    let report = taking.record().transactions.remove(0);
+    let result = run(&relay);
+    assert_eq!((&result["selected"], &result["delivered"]), (&3.into(), &0.into()), "it counts what it reports");
+    // It leaves at the end of its run, where no service would send it.
+    let report = failing.record().transactions.remove(0);
     assert_eq!(report.reverse_path, "");
     assert_eq!(report.recipients, ["ops@y.example", "on.call@y.example"]);
     let text = report.text().replace("=\r\n", "").replace("=3D", "=");

@@ -42,5 +42,6 @@ mod slow;
 mod submit;
 mod support;
 mod tls;
+mod told;
 mod uncounted;
 mod zones;

@@ -137,6 +137,16 @@ impl Here {
         known.or_else(|| self.settings.aliases.get(ANYBODY).cloned()).unwrap_or_else(|| vec![own])
     }
 
+    /// Whom what is sent back to an address goes to; `None` where it is of this machine alone and
+    /// stands for nobody.
+    pub fn addressees(&self, sender: &Address) -> Option<Vec<Address>> {
+        if !self.is_ours(sender) {
+            return Some(vec![sender.clone()]);
+        }
+        let known = self.alias(sender.local_part()).or_else(|| self.settings.aliases.get(ANYBODY).cloned());
+        known.or_else(|| (!self.is_own_user(sender)).then(|| vec![sender.clone()]))
+    }
+
     /// What the alias stands for; those of the configuration come first, and are final.
     fn alias(&self, name: &str) -> Option<Vec<Address>> {
         let folded = name.to_lowercase();

@@ -4,7 +4,7 @@
 //! end a header field nor bring in markup.
 
 use super::super::config::Mailing;
-use crate::audit::{Digest, Example, Group};
+use crate::audit::{Digest, Example, Group, held_back};
 use crate::mail::{Cause, RepositoryPath, quoted_printable};
 use crate::store::Time;
 use crate::text::{count, plain, rfc3339_seconds};
@@ -98,9 +98,10 @@ fn summary(repository: &RepositoryPath, digest: &Digest) -> String {
     )
 }
 
-/// How much there is that nobody has looked at, told before or not.
+/// How much there is that nobody has looked at, told before or not; and what no sender knows.
 fn unacknowledged(digest: &Digest) -> String {
-    format!("Unacknowledged there in all: {}.", count(digest.unacknowledged, "mail"))
+    let all = format!("Unacknowledged there in all: {}.", count(digest.unacknowledged, "mail"));
+    if digest.held_back == 0 { all } else { format!("{all} Also {}.", held_back(digest.held_back)) }
 }
 
 fn title(cause: &Cause) -> String {

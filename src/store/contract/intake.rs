@@ -94,7 +94,7 @@ pub(in crate::store) async fn who_waits_for_mail_is_told_of_it(scene: &Scene) {
     store.respool(&Place::Repository(temporary()), &key("K1"), &relay).await.expect("respooled");
     assert!(told(&mut arrivals).await);
     let claimed = claim_one(&store, Place::Spool).await;
-    let born = Settlement { born: vec![new_mail("K2", &["a@x.example"])], ..Settlement::default() };
+    let born = Settlement { born: vec![new_dsn("K2", "a@x.example")], ..Settlement::default() };
     store.settle(&claimed.claim, &born).await.expect("settled");
     assert!(told(&mut arrivals).await, "a settlement bears mail too");
 }

@@ -9,6 +9,7 @@ pub(super) mod deaths;
 pub(super) mod dsn;
 pub(super) mod groups;
 pub(super) mod intake;
+pub(super) mod notifications;
 pub(super) mod operations;
 pub(super) mod passes;
 mod picture;
@@ -28,8 +29,8 @@ use chrono::{DateTime, TimeDelta};
 use super::*;
 use crate::clock::Clock;
 use crate::mail::{
-    Address, AttributeValue, Attributes, DialogueEntry, Envelope, Mail, MailKey, MessageFacts, NewMail, NewMessage,
-    Outcome, Planned, Recorded, ReversePath, Side, Stage, attribute,
+    Action, Address, AttributeValue, Attributes, DialogueEntry, DsnLimits, Envelope, Mail, MailKey, MessageFacts,
+    NewDsn, NewMail, NewMessage, Notice, Outcome, Planned, Recorded, ReversePath, Side, Stage, Told, attribute,
 };
 
 /// Opens the backend under test at a directory, with this time.
@@ -143,6 +144,9 @@ macro_rules! store_contract {
             dsn::what_is_asked_and_told_goes_with_each_recipient
             dsn::a_death_leaves_what_is_asked_and_told
             passes::a_whole_pass_is_in_the_picture_of_the_store
+            notifications::what_is_too_much_for_one_sender_is_gathered_and_ends_in_one_mail
+            notifications::what_is_too_much_in_all_is_held_back_and_counted
+            notifications::notes_agree_with_what_was_told
             deaths::a_dead_process_gives_back_what_is_not_known
             deaths::recorded_outcomes_survive_their_process
             deaths::who_ends_in_order_leaves_nothing_in_hand
@@ -227,6 +231,24 @@ fn new_mail(name: &str, recipients: &[&str]) -> NewMail {
         message: NewMessage::Whole(Bytes::from_static(b"Subject: x\r\n\r\nbody\r\n")),
         facts: MessageFacts { size: 20, ..MessageFacts::default() },
         import_digest: None,
+    }
+}
+
+/// A notification to this sender about one recipient.
+fn new_dsn(name: &str, sender: &str) -> NewDsn {
+    let told = Told {
+        recipient: address("b@x.example"),
+        action: Action::Failed,
+        original: None,
+        outcome: Some(recorded("b@x.example", Outcome::Failed)),
+        default_status: "5.0.0".to_owned(),
+    };
+    NewDsn {
+        mail: new_mail(name, &[sender]),
+        sender: address(sender),
+        action: Action::Failed,
+        told: vec![told],
+        limits: DsnLimits::default(),
     }
 }
 

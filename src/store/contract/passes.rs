@@ -171,7 +171,7 @@ pub(in crate::store) async fn a_lost_claim_is_refused(scene: &Scene) {
     store.release(&claimed.claim).await.expect("released");
     let again = claim_one(&store, Place::Spool).await;
     let lost = |result: Result<()>| matches!(result, Err(Error::ClaimLost(_)));
-    assert!(lost(store.at(3).settle(&claimed.claim, &Settlement::default()).await));
+    assert!(lost(store.at(3).settle(&claimed.claim, &Settlement::default()).await.map(drop)));
     assert!(lost(store.release(&claimed.claim).await));
     assert!(lost(store.at(3).begin_attempt(&claimed.claim, &Attributes::default(), &[]).await.map(drop)));
     assert!(lost(store.record(&claimed.claim, AttemptId(1), &[], &[], 10).await));
@@ -276,7 +276,7 @@ pub(in crate::store) async fn what_a_pass_bears_is_there_with_its_settlement_or_
     let before = picture::of(&*store).await;
     // The second cannot be born: its key is taken. So the first is not, and the mail stays.
     let bears = |names: &[&str]| Settlement {
-        born: names.iter().map(|name| new_mail(name, &["a@sender.example"])).collect(),
+        born: names.iter().map(|name| new_dsn(name, "a@sender.example")).collect(),
         ..Settlement::default()
     };
     store.settle(&claimed[0].claim, &bears(&["D1", "K2"])).await.expect_err("refused");

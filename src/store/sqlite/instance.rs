@@ -108,6 +108,13 @@ pub(super) fn dead(connection: &Connection, liveness: &Liveness, own: Option<i64
     Ok(going.into_iter().filter(|&id| Some(id) != own && !liveness.is_alive(id)).collect())
 }
 
+/// Whether a process of this kind has the store open.
+pub(super) fn is_any_alive(connection: &Connection, liveness: &Liveness, kind: &str) -> Result<bool> {
+    let mut statement = connection.prepare_cached("SELECT id FROM instance WHERE ended IS NULL AND kind = ?1")?;
+    let going = statement.query_map([kind], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()?;
+    Ok(going.into_iter().any(|id| liveness.is_alive(id)))
+}
+
 /// Whether an instance is one of these: looked at again once it can be ended.
 pub(super) fn is_dead(connection: &Connection, liveness: &Liveness, instance: i64) -> Result<bool> {
     let going =

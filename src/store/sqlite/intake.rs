@@ -60,6 +60,7 @@ fn insert_in_hand(tx: &Transaction<'_>, mail: &NewMail, instance: i64) -> Result
         attributes: mail.attributes.clone(),
         state: mail.state.clone(),
         error: None,
+        accepted: rows::time(now),
         last_updated: rows::time(now),
         header_prefix: String::new(),
         message,

@@ -17,6 +17,7 @@ mod intake;
 mod listing;
 mod log;
 mod messages;
+mod notifications;
 mod open;
 mod operate;
 mod pager;

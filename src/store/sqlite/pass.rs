@@ -5,9 +5,9 @@ use rusqlite::{OptionalExtension, params};
 use tracing::{debug, warn};
 
 use super::super::rules::Death;
-use super::super::{AttemptId, Claim, Claimed, Error, Passes, Reaped, Resting, Result, Settlement, Wanted};
+use super::super::{AttemptId, Claim, Claimed, Error, Fate, Passes, Reaped, Resting, Result, Settlement, Wanted};
 use super::transaction::{Transaction, Weight, hour_of};
-use super::{SqliteStore, claim, filing, groups, intake, reap, records, rows};
+use super::{SqliteStore, claim, filing, groups, notifications, reap, records, rows};
 use crate::mail::{Attributes, DialogueEntry, Mail, Planned, Recorded};
 
 #[async_trait]
@@ -68,14 +68,13 @@ impl Passes for SqliteStore {
         .await
     }
 
-    async fn settle(&self, claim: &Claim, settlement: &Settlement) -> Result<()> {
+    async fn settle(&self, claim: &Claim, settlement: &Settlement) -> Result<Vec<Fate>> {
         let (claim, settlement) = (claim.clone(), settlement.clone());
-        let bears = !settlement.born.is_empty();
-        self.write_along(move |tx| settle(tx, &claim, &settlement)).await?;
-        if bears {
+        let fates = self.write_along(move |tx| settle(tx, &claim, &settlement)).await?;
+        if fates.contains(&Fate::Born) {
             self.tell_arrival();
         }
-        Ok(())
+        Ok(fates)
     }
 
     async fn release(&self, claim: &Claim) -> Result<()> {
@@ -154,22 +153,22 @@ fn release(tx: &Transaction<'_>, claim: &Claim) -> Result<()> {
 }
 
 /// Ends a pass: the record, then what is left of the mail, and what the pass bore.
-fn settle(tx: &Transaction<'_>, claim: &Claim, settlement: &Settlement) -> Result<()> {
+fn settle(tx: &Transaction<'_>, claim: &Claim, settlement: &Settlement) -> Result<Vec<Fate>> {
     let before = verify(tx, claim)?;
+    let (fates, amended) = notifications::bear(tx, settlement)?;
+    let parts = amended.as_deref().unwrap_or(&settlement.parts);
     end_attempt(tx, claim, settlement)?;
     let attempted = settlement.counted && settlement.attempt.is_some();
-    for part in settlement.parts.iter().filter(|part| part.mail.key != claim.key) {
+    for part in parts.iter().filter(|part| part.mail.key != claim.key) {
         let repository = part.place.as_ref().map_or(Ok(before.repository), |path| filing::ensure(tx, path))?;
         let (mail, parent, hour) = (&part.mail, claim.mail, before.hour);
         filing::insert_child(tx, &filing::Child { mail, parent, repository, hour, attempted })?;
     }
-    for mail in &settlement.born {
-        intake::insert(tx, mail, None)?;
+    match parts.iter().find(|part| part.mail.key == claim.key) {
+        Some(part) => keep(tx, claim, part, before, attempted)?,
+        None => filing::take_out(tx, claim.mail, None)?,
     }
-    match settlement.parts.iter().find(|part| part.mail.key == claim.key) {
-        Some(part) => keep(tx, claim, part, before, attempted),
-        None => filing::take_out(tx, claim.mail, None),
-    }
+    Ok(fates)
 }
 
 /// Where nothing was begun and nothing happened, there is no record to end.

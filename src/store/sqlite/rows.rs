@@ -28,6 +28,7 @@ pub(super) const ID: usize = 0;
 pub(super) const KEY: usize = 1;
 pub(super) const LAST_UPDATED: usize = 10;
 pub(super) const SEQ: usize = 18;
+const ACCEPTED: usize = 19;
 pub(super) const BEHIND_MAIL_COLUMNS: usize = 28;
 
 /// One mail by its number.
@@ -65,6 +66,7 @@ pub(super) fn mail(row: &Row<'_>) -> Result<MailRow> {
         attributes: from_json(&row.get::<_, String>(7)?)?,
         state: row.get(8)?,
         error: row.get(9)?,
+        accepted: time(row.get(ACCEPTED)?),
         last_updated: time(row.get(LAST_UPDATED)?),
         header_prefix: row.get(11)?,
         message: MessageId(row.get(12)?),
@@ -80,7 +82,7 @@ pub(super) fn mail(row: &Row<'_>) -> Result<MailRow> {
     };
     let listed = Listed {
         mail,
-        accepted: time(row.get(19)?),
+        accepted: time(row.get(ACCEPTED)?),
         in_hand: row.get(20)?,
         acknowledged: row.get::<_, Option<String>>(23)?.map(|note| acknowledged(&note)).transpose()?,
     };

@@ -3,12 +3,17 @@
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 
-use super::super::{Counts, Horizon, Page, Pause, Result, Run, RunId, Runs, Span, Time};
+use super::super::{Counts, Horizon, Page, Pause, Result, Run, RunId, Runs, SERVICE, Span, Time};
 use super::transaction::Transaction;
-use super::{SqliteStore, pager, rows};
+use super::{SqliteStore, instance, pager, rows};
 
 #[async_trait]
 impl Runs for SqliteStore {
+    async fn is_served(&self) -> Result<bool> {
+        let liveness = self.liveness();
+        self.read(move |connection| instance::is_any_alive(connection, &liveness, SERVICE)).await
+    }
+
     async fn start_run(&self, job: &str, trigger: &str) -> Result<(RunId, Horizon)> {
         self.reap_dead().await?;
         let instance = self.instance().await?;

@@ -68,6 +68,8 @@ fn answer(recipient: &Address) -> Recorded {
 
 struct Nothing;
 
+impl crate::pipeline::Backing for Nothing {}
+
 #[async_trait]
 impl Checkpoint for Nothing {
     async fn begin(&self, _: &Attributes, _: &[Planned]) -> Result<(), NotBegun> {

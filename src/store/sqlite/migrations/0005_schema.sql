@@ -384,32 +384,44 @@ CREATE TABLE task_sum (
     tasks  INTEGER NOT NULL
 ) WITHOUT ROWID;
 
--- Notifications by hour since 1970 and whom they went to ('' is all): how many were born, and
--- how many recipients were held back.
-CREATE TABLE dsn_hour (
-    hour   INTEGER NOT NULL,
-    sender TEXT NOT NULL,
-    born   INTEGER NOT NULL DEFAULT 0,
-    held   INTEGER NOT NULL DEFAULT 0,
-    PRIMARY KEY (hour, sender)
-) WITHOUT ROWID;
+-- Notifications of the last hour, by the reverse-path that they answer.
+CREATE TABLE dsn_born (
+    id     INTEGER PRIMARY KEY AUTOINCREMENT,
+    at     INTEGER NOT NULL,
+    sender TEXT NOT NULL
+);
+CREATE INDEX dsn_born_at     ON dsn_born (at);
+CREATE INDEX dsn_born_sender ON dsn_born (sender, at);
 
--- Notifications since the store was made, by action (RFC 3464), and `held`.
+-- Notifications since the store was made, by action (RFC 3464) or `digest`; and `held`,
+-- recipients of whom nobody was told.
 CREATE TABLE dsn_sum (
     action TEXT PRIMARY KEY,
     count  INTEGER NOT NULL
 ) WITHOUT ROWID;
 
--- Recipients whose sender is to be told in a digest.
+-- Recipients of whom nobody was told, by hour since 1970; for two days.
 CREATE TABLE dsn_held (
-    id        INTEGER PRIMARY KEY AUTOINCREMENT,
-    sender    TEXT NOT NULL,
-    -- When the digest is due; that of the first holds for all of a sender.
-    due       INTEGER NOT NULL,
-    key       TEXT NOT NULL,
-    recipient TEXT NOT NULL,
-    -- What is to be told, as JSON.
-    record    TEXT NOT NULL
+    hour       INTEGER PRIMARY KEY,
+    recipients INTEGER NOT NULL
 );
-CREATE INDEX dsn_held_due    ON dsn_held (due);
-CREATE INDEX dsn_held_sender ON dsn_held (sender, id);
+
+-- What a sender is to be told together: one digest at a time.
+CREATE TABLE dsn_digest (
+    sender     TEXT PRIMARY KEY,
+    -- The same as it was first written.
+    address    TEXT NOT NULL,
+    -- The key that its mail will have.
+    key        TEXT NOT NULL,
+    due        INTEGER NOT NULL,
+    recipients INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX dsn_digest_due ON dsn_digest (due);
+
+-- The first of them, with what is told of each as JSON.
+CREATE TABLE dsn_gathered (
+    id     INTEGER PRIMARY KEY AUTOINCREMENT,
+    sender TEXT NOT NULL,
+    record TEXT NOT NULL
+);
+CREATE INDEX dsn_gathered_sender ON dsn_gathered (sender, id);
