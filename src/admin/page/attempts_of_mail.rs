@@ -41,8 +41,16 @@ pub(super) struct OutcomeRow {
     pub(super) took: String,
 }
 
-/// The first of these outcomes, each as a row; with `whole` nothing is cut.
+/// Recipients whose replies are shown at length: those of many are mostly the same.
+const FEW: usize = 5;
+
+/// Columns of a reply where there are many.
+const REPLY: usize = 80;
+
+/// The first of these outcomes, each as a row; what was said to many is cut, unless it is to be
+/// `whole`.
 pub(super) fn outcome_rows(recorded: &[Recorded], shown: usize, whole: bool) -> Vec<OutcomeRow> {
+    let whole = whole || recorded.len() <= FEW;
     recorded.iter().take(shown).map(|one| outcome_row(one, whole)).collect()
 }
 
@@ -82,7 +90,7 @@ fn outcome_row(one: &Recorded, whole: bool) -> OutcomeRow {
 fn said(one: &Recorded, whole: bool) -> String {
     let text = one.reply.as_deref().or(one.cause.as_deref()).unwrap_or_default();
     if !whole {
-        return short(text);
+        return cut(text, REPLY);
     }
     text.lines().map(printable).collect::<Vec<_>>().join("\n")
 }
@@ -128,7 +136,8 @@ async fn one(
     let all = recorded(&shared, &key).await?;
     let wanted = number.parse::<u32>().map_err(|_| unknown())?;
     let attempt = all.iter().find(|attempt| attempt.number == wanted).ok_or_else(unknown)?;
-    let shown = if query.flag("whole") { usize::MAX } else { RECIPIENTS };
+    let is_whole = query.flag("whole");
+    let shown = if is_whole { usize::MAX } else { RECIPIENTS };
     let beside = |number: Option<u32>| {
         let there = number.filter(|number| all.iter().any(|attempt| attempt.number == *number));
         there.map(|number| url::attempt(&key, number))
@@ -141,7 +150,7 @@ async fn one(
         finished: when_known(attempt.finished, visitor.now),
         state: state(attempt),
         counted: attempt.counted,
-        rows: outcome_rows(&attempt.recipients, shown, true),
+        rows: outcome_rows(&attempt.recipients, shown, is_whole),
         more: attempt.recipients.len().saturating_sub(shown),
         whole: url::with(&url::attempt(&key, wanted), &[("whole", "true")]),
         dialogue: dialogue(attempt),

@@ -24,18 +24,22 @@ use super::repositories::place_name;
 use super::url;
 use crate::audit::{gone_words, header, operation_words, whereabouts};
 use crate::clients::Role;
-use crate::mail::{Attempt, AttemptState, Mail, MailKey, Outcome, RepositoryPath};
+use crate::mail::{Address, Attempt, AttemptState, Mail, MailKey, Notice, Outcome, RepositoryPath};
 use crate::store::{AttemptFilter, Listed, Operation, Place, Span, Time};
 use crate::text::printable;
 
 /// Recipients that are shown.
 const RECIPIENTS: usize = 50;
 
-/// Attempts that are shown, the latest of them.
-const ATTEMPTS: usize = 100;
+/// Attempts that are looked at, and lines of them that are shown, the latest.
+const ATTEMPTS: usize = 1000;
+const LINES: usize = 30;
+
+/// Columns of what was said on such a line.
+const SAID: usize = 120;
 
 /// Octets of a header that are shown.
-const HEADER: usize = 4000;
+const HEADER: usize = 2400;
 
 pub(super) fn routes() -> Router<Arc<Shared>> {
     Router::new()
@@ -88,9 +92,48 @@ struct Page {
     attempts: Vec<Line>,
     attributes: Vec<Attribute>,
     header: Option<String>,
+    /// What was told of whom.
+    notices: Vec<NoticeRow>,
     operations: Vec<(Html, String)>,
     /// Where nothing is cut, if something is.
     whole: Option<String>,
+}
+
+/// What the sender was told of a recipient, or why he was not.
+struct NoticeRow {
+    recipient: String,
+    action: &'static str,
+    at: Html,
+    dsn: Html,
+    to: String,
+}
+
+fn notices(mail: &Mail, shown: usize, now: Time) -> Vec<NoticeRow> {
+    let to = mail.envelope.return_path().map_or_else(|| "<>".to_owned(), short);
+    let of = |recipient| mail.envelope.dsn.of(recipient).told.iter().map(move |notice| (recipient, notice));
+    let all = mail.envelope.recipients.iter().flat_map(of);
+    let row = |(recipient, notice): (&Address, &Notice)| NoticeRow {
+        recipient: short(recipient),
+        action: notice.action.name(),
+        at: when(notice.at, now),
+        dsn: match (&notice.dsn, &notice.note) {
+            (Some(dsn), _) => link(&url::mail(dsn), dsn),
+            (None, Some(why)) => Html::text(short(why)),
+            (None, None) => Html::text("-"),
+        },
+        to: to.clone(),
+    };
+    all.take(shown).map(row).collect()
+}
+
+/// What is asked of notifications, in the words of the protocol.
+fn asked(mail: &Mail) -> Option<String> {
+    let dsn = &mail.envelope.dsn;
+    let of_mail = [dsn.ret.map(|ret| format!("RET={ret}")), dsn.envid.as_ref().map(|envid| format!("ENVID={envid}"))];
+    let notify = mail.envelope.recipients.iter().filter_map(|one| dsn.of(one).notify);
+    let of_recipients: BTreeSet<_> = notify.map(|notify| format!("NOTIFY={notify}")).collect();
+    let all: Vec<_> = of_mail.into_iter().flatten().chain(of_recipients).collect();
+    (!all.is_empty()).then(|| all.join(" "))
 }
 
 /// How a bundle is asked for.
@@ -158,10 +201,15 @@ async fn one(
         Some(mail) => Some(header_text(&header(&*shared.context.store, mail).await?)),
         None => None,
     };
+    let last = known.last();
     let is_header_cut = header.as_ref().is_some_and(|header| header.len() > HEADER);
     let recipients = known.mail().map_or(0, |mail| mail.envelope.recipients.len());
-    let is_cut = is_header_cut || recipients > RECIPIENTS || attributes_are_cut(known.mail());
-    let last = known.last();
+    let lines = if whole { usize::MAX } else { LINES };
+    let is_cut = is_header_cut
+        || recipients > RECIPIENTS
+        || attributes_are_cut(known.mail())
+        || known.attempts.len() > LINES
+        || last.is_some_and(|last| last.recipients.len() > 1);
     let shown = if whole { usize::MAX } else { RECIPIENTS };
     let operation = query.get("operation").unwrap_or_default();
     let notice = known.operations.iter().find(|one| one.id.to_string() == operation);
@@ -174,12 +222,13 @@ async fn one(
         actions: actions(&visitor, &known),
         message: known.here.as_ref().map(|_| format!("{}/message", url::mail(&known.key))),
         bundle: known.here.as_ref().map(|_| offered(&visitor, &known)),
-        last: last.map(|last| outcome_rows(&last.recipients, shown, false)).unwrap_or_default(),
+        last: last.map(|last| outcome_rows(&last.recipients, shown, whole)).unwrap_or_default(),
         last_href: last.map(|last| url::attempt(&last.key, last.number)).unwrap_or_default(),
         last_more: last.map_or(0, |last| last.recipients.len().saturating_sub(shown)),
-        attempts: known.attempts.iter().rev().map(|attempt| line(attempt, visitor.now)).collect(),
+        attempts: known.attempts.iter().rev().take(lines).map(|attempt| line(attempt, visitor.now)).collect(),
         attributes: known.mail().map(|mail| attributes(mail, whole)).unwrap_or_default(),
         header: header.map(|header| if whole { header } else { header.chars().take(HEADER).collect() }),
+        notices: known.mail().map(|mail| notices(mail, shown, visitor.now)).unwrap_or_default(),
         operations: known.operations.iter().rev().map(|one| (when(one.at, visitor.now), done(one))).collect(),
         whole: (is_cut && !whole).then(|| url::with(&url::mail(&known.key), &[("whole", "true")])),
     }))
@@ -238,6 +287,7 @@ fn facts(known: &Known, shown: usize, now: Time) -> Vec<Fact> {
         fact("Processor", Html::text(short(&mail.state))),
     ];
     facts.extend(mail.client.map(|client| fact("From client", Html::text(client))));
+    facts.extend(asked(mail).map(|asked| fact("Asked of notifications", Html::text(short(asked)))));
     facts.extend(mail.origin.as_ref().map(|origin| fact("Split off from", link(&url::mail(origin), origin))));
     facts.extend(mail.error.as_ref().map(|error| fact("Why here", Html::text(short(error)))));
     if let Some(note) = &listed.acknowledged {
@@ -308,7 +358,7 @@ fn line(attempt: &Attempt, now: Time) -> Line {
         outcomes: html::lines(outcomes),
         next_hop: worst.and_then(|one| one.next_hop.as_deref()).map(short).unwrap_or_default(),
         said: worst
-            .map(|one| short(one.reply.as_deref().or(one.cause.as_deref()).unwrap_or_default()))
+            .map(|one| html::cut(one.reply.as_deref().or(one.cause.as_deref()).unwrap_or_default(), SAID))
             .unwrap_or_default(),
     }
 }

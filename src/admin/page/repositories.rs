@@ -25,7 +25,7 @@ use crate::store::{Place, Span, Sums};
 use crate::text::rfc3339_seconds;
 
 /// Mails of a page, and rows that are looked at for them.
-const SHOWN: usize = 40;
+const SHOWN: usize = 30;
 const LOOKED_AT: usize = 20_000;
 
 pub(super) fn routes() -> Router<Arc<Shared>> {

@@ -8,6 +8,9 @@ use crate::store::{Listed, Time};
 /// Columns of an address in a row.
 const ADDRESS: usize = 80;
 
+/// And of a reply: the whole is a click away.
+const REPLY: usize = 140;
+
 /// A mail in a listing.
 pub(super) struct Row {
     pub(super) key: Html,
@@ -37,7 +40,7 @@ impl Row {
             next_hop: html::cut(&next_hop, ADDRESS),
             sender: html::cut(&sender, ADDRESS),
             recipient: html::cut(&recipient, ADDRESS),
-            reply: html::short(reply),
+            reply: html::cut(&reply, REPLY),
             remark: match (waiting.in_hand, is_acknowledged) {
                 (true, _) => "in hand",
                 (false, true) => "acknowledged",

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::webadmin::{Answer, ask, ask_with};
 use super::{Service, served, until};
 use crate::support::relay::{Relay, Setup};
-use crate::support::sink::{Script, SmtpSink, on, script};
+use crate::support::sink::{Script, SmtpSink, on, raw, script};
 
 const PERMANENT: &str = "var/mail/error/remote-delivery/permanent";
 
@@ -293,5 +293,42 @@ fn a_role_is_offered_what_it_may_do_and_no_more() {
         }
         assert_eq!(ask_with(&service, "GET", "/tasks", &header, "").status, 401, "a session opens pages alone");
     }
+    service.stop();
+}
+
+#[test]
+fn however_much_a_peer_says_a_page_stays_small() {
+    let line = "<&\"'".repeat(700);
+    let peer = SmtpSink::start(script![on("RCPT") => raw(format!("550-{line}\r\n550-{line}\r\n550 {line}\r\n"))]);
+    let relay = served(Setup::gateway(peer.address()));
+    let many: Vec<_> = (0..70).map(|number| format!("r{number}@gone.example")).collect();
+    relay.fill((0..40).map(|number| vec![format!("u{number}@gone.example")]).chain([many]));
+    let service = Service::start(&relay);
+    service.wait_until_settled();
+    let last = keys(&service, PERMANENT, "recipient=r0%40gone.example").remove(0);
+    for path in
+        ["/ui/", "/ui/repositories/permanent", "/ui/act/remove?repository=permanent", &format!("/ui/mails/{last}")]
+    {
+        let page = page(&service, path);
+        assert!(page.contains("<h1>") && !page.contains(&line), "{path}");
+    }
+    let mail = page(&service, &format!("/ui/mails/{last}"));
+    assert!(mail.contains("20 more recipients") && mail.contains(&format!("/ui/mails/{last}?whole=true")), "{mail}");
+    let whole = ask(&service, "GET", &format!("/ui/mails/{last}?whole=true")).expect(200).text();
+    assert!(whole.contains("r69@gone.example"));
+    service.stop();
+}
+
+#[test]
+fn what_is_asked_of_notifications_stands_on_the_page_of_a_mail() {
+    let peer = refusing();
+    let relay = served(Setup::gateway(peer.address()));
+    let service = Service::start(&relay);
+    let words = ["sendmail", "-N", "failure,delay", "-R", "hdrs", "-V", "env1", "-f", "a@relay.test", "u@gone.example"];
+    relay.command_with_input(&words, b"Subject: x\n\ny\n").expect(0);
+    service.wait_until_settled();
+    let key = keys(&service, PERMANENT, "").remove(0);
+    let mail = page(&service, &format!("/ui/mails/{key}"));
+    assert!(mail.contains("RET=HDRS ENVID=env1 NOTIFY=FAILURE,DELAY"), "{mail}");
     service.stop();
 }
