@@ -1,5 +1,7 @@
 //! Answers that several groups of routes give.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::FromRequestParts;
@@ -10,10 +12,10 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::Shared;
 use super::actor::Actor;
 use super::error::Refusal;
 use super::query::Query;
+use super::{Shared, Site};
 use crate::mail::RepositoryPath;
 use crate::operations::{Bounds, Conditions, Operations, Operator, Selection, resolve};
 use crate::store::Page;
@@ -107,14 +109,29 @@ impl Shared {
         Ok(resolve(&*self.context.store, &settings.site.schemes, text).await?)
     }
 
-    /// Does `work` with what does things to many mails, for `by`.
-    pub(super) fn operations<'a>(
-        &'a self,
-        by: &'a Operator,
-        site: &'a super::Site,
-        stop: &'a CancellationToken,
-    ) -> Operations<'a> {
-        let (store, now) = (&*self.context.store, self.context.clock.now());
+    /// What somebody asks for, who waits for the answer.
+    pub(super) fn asked_by(&self, actor: &Actor) -> Asked<'_> {
+        self.asked(actor.operator(), self.site(), self.context.stop.gentle.clone())
+    }
+
+    /// What `by` asks for, as the configuration was then; it is to end with `stop`.
+    pub(super) fn asked(&self, by: Operator, site: Arc<Site>, stop: CancellationToken) -> Asked<'_> {
+        Asked { shared: self, by, site, stop }
+    }
+}
+
+/// What is needed to do things to many mails.
+pub(super) struct Asked<'a> {
+    shared: &'a Shared,
+    by: Operator,
+    site: Arc<Site>,
+    stop: CancellationToken,
+}
+
+impl Asked<'_> {
+    pub(super) fn operations(&self) -> Operations<'_> {
+        let Self { shared, by, site, stop } = self;
+        let (store, now) = (&*shared.context.store, shared.context.clock.now());
         Operations { store, by, processors: &site.processors, now, stop }
     }
 }

@@ -114,6 +114,8 @@ impl From<store::Error> for Refusal {
             store::Error::NoSuchRepository(path) => Self::not_found(format!("{path} does not exist")),
             store::Error::NoSuchMail(key) => Self::not_found(format!("Could not retrieve {key}")),
             store::Error::InHand(_) => Self::conflict(error.to_string()),
+            // A cursor, or the end of a dry run, that only looked like one.
+            store::Error::NotOurs(_) => Self::invalid(error.to_string()),
             error => Self::internal(&error),
         }
     }

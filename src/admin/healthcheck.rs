@@ -83,8 +83,8 @@ struct Listed {
 /// How it is.
 #[utoipa::path(get, path = "/healthcheck", tag = "health", security(()),
     params(
-        ("check" = Option<Vec<String>>, Query, description = "Only these checks; may be repeated"),
-        ("strict" = Option<String>, Query, description = "Degraded is 503 too"),
+        ("check" = Option<Vec<String>>, Query),
+        ("strict" = Option<String>, Query),
     ),
     responses(
         (status = 200, description = "Healthy, or degraded and not strict", body = Health),
@@ -116,8 +116,8 @@ async fn list() -> Json<Vec<Listed>> {
 /// One check.
 #[utoipa::path(get, path = "/healthcheck/checks/{name}", tag = "health", security(()),
     params(
-        ("name" = String, Path, description = "The check", example = "Store"),
-        ("strict" = Option<String>, Query, description = "Degraded is 503 too"),
+        ("name" = String, Path, example = "Store"),
+        ("strict" = Option<String>, Query),
     ),
     responses(
         (status = 200, description = "Healthy, or degraded and not strict", body = Component),

@@ -231,8 +231,7 @@ pub(super) async fn pause_schedule(
     known(shared, name)?;
     let now = shared.context.clock.now();
     let until = until.map(|text| end(text, now)).transpose()?;
-    let (site, operator, stop) = (shared.site(), actor.operator(), shared.context.stop.gentle.clone());
-    Ok(shared.operations(&operator, &site, &stop).pause(name, reason, until).await?)
+    Ok(shared.asked_by(actor).operations().pause(name, reason, until).await?)
 }
 
 fn end(text: &str, now: Time) -> Result<Time, Refusal> {
@@ -263,7 +262,6 @@ async fn resume(
 /// Ends a pause, where there is one.
 pub(super) async fn resume_schedule(shared: &Shared, actor: &Actor, name: &str) -> Result<(), Refusal> {
     known(shared, name)?;
-    let (site, operator, stop) = (shared.site(), actor.operator(), shared.context.stop.gentle.clone());
-    shared.operations(&operator, &site, &stop).resume(name).await?;
+    shared.asked_by(actor).operations().resume(name).await?;
     Ok(())
 }

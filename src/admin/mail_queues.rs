@@ -112,9 +112,9 @@ impl Queued {
 /// The mails of a queue, oldest first.
 #[utoipa::path(get, path = "/mailQueues/{name}/mails", tag = "mail queues",
     params(
-        ("name" = String, Path, description = "The queue", example = "spool"),
-        ("limit" = Option<u64>, Query, description = "So many at most; 100 where nothing is said"),
-        ("delayed" = Option<bool>, Query, description = "Only those that wait for a time: there are none"),
+        ("name" = String, Path, example = "spool"),
+        ("limit" = Option<u64>, Query),
+        ("delayed" = Option<bool>, Query),
     ),
     responses(
         (status = 200, description = "The mails", body = Vec<Queued>),
@@ -135,10 +135,10 @@ async fn mails(State(shared): super::State, name: super::Name, query: Query) -> 
 /// Removes the mails of a queue, or those of one sender, recipient or name: a task.
 #[utoipa::path(delete, path = "/mailQueues/{name}/mails", tag = "mail queues",
     params(
-        ("name" = String, Path, description = "The queue", example = "outgoing"),
-        ("sender" = Option<String>, Query, description = "Only his", example = "nobody@x.example"),
-        ("recipient" = Option<String>, Query, description = "Only those for him"),
-        ("name" = Option<String>, Query, description = "Only this one: its name, which is its key where no import named it"),
+        ("name" = String, Path, example = "outgoing"),
+        ("sender" = Option<String>, Query, example = "nobody@x.example"),
+        ("recipient" = Option<String>, Query),
+        ("name" = Option<String>, Query),
     ),
     responses(
         (status = 201, description = "The task", body = serde_json::Value),
@@ -192,8 +192,8 @@ struct Flush {
 /// Has the queue looked at now. Nothing waits for a time here, so that all of it is taken up already.
 #[utoipa::path(patch, path = "/mailQueues/{name}/mails", tag = "mail queues",
     params(
-        ("name" = String, Path, description = "The queue", example = "spool"),
-        ("delayed" = bool, Query, description = "`true`"),
+        ("name" = String, Path, example = "spool"),
+        ("delayed" = bool, Query),
     ),
     request_body(content = Flush, description = "What they are to become"),
     responses(

@@ -16,6 +16,7 @@ mod mail_repositories;
 mod metrics;
 mod openapi;
 mod page;
+mod parameters;
 mod query;
 mod records;
 mod tasks;
@@ -219,7 +220,7 @@ fn router(shared: Arc<Shared>) -> Router {
     // Pages are for people, and no part of the document.
     router
         .merge(page::routes())
-        .layer(Extension(openapi::Documented(Arc::new(document))))
+        .layer(Extension(openapi::Documented::new(&document)))
         .fallback(error::no_such_route)
         .method_not_allowed_fallback(error::method_not_allowed)
         .layer(middleware::from_fn_with_state(Arc::clone(&shared), guard::guard))

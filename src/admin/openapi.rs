@@ -3,8 +3,11 @@
 
 use axum::Json;
 use axum::response::Redirect;
+use serde_json::Value;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
+
+use super::parameters;
 
 /// The document without the routes: those come from the router.
 #[derive(OpenApi)]
@@ -35,12 +38,22 @@ impl utoipa::Modify for Security {
 
 /// The document, made once.
 #[derive(Clone)]
-pub(super) struct Documented(pub(super) std::sync::Arc<utoipa::openapi::OpenApi>);
+pub(super) struct Documented(std::sync::Arc<Value>);
+
+impl Documented {
+    /// Out of what stands beside the routes.
+    pub(super) fn new(routes: &utoipa::openapi::OpenApi) -> Self {
+        let mut document = serde_json::to_value(routes).unwrap_or_default();
+        parameters::name(&mut document);
+        parameters::describe(&mut document);
+        Self(std::sync::Arc::new(document))
+    }
+}
 
 #[utoipa::path(get, path = "/openapi.json", tag = "about", responses(
-    (status = 200, description = "This document", body = serde_json::Value, content_type = "application/json")
+    (status = 200, description = "This document", body = Value, content_type = "application/json")
 ))]
-pub(super) async fn document(axum::Extension(document): axum::Extension<Documented>) -> Json<utoipa::openapi::OpenApi> {
+pub(super) async fn document(axum::Extension(document): axum::Extension<Documented>) -> Json<Value> {
     Json((*document.0).clone())
 }
 

@@ -34,16 +34,16 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
 /// The record of all attempts, of mails that are gone too, the newest first.
 #[utoipa::path(get, path = "/attempts", tag = "record",
     params(
-        ("recipient" = Option<String>, Query, description = "An address, or *@domain"),
-        ("sender" = Option<String>, Query, description = "The reverse-path, `<>` for null"),
-        ("outcome" = Option<String>, Query, description = "delivered, deferred or failed", example = "failed"),
-        ("code" = Option<u16>, Query, description = "A reply code", example = 550),
-        ("nextHop" = Option<String>, Query, description = "A next hop"),
-        ("key" = Option<String>, Query, description = "A mail"),
-        ("since" = Option<String>, Query, description = "An age, or RFC 3339", example = "1h"),
-        ("until" = Option<String>, Query, description = "An age, or RFC 3339"),
-        ("limit" = Option<u64>, Query, description = "1 to 1000; 100 where nothing is said"),
-        ("cursor" = Option<String>, Query, description = "`next` of the page before"),
+        ("recipient" = Option<String>, Query),
+        ("sender" = Option<String>, Query),
+        ("outcome" = Option<String>, Query, example = "failed"),
+        ("code" = Option<u16>, Query, example = 550),
+        ("nextHop" = Option<String>, Query),
+        ("key" = Option<String>, Query),
+        ("since" = Option<String>, Query, example = "1h"),
+        ("until" = Option<String>, Query),
+        ("limit" = Option<u64>, Query),
+        ("cursor" = Option<String>, Query),
     ),
     responses(
         (status = 200, description = "A page: items, next, and searchedTo where the search came no further", body = Value),
@@ -79,9 +79,9 @@ fn outcome(text: &str) -> Result<Outcome, String> {
 /// Failures by cause, the largest group first.
 #[utoipa::path(get, path = "/groups", tag = "record",
     params(
-        ("repository" = Option<String>, Query, description = "Only those of this repository", example = "permanent"),
-        ("limit" = Option<u64>, Query, description = "1 to 1000; 100 where nothing is said"),
-        ("cursor" = Option<String>, Query, description = "`next` of the page before"),
+        ("repository" = Option<String>, Query, example = "permanent"),
+        ("limit" = Option<u64>, Query),
+        ("cursor" = Option<String>, Query),
     ),
     responses(
         (status = 200, description = "A page: items and next", body = Value),
@@ -102,10 +102,10 @@ async fn groups(State(shared): super::State, query: Query) -> Result<Json<Value>
 /// Somebody has taken note of all failures of a cause, in one repository or in all.
 #[utoipa::path(post, path = "/groups/{id}/acknowledge", tag = "record",
     params(
-        ("id" = String, Path, description = "The group", example = "0123456789ab"),
-        ("repository" = Option<String>, Query, description = "Only in this repository"),
-        ("dryRun" = Option<bool>, Query, description = "Only count"),
-        ("until" = Option<String>, Query, description = "Only what was there at a dry run: its answer"),
+        ("id" = String, Path, example = "0123456789ab"),
+        ("repository" = Option<String>, Query),
+        ("dryRun" = Option<bool>, Query),
+        ("until" = Option<String>, Query),
     ),
     request_body(content = Option<Note>, description = "What there is to say"),
     responses(
@@ -129,8 +129,8 @@ async fn acknowledge_group(
         query.read_as("until", |text| text.parse().map_err(|error: crate::store::NotOurs| error.to_string()))?;
     let conditions = Box::new(Conditions::default().with("group", &id)?);
     let selection = Selection::Matching { conditions, until, bounds: Bounds::default() };
-    let (site, operator, stop) = (shared.site(), actor.operator(), shared.context.stop.gentle.clone());
-    let operations = shared.operations(&operator, &site, &stop);
+    let asked = shared.asked_by(&actor);
+    let operations = asked.operations();
     let repositories: Vec<RepositoryPath> = match query.get("repository") {
         Some(name) => vec![shared.repository(name).await?],
         None => operations.repositories_of(&group).await?,
@@ -153,9 +153,9 @@ async fn acknowledge_group(
 /// Runs of jobs, the newest first.
 #[utoipa::path(get, path = "/runs", tag = "jobs",
     params(
-        ("job" = Option<String>, Query, description = "Only those of this job", example = "spool"),
-        ("limit" = Option<u64>, Query, description = "1 to 1000; 100 where nothing is said"),
-        ("cursor" = Option<String>, Query, description = "`next` of the page before"),
+        ("job" = Option<String>, Query, example = "spool"),
+        ("limit" = Option<u64>, Query),
+        ("cursor" = Option<String>, Query),
     ),
     responses(
         (status = 200, description = "A page: items and next", body = Value),
@@ -169,8 +169,8 @@ async fn runs(State(shared): super::State, query: Query) -> Result<Json<Value>, 
 /// What operators did, the newest first.
 #[utoipa::path(get, path = "/operations", tag = "record",
     params(
-        ("limit" = Option<u64>, Query, description = "1 to 1000; 100 where nothing is said"),
-        ("cursor" = Option<String>, Query, description = "`next` of the page before"),
+        ("limit" = Option<u64>, Query),
+        ("cursor" = Option<String>, Query),
     ),
     responses(
         (status = 200, description = "A page: items and next", body = Value),

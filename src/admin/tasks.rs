@@ -35,11 +35,11 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
 /// The tasks, the latest first.
 #[utoipa::path(get, path = "/tasks", tag = "tasks",
     params(
-        ("status" = Option<String>, Query, description = "Only those with this status", example = "completed"),
-        ("type" = Option<String>, Query, description = "Only those of this type", example = "reprocessing-all"),
-        ("submittedBefore" = Option<String>, Query, description = "RFC 3339; also submittedAfter, and for started, completed, failed"),
-        ("offset" = Option<u64>, Query, description = "Pass over so many"),
-        ("limit" = Option<u64>, Query, description = "So many at most; never more than 10 000"),
+        ("status" = Option<String>, Query, example = "completed"),
+        ("type" = Option<String>, Query, example = "reprocessing-all"),
+        ("submittedBefore" = Option<String>, Query),
+        ("offset" = Option<u64>, Query),
+        ("limit" = Option<u64>, Query),
     ),
     responses(
         (status = 200, description = "Their details", body = Vec<Value>),
@@ -168,8 +168,8 @@ async fn one(State(shared): super::State, id: super::Name) -> Result<Json<Value>
 /// Waits for the end of a task.
 #[utoipa::path(get, path = "/tasks/{id}/await", tag = "tasks",
     params(
-        ("id" = String, Path, description = "The task"),
-        ("timeout" = Option<String>, Query, description = "For so long at most; in seconds, or with a unit", example = "10s"),
+        ("id" = String, Path),
+        ("timeout" = Option<String>, Query, example = "10s"),
     ),
     responses(
         (status = 200, description = "Its details: it has ended, well or not", body = Value),

@@ -295,6 +295,17 @@ async fn behind_a_proxy_our_origin_is_the_configured_one() {
     }
 }
 
+#[tokio::test]
+async fn a_cursor_that_is_none_of_ours_is_a_mistake_and_no_trouble() {
+    let bench = Bench::new(Settings::default()).await;
+    for path in ["/attempts", "/groups", "/operations", "/runs"] {
+        for cursor in ["null", "", "1-2", "%00", "a-b-c-d", "99999999999999999999999"] {
+            let (status, body) = bench.json(&format!("{path}?cursor={cursor}")).await;
+            assert_eq!((status, &body["type"]), (400, &json!("InvalidArgument")), "{path} {cursor}: {body}");
+        }
+    }
+}
+
 /// Every route of the router, by sending each path of the document each method.
 #[tokio::test]
 async fn the_document_has_each_route_and_its_methods() {
@@ -302,6 +313,12 @@ async fn the_document_has_each_route_and_its_methods() {
     let (status, document) = bench.json("/openapi.json").await;
     assert_eq!((status, &document["openapi"]), (200, &json!("3.1.0")));
     let paths = document["paths"].as_object().expect("paths");
+    let operations = || paths.values().flat_map(|item| item.as_object().expect("methods").values());
+    let names: BTreeSet<_> = operations().map(|one| one["operationId"].as_str().expect("a name")).collect();
+    assert_eq!(names.len(), operations().count(), "each has a name of its own: {names:?}");
+    for parameter in operations().flat_map(|one| one["parameters"].as_array().expect("parameters")) {
+        assert!(parameter["description"].is_string(), "nobody says what this is: {parameter}");
+    }
     assert!(paths.len() >= 6, "{paths:?}");
     for (path, item) in paths {
         let concrete = path.replace(['{', '}'], "");

@@ -50,6 +50,17 @@ impl Bounds {
 }
 
 impl Selection {
+    /// The same, of what had come to rest by `horizon` where no other bound was given.
+    #[must_use]
+    pub fn until(self, horizon: Horizon) -> Self {
+        match self {
+            Self::Matching { conditions, until, bounds } => {
+                Self::Matching { conditions, until: until.or(Some(horizon)), bounds }
+            }
+            one @ Self::Mail(_) => one,
+        }
+    }
+
     /// Every mail that matches.
     pub fn matching(conditions: Conditions) -> Self {
         Self::Matching { conditions: Box::new(conditions), until: None, bounds: Bounds::default() }

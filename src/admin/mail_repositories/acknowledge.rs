@@ -28,8 +28,8 @@ pub(in crate::admin) struct Note {
 /// Somebody has taken note of a mail's failure.
 #[utoipa::path(post, path = "/mailRepositories/{repository}/mails/{key}/acknowledge", tag = "mail repositories",
     params(
-        ("repository" = String, Path, description = "URL, path or last segment", example = "permanent"),
-        ("key" = String, Path, description = "The mail"),
+        ("repository" = String, Path, example = "permanent"),
+        ("key" = String, Path),
     ),
     request_body(content = Option<Note>, description = "What there is to say"),
     responses(
@@ -54,8 +54,8 @@ pub(in crate::admin) async fn acknowledge(
 /// That note is taken back.
 #[utoipa::path(delete, path = "/mailRepositories/{repository}/mails/{key}/acknowledge", tag = "mail repositories",
     params(
-        ("repository" = String, Path, description = "URL, path or last segment", example = "permanent"),
-        ("key" = String, Path, description = "The mail"),
+        ("repository" = String, Path, example = "permanent"),
+        ("key" = String, Path),
     ),
     responses(
         (status = 204, description = "It is not acknowledged any more"),

@@ -19,8 +19,8 @@ use super::super::query::Query;
 use super::super::{Shared, Site, State as SharedState};
 use super::Names;
 use crate::mail::{Address, MailKey, RepositoryPath};
-use crate::operations::{Bounds, Done, Error, Operations, Selection, Verb};
-use crate::store::{Error as StoreError, Place, Respool};
+use crate::operations::{Bounds, Done, Error, Selection, Verb};
+use crate::store::{Error as StoreError, MailFilter, Place, Respool, Span};
 use crate::tasks::{Ended, Handle, NewTask, Together};
 
 /// The queue that reprocessed mails enter.
@@ -49,7 +49,7 @@ impl Work {
     /// Counts, or begins a task.
     async fn answer(self, shared: &Arc<Shared>, actor: &Actor, site: &Arc<Site>) -> Result<Response, Refusal> {
         if self.dry_run {
-            return self.preview(shared, actor, site).await;
+            return self.preview(shared, actor).await;
         }
         Ok(created(&self.begin(shared, actor, site).await?))
     }
@@ -61,14 +61,16 @@ impl Work {
         actor: &Actor,
         site: &Arc<Site>,
     ) -> Result<String, Refusal> {
-        self.check(shared, actor, site).await?;
+        self.check(shared, actor).await?;
         let initial = shared.context.store.size(&self.place).await?;
         let together = Together::InTurn(self.place_name());
+        // What comes back while another call waits for its turn is not met by that one again.
+        let selection = self.selection.until(shared.context.store.horizon().await?);
         let mut parameters = self.parameters;
         parameters["initialCount"] = initial.into();
         let new = NewTask { kind: self.kind, by: actor.operator(), parameters, expected: Some(initial), together };
         let (shared, site) = (Arc::clone(shared), Arc::clone(site));
-        let (place, selection, verb) = (self.place, self.selection, self.verb);
+        let (place, verb) = (self.place, self.verb);
         let tasks = Arc::clone(&shared.context.tasks);
         let work =
             move |handle| async move { carry_out(&shared, &site, &handle, &place, &selection, &verb, initial).await };
@@ -76,18 +78,18 @@ impl Work {
     }
 
     /// Refuses what the task would: who asked is gone by then.
-    async fn check(&self, shared: &Shared, actor: &Actor, site: &Site) -> Result<(), Refusal> {
-        let (operator, stop) = (actor.operator(), shared.context.stop.gentle.clone());
-        if let Selection::Matching { conditions, .. } = &self.selection {
-            shared.operations(&operator, site, &stop).listing(&self.place, conditions).await?;
+    async fn check(&self, shared: &Shared, actor: &Actor) -> Result<(), Refusal> {
+        if let Selection::Matching { conditions, until, .. } = &self.selection {
+            let filter = shared.asked_by(actor).operations().listing(&self.place, conditions).await?;
+            let filter = MailFilter { within: until.clone(), ..filter };
+            shared.context.store.list(&self.place, &filter, &Span::of(0)).await?;
         }
         Ok(())
     }
 
-    async fn preview(&self, shared: &Shared, actor: &Actor, site: &Site) -> Result<Response, Refusal> {
-        let (operator, stop) = (actor.operator(), shared.context.stop.gentle.clone());
-        let operations = shared.operations(&operator, site, &stop);
-        let preview = operations.preview(&self.place, &self.selection, &self.verb).await?;
+    async fn preview(&self, shared: &Shared, actor: &Actor) -> Result<Response, Refusal> {
+        let asked = shared.asked_by(actor);
+        let preview = asked.operations().preview(&self.place, &self.selection, &self.verb).await?;
         Ok(Json(preview.json(&self.verb)).into_response())
     }
 
@@ -102,14 +104,14 @@ impl Work {
 /// The work of a task over the mails of a place that had `initial` of them.
 pub(in crate::admin) async fn carry_out(
     shared: &Shared,
-    site: &Site,
+    site: &Arc<Site>,
     handle: &Handle,
     place: &Place,
     selection: &Selection,
     verb: &Verb,
     initial: u64,
 ) -> Ended {
-    let operations = shared.operations(&handle.by, site, handle.stop());
+    let asked = shared.asked(handle.by.clone(), Arc::clone(site), handle.stop().clone());
     let details = |done: &Done| {
         let met = done.mails + done.in_hand + done.unreadable;
         let mut details = done.json(verb);
@@ -125,7 +127,7 @@ pub(in crate::admin) async fn carry_out(
         }
         handle.progress(done.mails, &details(done));
     };
-    match operations.carry_out(place, selection, verb, &mut progress).await {
+    match asked.operations().carry_out(place, selection, verb, &mut progress).await {
         Ok(done) if done.stopped || done.unreadable > 0 => Ended::failed(details(&done)),
         Ok(done) => {
             progress(&done);
@@ -153,9 +155,9 @@ fn public(error: &Error) -> String {
 /// Removes all mails, or those that are meant: a task.
 #[utoipa::path(delete, path = "/mailRepositories/{repository}/mails", tag = "mail repositories",
     params(
-        ("repository" = String, Path, description = "URL, path or last segment", example = "var/mail/kept"),
-        ("dryRun" = Option<bool>, Query, description = "Only count"),
-        ("until" = Option<String>, Query, description = "Only what was there at a dry run: its answer"),
+        ("repository" = String, Path, example = "var/mail/kept"),
+        ("dryRun" = Option<bool>, Query),
+        ("until" = Option<String>, Query),
     ),
     responses(
         (status = 200, description = "A dry run: what it would come to", body = Value),
@@ -218,17 +220,17 @@ impl Target {
 /// Reprocesses mails, or with a body moves them.
 #[utoipa::path(patch, path = "/mailRepositories/{repository}/mails", tag = "mail repositories",
     params(
-        ("repository" = String, Path, description = "URL, path or last segment", example = "temporary"),
-        ("action" = Option<String>, Query, description = "`reprocess`; not needed with a body", example = "reprocess"),
-        ("queue" = Option<String>, Query, description = "`spool`"),
-        ("processor" = Option<String>, Query, description = "Which they enter; else that of their state where it delivers, and that of new mail", example = "relay"),
-        ("consume" = Option<bool>, Query, description = "`false` leaves them there, and copies with keys of their own enter"),
-        ("limit" = Option<u64>, Query, description = "So many at most; 0 for all"),
-        ("maxRetries" = Option<u32>, Query, description = "Only those reprocessed less often"),
-        ("forRecipient" = Option<String>, Query, description = "Only those for him"),
-        ("resetCounters" = Option<bool>, Query, description = "Forget how often they were tried"),
-        ("dryRun" = Option<bool>, Query, description = "Only count"),
-        ("until" = Option<String>, Query, description = "Only what was there at a dry run: its answer"),
+        ("repository" = String, Path, example = "temporary"),
+        ("action" = Option<String>, Query, example = "reprocess"),
+        ("queue" = Option<String>, Query),
+        ("processor" = Option<String>, Query, example = "relay"),
+        ("consume" = Option<bool>, Query),
+        ("limit" = Option<u64>, Query),
+        ("maxRetries" = Option<u32>, Query),
+        ("forRecipient" = Option<String>, Query),
+        ("resetCounters" = Option<bool>, Query),
+        ("dryRun" = Option<bool>, Query),
+        ("until" = Option<String>, Query),
     ),
     request_body(content = Option<Target>, description = "Where to move them"),
     responses(
@@ -277,8 +279,7 @@ async fn move_all(
     if work.dry_run || shared.context.store.size(&place).await? > MOVED_AT_ONCE {
         return work.answer(shared, actor, site).await;
     }
-    let (operator, stop) = (actor.operator(), shared.context.stop.gentle.clone());
-    shared.operations(&operator, site, &stop).carry_out(&place, &selection, &work.verb, &mut |_| {}).await?;
+    shared.asked_by(actor).operations().carry_out(&place, &selection, &work.verb, &mut |_| {}).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
@@ -357,8 +358,8 @@ pub(in crate::admin) fn respool(site: &Site, processor: Option<&str>, resets: bo
 /// Removes a mail; one that is not there is no error.
 #[utoipa::path(delete, path = "/mailRepositories/{repository}/mails/{key}", tag = "mail repositories",
     params(
-        ("repository" = String, Path, description = "URL, path or last segment", example = "var/mail/kept"),
-        ("key" = String, Path, description = "The mail"),
+        ("repository" = String, Path, example = "var/mail/kept"),
+        ("key" = String, Path),
     ),
     responses(
         (status = 204, description = "It is not there any more"),
@@ -401,21 +402,19 @@ pub(in crate::admin) async fn act_on(
     key: MailKey,
     verb: &Verb,
 ) -> Result<Done, Error> {
-    let (site, operator, stop) = (shared.site(), actor.operator(), shared.context.stop.gentle.clone());
-    let operations: Operations<'_> = shared.operations(&operator, &site, &stop);
-    operations.carry_out(place, &Selection::Mail(key), verb, &mut |_| {}).await
+    shared.asked_by(actor).operations().carry_out(place, &Selection::Mail(key), verb, &mut |_| {}).await
 }
 
 /// Reprocesses one mail, or with a body moves it.
 #[utoipa::path(patch, path = "/mailRepositories/{repository}/mails/{key}", tag = "mail repositories",
     params(
-        ("repository" = String, Path, description = "URL, path or last segment", example = "temporary"),
-        ("key" = String, Path, description = "The mail"),
-        ("action" = Option<String>, Query, description = "`reprocess`; not needed with a body", example = "reprocess"),
-        ("queue" = Option<String>, Query, description = "`spool`"),
-        ("processor" = Option<String>, Query, description = "Which it enters; else that of its state where it delivers, and that of new mail", example = "relay"),
-        ("consume" = Option<bool>, Query, description = "`false` leaves it there, and a copy with a key of its own enters"),
-        ("resetCounters" = Option<bool>, Query, description = "Forget how often it was tried"),
+        ("repository" = String, Path, example = "temporary"),
+        ("key" = String, Path),
+        ("action" = Option<String>, Query, example = "reprocess"),
+        ("queue" = Option<String>, Query),
+        ("processor" = Option<String>, Query, example = "relay"),
+        ("consume" = Option<bool>, Query),
+        ("resetCounters" = Option<bool>, Query),
     ),
     request_body(content = Option<Target>, description = "Where to move it"),
     responses(

@@ -27,23 +27,23 @@ const PAGE: usize = 500;
 /// The keys of a repository's mails, oldest first.
 #[utoipa::path(get, path = "/mailRepositories/{repository}/mails", tag = "mail repositories",
     params(
-        ("repository" = String, Path, description = "URL, path or last segment", example = "temporary"),
-        ("offset" = Option<u64>, Query, description = "Pass over so many"),
-        ("limit" = Option<u64>, Query, description = "So many at most"),
-        ("updatedBefore" = Option<String>, Query, description = "Came to rest at least so long ago; in seconds, or with a unit", example = "1h"),
-        ("updatedAfter" = Option<String>, Query, description = "Came to rest at most so long ago"),
-        ("sender" = Option<String>, Query, description = "Reverse-path, `<>` for null, or *@domain"),
-        ("recipient" = Option<String>, Query, description = "An address, or *@domain"),
-        ("remoteAddress" = Option<String>, Query, description = "The address of the client that brought it"),
-        ("domain" = Option<String>, Query, description = "A recipient's domain"),
-        ("code" = Option<u16>, Query, description = "The last reply code"),
-        ("nextHop" = Option<String>, Query, description = "The next hop of the last attempt"),
-        ("text" = Option<String>, Query, description = "Words of the last failure"),
-        ("group" = Option<String>, Query, description = "A failure group"),
-        ("olderThan" = Option<String>, Query, description = "An age, or RFC 3339"),
-        ("newerThan" = Option<String>, Query, description = "An age, or RFC 3339"),
-        ("passes" = Option<i64>, Query, description = "Passes counted"),
-        ("unacknowledged" = Option<bool>, Query, description = "Only those that nobody has acknowledged"),
+        ("repository" = String, Path, example = "temporary"),
+        ("offset" = Option<u64>, Query),
+        ("limit" = Option<u64>, Query),
+        ("updatedBefore" = Option<String>, Query, example = "1h"),
+        ("updatedAfter" = Option<String>, Query),
+        ("sender" = Option<String>, Query),
+        ("recipient" = Option<String>, Query),
+        ("remoteAddress" = Option<String>, Query),
+        ("domain" = Option<String>, Query),
+        ("code" = Option<u16>, Query),
+        ("nextHop" = Option<String>, Query),
+        ("text" = Option<String>, Query),
+        ("group" = Option<String>, Query),
+        ("olderThan" = Option<String>, Query),
+        ("newerThan" = Option<String>, Query),
+        ("passes" = Option<i64>, Query),
+        ("unacknowledged" = Option<bool>, Query),
     ),
     responses(
         (status = 200, description = "The keys", body = Vec<String>),
@@ -74,9 +74,8 @@ pub(in crate::admin) async fn keys(
 
 /// James's filters, and ours beside them.
 async fn filter(shared: &Shared, actor: &Actor, place: &Place, query: &Query) -> Result<MailFilter, Refusal> {
-    let (settings, operator) = (shared.settings(), actor.operator());
-    let stop = shared.context.stop.gentle.clone();
-    let operations = shared.operations(&operator, &settings.site, &stop);
+    let asked = shared.asked_by(actor);
+    let operations = asked.operations();
     let mut filter = operations.listing(place, &conditions(query)?).await?;
     for (name, bound) in [("updatedBefore", &mut filter.before), ("updatedAfter", &mut filter.after)] {
         if let Some(age) = query.read_as(name, age)? {
@@ -158,9 +157,9 @@ pub(super) async fn find(shared: &Shared, repository: &str, key: &str) -> Result
 /// One mail, or with `Accept: message/rfc822` its message.
 #[utoipa::path(get, path = "/mailRepositories/{repository}/mails/{key}", tag = "mail repositories",
     params(
-        ("repository" = String, Path, description = "URL, path or last segment", example = "temporary"),
-        ("key" = String, Path, description = "The mail"),
-        ("additionalFields" = Option<String>, Query, description = "Any of attributes, headers, textBody, htmlBody, messageSize, perRecipientsHeaders, attempts, acknowledged, operations, with commas", example = "attributes,attempts"),
+        ("repository" = String, Path, example = "temporary"),
+        ("key" = String, Path),
+        ("additionalFields" = Option<String>, Query, example = "attributes,attempts"),
     ),
     responses(
         (status = 200, description = "The mail", content(
@@ -220,11 +219,11 @@ impl Rows {
 /// Evidence about one mail, to be handed to the other side.
 #[utoipa::path(get, path = "/mailRepositories/{repository}/mails/{key}/bundle", tag = "mail repositories",
     params(
-        ("repository" = String, Path, description = "URL, path or last segment", example = "permanent"),
-        ("key" = String, Path, description = "The mail"),
-        ("nextHop" = Option<String>, Query, description = "About whom; needed where there were several"),
-        ("message" = Option<bool>, Query, description = "With the message"),
-        ("full" = Option<bool>, Query, description = "With all next hops, our own addresses and the attributes; not for a read-only role"),
+        ("repository" = String, Path, example = "permanent"),
+        ("key" = String, Path),
+        ("nextHop" = Option<String>, Query),
+        ("message" = Option<bool>, Query),
+        ("full" = Option<bool>, Query),
     ),
     responses(
         (status = 200, description = "A zip archive", body = Vec<u8>, content_type = "application/zip"),

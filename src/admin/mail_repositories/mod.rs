@@ -88,8 +88,8 @@ async fn size(State(shared): super::State, name: super::Name) -> Result<Json<Rep
 /// Makes a repository known.
 #[utoipa::path(put, path = "/mailRepositories/{repository}", tag = "mail repositories",
     params(
-        ("repository" = String, Path, description = "Its path", example = "var/mail/kept"),
-        ("protocol" = String, Query, description = "A URL scheme of the configuration", example = "sqlite"),
+        ("repository" = String, Path, example = "var/mail/kept"),
+        ("protocol" = String, Query, example = "sqlite"),
     ),
     responses(
         (status = 204, description = "It is there"),

@@ -234,9 +234,8 @@ async fn ask_first(
     let meant = Meant::read(&shared, &query, &visitor).await?;
     let (site, targets) = (shared.site(), targets(&shared, &meant.place).await?);
     let verb = usual(kind, &site, &targets, &meant.place)?;
-    let (operator, stop) = (visitor.actor.operator(), shared.context.stop.gentle.clone());
-    let operations = shared.operations(&operator, &site, &stop);
-    let preview = operations.preview(&meant.place, &meant.selection, &verb).await?;
+    let asked = shared.asked_by(&visitor.actor);
+    let preview = asked.operations().preview(&meant.place, &meant.selection, &verb).await?;
     let is_one = matches!(meant.selection, Selection::Mail(_));
     let mut hidden = meant.hidden.clone();
     if !is_one {

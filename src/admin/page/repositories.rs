@@ -185,9 +185,8 @@ async fn of_place(shared: &Shared, visitor: &Visitor, place: &Place, query: &Que
     if let Some(filled) = query.without_empty() {
         return Ok(see(&url::mails(place, &filled.pairs().collect::<Vec<_>>())));
     }
-    let (site, operator, stop) = (shared.site(), visitor.actor.operator(), shared.context.stop.gentle.clone());
     let conditions = conditions(query)?;
-    let filter = shared.operations(&operator, &site, &stop).listing(place, &conditions).await?;
+    let filter = shared.asked_by(&visitor.actor).operations().listing(place, &conditions).await?;
     let oldest_first = query.get("order") == Some("oldest");
     let span = Span::of(SHOWN).after(query.cursor()?).look(LOOKED_AT);
     let span = if oldest_first { span } else { span.newest_first() };

@@ -77,7 +77,7 @@ pub(super) fn get(service: &Service, path: &str) -> Value {
 }
 
 /// Waits for the task that an answer names; its details.
-fn task(service: &Service, answer: Answer) -> Value {
+pub(super) fn task(service: &Service, answer: Answer) -> Value {
     let answer = answer.expect(201);
     let id = answer.json()["taskId"].as_str().expect("an id").to_owned();
     assert!(answer.head.contains(&format!("/tasks/{id}")), "Location: {}", answer.head);
@@ -97,7 +97,7 @@ fn with_deferred(peer: &SmtpSink, mails: usize) -> (Relay, Service) {
     (relay, service)
 }
 
-fn deferring() -> SmtpSink {
+pub(super) fn deferring() -> SmtpSink {
     SmtpSink::start(script![on("RCPT TO:<never") => "550 5.1.1 no such user", on("RCPT TO:<n") => "451 4.2.0 later"])
 }
 
@@ -276,6 +276,8 @@ fn what_a_changing_call_does_not_know_is_named_and_nothing_is_done() {
         ("DELETE", format!("{mails}?sender=a%40x.example&sender=b%40x.example"), "twice"),
         ("PATCH", format!("{mails}?action=reprocess&proccessor=relay"), "proccessor"),
         ("DELETE", format!("{mails}?dryRun=1"), "dryRun"),
+        ("DELETE", format!("{mails}?until=null"), "null"),
+        ("DELETE", format!("{mails}?until=null&dryRun=true"), "null"),
         ("PATCH", format!("{mails}?action=reprocess&dryRun=yes"), "dryRun"),
         ("PATCH", mails.to_owned(), "action"),
         ("PATCH", format!("{mails}?action=destroy"), "destroy"),
