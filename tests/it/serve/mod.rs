@@ -1,6 +1,7 @@
 //! The service as a real process: its start and end, its schedules, its spool, and what
 //! becomes of mail when it is killed or in trouble.
 
+mod bulk;
 mod corpus;
 mod lifecycle;
 mod logs;
