@@ -114,6 +114,8 @@ def main():
                 samples.append((now + 1, sample(relay, loads, peer)))
                 if len(samples) % 60 == 0:
                     print(samples[-1], file=sys.stderr, flush=True)
+        except KeyboardInterrupt:
+            print(f"interrupted after {now:.0f} s: what there is is drawn", file=sys.stderr)
         finally:
             for load in loads:
                 load.going = False
