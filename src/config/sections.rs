@@ -12,7 +12,7 @@ use tracing::level_filters::LevelFilter;
 use crate::delivery::DnsConfig;
 use crate::logging::{self, Format, Rotate};
 use crate::yaml::{
-    Entry, Fields, Node, Reading, Value, boolean, choice, integer, positive_duration, secret_text, size,
+    Entry, Fields, Node, Reading, Value, boolean, choice, integer, name_server, positive_duration, secret_text, size,
     socket_address, text,
 };
 
@@ -278,7 +278,7 @@ pub(super) fn read_dns(fields: Option<Fields<'_>>) -> DnsConfig {
     let default = DnsConfig::default();
     let Some(mut fields) = fields else { return default };
     let found = DnsConfig {
-        servers: fields.list("servers", socket_address).unwrap_or_default(),
+        servers: fields.list("servers", name_server).unwrap_or_default(),
         timeout: fields.optional("timeout", positive_duration),
         attempts: fields.optional("attempts", integer(1..=10)),
         resolv_conf: fields.path("resolvConf").unwrap_or(default.resolv_conf),

@@ -238,11 +238,14 @@ fn address_literal(network: &Network, name: &str, address: SocketAddr) -> Result
 /// The MX records of `name` in the order to be tried, or the name itself where it has
 /// none (true: the implicit MX).
 async fn exchanges(network: &Network, name: &str) -> Result<(Vec<Mx>, bool), NoRoute> {
+    let implicit = || (vec![Mx { preference: 0, exchange: name.to_owned() }], true);
     match network.dns.mx(name).await {
         Answer::Found(records) => in_order(records)
             .map(|records| (records, false))
             .ok_or_else(|| NoRoute::failed("5.1.10", format!("{name} accepts no mail: it has a null MX record"))),
-        Answer::NoData => Ok((vec![Mx { preference: 0, exchange: name.to_owned() }], true)),
+        Answer::NoData => Ok(implicit()),
+        // Some servers deny the whole name where it has no MX record.
+        Answer::NoDomain if matches!(network.dns.addresses(name).await, Answer::Found(_)) => Ok(implicit()),
         Answer::NoDomain => Err(NoRoute::dns_problem("5.1.2", format!("the domain {name} does not exist"))),
         Answer::Trouble(trouble) => {
             let cause = format!("looking up the MX records of {name}: {}", trouble.cause);

@@ -20,8 +20,8 @@ use fields::Problem;
 pub use fields::{Fields, Reading, Weight, nearest};
 pub use node::{Entry, Node, Place, Value};
 pub use scalar::{
-    boolean, choice, duration, format_duration, integer, milliseconds, parse_duration, positive_duration, secret_text,
-    size, socket_address, text,
+    boolean, choice, duration, format_duration, integer, milliseconds, name_server, parse_duration, positive_duration,
+    secret_text, size, socket_address, text,
 };
 
 /// A configuration file over 1 MB is refused before it is parsed.

@@ -1,6 +1,6 @@
 //! Scalars with a meaning: what is taken, and what a message says would be right.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -155,6 +155,23 @@ pub fn socket_address(node: &Node) -> Result<SocketAddr, String> {
     }
 }
 
+/// A name server: an address, with a port where it is not that of the DNS.
+///
+/// # Errors
+/// What it is instead.
+pub fn name_server(node: &Node) -> Result<SocketAddr, String> {
+    let alone = node.as_text().and_then(|text| text.parse::<IpAddr>().ok());
+    match alone {
+        Some(address) => Ok((address, 53).into()),
+        None => socket_address(node).map_err(|_| {
+            format!(
+                "an IP address such as 192.0.2.53 or [2001:db8::53]:5353 is expected here, not {}",
+                node.described()
+            )
+        }),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -231,6 +248,19 @@ mod tests {
     }
 
     #[test]
+    fn a_name_server_has_the_port_of_the_dns_unless_another_is_written() {
+        for (written, expected) in [
+            ("192.0.2.53", "192.0.2.53:53"),
+            ("'192.0.2.53'", "192.0.2.53:53"),
+            ("192.0.2.53:5353", "192.0.2.53:5353"),
+            ("'2001:db8::53'", "[2001:db8::53]:53"),
+            ("'[2001:db8::53]:5353'", "[2001:db8::53]:5353"),
+        ] {
+            assert_eq!(name_server(&node(written)).map(|server| server.to_string()).as_deref(), Ok(expected));
+        }
+    }
+
+    #[test]
     fn a_value_of_another_kind_is_named_with_what_would_be_right() {
         let number = integer(1_u16..=65535);
         for (found, expected) in [
@@ -250,6 +280,8 @@ mod tests {
             (text(&node("\"a\\r\\nb\"")).err(), "control character (0x0d)"),
             (socket_address(&node("localhost:25")).err(), "an IP address with a port"),
             (socket_address(&node("127.0.0.1:70000")).err(), "an IP address with a port"),
+            (name_server(&node("ns.example")).err(), "an IP address such as 192.0.2.53"),
+            (name_server(&node("192.0.2")).err(), "an IP address such as 192.0.2.53"),
         ] {
             let found = found.expect(expected);
             assert!(found.contains(expected), "{found}");

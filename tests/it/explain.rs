@@ -32,6 +32,13 @@ fn world() -> (SmtpSink, SmtpSink, Zones) {
          second.example.net A {}
          implicit.example A {0}
          null.example MX 0 .
+         denied.example NXDOMAIN MX
+         denied.example A {0}
+         denied6.example NXDOMAIN MX
+         denied6.example NXDOMAIN A
+         denied6.example AAAA ::1
+         nothing.example NXDOMAIN MX
+         nothing.example NXDOMAIN A
          broken.example SERVFAIL
          ourselves.example MX 10 relay.test
          relay.test A {0}",
@@ -99,6 +106,7 @@ fn what_needs_no_contact_is_told_with_its_outcome() {
     for (recipient, outcome, enhanced, cause) in [
         ("you@null.example", "failed", "5.1.10", "null MX"),
         ("you@absent.example", "failed", "5.1.2", "does not exist"),
+        ("you@nothing.example", "failed", "5.1.2", "does not exist"),
         ("you@broken.example", "deferred", "4.4.3", "broken.example"),
         ("you@ourselves.example", "failed", "5.4.6", "come back to this relay"),
     ] {
@@ -118,6 +126,23 @@ fn what_needs_no_contact_is_told_with_its_outcome() {
         assert_eq!(record["cause"], explanation["cause"]);
     }
     assert_eq!(first.connections(), 0);
+}
+
+#[test]
+fn a_name_that_is_denied_to_have_an_mx_record_and_has_an_address_takes_its_mail_there() {
+    let (first, _second, zones) = world();
+    let relay = Setup::mx(&zones, first.port()).build();
+    assert_eq!(
+        hosts(&explained(&relay, "you@denied.example")),
+        hosts(&explained(&relay, "you@implicit.example"))
+            .iter()
+            .map(|host| host.replace("implicit.example", "denied.example"))
+            .collect::<Vec<_>>()
+    );
+    assert!(hosts(&explained(&relay, "you@denied6.example"))[0].contains("::1"));
+    relay.submit("me@example.org", &["you@denied.example"], &crate::support::message("m"));
+    assert_eq!(relay.run_spool().expect(0).counts(), [1, 1, 0, 0, 0, 0]);
+    assert_eq!(first.transactions().len(), 1);
 }
 
 #[test]

@@ -19,7 +19,7 @@ use tokio::runtime::Runtime;
 /// mx.x.example    A 127.0.0.2               mx6.example   AAAA ::1
 /// alias.example   CNAME x.example
 /// broken.example  SERVFAIL                  (or REFUSED, FORMERR, NOTIMP)
-/// half.example    SERVFAIL AAAA             only for this type of record
+/// half.example    SERVFAIL AAAA             only for this type of record (or NXDOMAIN)
 /// silent.example  SILENT                    no answer at all
 /// odd.example     GARBAGE                   octets that are no DNS message
 /// large.example   TRUNCATED                 the answers come over TCP only
@@ -132,6 +132,7 @@ fn parse(words: &[&str]) -> Option<Entry> {
         ["A", address] => Entry::Data(RData::A(A(address.parse().ok()?))),
         ["AAAA", address] => Entry::Data(RData::AAAA(AAAA(address.parse().ok()?))),
         ["CNAME", target] => Entry::Data(RData::CNAME(CNAME(key(target)))),
+        ["NXDOMAIN", of] => Entry::CodeOf(of.parse().ok()?, ResponseCode::NXDomain),
         ["SERVFAIL", of] => Entry::CodeOf(of.parse().ok()?, ResponseCode::ServFail),
         ["SERVFAIL"] => Entry::Code(ResponseCode::ServFail),
         ["REFUSED"] => Entry::Code(ResponseCode::Refused),
