@@ -135,13 +135,17 @@ fn row(attempt: &Attempt, recorded: &Recorded, now: Time) -> Row {
     Row {
         time: when(recorded.time, now),
         mail: link(&url::mail(&attempt.key), &attempt.key),
-        attempt: link(&url::attempt(&attempt.key, attempt.number), attempt.number),
+        attempt: attempt_link(attempt),
         recipient: short(&recorded.recipient),
         outcome: outcome(recorded.outcome),
         said: Html::text(short(said)),
         hop: short(recorded.next_hop.as_deref().unwrap_or("-")),
         host: recorded.host.as_deref().map_or_else(|| "-".to_owned(), short),
     }
+}
+
+fn attempt_link(attempt: &Attempt) -> Html {
+    link(&url::attempt(&attempt.key, attempt.number), format!("attempt {}", attempt.number))
 }
 
 /// An attempt that has told nothing yet, or ended before it could.
@@ -154,7 +158,7 @@ fn without_outcome(attempt: &Attempt, now: Time) -> Row {
     Row {
         time: when(attempt.started, now),
         mail: link(&url::mail(&attempt.key), &attempt.key),
-        attempt: link(&url::attempt(&attempt.key, attempt.number), attempt.number),
+        attempt: attempt_link(attempt),
         recipient: "-".to_owned(),
         outcome: Html::text(words),
         said: Html::text("-"),

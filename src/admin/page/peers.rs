@@ -14,7 +14,7 @@ use super::super::query::Query;
 use super::super::{self as admin, Shared};
 use super::door::Visitor;
 use super::frame::{Frame, Section, page};
-use super::html::{Html, count, link, mark, outcome, short, when};
+use super::html::{Html, count, lines, link, mark, outcome, short, when};
 use super::url;
 use crate::audit::PeerView;
 use crate::mail::{Address, Recorded, TlsFacts};
@@ -69,7 +69,8 @@ fn row(peer: &PeerView, last: Option<&Recorded>, now: Time) -> Row {
     let with = |name: &str| url::with("/ui/attempts", &[("nextHop", hop), ("outcome", name), ("since", "24h")]);
     let (state, why) = match &peer.down {
         Some(down) => (mark("bad", "down"), short(format!("since {}: {}", down.since, down.cause))),
-        None => (Html::text("not down"), String::new()),
+        None if peer.connections > 0 => (Html::text("connected"), String::new()),
+        None => (Html::text("idle"), String::new()),
     };
     Row {
         hop: link(&url::with("/ui/attempts", &[("nextHop", hop)]), hop),
@@ -77,7 +78,7 @@ fn row(peer: &PeerView, last: Option<&Recorded>, now: Time) -> Row {
         why,
         connections: peer.connections,
         waiting: peer.waiting,
-        last: last.map_or_else(|| Html::text("-"), |last| outcome(last.outcome).and(&when(last.time, now))),
+        last: last.map_or_else(|| Html::text("-"), |last| lines([outcome(last.outcome), when(last.time, now)])),
         delivered: count(&with("delivered"), peer.outcomes.delivered),
         deferred: count(&with("deferred"), peer.outcomes.deferred),
         failed: count(&with("failed"), peer.outcomes.failed),
@@ -119,7 +120,7 @@ async fn explain(State(shared): admin::State, visitor: Visitor, query: Query) ->
         Err(error) => wrong = short(error),
     }
     let frame = visitor.frame("Where would mail go?", Section::Explain);
-    let lines = |lines: Vec<(&'static str, String)>| lines.into_iter().map(|(name, value)| (name, one_line(&value)));
-    let explained = explained.iter().map(|one| lines(one.lines()).collect()).collect();
+    let shown = |(name, value): (&'static str, String)| (name, one_line(&value));
+    let explained = explained.iter().map(|one| one.lines().into_iter().map(shown).collect()).collect();
     Ok(page(&Explain { frame, recipient, wrong, explained }))
 }

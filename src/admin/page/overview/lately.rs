@@ -18,6 +18,8 @@ pub(super) struct Stretch {
     /// Where the first bar begins, and the last.
     pub(super) from: String,
     pub(super) to: String,
+    /// The highest bar.
+    pub(super) most: String,
     pub(super) delivered: Html,
     pub(super) deferred: Html,
     pub(super) failed: Html,
@@ -44,11 +46,17 @@ fn stretch(name: &'static str, periods: &[Period]) -> Stretch {
         picture: Html::drawn(audit::outcome_bars(periods, &title)),
         from: named(periods.first()),
         to: named(periods.last()),
+        most: grouped(most(periods)),
         delivered: count(&searched("delivered"), total.delivered),
         deferred: count(&searched("deferred"), total.deferred),
         failed: count(&searched("failed"), total.failed),
         numbers: periods.iter().rev().map(|period| (audit::period_name(period), period.recipients)).collect(),
     }
+}
+
+fn most(periods: &[Period]) -> u64 {
+    let all = periods.iter().map(|Period { recipients: one, .. }| one.delivered + one.deferred + one.failed);
+    all.max().unwrap_or_default()
 }
 
 /// How old the mails are that wait for their next pass in a repository.
