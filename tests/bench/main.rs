@@ -9,6 +9,7 @@ mod sink;
 
 mod fill;
 mod measure;
+mod pages;
 mod site;
 mod table;
 

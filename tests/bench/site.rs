@@ -15,6 +15,7 @@ use tokio::runtime::Runtime;
 use super::Outcome;
 use super::fill::{self, Age};
 use super::measure::{self, median};
+use super::pages;
 use super::sink::{Script, SmtpSink, script};
 use super::table::{Table, Value};
 
@@ -28,6 +29,8 @@ const CONFIGURATION: &str = r#"hostname: relay.test
 stateDirectory: ./var
 stores: { sqlite: { path: redeliver.db } }
 audit: { retention: RETENTION }
+smtp: { listen: ["127.0.0.1:0"] }
+admin: { listen: "127.0.0.1:0" }
 processors:
   relay:
     - match: AtMost=100
@@ -122,6 +125,7 @@ impl Site {
         self.store_calls(table)?;
         let start = median(5, || Ok(self.run(&["job", "list"])?.time))?;
         table.add("start of a command", Value::Time(start));
+        pages::measure(&self.program, self.path(), table)?;
         self.sweeps(table)?;
         self.commands(table)?;
         self.emptied(table)
