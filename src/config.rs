@@ -4,6 +4,7 @@
 //! all files are told at once, each with its file, line and column.
 
 mod dsn;
+mod dsn_offer;
 mod files;
 mod sections;
 mod source;
@@ -76,6 +77,9 @@ pub struct Config {
     pub processors: pipeline::Config,
     /// What senders are told, and how often.
     pub dsn: Dsn,
+    /// The rule that leaves senders without word, so that DSN is not offered to those who bring
+    /// mail, in words; `None` where there is none.
+    pub silence: Option<String>,
     /// Who signs what redeliver writes itself.
     pub dkim: Option<Arc<Signatory>>,
     /// The folder of the jobs' files.
@@ -166,6 +170,7 @@ fn read_all(source: &Source) -> Read {
     let jobs = read_jobs(&job_files.files, config.as_ref());
     let schedules = read_schedules(&schedule_files.files, &job_files.files);
     if let Some(config) = &mut config {
+        config.silence = dsn_offer::silence(config, &main);
         config.source = source.clone();
         config.jobs = jobs;
         config.schedules = schedules;
@@ -238,6 +243,7 @@ impl Config {
             down_for: down_for.unwrap_or(Duration::from_mins(1)),
             processors,
             dsn,
+            silence: None,
             dkim,
             jobs_directory,
             schedules_directory,

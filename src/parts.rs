@@ -127,6 +127,7 @@ pub fn listener_config(config: &Config) -> Result<ListenerConfig, Error> {
         users: smtp.users.clone(),
         normalize_lf: smtp.normalize_lf,
         smtputf8: smtp.smtputf8,
+        dsn: config.silence.is_none(),
         ..ListenerConfig::new(hostname)
     })
 }

@@ -76,6 +76,6 @@ pub fn sweep_json(job: &str, attempts: Option<u32>, covers: Option<Duration>) ->
 
 /// What a check of the configuration has to say where nothing is wrong; `time_zones` are the
 /// rules in force.
-pub fn check_json(sweeps: &[Value], warnings: &[String], time_zones: &str) -> Value {
-    json!({"sweeps": sweeps, "warnings": warnings, "timeZones": time_zones})
+pub fn check_json(sweeps: &[Value], warnings: &[String], time_zones: &str, dsn: &str) -> Value {
+    json!({"sweeps": sweeps, "warnings": warnings, "timeZones": time_zones, "dsn": dsn})
 }

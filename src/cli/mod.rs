@@ -218,13 +218,17 @@ fn check(option: Option<PathBuf>, format: Format, as_service: bool) -> Result<Ex
     if format == Format::Json {
         let sweeps: Vec<_> =
             config.sweeps().iter().map(|sweep| sweep_json(&sweep.job, sweep.attempts, sweep.covers)).collect();
-        json_lines::write(&mut out, &audit::check_json(&sweeps, &config.warnings(), &zone_data()))?;
+        json_lines::write(
+            &mut out,
+            &audit::check_json(&sweeps, &config.warnings(), &zone_data(), &config.dsn_offer()),
+        )?;
         return Ok(Exit::Ok);
     }
     for sweep in config.sweeps() {
         writeln!(out, "{}", sweep_line(&sweep))?;
     }
     writeln!(out, "time zones: {}", zone_data())?;
+    writeln!(out, "{}", config.dsn_offer())?;
     for warning in config.warnings() {
         writeln!(out, "warning: {warning}")?;
     }

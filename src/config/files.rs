@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::yaml::{Diagnostic, Document, Fields, Node, Reading, Weight};
+use crate::yaml::{Diagnostic, Document, Fields, Node, Place, Reading, Weight};
 
 /// One file, and what is wrong with it so far.
 pub(super) struct File {
@@ -30,6 +30,11 @@ impl File {
     /// The whole document, where it parses.
     pub(super) fn root(&self) -> Option<&Node> {
         self.parsed.as_ref().ok().map(Document::root)
+    }
+
+    /// Where something of it stands, as `path:line`.
+    pub(super) fn line_of(&self, place: Place) -> Option<String> {
+        self.parsed.as_ref().ok().map(|document| document.line_of(place))
     }
 
     /// Notes a problem with the value of a key of the document.

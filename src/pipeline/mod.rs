@@ -22,6 +22,7 @@ mod remote_delivery;
 mod run;
 mod set_error_message;
 mod set_reverse_path;
+mod silence;
 mod telling;
 #[cfg(test)]
 mod tests;
@@ -43,6 +44,7 @@ pub use matcher::{check_matcher, is_matcher};
 #[cfg(test)]
 pub(crate) use part::tests::mail as test_mail;
 pub use remote_delivery::Deliver;
+pub use silence::{Silence, Untold};
 use telling::Telling;
 pub use telling::{Addressees, Notifications};
 

@@ -149,6 +149,11 @@ impl Document {
         found
     }
 
+    /// Where something of it stands, as `path:line`.
+    pub fn line_of(&self, place: Place) -> String {
+        format!("{}:{}", self.file.display(), node::position(&self.text, place).0)
+    }
+
     fn diagnostic(&self, Problem { place, message, weight }: Problem) -> Diagnostic {
         Diagnostic { weight, ..diagnostic(&self.file, node::position(&self.text, place), message) }
     }

@@ -8,6 +8,7 @@ mod dialogue;
 mod limits;
 mod log;
 mod noise;
+mod notifications;
 mod stop;
 mod tls;
 
