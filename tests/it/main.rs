@@ -43,5 +43,6 @@ mod submit;
 mod support;
 mod tls;
 mod told;
+mod told_killed;
 mod uncounted;
 mod zones;
