@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 use tracing::{debug, error, info, warn};
 
-use super::{Spool, settlement};
+use super::{Spool, is_written_ahead, settlement};
 use crate::delivery::{Checkpoint, Content, NotBegun};
 use crate::mail::{
     Address, AttributeValue, Attributes, DialogueEntry, Mail, MailKey, MessageId, NewDsn, Outcome, Planned, Recorded,
@@ -92,6 +92,10 @@ impl<'a> Pass<'a> {
     /// process ends; after that its attempt is in doubt. Nothing is written for a mail that is
     /// parked.
     pub(super) async fn settle(&self, dispositions: Vec<Disposition>) -> Result<Settled, Error> {
+        if dispositions.iter().flat_map(|part| &part.born).any(|dsn| is_written_ahead(&dsn.mail)) {
+            // That takes its time, and results are to be durable before.
+            self.flush().await;
+        }
         let base = {
             let mut state = self.state();
             let uncounted = dispositions.iter().all(|part| matches!(part.end, End::Stay(_)));

@@ -6,6 +6,7 @@
 //! Sweeps and the service take mail up by [`take_up`].
 
 mod active;
+mod caught;
 mod checkpoint;
 mod exclusion;
 mod free_space;
@@ -14,14 +15,10 @@ mod incoming;
 mod parked;
 mod taking;
 
-use std::any::Any;
 use std::collections::BTreeSet;
-use std::future::poll_fn;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -36,6 +33,7 @@ use crate::pipeline::{Disposition, ERROR_PROCESSOR, End, Pipeline, Verdict};
 use crate::stop::Stop;
 use crate::store::{self, Claim, Claimed, Error, Resting, Settlement, Store};
 use crate::text::rfc3339;
+use caught::caught;
 use checkpoint::{Pass, Settled, Stored};
 use parked::Waits;
 
@@ -287,7 +285,7 @@ impl Spool {
     /// Writes the rows of a message that needs several, which belong to nobody yet.
     async fn written_ahead(&self, mut mail: NewMail) -> store::Result<NewMail> {
         let NewMessage::Whole(octets) = &mail.message else { return Ok(mail) };
-        if octets.len() <= CHUNK_BYTES {
+        if !is_written_ahead(&mail) {
             return Ok(mail);
         }
         let (mut message, mut rest, mut row) = (None, octets.clone(), 0);
@@ -405,18 +403,9 @@ impl Spool {
     }
 }
 
-/// What `work` yields, or the words of its panic.
-async fn caught<F: Future + Unpin>(mut work: F) -> Result<F::Output, String> {
-    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| Pin::new(&mut work).poll(cx))) {
-        Ok(polled) => polled.map(Ok),
-        Err(panic) => Poll::Ready(Err(words_of(&*panic))),
-    })
-    .await
-}
-
-fn words_of(panic: &(dyn Any + Send)) -> String {
-    let words = panic.downcast_ref::<&str>().map(|&words| words.to_owned());
-    words.or_else(|| panic.downcast_ref().cloned()).unwrap_or_else(|| "without a word".to_owned())
+/// Whether a mail's message is of several rows, which are stored before it.
+fn is_written_ahead(mail: &NewMail) -> bool {
+    matches!(&mail.message, NewMessage::Whole(octets) if octets.len() > CHUNK_BYTES)
 }
 
 /// Sends a mail that seems to kill processes to the error processor instead.
