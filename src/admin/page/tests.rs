@@ -6,6 +6,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 
 use super::super::tests::Bench;
 use super::super::{Control, Settings};
+use crate::clients::{Columns, Users};
 
 const HERE: &str = "host: localhost:8000\n";
 
@@ -265,4 +266,49 @@ impl Bench {
         let (_, tokens) = self.shared.sessions.find(value, self.shared.context.clock.instant()).expect("a session");
         super::Visitor { tokens, ..super::Visitor::stranger(client, &self.shared) }
     }
+}
+
+/// A file of users with these passwords.
+fn users(all: &[(&str, &str, &str)]) -> Arc<Users> {
+    use argon2::{Argon2, Params, PasswordHasher};
+    let cheap = Argon2::from(Params::new(8, 1, 1, None).expect("valid"));
+    let line = |(name, role, password): &(&str, &str, &str)| {
+        let hash = cheap.hash_password_with_salt(password.as_bytes(), b"salt of a test").expect("a hash");
+        format!("{name}:{role}:{hash}\n")
+    };
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), all.iter().map(line).collect::<String>()).expect("written");
+    Arc::new(Users::load(file.path(), Columns::NameRoleHash, Arc::default()).expect("valid"))
+}
+
+#[tokio::test]
+async fn a_user_logs_in_by_name_and_stays_until_his_password_or_role_changes() {
+    let both = [("anna", "full", "a"), ("ben", "readonly", "b")];
+    let bench = Bench::new(Settings { users: Some(users(&both)), ..Settings::default() }).await;
+    let (_, _, page) = bench.send("GET", "/ui/login", HERE, "").await;
+    assert!(page.contains("name=\"name\"") && page.contains("autocomplete=\"username\""), "{page}");
+    let mut cookies = Vec::new();
+    for (form, expected) in [
+        ("name=anna&password=a", 303),
+        ("name=ben&password=b", 303),
+        ("name=anna&password=b", 401),
+        ("name=nobody&password=a", 401),
+        ("name=&password=a", 401),
+        ("password=a", 401),
+    ] {
+        let (status, head, _) = bench.send("POST", "/ui/login", OURS, form).await;
+        assert_eq!(status, expected, "{form}");
+        let cookie = head.get(header::SET_COOKIE).and_then(|cookie| cookie.to_str().ok()?.split(';').next());
+        assert_eq!(cookie.is_some(), expected == 303, "{form}");
+        cookies.extend(cookie.map(|cookie| format!("{HERE}cookie: {cookie}\n")));
+    }
+    for (cookie, who) in cookies.iter().zip(["anna, all rights", "ben, looking only"]) {
+        assert!(bench.ask("GET", "/ui/", cookie).await.1.contains(who), "{who}");
+    }
+    let status = async |cookie: &String| bench.ask("GET", "/ui/", cookie).await.0.as_u16();
+    let control = Control(Arc::clone(&bench.shared));
+    control.set(Settings { users: Some(users(&[("anna", "full", "other"), both[1]])), ..Settings::default() });
+    assert_eq!((status(&cookies[0]).await, status(&cookies[1]).await), (303, 200));
+    control.set(Settings { users: Some(users(&[("ben", "full", "b")])), ..Settings::default() });
+    assert_eq!(status(&cookies[1]).await, 303, "he is to log in with his new role");
 }
