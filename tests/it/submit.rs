@@ -176,7 +176,7 @@ fn what_waits_is_told_by_the_service_where_the_store_is_out_of_reach() {
     assert!(lines[1].starts_with("KEY ") && lines[2].contains(" b0@x.example +1"), "{spool}");
     assert_eq!(lines.len(), 202, "{spool}");
     assert!(lines[201].contains(" b200@x.example +1"), "{spool}");
-    assert!(temporary.contains(" b3@x.example +1") && temporary.lines().count() == 3, "{temporary}");
+    assert!(temporary.contains(" b3@x.example +1") && temporary.lines().count() == 4, "{temporary}");
     let last = temporary.lines().last().expect("a line");
     assert!(last.starts_with("-- ") && last.ends_with(" Kbytes in 201 Requests."), "{last}");
 }
