@@ -50,6 +50,7 @@ impl<'a> Attempt<'a> {
             from: request.reverse_path.clone(),
             smtputf8: request.smtputf8,
             require_tls: request.require_tls,
+            prefer_require_tls: request.prefer_require_tls,
             dsn: Arc::new(request.dsn.clone()),
             facts: request.facts,
             prefix: request.header_prefix.as_str().into(),

@@ -31,6 +31,8 @@ pub(super) struct Message {
     pub(super) smtputf8: bool,
     /// The submitter said REQUIRETLS.
     pub(super) require_tls: bool,
+    /// It says so where the peer offers it.
+    pub(super) prefer_require_tls: bool,
     /// What the sender asks of notifications.
     pub(super) dsn: Arc<DsnRequest>,
     pub(super) facts: MessageFacts,

@@ -85,6 +85,8 @@ pub struct Request {
     pub smtputf8: bool,
     /// The submitter said REQUIRETLS (RFC 8689).
     pub require_tls: bool,
+    /// REQUIRETLS is asked for where it is offered; it goes without where not.
+    pub prefer_require_tls: bool,
     /// What the sender asks of notifications (RFC 3461): for peers that offer DSN.
     pub dsn: DsnRequest,
     /// Size and content facts of the stored message, without the prefix.

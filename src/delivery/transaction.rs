@@ -137,6 +137,13 @@ impl Session {
     }
 }
 
+impl Session {
+    /// Whether REQUIRETLS may be said.
+    fn is_within_require_tls(&self) -> bool {
+        self.offers.require_tls && self.contact.tls.is_some()
+    }
+}
+
 impl Transacted {
     /// The finding that ended the session.
     pub(super) fn last_word(&self) -> Option<Finding> {
@@ -296,7 +303,7 @@ impl Transaction<'_> {
             size: offers.size.then(|| message.size()),
             body: (offers.eight_bit_mime && message.is_eight_bit()).then_some(Body::EightBitMime),
             smtputf8: self.utf8,
-            require_tls: message.require_tls,
+            require_tls: message.require_tls || message.prefer_require_tls && self.session.is_within_require_tls(),
             ret: self.dsn.as_ref().and_then(|dsn| dsn.ret),
             envid: self.dsn.as_ref().and_then(|dsn| dsn.envid.clone()),
         };

@@ -169,6 +169,7 @@ impl RemoteDelivery {
             recipients: mail.envelope.recipients.clone(),
             smtputf8: mail.envelope.smtputf8,
             require_tls: mail.attributes.boolean(attribute::REQUIRE_TLS).unwrap_or(false),
+            prefer_require_tls: mail.attributes.boolean(attribute::PREFER_REQUIRE_TLS).unwrap_or(false),
             dsn: mail.envelope.dsn.clone(),
             facts: mail.facts,
             header_prefix: mail.header_prefix.clone(),

@@ -11,6 +11,7 @@ mod corpus;
 mod dkim;
 mod dns;
 mod down;
+mod dsn_golden;
 mod dsn_passed_on;
 mod ehlo_name;
 mod explain;

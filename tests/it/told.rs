@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::support::message;
 use crate::support::relay::Relay;
-use crate::support::sink::{Script, SmtpSink, Transaction, close, script};
+use crate::support::sink::{Script, SmtpSink, Transaction, close, script, stall};
 
 const TEMPORARY: &str = "temporary";
 const PERMANENT: &str = "permanent";
@@ -167,4 +167,212 @@ fn without_an_answer_the_sentence_says_what_is_known_and_nothing_of_ours() {
         assert!(!human.contains(ours), "{ours}\n{human}");
     }
     assert!(!text.contains("Remote-MTA"), "{text}");
+}
+
+/// Hands a mail in as `sendmail` does, with these options in front.
+fn submit_asking(relay: &Relay, options: &[&str], recipients: &[&str]) {
+    let arguments = [&["sendmail", "-f", "me@sender.example"], options, recipients].concat();
+    relay.command_with_input(&arguments, message("m").as_bytes()).expect(0);
+}
+
+#[test]
+fn each_is_told_what_he_asked_for() {
+    let all = ["yes@x.example", "late@x.example", "no@x.example"];
+    for (notify, expected) in [
+        (None, &["no@x.example failed 5.1.1"][..]),
+        (Some("never"), &[]),
+        (Some("success"), &["yes@x.example relayed 2.0.0"]),
+        (Some("failure"), &["no@x.example failed 5.1.1"]),
+        (Some("delay"), &["late@x.example delayed 4.3.0"]),
+        (Some("success,failure"), &["no@x.example failed 5.1.1", "yes@x.example relayed 2.0.0"]),
+        (Some("success,delay"), &["late@x.example delayed 4.3.0", "yes@x.example relayed 2.0.0"]),
+        (Some("failure,delay"), &["late@x.example delayed 4.3.0", "no@x.example failed 5.1.1"]),
+        (
+            Some("success,failure,delay"),
+            &["late@x.example delayed 4.3.0", "no@x.example failed 5.1.1", "yes@x.example relayed 2.0.0"],
+        ),
+    ] {
+        let peer = SmtpSink::start(script![
+            "RCPT TO:<late" => "451 4.3.0 come back later",
+            "RCPT TO:<no" => "550 5.1.1 nobody of that name",
+        ]);
+        let relay = shipped(peer.address(), &[]);
+        let options: Vec<_> = notify.iter().flat_map(|notify| ["-N", notify]).collect();
+        submit_asking(&relay, &options, &all);
+        assert_eq!(relay.run_spool().expect(69).counts(), [1, 1, 1, 1, 0, 0], "{notify:?}");
+        relay.sweep().expect(75);
+        let mut found: Vec<_> = told_all(&peer).into_iter().flatten().collect();
+        found.sort();
+        assert_eq!(found, expected, "{notify:?}, and a second deferral says nothing new");
+    }
+}
+
+#[test]
+fn a_next_hop_that_offers_dsn_tells_of_a_delivery_itself() {
+    let offered = ["PIPELINING", "DSN", "ENHANCEDSTATUSCODES"];
+    let peer = SmtpSink::start(refusing("RCPT TO:<no").capabilities(&offered));
+    let relay = shipped(peer.address(), &[]);
+    submit_asking(&relay, &["-N", "success,failure"], &["yes@x.example", "no@x.example"]);
+    relay.run_spool().expect(69);
+    assert_eq!(told_all(&peer), [["no@x.example failed 5.1.1"]]);
+}
+
+#[test]
+fn a_delay_is_told_when_it_is_long_and_says_until_when() {
+    let peer = SmtpSink::start(script!["RCPT TO:<late" => "451 4.3.0 come back later"]);
+    let relay = shipped(peer.address(), &[("# delayWarning: 4h", "delayWarning: 1s")]);
+    relay.submit("me@sender.example", &["late@x.example"], &message("m"));
+    relay.run_spool().expect(75);
+    assert_eq!(notifications(&peer).len(), 0, "it is not late yet");
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    for _ in 0..2 {
+        relay.sweep().expect(75);
+    }
+    assert_eq!(told_all(&peer), [["late@x.example delayed 4.3.0"]]);
+    let text = &notifications(&peer)[0];
+    for part in
+        ["You need not do anything: delivery is tried again", "Subject: Delayed: your message to late@x.example"]
+    {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
+    assert_eq!(relay.size(TEMPORARY), 1);
+}
+
+#[test]
+fn ret_says_how_much_comes_back() {
+    let long = format!("{}{}", message("long"), "0123456789\n".repeat(6000));
+    for (ret, text, attachment, whole, header) in [
+        (None, message("m"), None, false, true),
+        (Some("hdrs"), message("m"), None, false, true),
+        (Some("full"), message("m"), None, true, true),
+        (Some("full"), long, None, false, true),
+        (None, message("m"), Some("message"), true, true),
+        (Some("hdrs"), message("m"), Some("message"), false, true),
+        (Some("full"), message("m"), Some("none"), false, false),
+    ] {
+        let peer = SmtpSink::start(refusing("RCPT TO:<no"));
+        let rule = attachment.map_or_else(String::new, |word| format!("mailet: DSNBounce\n      attachment: {word}"));
+        let changes = [("mailet: DSNBounce", rule.as_str())];
+        let relay = shipped(peer.address(), if attachment.is_some() { &changes } else { &[] });
+        let options: Vec<_> = ret.iter().flat_map(|ret| ["-R", ret]).collect();
+        let arguments = [&["sendmail", "-f", "me@y.example"], &options[..], &["no@x.example"]].concat();
+        relay.command_with_input(&arguments, text.as_bytes()).expect(0);
+        relay.run_spool().expect(69);
+        let found = notifications(&peer).remove(0);
+        let label = format!("{ret:?} {attachment:?} {}\n{found}", text.len());
+        assert_eq!(found.contains("Content-Type: message/rfc822\r\n"), whole, "{label}");
+        assert_eq!(found.contains("Hello."), whole, "{label}");
+        assert_eq!(found.contains("Subject: a test"), header, "{label}");
+    }
+}
+
+#[test]
+fn a_rule_words_it_and_may_end_the_mail() {
+    let peer = SmtpSink::start(refusing("RCPT TO:<no"));
+    let rule = "mailet: DSNBounce\n      sender: help@relay.test\n      prefix: '[relay]'\n      passThrough: false\n      \
+                messageString: 'Ask [machine].'\n      defaultStatus: 5.9.9";
+    let before = "mailet: DSNBounce                # tells the sender; the mail goes on to the next rule";
+    let relay = shipped(peer.address(), &[(before, rule)]);
+    relay.submit("me@sender.example", &["no@x.example"], &message("m"));
+    relay.submit("<>", &["no@x.example"], &message("null"));
+    relay.run_spool().expect(69);
+    let found = notifications(&peer);
+    assert_eq!(found.len(), 1);
+    for part in
+        ["From: Mail Delivery System <help@relay.test>", "Subject: [relay] Undelivered: ", "Ask relay.test.\r\n"]
+    {
+        assert!(found[0].contains(part), "{part}\n{}", found[0]);
+    }
+    assert_eq!(relay.size(PERMANENT), 1, "whose sender may be told nothing is kept");
+}
+
+#[test]
+fn what_is_delivered_may_be_kept_and_is_never_sent_again() {
+    let peer = SmtpSink::start(refusing("RCPT TO:<no"));
+    let (told, kept) =
+        ("match: DSNSuccessRequested\n      mailet: DSNBounce", "mailet: ToRepository\n      repositoryPath: sent");
+    let relay = shipped(peer.address(), &[(told, kept)]);
+    relay.submit("me@sender.example", &["yes@x.example", "no@x.example"], &message("m"));
+    assert_eq!(relay.run_spool().expect(69).counts(), [1, 1, 0, 1, 0, 0]);
+    assert_eq!((relay.size("sent"), relay.size(PERMANENT)), (2, 1), "the notification is delivered too");
+    assert_eq!(peer.copies_of("yes@x.example", "<m@"), 1);
+}
+
+#[test]
+fn too_much_for_one_sender_is_one_digest_and_too_much_in_all_is_told_to_nobody() {
+    let peer = SmtpSink::start(refusing("RCPT TO:<no"));
+    let limits = [("perSender: 100/h", "perSender: 2/h"), ("total: 1000/h", "total: 5/h")];
+    let relay = shipped(peer.address(), &limits);
+    for n in 0..6 {
+        relay.submit("me@sender.example", &[format!("no{n}@x.example").as_str()], &message("m"));
+        relay.submit(&format!("forged{n}@y.example"), &["no@x.example"], &message("m"));
+    }
+    relay.run_spool().expect(69);
+    let to = |who: &str| notifications(&peer).iter().filter(|one| one.contains(&format!("To: <{who}"))).count();
+    assert_eq!((to("me@"), to("forged")), (2, 3));
+    // Over a restart, which each command is.
+    relay.submit("me@sender.example", &["no9@x.example"], &message("m"));
+    relay.run_spool().expect(69);
+    assert_eq!(notifications(&peer).len(), 5);
+    let metrics = relay.command(&["metrics"]).expect(0).stdout;
+    for line in [r#"redeliver_dsn_total{action="failed"} 5"#, r#"redeliver_dsn_total{action="held"} 3"#] {
+        assert!(metrics.contains(line), "{line}\n{metrics}");
+    }
+    assert_eq!(relay.size(PERMANENT), 13);
+}
+
+#[test]
+fn a_success_that_was_asked_for_is_told_though_the_process_died_after_it() {
+    let peer = SmtpSink::start(script!["RCPT TO:<slow" => stall()]);
+    let relay = shipped(
+        peer.address(),
+        &[("deliveryThreads: 10", "deliveryThreads: 10\n      maxRecipientsPerTransaction: 1")],
+    );
+    submit_asking(&relay, &["-N", "success,failure"], &["yes@x.example", "slow@x.example"]);
+    let mut running = relay.spawn(&["run", "spool"], b"");
+    peer.wait_for_transactions(1);
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    running.kill();
+    running.wait();
+    let friendly = SmtpSink::start(Script::new());
+    relay.reconfigure(&peer.address().to_string(), &friendly.address().to_string());
+    relay.run_spool().expect(0);
+    let mut found: Vec<_> = told_all(&friendly).into_iter().flatten().collect();
+    found.sort();
+    assert_eq!(found, ["slow@x.example relayed 2.0.0", "yes@x.example relayed 2.0.0"]);
+    assert_eq!(friendly.copies_of("yes@x.example", "<m@"), 0, "nobody is sent to twice");
+    assert_eq!(friendly.copies_of("slow@x.example", "<m@"), 1);
+}
+
+/// Mails of a flood: REDELIVER_FLOOD says how many, for a look at ten thousand by hand.
+fn flood(usual: usize) -> usize {
+    std::env::var("REDELIVER_FLOOD").ok().and_then(|number| number.parse().ok()).unwrap_or(usual)
+}
+
+#[test]
+fn a_flood_of_one_sender_is_told_a_hundred_times_and_then_in_one_digest() {
+    let peer = SmtpSink::start(refusing("RCPT TO:<no"));
+    let (relay, mails) = (shipped(peer.address(), &[]), flood(400));
+    relay.fill_from((0..mails).map(|_| "me@sender.example".to_owned()), "no@x.example");
+    relay.run_spool().expect(69);
+    assert_eq!((notifications(&peer).len(), relay.size(PERMANENT)), (100, mails));
+    let dsn_of = |mail: &Value| {
+        let shown = relay.show(PERMANENT, mail["key"].as_str().expect("a key"));
+        shown["dsn"]["recipients"][0]["told"][0]["dsn"].as_str().map(str::to_owned)
+    };
+    let listed = relay.mails(PERMANENT);
+    let keys: std::collections::BTreeSet<_> = listed.iter().rev().take(20).map(dsn_of).collect();
+    assert_eq!(keys.len(), 1, "the last ones are told together: {keys:?}");
+}
+
+#[test]
+fn a_flood_of_forged_senders_is_told_to_as_many_as_the_total_says() {
+    let peer = SmtpSink::start(refusing("RCPT TO:<no"));
+    let (relay, mails) = (shipped(peer.address(), &[("total: 1000/h", "total: 150/h")]), flood(400));
+    relay.fill_from((0..mails).map(|n| format!("forged{n}@y.example")), "no@x.example");
+    relay.run_spool().expect(69);
+    assert_eq!((notifications(&peer).len(), relay.size(PERMANENT)), (150, mails));
+    let held = format!("redeliver_dsn_total{{action=\"held\"}} {}", mails - 150);
+    let metrics = relay.command(&["metrics"]).expect(0).stdout;
+    assert!(metrics.contains(&held), "{held}\n{metrics}");
 }

@@ -160,6 +160,7 @@ fn request(message: &str, recipients: &[&str]) -> Request {
         recipients: recipients.iter().map(|recipient| Address::parse(recipient).expect("an address")).collect(),
         smtputf8: false,
         require_tls: false,
+        prefer_require_tls: false,
         dsn: DsnRequest::default(),
         facts: scan.finish().expect("facts"),
         header_prefix: "X-Prefix: 1\r\n".into(),

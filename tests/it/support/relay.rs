@@ -240,7 +240,20 @@ impl Relay {
     /// Puts a mail into the spool for each list of recipients, without a process for each:
     /// the n-th, from 0, has the Message-ID `<m{n}@example.org>`.
     pub(crate) fn fill<S: AsRef<str>>(&self, mails: impl IntoIterator<Item = Vec<S>>) {
-        let mails = mails.into_iter().enumerate().map(|(n, recipients)| new_mail(n, &recipients)).collect();
+        self.put(mails.into_iter().enumerate().map(|(n, recipients)| new_mail(n, &recipients)).collect());
+    }
+
+    /// The same from these senders, for one recipient.
+    pub(crate) fn fill_from(&self, senders: impl IntoIterator<Item = String>, recipient: &str) {
+        let sent_by = |(n, sender): (usize, String)| {
+            let mut mail = new_mail(n, &[recipient]);
+            mail.envelope.reverse_path = ReversePath::parse(&sender).expect("an address");
+            mail
+        };
+        self.put(senders.into_iter().enumerate().map(sent_by).collect());
+    }
+
+    fn put(&self, mails: Vec<NewMail>) {
         // Whatever makes the store makes its repositories known.
         self.command(&["repository", "list"]).expect(0);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
