@@ -18,14 +18,14 @@ pub(crate) enum Age {
     Old,
 }
 
-/// Makes `number` copies of the one mail of the repository that ends with `from`, with
-/// message, attempt and dialogue, in repository `to`.
+/// Makes `number` copies of the oldest mail for recipient `from`, with message, attempt and
+/// dialogue, in repository `to`.
 pub(crate) fn copy(database: &Path, from: &str, to: &str, number: u64, age: &Age) -> Outcome<()> {
     let connection = Connection::open(database)?;
     connection.execute_batch("PRAGMA synchronous = OFF; PRAGMA cache_size = -200000")?;
     let (mail, key): (i64, String) = connection.query_row(
-        "SELECT mail.id, key FROM mail JOIN repository ON repository.id = mail.repository WHERE path LIKE ?1 LIMIT 1",
-        [format!("%{from}")],
+        "SELECT id, key FROM mail WHERE recipients LIKE ?1 ORDER BY id LIMIT 1",
+        [format!("%{from}%")],
         |row| Ok((row.get(0)?, row.get(1)?)),
     )?;
     let to: i64 =

@@ -1,12 +1,14 @@
 //! What many stored failures cost: each number of the table is measured with 0, 10 000 and
 //! 1 million of them, in one run, so that the ratios say what grows and what does not.
 //!
-//! `cargo run --release --example scale [NUMBER...]`, with other numbers of stored failures if
-//! wanted. A million takes some ten minutes and 5 GB in the directory for temporary files.
+//! `cargo run --release --example scale [busy] [NUMBER...]`, with other numbers of stored failures if
+//! wanted. A million takes some ten minutes and 5 GB in the directory for temporary files. `busy`
+//! measures a service while something is done to all of them. REDELIVER names another program.
 
 #[path = "../it/support/sink/mod.rs"]
 mod sink;
 
+mod busy;
 mod fill;
 mod measure;
 mod pages;
@@ -35,7 +37,9 @@ fn main() -> ExitCode {
 }
 
 fn bench(arguments: &[String]) -> Outcome<()> {
-    let mut sizes = arguments.iter().map(|text| text.parse()).collect::<Result<Vec<u64>, _>>()?;
+    let is_busy = arguments.first().is_some_and(|first| first == "busy");
+    let mut sizes =
+        arguments[usize::from(is_busy)..].iter().map(|text| text.parse()).collect::<Result<Vec<u64>, _>>()?;
     if sizes.is_empty() {
         sizes = vec![0, 10_000, 1_000_000];
     }
@@ -44,7 +48,11 @@ fn bench(arguments: &[String]) -> Outcome<()> {
     for &size in &sizes {
         eprintln!("{size} stored failures: filling");
         let site = site::Site::filled(&program, size)?;
-        site.measure(&mut table)?;
+        if is_busy {
+            busy::measure(&site, &mut table)?;
+        } else {
+            site.measure(&mut table)?;
+        }
     }
     print!("{table}");
     Ok(())

@@ -25,9 +25,14 @@ const DUE: u64 = 100;
 /// Mails that one purge removes.
 const PURGED: u64 = 10_000;
 
+/// A twentieth of the stored failures has a cause of its own.
+const OF_A_KIND: u64 = 20;
+
 const CONFIGURATION: &str = r#"hostname: relay.test
 stateDirectory: ./var
 stores: { sqlite: { path: redeliver.db } }
+smtp: { listen: ["127.0.0.1:0"] }
+admin: { listen: "127.0.0.1:0" }
 audit: { retention: RETENTION }
 smtp: { listen: ["127.0.0.1:0"] }
 admin: { listen: "127.0.0.1:0" }
@@ -58,6 +63,8 @@ const JOBS: [(&str, &str); 5] = [
 pub(crate) struct Site {
     directory: TempDir,
     program: PathBuf,
+    /// Failures that are not due.
+    stored: u64,
     /// Defers.
     busy: SmtpSink,
     /// Takes everything.
@@ -70,28 +77,45 @@ impl Site {
     pub(crate) fn filled(program: &Path, stored: u64) -> Outcome<Self> {
         let busy = SmtpSink::start(script![
             "RCPT TO:<refused@" => "550 5.1.1 no such user",
+            "RCPT TO:<full@" => "452 4.2.2 mailbox full",
             "RCPT TO:" => "451 4.2.0 mailbox busy, come back later",
         ]);
         let friendly = SmtpSink::start(Script::new());
-        let site = Self { directory: tempfile::tempdir()?, program: program.to_owned(), busy, friendly };
+        let site = Self { directory: tempfile::tempdir()?, program: program.to_owned(), stored, busy, friendly };
         site.configure(&site.busy, "30d")?;
         fs::create_dir(site.path().join("jobs"))?;
         for (name, job) in JOBS {
             fs::write(site.path().join(format!("jobs/{name}.yaml")), job)?;
         }
-        for recipient in ["later@x.example", "refused@x.example"] {
+        for recipient in ["later@x.example", "full@x.example", "refused@x.example"] {
             site.submit(recipient)?;
         }
         site.run(&["run", "spool"])?;
         let database = site.database();
-        fill::copy(&database, "temporary", "temporary", stored, &Age::Fresh)?;
-        fill::copy(&database, "temporary", "temporary", DUE, &Age::Old)?;
-        fill::copy(&database, "permanent", "permanent", PURGED, &Age::Old)?;
+        let few = stored / OF_A_KIND;
+        fill::copy(&database, "full@", "temporary", few, &Age::Fresh)?;
+        fill::copy(&database, "later@", "temporary", stored - few, &Age::Fresh)?;
+        fill::copy(&database, "later@", "temporary", DUE, &Age::Old)?;
+        fill::copy(&database, "refused@", "permanent", PURGED, &Age::Old)?;
         fill::check(&database)?;
         Ok(site)
     }
 
-    fn path(&self) -> &Path {
+    pub(crate) fn program(&self) -> &Path {
+        &self.program
+    }
+
+    pub(crate) fn stored(&self) -> u64 {
+        self.stored
+    }
+
+    /// The failure group of [`OF_A_KIND`].
+    pub(crate) fn small_group(&self) -> Outcome<String> {
+        let connection = rusqlite::Connection::open(self.database())?;
+        Ok(connection.query_row("SELECT id FROM cause WHERE code = 452", [], |row| row.get(0))?)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
         self.directory.path()
     }
 
@@ -116,7 +140,7 @@ impl Site {
         if child.wait()?.success() { Ok(()) } else { Err("the mail was not taken".into()) }
     }
 
-    fn run(&self, arguments: &[&str]) -> Outcome<measure::Taken> {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Outcome<measure::Taken> {
         let taken = measure::run(&self.program, self.path(), arguments)?;
         if matches!(taken.code, 0 | 69 | 75) { Ok(taken) } else { Err(format!("{arguments:?}: {taken:?}").into()) }
     }
