@@ -249,8 +249,9 @@ impl Operations<'_> {
     }
 }
 
-/// Mails that something is done to in one transaction: others write in between.
-const BATCH: usize = 200;
+/// Mails that something is done to in one transaction: others write in between. With 200 the
+/// 99th of a hundred clients waited three times as long for a 250.
+const BATCH: usize = 50;
 
 /// One verb under way.
 struct Bulk<'a> {
@@ -306,20 +307,24 @@ impl Bulk<'_> {
             if bounds.left(self.done.mails) == 0 {
                 break;
             }
-            if page.is_empty() {
-                continue;
+            for some in page.chunks(BATCH) {
+                self.some(some, &now).await?;
+                progress(&self.done);
             }
-            let keys = page.iter().map(|listed| listed.mail.key.clone()).collect();
-            let acted = self.act(keys, Some(now.clone())).await?;
-            for (listed, acted) in page.iter().zip(acted) {
-                match acted {
-                    Acted::Done => self.count(Some(&listed.mail)),
-                    Acted::InHand => self.done.in_hand += 1,
-                    Acted::Unreadable(_) => self.done.unreadable += 1,
-                    Acted::Gone => {}
-                }
+        }
+        Ok(())
+    }
+
+    async fn some(&mut self, some: &[Listed], now: &Horizon) -> Result<()> {
+        let keys = some.iter().map(|listed| listed.mail.key.clone()).collect();
+        let acted = self.act(keys, Some(now.clone())).await?;
+        for (listed, acted) in some.iter().zip(acted) {
+            match acted {
+                Acted::Done => self.count(Some(&listed.mail)),
+                Acted::InHand => self.done.in_hand += 1,
+                Acted::Unreadable(_) => self.done.unreadable += 1,
+                Acted::Gone => {}
             }
-            progress(&self.done);
         }
         Ok(())
     }
