@@ -102,7 +102,7 @@ async fn health_checks_answer_as_james_does() {
     let (status, body) = bench.json("/healthcheck").await;
     assert_eq!((status, &body["status"]), (200, &json!("healthy")));
     assert_eq!(body["checks"][0], component("EmptyErrorMailRepository", "healthy", Value::Null));
-    assert_eq!(body["checks"].as_array().map(Vec::len), Some(5));
+    assert_eq!(body["checks"].as_array().map(Vec::len), Some(6));
     let health = &bench.shared.context.health;
     health.schedules.unwell(Status::Degraded, "why");
     assert_eq!(bench.json("/healthcheck").await.0, 200);
