@@ -5,6 +5,8 @@ use serde_json::Value;
 use super::support::message;
 use super::support::relay::{Relay, Setup};
 use super::support::sink::{Script, SmtpSink, on, reply, script};
+use super::told::shipped;
+use super::told_killed::{field, told};
 
 const OFFERED: [&str; 4] = ["PIPELINING", "SIZE 52428800", "8BITMIME", "DSN"];
 
@@ -73,6 +75,59 @@ fn every_wish_goes_unchanged_to_a_peer_that_offers_dsn_and_not_to_another() {
         assert_eq!(peer.violations(), [""; 0]);
         let handed_on = relay.attempts().iter().filter(|one| one["recipients"][0]["dsnHandedOn"] == true).count();
         assert_eq!(handed_on, if offers { 24 } else { 0 }, "whose NOTIFY the peer was given");
+    }
+}
+
+/// What ships tells, of a mail for one recipient of each kind: who has it, who never will, and
+/// who is waited for.
+fn told_of(n: usize, notify: Option<&str>, handed_on: bool) -> Vec<String> {
+    let asks = |event: &str| notify.is_some_and(|notify| notify.split(',').any(|one| one == event));
+    let told = [
+        ("delayed late", asks("DELAY")),
+        ("failed no", notify.is_none() || asks("FAILURE")),
+        ("relayed yes", asks("SUCCESS") && !handed_on),
+    ];
+    told.into_iter().filter(|(_, is_told)| *is_told).map(|(what, _)| format!("{what}{n}@x.example")).collect()
+}
+
+#[test]
+fn every_wish_is_told_with_what_is_returned_and_where_the_peer_tells_it_is_not_told_twice() {
+    for offers in [true, false] {
+        let offered = if offers { &OFFERED[..] } else { &OFFERED[..3] };
+        let rules = script!["RCPT TO:<no" => "550 5.1.1 nobody", "RCPT TO:<late" => "451 4.3.0 come later"];
+        let peer = SmtpSink::start(rules.capabilities(offered));
+        let relay = shipped(peer.address(), &[]);
+        let mut expected = Vec::new();
+        for (n, notify, ret) in cells() {
+            let (from, envid) = (format!("s{n}@y.example"), format!("id+2B{n}"));
+            let options = [("-N", notify), ("-R", ret), ("-V", Some(envid.as_str()))];
+            let options = options.into_iter().filter_map(|(option, value)| Some([option, value?])).flatten();
+            let to = ["yes", "no", "late"].map(|kind| format!("{kind}{n}@x.example"));
+            submit(&relay, &options.collect::<Vec<_>>(), &from, &to.each_ref().map(String::as_str));
+            expected.extend(told_of(n, notify, offers));
+        }
+        relay.run_spool().expect(69);
+        expected.sort();
+        assert_eq!(told(&peer), expected.into_iter().map(|event| (event, 1)).collect(), "offers: {offers}");
+        let notifications = peer.transactions().into_iter().filter(|one| one.reverse_path.is_empty());
+        for notification in notifications {
+            assert!(!notification.parameters.iter().any(|one| one.starts_with("RET") || one.starts_with("ENVID")));
+            let (text, to) = (notification.text(), &notification.recipients[0]);
+            let n: usize = to.trim_start_matches('s').split('@').next().and_then(|n| n.parse().ok()).expect("a cell");
+            let (_, _, ret) = cells().nth(n).expect("a cell");
+            let returns_all = ret == Some("FULL") && field(&text, "Action") == "failed";
+            let kind = if returns_all { "message/rfc822" } else { "text/rfc822-headers" };
+            assert!(text.contains(&format!("Content-Type: {kind}\r\n")), "{ret:?} {text}");
+            assert_eq!(text.contains("Hello."), returns_all, "{ret:?} {text}");
+            assert_eq!(field(&text, "Original-Envelope-Id"), format!("id+{n}"));
+        }
+        // Each action once, however often it is tried again.
+        relay.sweep().expect(75);
+        relay.command(&["repository", "reprocess", "permanent", "--all", "--processor", "relay", "--reset"]).expect(0);
+        let before = told(&peer);
+        relay.run_spool().expect(69);
+        assert_eq!(told(&peer), before);
+        assert_eq!(peer.violations(), [""; 0]);
     }
 }
 

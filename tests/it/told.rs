@@ -10,7 +10,7 @@ const TEMPORARY: &str = "temporary";
 const PERMANENT: &str = "permanent";
 
 /// What ships, with everything going to one gateway; `changes` are texts with what stands for them.
-fn shipped(gateway: impl std::fmt::Display, changes: &[(&str, &str)]) -> Relay {
+pub(crate) fn shipped(gateway: impl std::fmt::Display, changes: &[(&str, &str)]) -> Relay {
     let mut text = include_str!("../../redeliver.yaml").to_owned();
     let gateway = format!("gateway: \"{gateway}\"");
     let always = [

@@ -13,7 +13,7 @@ use crate::support::sink::{Script, SmtpSink, Transaction, on, reply, script, sta
 const RUN_SPOOL: [&str; 4] = ["run", "spool", "--format", "json"];
 
 /// Everything that may be asked for is told; each recipient has a transaction of his own.
-fn telling(gateway: impl std::fmt::Display, top: &str) -> Relay {
+pub(crate) fn telling(gateway: impl std::fmt::Display, top: &str) -> Relay {
     let configuration = format!(
         "hostname: relay.test
 sendmail: {{ domain: relay.test }}
@@ -40,6 +40,7 @@ processors:
   delivered:
     - match: DSNSuccessRequested
       mailet: DSNBounce
+    - mailet: 'Null'
 "
     );
     let retry = "kind: reprocess\nrepository: sqlite://temporary/\nprocessor: relay\n";
@@ -67,12 +68,12 @@ fn come_to_rest(relay: &Relay) {
 }
 
 /// The first value of a field.
-fn field<'a>(text: &'a str, name: &str) -> &'a str {
+pub(crate) fn field<'a>(text: &'a str, name: &str) -> &'a str {
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).unwrap_or_default().trim_end()
 }
 
 /// How many notifications, told apart by Message-ID, tell `action recipient`.
-fn told(peer: &SmtpSink) -> BTreeMap<String, usize> {
+pub(crate) fn told(peer: &SmtpSink) -> BTreeMap<String, usize> {
     let mut by_event: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     let is_one = |transaction: &Transaction| transaction.reverse_path.is_empty() && transaction.is_taken();
     for notification in peer.transactions().iter().filter(|transaction| is_one(transaction)).map(Transaction::text) {

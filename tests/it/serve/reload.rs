@@ -2,10 +2,13 @@
 
 use nix::sys::signal::Signal;
 
-use super::{Service, served, until, write_schedule};
+use super::{LISTENERS, Service, served, until, write_schedule};
 use crate::dkim;
 use crate::support::relay::{Relay, Setup};
 use crate::support::sink::{Script, SmtpSink, Transaction, on, script, wait};
+use crate::told_killed::telling;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
 use std::time::Duration;
 
 fn replace(relay: &Relay, from: &str, to: &str) {
@@ -136,5 +139,51 @@ fn a_key_that_was_replaced_signs_after_a_reload() {
     service.submit(&["you@example.net"], "third");
     peer.wait_for_transactions(3);
     assert!(peer.record().transactions[2].text().starts_with("DKIM-Signature: v=1; a=rsa-sha256;"));
+    service.stop();
+}
+
+/// Whether EHLO lists DSN.
+fn offers_dsn(service: &Service) -> bool {
+    let mut stream = BufReader::new(TcpStream::connect(service.smtp).expect("it listens"));
+    stream.get_mut().write_all(b"EHLO client.example\r\n").expect("sent");
+    let lines = stream.lines().map(|line| line.expect("an answer")).skip_while(|line| line.starts_with("220"));
+    let mut offered = false;
+    for line in lines {
+        offered |= &line[4..] == "DSN";
+        if line.starts_with("250 ") {
+            break;
+        }
+    }
+    offered
+}
+
+#[test]
+fn dsn_is_offered_as_long_as_the_rules_tell_and_check_names_the_one_that_does_not() {
+    let relay = telling("127.0.0.1:1", &LISTENERS.join("\n"));
+    let checked = || relay.command(&["check"]).expect(0).stdout;
+    let service = Service::start(&relay);
+    assert!(offers_dsn(&service) && checked().contains("DSN: offered\n"), "{}", checked());
+    for (tells, instead, what) in [
+        ("      onSuccess: delivered\n", "", " tells nobody of deliveries"),
+        (
+            "    - mailet: DSNBounce\n    - mailet: ToRepository",
+            "    - mailet: ToRepository",
+            " keeps failures without telling",
+        ),
+    ] {
+        replace(&relay, tells, instead);
+        reload(&service, "the configuration is reloaded");
+        assert!(!offers_dsn(&service), "{what}");
+        let text = checked();
+        let place = format!("DSN: not offered: rule at {}:", relay.configuration().display());
+        assert!(text.lines().any(|line| line.starts_with(&place) && line.contains(what)), "{text}");
+        if !instead.is_empty() {
+            break;
+        }
+        let delivery = "      bounceProcessor: failed\n";
+        replace(&relay, delivery, &format!("{delivery}{tells}"));
+        reload(&service, "the configuration is reloaded");
+        assert!(offers_dsn(&service));
+    }
     service.stop();
 }
