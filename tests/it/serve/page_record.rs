@@ -224,7 +224,7 @@ fn what_a_role_may_not_do_is_not_offered_and_refused() {
         let group =
             group.split("/ui/groups/").nth(1).and_then(|rest| rest.split('"').next()).expect("a group").to_owned();
         for (path, marks, number) in [
-            (format!("/ui/groups/{group}"), ">Reprocess</a>", offered[0]),
+            (format!("/ui/groups/{group}"), ">Reprocess&hellip;</a>", offered[0]),
             ("/ui/jobs/retry-temporary".to_owned(), "/ui/jobs/retry-temporary/run\"", offered[1]),
             ("/ui/jobs/retry-temporary".to_owned(), "/ui/schedules/nightly/pause\"", offered[2]),
             ("/ui/jobs/purge".to_owned(), "/ui/jobs/purge/run\"", offered[3]),
