@@ -34,6 +34,12 @@ impl Refusal {
         Self { status_code: 408, r#type: "InvalidArgument", message, details: None }
     }
 
+    /// The body is more than is read.
+    pub(super) fn too_large() -> Self {
+        let message = "The body of the request is too large".to_owned();
+        Self { status_code: 413, r#type: "InvalidArgument", message, details: None }
+    }
+
     /// The request cannot be understood, or in more than one way.
     pub(super) fn bad_request(message: &str) -> Self {
         Self { status_code: 400, r#type: "InvalidArgument", message: message.to_owned(), details: None }

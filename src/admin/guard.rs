@@ -45,7 +45,10 @@ async fn of_route(shared: &Arc<Shared>, request: Request, next: Next) -> Respons
     match check(&head, &shared.settings(), shared).await {
         Ok(actor) => {
             head.extensions.insert(actor);
-            next.run(Request::from_parts(head, body)).await
+            let response = next.run(Request::from_parts(head, body)).await;
+            // Who reads bodies says it in words of his own.
+            let too_large = response.status() == StatusCode::PAYLOAD_TOO_LARGE;
+            if too_large { Refusal::too_large().into_response() } else { response }
         }
         Err(refusal) => *refusal.0,
     }

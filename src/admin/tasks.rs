@@ -17,6 +17,7 @@ use super::query::Query;
 use crate::audit::task_json;
 use crate::store::{Span, Task};
 use crate::tasks::{Awaited, status};
+use crate::text::parse_rfc3339;
 use crate::yaml::parse_duration;
 
 /// Tasks of an answer at most.
@@ -111,9 +112,12 @@ impl Wanted {
         let mut times = Vec::new();
         for (moment, name) in MOMENTS {
             for (side, before) in [("Before", true), ("After", false)] {
-                let time = |text: &str| DateTime::parse_from_rfc3339(text).map_err(|error| error.to_string());
+                let time = |text: &str| {
+                    let wrong = || format!("{text:?} is no time such as 2026-11-28T17:00:00Z");
+                    parse_rfc3339(text).ok_or_else(wrong)
+                };
                 if let Some(time) = query.read_as(&format!("{name}{side}"), time)? {
-                    times.push((moment, before, time.to_utc()));
+                    times.push((moment, before, time));
                 }
             }
         }

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta};
+use chrono::TimeDelta;
 
 use crate::mail::{Address, CauseId, Mail, MailKey, attribute};
 use crate::store::{Horizon, MailFilter, Time};
+use crate::text::parse_rfc3339;
 use crate::yaml::parse_duration;
 
 /// The mails of a place that something is done to.
@@ -89,7 +90,7 @@ pub enum Moment {
 impl Moment {
     /// Reads one.
     pub fn parse(text: &str) -> Option<Self> {
-        let time = || DateTime::parse_from_rfc3339(text).ok().map(|time| Self::At(time.to_utc()));
+        let time = || parse_rfc3339(text).map(Self::At);
         parse_duration(text).map(Self::Ago).or_else(time)
     }
 
@@ -280,6 +281,8 @@ fn time(condition: &'static str, moment: Option<&Moment>, now: Time) -> Result<O
 
 #[cfg(test)]
 mod tests {
+    use chrono::DateTime;
+
     use super::*;
 
     fn conditions(given: &[(&str, &str)]) -> Result<Conditions, Wrong> {
@@ -305,6 +308,8 @@ mod tests {
         let filter = |value| conditions(&[("olderThan", value)]).and_then(|one| one.filter(now)).map(|one| one.before);
         assert_eq!(filter("1h"), filter("2023-11-14T21:13:20Z"));
         assert_eq!(filter("2023-11-14T22:13:20+01:00"), filter("1h"));
+        assert_eq!(filter("2023-11-14T22:13:20 01:00"), filter("1h"), "a + that nobody encoded");
+        assert!(filter("2023-11-14 22:13").is_err());
         assert!(filter("300000000000d").is_err());
     }
 

@@ -227,8 +227,9 @@ impl Tasks {
     /// # Errors
     /// Where the store cannot be read.
     pub async fn list(&self, span: &Span) -> Result<Page<Task>> {
+        // Before the store is read: what ends meanwhile is on record later than it is known here.
+        let going = self.going().clone();
         let mut page = self.store.tasks(span).await?;
-        let going = self.going();
         for task in &mut page.items {
             // It may be further than it is on record.
             if let Some(going) = going.get(&task.id) {

@@ -9,7 +9,7 @@ mod time;
 
 pub use steering::{escaped, one_line, plain, printable, steers};
 pub use table::{Table, cut};
-pub use time::{age, rfc3339, rfc3339_seconds};
+pub use time::{age, parse_rfc3339, rfc3339, rfc3339_seconds};
 
 /// `1 mail`, `2 mails`.
 pub fn count(number: u64, one: &str) -> String {

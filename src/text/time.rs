@@ -8,6 +8,16 @@ pub fn rfc3339(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
+/// Reads a time as RFC 3339 has it; the `+` before its zone may have come as a blank, which a URL
+/// makes of it where nobody encoded it.
+pub fn parse_rfc3339(text: &str) -> Option<DateTime<Utc>> {
+    let with_sign = match text.rsplit_once(' ') {
+        Some((time, zone)) if time.contains(':') => format!("{time}+{zone}"),
+        _ => text.to_owned(),
+    };
+    DateTime::parse_from_rfc3339(&with_sign).ok().map(|time| time.to_utc())
+}
+
 /// `2026-11-28T18:05:38+01:00`, or with `Z` in UTC (RFC 3339): to the second, with the offset of its zone.
 pub fn rfc3339_seconds<Z: TimeZone>(time: &DateTime<Z>, zulu: bool) -> String
 where

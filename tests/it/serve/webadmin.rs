@@ -297,6 +297,9 @@ fn what_a_changing_call_does_not_know_is_named_and_nothing_is_done() {
     for body in ["{", "{\"mailRepository\": 7}", "{\"other\": 1}", "{\"mailRepository\": \"nowhere\"}"] {
         ask_with(&service, "PATCH", mails, "", body).expect(400);
     }
+    let large = "a".repeat(3 << 20);
+    let refused = ask_with(&service, "PATCH", mails, "", &large).expect(413).json();
+    assert_eq!((&refused["statusCode"], &refused["type"]), (&json!(413), &json!("InvalidArgument")));
     assert_eq!(relay.size("temporary"), 1);
     assert!(relay.command(&["operations", "--format", "json"]).expect(0).json().is_empty(), "nothing was done");
     service.stop();
@@ -472,6 +475,14 @@ fn tasks_are_listed_awaited_and_cancelled() {
     assert_eq!(get(&service, &format!("/tasks/{id}")), done);
     assert_eq!(get(&service, "/tasks?status=completed&type=clear-mail-repository")[0]["taskId"], id);
     assert_eq!(get(&service, "/tasks?status=failed"), json!([]));
+    for (time, number) in [
+        ("submittedAfter=2026-01-01T00:00:00Z", 1),
+        ("submittedAfter=2026-01-01T00:00:00+01:00", 1),
+        ("submittedAfter=2026-01-01T00:00:00%2B01:00", 1),
+        ("submittedBefore=2026-01-01T00:00:00.5-01:00", 0),
+    ] {
+        assert_eq!(get(&service, &format!("/tasks?{time}")).as_array().map(Vec::len), Some(number), "{time}");
+    }
     ask(&service, "DELETE", &format!("/tasks/{id}")).expect(204);
     let unknown = "00000000-0000-4000-8000-000000000000";
     ask(&service, "DELETE", &format!("/tasks/{unknown}")).expect(204);
