@@ -9,6 +9,7 @@ mod page;
 mod page_record;
 mod pressure;
 mod reload;
+mod round;
 mod scheduled;
 mod sockets;
 mod spool;
