@@ -87,7 +87,9 @@ class Service:
             self.child = subprocess.Popen([self.program, "serve"], cwd=directory, stderr=log)
         self.url = "http://" + self.waited_for(r"HTTP[^\n]*?(127\.0\.0\.1:\d+)")
         self.submit()
-        threading.Thread(target=self.go_on, daemon=True).start()
+        self.over = threading.Event()
+        self.bringing = threading.Thread(target=self.go_on, daemon=True)
+        self.bringing.start()
 
     def write(self, name, text):
         path = self.directory / name
@@ -109,10 +111,8 @@ class Service:
                 subprocess.run(command, cwd=self.directory, input=b"Subject: s\n\ntext\n", check=True)
 
     def go_on(self):
-        while self.child.poll() is None:
-            time.sleep(2)
-            if self.child.poll() is None:
-                self.submit()
+        while not self.over.wait(2):
+            self.submit()
 
     def get(self, path):
         request = urllib.request.Request(self.url + path)
@@ -126,6 +126,8 @@ class Service:
             time.sleep(0.2)
 
     def end(self):
+        self.over.set()
+        self.bringing.join()
         self.child.terminate()
         return self.child.wait(60)
 
