@@ -31,8 +31,6 @@ const OF_A_KIND: u64 = 20;
 const CONFIGURATION: &str = r#"hostname: relay.test
 stateDirectory: ./var
 stores: { sqlite: { path: redeliver.db } }
-smtp: { listen: ["127.0.0.1:0"] }
-admin: { listen: "127.0.0.1:0" }
 audit: { retention: RETENTION }
 smtp: { listen: ["127.0.0.1:0"] }
 admin: { listen: "127.0.0.1:0" }
