@@ -3,6 +3,7 @@
 //! What has no counterpart is said on standard error with its line, and stands as a comment
 //! in the YAML. The result is read back as a configuration before it is called one.
 
+mod bounce;
 mod conversion;
 mod delays;
 mod delivery;

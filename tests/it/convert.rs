@@ -197,11 +197,11 @@ fn what_james_ships_is_taken_as_far_as_it_goes_and_the_rest_is_said() {
     for line in [
         "mailetcontainer.xml:3: element context has no counterpart: left out",
         "mailetcontainer.xml:12: mailet PostmasterAlias has no counterpart: left out",
-        "mailetcontainer.xml:24: mailet Bounce has no counterpart: senders are no longer told of failures",
+        "mailetcontainer.xml:24: mailet Bounce becomes DSNBounce, a report (RFC 3464) with the header of the message, once for each failure",
         "mailetcontainer.xml:34: matcher SMTPAuthSuccessful becomes All: smtp.networks and smtp.users say who may relay",
         "mailetcontainer.xml:47: matcher HostIsLocal has no counterpart",
         "mailetcontainer.xml:47: mailet ToProcessor is left out with its matcher",
-        "mailetcontainer.xml:96: mailet DSNBounce has no counterpart: senders are no longer told of failures",
+        "mailetcontainer.xml:96: mailet DSNBounce becomes DSNBounce, a report (RFC 3464) with the header of the message, once for each failure",
     ] {
         assert!(ended.stderr.lines().any(|one| one == line), "{line}\n{}", ended.stderr);
     }

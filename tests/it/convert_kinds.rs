@@ -143,11 +143,6 @@ fn a_mail_that_james_may_have_stopped_does_not_come_to_the_gateway() {
             "var/mail/error",
             "Redirect",
         ),
-        (
-            r#"<mailet match="SenderIs=s@x.example" class="DSNBounce"><passThrough>false</passThrough></mailet>"#,
-            "var/mail/error/remote-delivery/permanent",
-            "DSNBounce",
-        ),
         (r#"<mailet match="SMTPAuthSuccessful" class="Null"/>"#, "var/mail/error", "Null for all who may relay"),
         (
             r#"<mailet match="SentByMailet" class="MetricsMailet"><metricName>x</metricName></mailet><mailet notmatch="SentByMailet" class="ToRepository"><repositoryPath>file://var/mail/denied</repositoryPath></mailet>"#,
@@ -192,7 +187,6 @@ fn a_mail_that_james_let_go_on_comes_to_the_gateway_and_what_is_missing_is_said(
             65,
             "org.example.Own",
         ),
-        (r#"<mailet match="All" class="Bounce"/>"#, 65, "senders are no longer told"),
         (
             r#"<mailet match="RecipientIsLocal" class="LocalDelivery"/>"#,
             65,
@@ -232,10 +226,6 @@ fn what_fails_is_kept_where_james_told_or_kept_before_it_deleted() {
         (
             r#"<mailet match="All" class="ToSenderFolder"><folder>Sent</folder></mailet><mailet match="All" class="LogMessage"><passThrough>false</passThrough></mailet>"#,
             "var/mail/error",
-        ),
-        (
-            r#"<mailet match="All" class="DSNBounce"><passThrough>false</passThrough></mailet>"#,
-            "var/mail/error/remote-delivery/permanent",
         ),
         (r#"<mailet match="All" class="MetricsMailet"><metricName>x</metricName></mailet>"#, "var/mail/error"),
         (
@@ -426,4 +416,29 @@ fn the_lines_of_the_readme_work_as_pasted() {
     assert!(shell.status.success() && !told.contains("exit code"), "{shell:?}");
     assert!(told.contains("job retry-temporary: a deferred mail is tried 5 times"), "{told}");
     assert!(folder.path().join("schedules/retry-temporary.yaml").exists());
+}
+
+#[test]
+fn what_james_told_the_sender_he_is_told() {
+    for (class, parameters, in_permanent) in [
+        ("DSNBounce", "<passThrough>false</passThrough>", 1),
+        (
+            "DSNBounce",
+            "<attachment>message</attachment><sender>postmaster</sender><defaultStatus>unknown</defaultStatus>",
+            1,
+        ),
+        ("Bounce", "<message>Sorry.</message>", 1),
+        ("NotifySender", "", 1),
+    ] {
+        let sink = SmtpSink::start(script!["RCPT TO:<r@" => "550 5.1.1 nobody"]);
+        let mailets = format!(r#"<mailet match="All" class="{class}">{parameters}</mailet>"#);
+        let xml = relaying(sink.address(), "")
+            .replace("<processor state=\"failed\">", &format!("<processor state=\"failed\">{mailets}"));
+        let (relay, ended) = convert(&xml, 0);
+        assert!(ended.stderr.contains(&format!("mailet {class} becomes DSNBounce")), "{class}: {}", ended.stderr);
+        relay.command(&["check"]).expect(0);
+        assert_eq!(submitted(&relay).len(), in_permanent, "{class} {parameters}: {}", ended.stdout);
+        let told: Vec<_> = sink.transactions().into_iter().map(|one| (one.reverse_path, one.recipients)).collect();
+        assert_eq!(told, [(String::new(), vec!["s@x.example".to_owned()])], "{class} {parameters}");
+    }
 }

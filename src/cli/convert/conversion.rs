@@ -115,8 +115,12 @@ impl<'a> Conversion<'a> {
             return;
         }
         let untold = rules.clone().any(|entry| matches!(entry, Entry::LeftOut(left) if left.lost == Lost::Told));
-        let (path, why) =
-            if untold { (PERMANENT, "whose bounces have no counterpart") } else { (ERROR, "which James deletes") };
+        let told = rules.clone().any(|entry| matches!(entry, Entry::Rule(rule) if rule.mailet == "DSNBounce"));
+        let (path, why) = match () {
+            () if untold => (PERMANENT, "whose bounces have no counterpart"),
+            () if told => (PERMANENT, "told of or not, which James deletes"),
+            () => (ERROR, "which James deletes"),
+        };
         self.notes
             .say(element, format!("what reaches the end of processor '{}', {why}, is kept in {path}", within.name));
         let rule = Rule::to_repository(element.line, Matcher::all(), path);
@@ -166,6 +170,7 @@ impl<'a> Conversion<'a> {
                 self.notes.warn(element, format!("mailet {name} has no counterpart: left out, {what}"));
                 vec![left_out(element, Lost::Nothing)]
             }
+            Some(Counterpart::Bounce) => self.bounce(element, &known, name),
             Some(Counterpart::Tells(what)) => self.telling(element, &known, name, what),
             Some(Counterpart::Ends(what)) if !takes_a_copy(element, false) => {
                 self.notes
@@ -197,7 +202,7 @@ impl Conversion<'_> {
     }
 
     /// A mailet that told somebody of the mail.
-    fn telling(&mut self, element: &Element, known: &Known, name: &str, what: &str) -> Vec<Entry> {
+    pub(super) fn telling(&mut self, element: &Element, known: &Known, name: &str, what: &str) -> Vec<Entry> {
         self.unbounced = true;
         self.notes.warn(element, format!("mailet {name} has no counterpart: {what}"));
         if boolean(element, "passThrough").unwrap_or(true) {
@@ -227,8 +232,12 @@ impl Conversion<'_> {
         let behind = if rule.consumes() {
             keep(element, &known, ERROR, &why)
         } else {
-            // What James copied for others goes on without a copy.
-            let lost = if rule.mailet == "ToRepository" { Lost::Kept } else { Lost::Nothing };
+            // What James copied for others goes on without a copy, and untold.
+            let lost = match rule.mailet.as_str() {
+                "ToRepository" => Lost::Kept,
+                "DSNBounce" => Lost::Told,
+                _ => Lost::Nothing,
+            };
             vec![Entry::LeftOut(LeftOut { lines: vec![format!("line {}: {why}", element.line)], lost })]
         };
         let certain = if known.least.is_never() {
@@ -268,7 +277,7 @@ fn has_processors(element: &Element) -> bool {
 
 /// Those whom the mailet may have been for come to rest. Where that is not certain, they do so
 /// as what James may have done otherwise with.
-fn keep(element: &Element, known: &Known, path: &str, why: &str) -> Vec<Entry> {
+pub(super) fn keep(element: &Element, known: &Known, path: &str, why: &str) -> Vec<Entry> {
     let (matcher, path) = match known.is_exact() {
         true => (known.most.clone(), path),
         // A counter must not count twice.

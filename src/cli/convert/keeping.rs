@@ -82,6 +82,8 @@ fn follow(processor: &Processor, mut lost: Lost, at_entry: &mut BTreeMap<String,
 fn of_entry(entry: &Entry) -> Lost {
     match entry {
         Entry::LeftOut(left_out) => left_out.lost,
+        // Not everybody may be told.
+        Entry::Rule(rule) if rule.mailet == "DSNBounce" => Lost::Told,
         Entry::Rule(rule) if rule.hosted => Lost::Kept,
         Entry::Rule(_) => Lost::Nothing,
     }

@@ -18,6 +18,8 @@ pub(super) enum Counterpart {
     Undone(&'static str),
     /// None, and matchers may have asked for attributes that it set.
     Marks(&'static str),
+    /// `DSNBounce`, whatever James wrote to the sender.
+    Bounce,
     /// None: somebody, as this says, is no longer told. The mail goes on unless it has
     /// `passThrough: false`.
     Tells(&'static str),
@@ -42,7 +44,7 @@ pub(super) enum Kind {
     Elsewhere,
 }
 
-use Counterpart::{Attributes, Copies, Delivery, Ends, Idle, Mailet, Marks, Tells, Undone};
+use Counterpart::{Attributes, Bounce, Copies, Delivery, Ends, Idle, Mailet, Marks, Tells, Undone};
 use Kind::{Boolean, Elsewhere, Number, Repository, Secret, Text};
 
 /// Parameters of RemoteDelivery that are ours too.
@@ -71,6 +73,23 @@ pub(super) const DELIVERY: [(&str, Kind); 22] = [
     ("onSuccess", Elsewhere),
 ];
 
+/// Parameters of James's mailets that tell the sender, and of our `DSNBounce`.
+pub(super) const BOUNCE: [(&str, Kind); 12] = [
+    ("sender", Text),
+    ("prefix", Text),
+    ("attachment", Text),
+    ("messageString", Text),
+    ("passThrough", Boolean),
+    ("action", Text),
+    ("defaultStatus", Text),
+    // Of `Bounce` and `NotifySender`, where the report says the same.
+    ("message", Elsewhere),
+    ("attachError", Elsewhere),
+    ("inline", Elsewhere),
+    ("fakeDomainCheck", Elsewhere),
+    ("notice", Elsewhere),
+];
+
 /// James's mailets that a container may have.
 const MAILETS: &[(&str, Counterpart)] = &[
     ("RemoteDelivery", Delivery),
@@ -84,10 +103,9 @@ const MAILETS: &[(&str, Counterpart)] = &[
     ("SetMimeHeader", Mailet("AddHeader", &[("name", Text), ("value", Text)])),
     ("LogMessage", Mailet("LogMessage", &[("headers", Boolean), ("comment", Text), ("passThrough", Boolean)])),
     ("MetricsMailet", Mailet("MetricsMailet", &[("metricName", Text)])),
-    // Told, until there is a mailet for it.
-    ("DSNBounce", Tells("senders are no longer told of failures")),
-    ("Bounce", Tells("senders are no longer told of failures")),
-    ("NotifySender", Tells("senders are no longer told of failures")),
+    ("DSNBounce", Bounce),
+    ("Bounce", Bounce),
+    ("NotifySender", Bounce),
     ("NotifyPostmaster", Tells("the postmaster is no longer told")),
     // The message leaves as it came.
     ("DKIMSign", Undone("mail leaves unsigned until a DKIMSign with privateKeyFile is written by hand")),

@@ -124,6 +124,8 @@ impl Rule {
         match self.mailet.as_str() {
             "RemoteDelivery" | "ToProcessor" | "Null" => true,
             "ToRepository" => self.text("passThrough") != Some("true"),
+            // Whose sender may be told nothing goes on.
+            "DSNBounce" => false,
             _ => self.text("passThrough") == Some("false"),
         }
     }

@@ -201,7 +201,9 @@ impl Container {
         };
         // Where a container counts passes itself, what counts otherwise here is said.
         let counts = |pair: &Pair| pair.matcher.any(&|one| matches!(one, Matcher::AtMost(_)));
-        !self.0.iter().flatten().any(|pair| tells(pair) || counts(pair))
+        // Behind what tells the sender a Null keeps.
+        let tells_sender = |pair: &Pair| matches!(pair.mailet, Mailet::Tell { .. });
+        !self.0.iter().flatten().any(|pair| tells(pair) || counts(pair) || tells_sender(pair))
     }
 }
 
@@ -319,7 +321,9 @@ impl Mailet {
 
     fn has_something_to_tell(&self) -> bool {
         match self {
-            Self::Tell { .. } | Self::Own(_) | Self::LocalDelivery | Self::Forward { .. } | Self::ClamAvScan => true,
+            // What was told the sender he is told.
+            Self::Tell { class, .. } => *class == "NotifyPostmaster",
+            Self::Own(_) | Self::LocalDelivery | Self::Forward { .. } | Self::ClamAvScan => true,
             Self::Deliver { bounce, .. } => bounce.is_none(),
             Self::Plain(written) => written.contains("RemoveMimeHeader"),
             _ => false,
