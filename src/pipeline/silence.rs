@@ -69,15 +69,20 @@ impl Config {
     /// The first rule on a way out of `processor` that leaves a sender without word of a failure,
     /// or of a delivery that he asks to be told of; `None` where there is none.
     pub fn silence(&self, processor: &str) -> Option<Silence> {
-        self.follow(processor, vec![Way::of(Kind::Untried)])
+        self.follow(processor, vec![Way::of(Kind::Untried)], &[])
     }
 
-    fn follow(&self, processor: &str, mut ways: Vec<Way>) -> Option<Silence> {
+    /// `path` is of the processors that led here: a circle is refused elsewhere, and followed once.
+    fn follow(&self, processor: &str, mut ways: Vec<Way>, path: &[&str]) -> Option<Silence> {
+        if path.contains(&processor) {
+            return None;
+        }
+        let path = [path, &[processor]].concat();
         let rules = self.rules_of(processor);
         for (at, rule) in rules.iter().enumerate() {
             let silence = |of| Silence { processor: processor.to_owned(), rule: at, of };
             let (inside, outside) = divide(rule, &ways);
-            if let Some(found) = self.enter(rule, &inside, &silence) {
+            if let Some(found) = self.enter(rule, &inside, &path, &silence) {
                 return Some(found);
             }
             ways = outside;
@@ -91,17 +96,23 @@ impl Config {
     }
 
     /// What a rule does with the ways that it takes.
-    fn enter(&self, rule: &Rule, inside: &[Way], silence: &dyn Fn(Untold) -> Silence) -> Option<Silence> {
+    fn enter(
+        &self,
+        rule: &Rule,
+        inside: &[Way],
+        path: &[&str],
+        silence: &dyn Fn(Untold) -> Silence,
+    ) -> Option<Silence> {
         match &rule.mailet {
             _ if inside.is_empty() => None,
             Mailet::RemoteDelivery(mailet) => {
                 let left = [Kind::Deferred, Kind::Exhausted, Kind::Failed].map(Way::of).to_vec();
-                self.follow(&mailet.bounce_processor, left).or_else(|| {
-                    let tells = |next: &str| self.follow(next, vec![Way::of(Kind::Delivered)]).is_none();
+                self.follow(&mailet.bounce_processor, left, path).or_else(|| {
+                    let tells = |next: &str| self.follow(next, vec![Way::of(Kind::Delivered)], path).is_none();
                     (!rule.on_success().is_some_and(tells)).then(|| silence(Untold::Deliveries))
                 })
             }
-            Mailet::ToProcessor(mailet) => self.follow(&mailet.processor, inside.to_vec()),
+            Mailet::ToProcessor(mailet) => self.follow(&mailet.processor, inside.to_vec(), path),
             Mailet::Null => inside.iter().any(|way| !way.told).then(|| silence(Untold::Failures)),
             mailet if mailet.consumes() => {
                 inside.iter().any(|way| way.given_up && !way.told).then(|| silence(Untold::Failures))
