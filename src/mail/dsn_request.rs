@@ -350,6 +350,11 @@ impl DsnRequest {
         }
     }
 
+    /// Whether a recipient's sender was told in this notification.
+    pub fn names(&self, dsn: &MailKey) -> bool {
+        self.recipients.values().flat_map(|request| &request.told).any(|notice| notice.dsn.as_ref() == Some(dsn))
+    }
+
     /// Forgets all recipients but these.
     pub fn keep(&mut self, recipients: &[Address]) {
         if !self.recipients.is_empty() {

@@ -446,18 +446,34 @@ fn tally(dispositions: &[Disposition]) -> Passed {
 
 /// What is left of a mail after its pass.
 fn settlement(dispositions: Vec<Disposition>, base: &Settlement) -> Settlement {
-    let mut born = Vec::new();
-    let parts = dispositions.into_iter().filter_map(|disposition| {
+    let (mut parts, mut dropped, mut born) = (Vec::new(), Vec::new(), Vec::new());
+    for disposition in dispositions {
         born.extend(disposition.born);
-        let place = match disposition.end {
-            End::Delivered | End::Dropped => return None,
-            End::Repository(path) => Some(path),
-            End::Stay(_) => None,
-        };
-        Some(Resting { mail: disposition.mail, place })
-    });
-    let parts = one_part_a_key(parts.collect());
-    Settlement { parts, born, ..base.clone() }
+        let mail = disposition.mail;
+        match disposition.end {
+            End::Delivered => {}
+            End::Dropped => dropped.push(mail),
+            End::Repository(path) => parts.push(Resting { mail, place: Some(path) }),
+            End::Stay(_) => parts.push(Resting { mail, place: None }),
+        }
+    }
+    let parts = one_part_a_key(parts);
+    let unless_told = if born.is_empty() { Vec::new() } else { kept_unless_told(dropped, &parts) };
+    Settlement { parts, born, unless_told, ..base.clone() }
+}
+
+/// Where what was dropped is kept if nobody can be told of it: a mail that ends with a
+/// notification is not to end without it. Under a new key where another part has its own.
+fn kept_unless_told(dropped: Vec<Mail>, parts: &[Resting]) -> Vec<Resting> {
+    let mut kept: Vec<Resting> = Vec::new();
+    for mut mail in dropped {
+        if parts.iter().chain(&kept).any(|part| part.mail.key == mail.key) {
+            let key = another_key(&mail, rand::random::<u32>() as usize);
+            mail.origin = Some(std::mem::replace(&mut mail.key, key));
+        }
+        kept.push(Resting { mail, place: Some(RepositoryPath::error()) });
+    }
+    kept
 }
 
 /// Two parts under one key would be one row: the pipeline gives each its own, and where it

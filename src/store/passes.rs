@@ -93,6 +93,9 @@ pub struct Settlement {
     /// Notifications that the pass bears, into the spool: there with the settlement or not at
     /// all. Where there are too many, they are gathered or held back.
     pub born: Vec<NewDsn>,
+    /// What ends because its sender is told in one of `born`, and where it is kept if the
+    /// notification is held back: nothing goes of which nobody is told.
+    pub unless_told: Vec<Resting>,
 }
 
 /// What a reap found.

@@ -322,6 +322,26 @@ fn too_much_for_one_sender_is_one_digest_and_too_much_in_all_is_told_to_nobody()
 }
 
 #[test]
+fn a_mail_that_ends_with_a_notification_is_kept_where_that_is_held_back() {
+    let peer = SmtpSink::start(script!["RCPT TO:<no" => "550 5.1.1 nobody", "RCPT TO:<full" => "452 4.2.2 full"]);
+    let tells = "mailet: DSNBounce                # tells the sender; the mail goes on to the next rule";
+    let ends = "mailet: DSNBounce\n      passThrough: false";
+    let relay = shipped(peer.address(), &[(tells, ends), ("total: 1000/h", "total: 1/h")]);
+    for n in 0..3 {
+        relay.submit(&format!("me{n}@sender.example"), &["no@x.example", "full@x.example"], &message("m"));
+    }
+    relay.run_spool().expect(69);
+    assert_eq!(notifications(&peer).len(), 1);
+    // Whose sender was told has ended; of the others nobody knows yet.
+    assert_eq!((relay.size(PERMANENT), relay.size(TEMPORARY), relay.size("var/mail/error")), (0, 3, 2));
+    for mail in relay.mails("var/mail/error") {
+        let key = mail["key"].as_str().expect("a key");
+        let shown = relay.command(&["repository", "show", "var/mail/error", key]).expect(0).stdout;
+        assert!(shown.contains("no@x.example") && shown.contains("dsn.total"), "{shown}");
+    }
+}
+
+#[test]
 fn a_success_that_was_asked_for_is_told_though_the_process_died_after_it() {
     let peer = SmtpSink::start(script!["RCPT TO:<slow" => stall()]);
     let relay = shipped(

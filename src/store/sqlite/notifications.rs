@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::super::{Digest, DsnCounts, Fate, NAMED_IN_DIGEST, Notifications, Resting, Result, Settlement, rules};
 use super::transaction::Transaction;
 use super::{SqliteStore, intake, rows};
-use crate::mail::{Address, MailKey, NewDsn, NewMail, Told};
+use crate::mail::{Action, Address, MailKey, NewDsn, NewMail, Told};
 
 /// Milliseconds in which notifications are counted, and after which a digest is due.
 const HOUR: i64 = 3_600_000;
@@ -44,6 +44,9 @@ pub(super) fn bear(tx: &Transaction<'_>, settlement: &Settlement) -> Result<(Vec
         let (fate, instead) = one(tx, dsn)?;
         if fate != Fate::Born {
             let parts = parts.get_or_insert_with(|| settlement.parts.clone());
+            if fate == Fate::HeldBack {
+                parts.extend(settlement.unless_told.iter().filter(|part| tells(dsn, part)).cloned());
+            }
             let note = (fate == Fate::HeldBack).then_some(HELD_BACK);
             for part in parts {
                 part.mail.envelope.dsn.amend(&dsn.mail.key, instead.as_ref(), note);
@@ -52,6 +55,11 @@ pub(super) fn bear(tx: &Transaction<'_>, settlement: &Settlement) -> Result<(Vec
         fates.push(fate);
     }
     Ok((fates, parts))
+}
+
+/// Whether a part goes for having this notification's sender told that it failed.
+fn tells(dsn: &NewDsn, part: &Resting) -> bool {
+    dsn.action == Action::Failed && part.mail.envelope.dsn.names(&dsn.mail.key)
 }
 
 const HELD_BACK: &str = "told to nobody: there were more notifications within an hour than dsn.total";
