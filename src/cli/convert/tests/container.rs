@@ -201,9 +201,11 @@ impl Container {
         };
         // Where a container counts passes itself, what counts otherwise here is said.
         let counts = |pair: &Pair| pair.matcher.any(&|one| matches!(one, Matcher::AtMost(_)));
-        // Behind what tells the sender a Null keeps.
-        let tells_sender = |pair: &Pair| matches!(pair.mailet, Mailet::Tell { .. });
-        !self.0.iter().flatten().any(|pair| tells(pair) || counts(pair) || tells_sender(pair))
+        // Behind what tells the sender a Null keeps, and that is said.
+        let pairs = || self.0.iter().flatten();
+        let keeps = pairs().any(|pair| matches!(pair.mailet, Mailet::Tell { .. }))
+            && pairs().any(|pair| matches!(pair.mailet, Mailet::Null));
+        !keeps && !pairs().any(|pair| tells(pair) || counts(pair))
     }
 }
 
