@@ -341,7 +341,7 @@ impl Spool {
     ///
     /// It begins at once, and goes on where the future is dropped. Thousands of mails wait at
     /// a time, so that what one needs while it waits is kept small; where the mail may be parked
-    /// (`parks`) and many wait for its next hop, it ends as [`Passed::parked`].
+    /// (`parks`) and many wait for its next hop, it ends as parked.
     pub fn process(self: &Arc<Self>, claimed: Claimed, parks: bool) -> impl Future<Output = Passed> + Send + use<> {
         let recipients = claimed.mail.envelope.recipients.len() as u64;
         let (spool, claim) = (Arc::clone(self), claimed.claim.clone());
