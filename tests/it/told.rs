@@ -334,6 +334,10 @@ fn a_mail_that_ends_with_a_notification_is_kept_where_that_is_held_back() {
     assert_eq!(notifications(&peer).len(), 1);
     // Whose sender was told has ended; of the others nobody knows yet.
     assert_eq!((relay.size(PERMANENT), relay.size(TEMPORARY), relay.size("var/mail/error")), (0, 3, 2));
+    // So too where nothing else is left of the mail, which then keeps its key.
+    relay.submit("me@sender.example", &["no@x.example"], &message("alone"));
+    relay.run_spool().expect(69);
+    assert_eq!((notifications(&peer).len(), relay.size("var/mail/error")), (1, 3));
     for mail in relay.mails("var/mail/error") {
         let key = mail["key"].as_str().expect("a key");
         let shown = relay.command(&["repository", "show", "var/mail/error", key]).expect(0).stdout;
