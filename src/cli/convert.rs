@@ -181,7 +181,9 @@ fn dead_end(conversion: &Conversion<'_>, first: &str) -> Option<Note> {
         None => "there is no RemoteDelivery",
         Some(_) => "no mail can reach a RemoteDelivery",
     };
-    let text = format!("{what}: all mail would end in {}", places.join(", "));
+    // Where a processor is missing, there is none.
+    let end = if places.is_empty() { "nothing that is known".to_owned() } else { places.join(", ") };
+    let text = format!("{what}: all mail would end in {end}");
     Some(Note { line, text, must_be_known: true })
 }
 
@@ -199,6 +201,14 @@ fn read(file: &Path) -> Result<String, Failure> {
         .map_err(cannot)?;
     if octets.len() as u64 > xml::MAX_BYTES {
         return Err(Failure::new(Exit::Data, format!("the file is larger than {} octets", xml::MAX_BYTES)));
+    }
+    // UTF-16 has NULs in all that is ASCII, XML has none.
+    if octets.contains(&0) {
+        let text = format!(
+            "{}:1: the file has NUL octets and may be UTF-16: convert it to UTF-8 first, for instance with iconv",
+            file.display()
+        );
+        return Err(Failure::new(Exit::Data, text));
     }
     String::from_utf8(octets).map_err(|error| {
         let at = error.utf8_error().valid_up_to();

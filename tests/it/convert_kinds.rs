@@ -369,6 +369,20 @@ fn parameters_of_a_delivery_are_taken_over_or_said() {
         ("<outgoing>file://var/mail/outgoing/</outgoing>", 0, "outgoing: outgoing", ""),
         ("<outgoing>a</outgoing><outgoingQueue>b</outgoingQueue>", 0, "outgoing: a", ""),
         ("<gatewayPort>2525</gatewayPort>", 0, "gatewayPort: 2525", ""),
+        // Where both stand, James takes the name of today.
+        (
+            "<gatewayusername>old</gatewayusername><gatewayUsername>new</gatewayUsername><gatewayPassword>p</gatewayPassword>",
+            0,
+            "gatewayUsername: new",
+            "",
+        ),
+        ("<mail.smtp.starttls.required>True</mail.smtp.starttls.required>", 0, "startTLS: required", ""),
+        ("<mail.smtp.starttls.required>false</mail.smtp.starttls.required>", 0, "", ""),
+        // James does not read them either, which whoever wrote them does not know.
+        ("<sslenable>true</sslenable>", 65, "", "parameter sslenable is left out, as James does: it reads sslEnable"),
+        ("<connectionTimeout>60000</connectionTimeout>", 0, "", "it reads connectiontimeout"),
+        ("<onMailetException> Ignore </onMailetException>", 0, "onMailetException: ignore", ""),
+        ("<onMailetException/>", 0, "", ""),
     ] {
         let (relay, ended) = convert(&with_parameters(parameter), code);
         assert!(ended.stdout.contains(&format!("      {written}")), "{parameter}: {}", ended.stdout);
@@ -416,6 +430,125 @@ fn the_lines_of_the_readme_work_as_pasted() {
     assert!(shell.status.success() && !told.contains("exit code"), "{shell:?}");
     assert!(told.contains("job retry-temporary: a deferred mail is tried 5 times"), "{told}");
     assert!(folder.path().join("schedules/retry-temporary.yaml").exists());
+}
+
+#[test]
+fn matchers_of_matchers_are_found_and_read_as_james_does() {
+    let of =
+        |name: &str, class: &str, inner: &str| format!(r#"<matcher name="{name}" match="{class}">{inner}</matcher>"#);
+    let own = r#"<matcher match="SenderIs=s@x.example"/>"#;
+    let other = r#"<matcher notmatch="SenderIs=other@x.example"/>"#;
+    let to_failed = |key: &str| format!(r#"<mailet {key} class="ToProcessor"><processor>failed</processor></mailet>"#);
+    for (mailets, stopped, code) in [
+        // Of no matchers And, Or and Xor match nobody, and Not all.
+        (of("c", "And", "") + &to_failed(r#"match="c""#), false, 0),
+        (of("c", "And", "") + &to_failed(r#"notmatch="c""#), true, 65),
+        (of("c", "Or", "") + &to_failed(r#"match="c""#), false, 0),
+        (of("c", "Xor", "") + &to_failed(r#"match="c""#), false, 0),
+        (of("c", "Not", "") + &to_failed(r#"match="c""#), true, 65),
+        // One that is inverted within another, or as a whole.
+        (of("c", "And", &format!("{own}{other}")) + &to_failed(r#"match="c""#), true, 0),
+        (of("c", "Not", other) + &to_failed(r#"match="c""#), false, 0),
+        (of("c", "Or", own).replace("match=\"Or\"", "notmatch=\"Or\"") + &to_failed(r#"match="c""#), false, 0),
+        // Behind the mailet that asks for it, and by a name within another.
+        (to_failed(r#"match="c""#) + &of("c", "Or", own), true, 0),
+        (of("c", "Not", &of("d", "Or", own)) + &to_failed(r#"match="d""#), true, 0),
+        (of("c", "Or", own) + &of("d", "Not", r#"<matcher match="c"/>"#) + &to_failed(r#"match="d""#), false, 0),
+    ] {
+        let sink = SmtpSink::start(Script::new());
+        let (relay, ended) = convert(&relaying(sink.address(), &mailets), code);
+        relay.command(&["check"]).expect(0);
+        let at: &[&str] = if stopped { &["var/mail/failed"] } else { &[] };
+        assert_eq!(submitted(&relay), at, "{mailets}: {}", ended.stdout);
+        assert_eq!(sink.transactions().len(), usize::from(!stopped), "{mailets}");
+    }
+}
+
+#[test]
+fn what_was_meant_and_is_not_read_is_said() {
+    let attribute =
+        |name: &str| format!(r#"<mailet match="{name}" class="ToProcessor"><processor>failed</processor></mailet>"#);
+    for (mailets, said) in [
+        (r#"<xi:include href="more.xml"/>"#.to_owned(), "element xi:include in a processor is left out"),
+        (r#"<Mailet match="All" class="Null"/>"#.to_owned(), "element Mailet in a processor is left out"),
+        (r#"<mailets><mailet class="Null"/></mailets>"#.to_owned(), "element mailets in a processor is left out"),
+        (
+            r#"<mailet match="SenderIs=o@x.example" notmatch="SenderIsNull" class="Null"/>"#.to_owned(),
+            "match and notmatch exclude each other",
+        ),
+        (
+            r#"<matcher name="c" match="Or"/><matcher name="c" match="And"/>"#.to_owned(),
+            "matcher 'c' stands in this processor a second time",
+        ),
+        // The listener of James sets these, or a hook of it.
+        (
+            attribute("HasMailAttributeWithValue=org.apache.james.SMTPAuthUser, bob"),
+            "asks for attribute org.apache.james.SMTPAuthUser",
+        ),
+        (attribute("HasMailAttribute=org.apache.james.spf.header"), "asks for attribute org.apache.james.spf.header"),
+    ] {
+        let (relay, ended) = convert(&relaying("127.0.0.2:25", &mailets), 65);
+        assert!(ended.stderr.contains(said), "{said}: {}", ended.stderr);
+        relay.command(&["check"]).expect(0);
+    }
+    for (within, said) in [
+        (r#"<xi:include href="more.xml"/>"#, "xi:include is not followed: put what it includes in its place"),
+        ("<Processor/>", "element Processor is left out, as James does: did you mean processor?"),
+    ] {
+        let container = relaying("127.0.0.2:25", "").replace("</processors>", &format!("{within}</processors>"));
+        let (_, ended) = convert(&container, 65);
+        assert!(ended.stderr.contains(said), "{said}: {}", ended.stderr);
+    }
+    // Set by the container itself, it is what it is there.
+    let set = r#"<mailet class="SetMailAttribute"><org.apache.james.x>1</org.apache.james.x></mailet>"#;
+    let (relay, _) =
+        convert(&relaying("127.0.0.2:25", &(set.to_owned() + &attribute("HasMailAttribute=org.apache.james.x"))), 0);
+    assert_eq!(submitted(&relay), ["var/mail/failed"]);
+}
+
+#[test]
+fn a_mail_that_goes_to_ghost_is_deleted_as_james_does_unless_somebody_was_to_be_told() {
+    let ghost = r#"<mailet match="SenderIs=s@x.example" class="ToProcessor"><processor>ghost</processor></mailet>"#;
+    for (mailets, code, at) in [
+        (ghost.to_owned(), 0, &[][..]),
+        (
+            r#"<mailet class="NotifyPostmaster"/>"#.to_owned() + ghost,
+            65,
+            &["var/mail/error/remote-delivery/permanent"][..],
+        ),
+    ] {
+        let sink = SmtpSink::start(Script::new());
+        let (relay, ended) = convert(&relaying(sink.address(), &mailets), code);
+        relay.command(&["check"]).expect(0);
+        assert_eq!(submitted(&relay), at, "{mailets}: {}", ended.stdout);
+        assert!(sink.transactions().is_empty(), "{mailets}");
+    }
+}
+
+#[test]
+fn a_report_of_what_was_delivered_does_not_become_one_of_a_failure() {
+    for (action, code, written) in
+        [("relayed", 65, 0), ("Delivered", 65, 0), ("expanded", 65, 0), ("Delayed", 0, 1), ("FAILED", 0, 1)]
+    {
+        let mailets = format!(r#"<mailet match="All" class="DSNBounce"><action>{action}</action></mailet>"#);
+        let (relay, ended) = convert(&relaying("127.0.0.2:25", &mailets), code);
+        assert_eq!(ended.stdout.matches("mailet: DSNBounce").count(), written, "{action}: {}", ended.stdout);
+        assert_eq!(ended.stdout.contains(&format!("action: {}", action.to_lowercase())), written == 1, "{action}");
+        relay.command(&["check"]).expect(0);
+    }
+}
+
+#[test]
+fn a_file_in_utf_16_is_said_to_be_one() {
+    let container = relaying("127.0.0.2:25", "");
+    let with_mark = format!("\u{feff}{container}");
+    for text in [&container, &with_mark] {
+        let (relay, _) = convert(&container, 0);
+        let octets: Vec<_> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        fs::write(relay.path().join("mailetcontainer.xml"), octets).expect("written");
+        let ended = relay.command(&["convert", "mailetcontainer.xml"]).expect(65);
+        assert!(ended.stderr.contains("may be UTF-16: convert it to UTF-8 first"), "{}", ended.stderr);
+    }
 }
 
 #[test]

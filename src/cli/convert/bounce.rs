@@ -8,6 +8,9 @@ use super::rule::{Entry, Rule, Value, pair};
 use super::xml::Element;
 use crate::mail::{Address, is_status};
 
+/// Actions of James's that are no failure; here they are told where somebody asks for them.
+const TELLS_OF_NO_FAILURE: [&str; 3] = ["delivered", "expanded", "relayed"];
+
 /// Words of James's in place of an address.
 const NO_ADDRESSES: [&str; 3] = ["postmaster", "sender", "unaltered"];
 
@@ -15,12 +18,19 @@ impl Conversion<'_> {
     /// A `DSNBounce`. What James sent was a letter of its own, this is a report (RFC 3464).
     pub(super) fn bounce(&mut self, element: &Element, known: &Known, name: &str) -> Vec<Entry> {
         let ends = boolean(element, "passThrough") == Some(false);
+        let action = element.joined("action").unwrap_or_default().to_ascii_lowercase();
+        if TELLS_OF_NO_FAILURE.contains(&action.as_str()) {
+            return self.telling(element, known, name, &format!("senders are no longer told that mail was {action}"));
+        }
         // What counts would count twice, and what is ended is kept by a rule of its own.
         if ends && known.most.counts() {
             return self.telling(element, known, name, "senders are no longer told of failures");
         }
         let mut parameters = self.parameters(element, &BOUNCE);
         parameters.retain(|(key, _)| key != "passThrough");
+        for (_, value) in parameters.iter_mut().filter(|(key, _)| key == "action") {
+            *value = Value::Text(action.clone());
+        }
         parameters.retain(|(key, value)| self.has_counterpart(element, key, value));
         if let Some(words) = element.joined("message").filter(|words| !words.is_empty()) {
             parameters.push(pair("messageString", &words));
@@ -59,5 +69,5 @@ impl Conversion<'_> {
 
 /// The class of the status that belongs to the action.
 fn class(element: &Element) -> char {
-    if element.joined("action").is_some_and(|action| action == "delayed") { '4' } else { '5' }
+    if element.joined("action").is_some_and(|action| action.eq_ignore_ascii_case("delayed")) { '4' } else { '5' }
 }

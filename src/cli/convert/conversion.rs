@@ -13,6 +13,12 @@ use super::rule::{Entry, LeftOut, Lost, Processor, Rule, Value, pair};
 use super::xml::Element;
 use super::{ERROR, PERMANENT, james_name, yaml};
 
+/// The state in which James deletes a mail.
+const GHOST: &str = "ghost";
+
+/// Words for exceptions that James knows in any case; anything else names a processor.
+const EXCEPTION_WORDS: [&str; 4] = ["ignore", "propagate", "nomatch", "matchall"];
+
 /// Attributes that James may have set otherwise than they are set here.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Uncertain {
@@ -34,6 +40,8 @@ pub(super) struct Conversion<'a> {
     pub(super) processors: Vec<Processor>,
     /// Whether the container has a RemoteDelivery.
     pub(super) delivers: bool,
+    /// Attributes that the container sets itself.
+    pub(super) sets: BTreeSet<String>,
     /// What was found uncertain before.
     pub(super) uncertain: &'a Uncertain,
     /// What is found uncertain now.
@@ -58,6 +66,7 @@ impl<'a> Conversion<'a> {
             schemes: BTreeSet::new(),
             processors: Vec::new(),
             delivers: false,
+            sets: attributes_set(top),
             uncertain,
             found: uncertain.clone(),
         };
@@ -77,10 +86,23 @@ impl<'a> Conversion<'a> {
             } else if has_processors(child) {
                 found.extend(self.processors_of(child));
             } else if !matches!(child.name.as_str(), "mailetcontainer" | "processors") {
-                self.notes.say(child, format!("element {} has no counterpart: left out", child.name));
+                self.element_left_out(child);
             }
         }
         found
+    }
+
+    /// What is no part of a container; an include, or a name in other case, was meant to be one.
+    fn element_left_out(&mut self, child: &Element) {
+        const READ: [&str; 5] = ["mailetcontainer", "processors", "processor", "mailet", "matcher"];
+        let name = child.name.rsplit(':').next().unwrap_or_default();
+        if name == "include" {
+            self.notes.warn(child, format!("{} is not followed: put what it includes in its place", child.name));
+        } else if let Some(meant) = READ.iter().find(|read| read.eq_ignore_ascii_case(name)) {
+            self.notes.warn(child, format!("element {} is left out, as James does: did you mean {meant}?", child.name));
+        } else {
+            self.notes.say(child, format!("element {} has no counterpart: left out", child.name));
+        }
     }
 
     fn processor(&mut self, element: &Element) {
@@ -88,7 +110,11 @@ impl<'a> Conversion<'a> {
             self.notes.warn(element, "a processor without a name is left out: it needs an attribute 'state'");
             return;
         };
+        // James looks for the matchers before the first mailet, wherever they stand.
         let mut within = Within { name: name.to_owned(), ..Within::default() };
+        for child in element.children_named("matcher") {
+            self.composite(child, &mut within.composites);
+        }
         for child in &element.children {
             match child.name.as_str() {
                 "mailet" => {
@@ -97,11 +123,13 @@ impl<'a> Conversion<'a> {
                     self.count(&known, &entries);
                     within.entries.extend(entries);
                 }
-                "matcher" => {
-                    let composite = self.composite(child, &within.composites);
-                    within.composites.insert(child.attribute("name").unwrap_or_default().to_owned(), composite);
+                "matcher" => {}
+                other => {
+                    let text = format!(
+                        "element {other} in a processor is left out, as James does: it reads mailet and matcher"
+                    );
+                    self.notes.warn(child, text);
                 }
-                other => self.notes.say(child, format!("element {other} has no counterpart: left out")),
             }
         }
         self.close(element, &mut within);
@@ -151,6 +179,9 @@ impl<'a> Conversion<'a> {
         }
         let redirects = element.children.iter().any(|child| child.name.ends_with("Processor"));
         match james_name(class).and_then(counterpart) {
+            Some(Counterpart::Mailet("ToProcessor", _)) if element.joined("processor").as_deref() == Some(GHOST) => {
+                self.as_known(element, known, Rule::new(element.line, Matcher::all(), "Null", Vec::new()))
+            }
             Some(Counterpart::Mailet("Null", _)) if known.relaying && known.most.is_all() => self.null_for_all(element),
             Some(Counterpart::Mailet(name, parameters)) => {
                 let parameters = self.parameters(element, parameters);
@@ -271,6 +302,13 @@ impl Conversion<'_> {
     }
 }
 
+/// The attributes that a mailet of the container sets.
+fn attributes_set(element: &Element) -> BTreeSet<String> {
+    let is_setter = element.attribute("class").and_then(james_name) == Some("SetMailAttribute");
+    let own = element.children.iter().filter(|_| is_setter).map(|child| child.name.clone());
+    own.chain(element.children.iter().flat_map(attributes_set)).collect()
+}
+
 fn has_processors(element: &Element) -> bool {
     element.name != "mailet" && element.children.iter().any(|child| child.name == "processor" || has_processors(child))
 }
@@ -335,7 +373,8 @@ fn exceptions(element: &Element, rule: &Rule) -> Vec<(String, Value)> {
     named
         .filter_map(|name| {
             let text = element.attribute(name).map(str::to_owned).or_else(|| element.joined(name))?;
-            Some(pair(name, &text))
+            let word = EXCEPTION_WORDS.into_iter().find(|word| word.eq_ignore_ascii_case(&text));
+            Some(pair(name, word.unwrap_or(&text))).filter(|_| !text.is_empty())
         })
         .collect()
 }

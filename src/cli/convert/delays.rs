@@ -25,7 +25,7 @@ const MOST: usize = 1000;
 
 /// What cannot be read, and the delays that James would take instead.
 #[derive(Debug, thiserror::Error)]
-#[error("{why}: {} retries instead, as James has it", instead.len())]
+#[error("{why}: {} retries instead", instead.len())]
 pub(super) struct Unreadable {
     why: String,
     pub(super) instead: Vec<Duration>,
@@ -37,18 +37,29 @@ pub(super) struct Unreadable {
 /// `maxRetries: 0` without delays is no retry, as its documentation has it.
 pub(super) fn retries(max_retries: Option<&str>, delay_time: Option<&str>) -> Result<Vec<Duration>, Unreadable> {
     let written = max_retries.filter(|text| !text.is_empty());
-    let Some(most) = written.map_or(Some(DEFAULT_RETRIES), |text| text.parse().ok().filter(|n| *n <= MOST)) else {
-        let why = format!("maxRetries {:?} is no number up to {MOST}", written.unwrap_or_default());
+    // A number of Java's.
+    let Some(most) = written.map_or(i32::try_from(DEFAULT_RETRIES).ok(), |text| text.parse().ok().filter(|n| *n >= 0))
+    else {
+        let why = format!("maxRetries {:?} is no number of retries", written.unwrap_or_default());
         return Err(Unreadable { why, instead: filled(Vec::new(), DEFAULT_RETRIES) });
     };
+    let most = usize::try_from(most).unwrap_or(MOST);
     let elements = delay_time.unwrap_or_default().split(',').map(str::trim).filter(|element| !element.is_empty());
     let mut delays = Vec::new();
     for element in elements {
         let Some((times, delay)) = element_of(element) else {
             let why = format!("delayTime {element:?} cannot be read");
-            return Err(Unreadable { why, instead: filled(delays, most) });
+            return Err(Unreadable { why, instead: filled(delays, most.min(MOST)) });
         };
-        delays.extend(std::iter::repeat_n(delay, times));
+        delays.extend(std::iter::repeat_n(delay, times.min(MOST + 1)));
+        if delays.len() > MOST {
+            break;
+        }
+    }
+    if delays.len() > MOST || most > MOST {
+        delays.truncate(MOST);
+        let why = format!("more than {MOST} retries are too many");
+        return Err(Unreadable { why, instead: filled(delays, MOST) });
     }
     Ok(filled(delays, most))
 }
@@ -63,7 +74,7 @@ fn filled(mut delays: Vec<Duration>, most: usize) -> Vec<Duration> {
 /// `N`, `N unit`, `A*N` or `A * N unit`.
 fn element_of(text: &str) -> Option<(usize, Duration)> {
     let (times, delay) = match text.split_once('*') {
-        Some((times, delay)) => (times.trim().parse().ok().filter(|times| *times <= MOST)?, delay.trim()),
+        Some((times, delay)) => (times.trim().parse().ok()?, delay.trim()),
         None => (1, text),
     };
     let digits = delay.find(|c: char| !c.is_ascii_digit()).unwrap_or(delay.len());
@@ -104,7 +115,16 @@ mod tests {
         for (most, delays) in [("abc", ""), ("-1", ""), ("1", "36*"), ("1", "2*2*2"), ("1", "3 lightyears")] {
             assert!(told(Some(most), Some(delays)).is_err(), "{most} {delays}");
         }
-        for (most, delays, instead) in [("abc", "1s", 5), ("2", "1s, x", 2), ("0", "1s, 3*5 minutes, x, 1s", 4)] {
+        for (most, delays, instead) in [
+            ("abc", "1s", 5),
+            ("2", "1s, x", 2),
+            ("0", "1s, 3*5 minutes, x, 1s", 4),
+            // What James does thousands of times is not done five times.
+            ("99999", "1s", 1000),
+            ("99999999999", "1s", 5),
+            ("0", "2000*1s", 1000),
+            ("1", "600*1s, 4000000000*1s, 1s", 1000),
+        ] {
             let told = retries(Some(most), Some(delays)).expect_err(delays);
             assert_eq!(told.instead.len(), instead, "{told}");
         }

@@ -72,7 +72,8 @@ impl Conversion<'_> {
     fn properties(&mut self, element: &Element, parameters: &mut Vec<(String, Value)>) {
         for child in &element.children {
             match (child.name.as_str(), child.text()) {
-                ("mail.smtp.starttls.required", "true") => {
+                ("mail.smtp.starttls.required", word) if word.eq_ignore_ascii_case("false") => {}
+                ("mail.smtp.starttls.required", word) if word.eq_ignore_ascii_case("true") => {
                     parameters.retain(|(key, _)| key != "startTLS");
                     parameters.push(pair("startTLS", "required"));
                 }

@@ -24,6 +24,9 @@ const NEVER: [&str; 2] = ["SentByMailet", "SentByJmap"];
 /// These ask which domains James hosted.
 const HOSTED: [&str; 2] = ["RecipientIsLocal", "HostIsLocal"];
 
+/// How attributes begin that James sets itself.
+const JAMES_ATTRIBUTES: &str = "org.apache.james.";
+
 /// Attributes that are set here as in James.
 const OUR_ATTRIBUTES: [&str; 5] = [
     "is-delivery-permanent-error",
@@ -36,27 +39,45 @@ const OUR_ATTRIBUTES: [&str; 5] = [
 impl Conversion<'_> {
     /// What is known of the matcher of a mailet.
     pub(super) fn matcher_of(&mut self, element: &Element, composites: &Composites) -> Known {
-        match (element.attribute("match"), element.attribute("notmatch")) {
-            (None, Some(written)) => self.matcher(element, written, composites).not(),
-            (written, second) => {
-                if second.is_some() {
-                    self.notes.say(element, "match and notmatch exclude each other: notmatch is left out");
-                }
-                self.matcher(element, written.unwrap_or("All"), composites)
-            }
-        }
+        let (written, inverted) = self.written_matcher(element);
+        let known = self.matcher(element, written.unwrap_or("All"), composites);
+        if inverted { known.not() } else { known }
     }
 
-    /// A matcher of matchers.
-    pub(super) fn composite(&mut self, element: &Element, composites: &Composites) -> Known {
-        let written = element.attribute("match").unwrap_or_default();
+    /// A matcher of matchers, which joins `composites` where it has a name, as those within it do.
+    pub(super) fn composite(&mut self, element: &Element, composites: &mut Composites) -> Known {
+        let (written, inverted) = self.written_matcher(element);
+        let written = written.unwrap_or_default();
         let inner: Vec<_> = element.children_named("matcher").map(|child| self.composite(child, composites)).collect();
-        match james_name(written) {
+        let known = match james_name(written) {
             Some("Or") => Known::or(&inner),
+            // Of no matchers James's matches nobody.
+            Some("And") if inner.is_empty() => Known::exactly(Matcher::never()),
             Some("And") => Known::and(&inner),
             Some("Xor") => Known::xor(&inner),
             Some("Not") => Known::or(&inner).not(),
             _ => self.matcher(element, written, composites),
+        };
+        let known = if inverted { known.not() } else { known };
+        if let Some(name) = element.attribute("name")
+            && composites.insert(name.to_owned(), known.clone()).is_some()
+        {
+            self.notes
+                .warn(element, format!("matcher '{name}' stands in this processor a second time: the last holds"));
+        }
+        known
+    }
+
+    /// The matcher of an element, and whether it is inverted.
+    fn written_matcher<'e>(&mut self, element: &'e Element) -> (Option<&'e str>, bool) {
+        match (element.attribute("match"), element.attribute("notmatch")) {
+            (None, Some(written)) => (Some(written), true),
+            (written, second) => {
+                if second.is_some() {
+                    self.notes.warn(element, "match and notmatch exclude each other: notmatch is left out");
+                }
+                (written, false)
+            }
         }
     }
 
@@ -129,7 +150,10 @@ impl Conversion<'_> {
 
     /// Whether James may have set the attribute otherwise than it is set here.
     fn is_uncertain(&self, attribute: &str) -> bool {
-        self.uncertain.names.contains(attribute) || self.uncertain.foreign && !OUR_ATTRIBUTES.contains(&attribute)
+        let is_ours = OUR_ATTRIBUTES.contains(&attribute);
+        // What no mailet of the container sets, James's listener or a hook of it did.
+        let is_of_james = attribute.starts_with(JAMES_ATTRIBUTES) && !self.sets.contains(attribute);
+        self.uncertain.names.contains(attribute) || (self.uncertain.foreign || is_of_james) && !is_ours
     }
 }
 

@@ -25,7 +25,12 @@ impl Conversion<'_> {
         }
         let mut found: Vec<(String, Value)> = Vec::new();
         for child in &element.children {
-            let name = RENAMED.iter().find(|(old, _)| *old == child.name).map_or(child.name.as_str(), |(_, new)| new);
+            let renamed = RENAMED.iter().find(|(old, _)| *old == child.name).map(|(_, new)| *new);
+            // Where both stand, James takes that of today.
+            if renamed.is_some_and(|new| element.children_named(new).next().is_some()) {
+                continue;
+            }
+            let name = renamed.unwrap_or(&child.name);
             if is_for_exceptions(name) || SILENT.contains(&name) || found.iter().any(|(key, _)| key == name) {
                 continue;
             }
@@ -36,13 +41,26 @@ impl Conversion<'_> {
                     let text = element.joined(&child.name).unwrap_or_default();
                     found.extend(self.parameter(child, name, *kind, text));
                 }
-                None => self.notes.say(child, format!("parameter {name} has no counterpart: left out")),
+                None => self.unknown_parameter(child, name, known),
             }
         }
         if known.iter().any(|(_, kind)| *kind == Kind::Repository) {
             self.repository(element, &mut found);
         }
         found
+    }
+
+    /// One that James does not read either where only its case is wrong: whoever wrote it thinks that it does.
+    fn unknown_parameter(&mut self, child: &Element, name: &str, known: &[(&'static str, Kind)]) {
+        match known.iter().find(|(own, _)| own.eq_ignore_ascii_case(name)) {
+            Some((own, Kind::Number)) => {
+                self.notes.say(child, format!("parameter {name} is left out, as James does: it reads {own}"));
+            }
+            Some((own, _)) => {
+                self.notes.warn(child, format!("parameter {name} is left out, as James does: it reads {own}"));
+            }
+            None => self.notes.say(child, format!("parameter {name} has no counterpart: left out")),
+        }
     }
 
     fn parameter(&mut self, child: &Element, name: &str, kind: Kind, text: String) -> Option<(String, Value)> {

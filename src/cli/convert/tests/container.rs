@@ -98,7 +98,7 @@ fn any_matcher() -> impl Strategy<Value = Matcher> {
         1 => (1..3_u32).prop_map(Matcher::AtMost),
     ];
     one.prop_recursive(2, 6, 3, |inner| {
-        let several = || proptest::collection::vec(inner.clone(), 1..=3);
+        let several = || proptest::collection::vec(inner.clone(), 0..=3);
         prop_oneof![
             several().prop_map(Matcher::And),
             several().prop_map(Matcher::Or),
@@ -205,7 +205,10 @@ impl Container {
         let pairs = || self.0.iter().flatten();
         let keeps = pairs().any(|pair| matches!(pair.mailet, Mailet::Tell { .. }))
             && pairs().any(|pair| matches!(pair.mailet, Mailet::Null));
-        !keeps && !pairs().any(|pair| tells(pair) || counts(pair))
+        // An attribute of James's own that no mailet sets is one that only James can have set.
+        let asks = |pair: &Pair| pair.matcher.any(&|one| matches!(one, Matcher::HasAttribute(0)));
+        let set_by_james = pairs().any(asks) && !pairs().any(|pair| matches!(pair.mailet, Mailet::Set(0)));
+        !keeps && !set_by_james && !pairs().any(|pair| tells(pair) || counts(pair))
     }
 }
 
@@ -257,7 +260,7 @@ impl Matcher {
         match self {
             Self::All | Self::MayRelay => Some(true),
             Self::SentByMailet | Self::RecipientIsLocal => Some(false),
-            Self::And(inner) if each(inner).contains(&Some(false)) => Some(false),
+            Self::And(inner) if inner.is_empty() || each(inner).contains(&Some(false)) => Some(false),
             Self::Or(inner) if each(inner).contains(&Some(true)) => Some(true),
             Self::And(inner) => each(inner).into_iter().all(|one| one == Some(true)).then_some(true),
             Self::Or(inner) => each(inner).into_iter().all(|one| one == Some(false)).then_some(false),

@@ -137,7 +137,7 @@ fn matches(matcher: &Matcher, world: &World, at: usize, part: &mut Part) -> bool
             part.executions += u32::from(below);
             below
         }
-        Matcher::And(inner) => each(inner).into_iter().all(|one| one),
+        Matcher::And(inner) => !inner.is_empty() && each(inner).into_iter().all(|one| one),
         Matcher::Or(inner) => each(inner).into_iter().any(|one| one),
         Matcher::Xor(inner) => each(inner).into_iter().fold(false, |so_far, one| so_far != one),
         Matcher::Not(inner) => !matches(inner, world, at, part),
