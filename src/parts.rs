@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::unistd::{Uid, User};
+use nix::unistd::{Gid, Uid, User};
 
 use crate::admin;
 use crate::clients::{self, Columns, FileError, Users, WrongPasswords};
@@ -225,20 +225,22 @@ pub fn become_owner(database: &Path) -> Result<(), Error> {
     }
     let owner = [Some(database), database.parent()].into_iter().flatten().find_map(|path| path.metadata().ok());
     let Some(owner) = owner.map(|metadata| metadata.uid()).filter(|&uid| uid != 0) else { return Ok(()) };
-    become_user(Uid::from_raw(owner)).map_err(|error| {
+    become_user(Uid::from_raw(owner), None).map_err(|error| {
         Error::Owner(format!("cannot become the owner (user {owner}) of {}: {error}", database.display()))
     })
 }
 
-/// Becomes a user, with the groups he has; files that are made are his alone.
+/// Becomes a user, with the groups he has, and with `group` in place of his own first one;
+/// files that are made are his alone.
 ///
 /// # Errors
 /// Where there is no such user, or this one may not.
-pub fn become_user(uid: Uid) -> nix::Result<()> {
+pub fn become_user(uid: Uid, group: Option<Gid>) -> nix::Result<()> {
     let user = User::from_uid(uid)?.ok_or(nix::errno::Errno::ENOENT)?;
     let name = std::ffi::CString::new(user.name).map_err(|_| nix::errno::Errno::EINVAL)?;
-    nix::unistd::initgroups(&name, user.gid)?;
-    nix::unistd::setgid(user.gid)?;
+    let group = group.unwrap_or(user.gid);
+    nix::unistd::initgroups(&name, group)?;
+    nix::unistd::setgid(group)?;
     nix::unistd::setuid(uid)?;
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     Ok(())

@@ -415,6 +415,7 @@ pub(super) enum ScheduleCommand {
     /// Let a schedule's ticks pass; `run` works meanwhile
     Pause {
         /// Its name
+        #[arg(id = "schedule", value_name = "NAME")]
         name: String,
         /// Why, for those who wonder
         #[arg(long)]
@@ -426,6 +427,7 @@ pub(super) enum ScheduleCommand {
     /// End a pause
     Resume {
         /// Its name
+        #[arg(id = "schedule", value_name = "NAME")]
         name: String,
     },
 }

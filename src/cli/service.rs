@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use nix::unistd::{Uid, User};
+use nix::unistd::{Gid, Group, Uid, User};
 
 use super::exit::{Exit, Failure};
 use crate::config::{Config, Source};
@@ -22,11 +22,19 @@ pub(super) fn enter() -> Result<Unit, Failure> {
         user.ok_or_else(|| wrong(format!("the unit's user {name} does not exist: systemd-sysusers makes it")))?.uid;
     if Uid::effective().is_root() {
         let cannot = |error| Failure::new(Exit::Internal, format!("cannot become the user {name}: {error}"));
-        parts::become_user(uid).map_err(cannot)?;
+        parts::become_user(uid, group_of(&unit)?).map_err(cannot)?;
     } else if Uid::effective() != uid {
         return Err(Failure::new(Exit::Usage, format!("check --service looks as the user {name}: only root can")));
     }
     Ok(unit)
+}
+
+/// The group that the unit names; `None` where it is the user's own.
+fn group_of(unit: &Unit) -> Result<Option<Gid>, Failure> {
+    let Some(name) = &unit.group else { return Ok(None) };
+    let wrong = || format!("the unit's group {name} does not exist: systemd-sysusers makes it");
+    let group = Group::from_name(name).ok().flatten().ok_or_else(|| Failure::new(Exit::Configuration, wrong()))?;
+    Ok(Some(group.gid))
 }
 
 /// Every directory that the service would write in, and may not.

@@ -31,6 +31,8 @@ const TEMPORARY: [&str; 2] = ["/tmp", "/var/tmp"];
 pub struct Unit {
     /// `User=`.
     pub user: Option<String>,
+    /// `Group=`; without it, the user's own.
+    pub group: Option<String>,
     /// `ReadWritePaths=`, and the directories that systemd makes for the service.
     writable: Vec<PathBuf>,
     /// Those of them that systemd makes at the start.
@@ -210,6 +212,7 @@ impl Settings {
         };
         Unit {
             user: self.last("User").map(str::to_owned),
+            group: self.last("Group").map(str::to_owned),
             writable,
             made,
             system,
@@ -258,7 +261,7 @@ mod tests {
     fn what_is_refused_is_told_with_the_setting() {
         let shipped = include_str!("../../packaging/systemd/redeliver.service");
         let (folder, unit) = unit(&[(NAME, shipped)]);
-        assert_eq!(unit.user.as_deref(), Some("redeliver"));
+        assert_eq!((unit.user.as_deref(), unit.group.as_deref()), (Some("redeliver"), Some("redeliver")));
         for (directory, why) in [
             ("/home/ann/backup", "ProtectHome="),
             ("/srv/backup", "ReadWritePaths=/srv/backup"),

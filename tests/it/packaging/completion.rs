@@ -22,11 +22,15 @@ fn offered(relay: &Relay, words: &[&str]) -> Vec<String> {
 #[test]
 fn names_of_jobs_repositories_and_processors_are_offered() {
     let relay = Setup::gateway("127.0.0.1:1").build();
+    let schedule = "job: retry-temporary\ncron: \"0 3 * * *\"\n";
+    std::fs::write(relay.path().join("schedules/nightly.yaml"), schedule).expect("written");
     for (words, expected) in [
         (&["che"][..], &["check"][..]),
         (&["run", ""], &["retry-temporary", "spool"]),
         (&["run", "ret"], &["retry-temporary"]),
         (&["job", "runs", "s"], &["spool"]),
+        (&["schedule", "pause", "n"], &["nightly"]),
+        (&["schedule", "resume", "n"], &["nightly"]),
         (&["repository", "mails", "t"], &["temporary"]),
         (
             &["repository", "show", "var/mail/error/r"],

@@ -169,3 +169,28 @@ fn check_service_looks_as_the_units_user() {
     assert_eq!(told.status.code(), Some(78));
     assert!(String::from_utf8_lossy(&told.stderr).contains("no-such-user does not exist"));
 }
+
+#[test]
+fn check_service_looks_with_the_units_group() {
+    // Whose group of his own is another: only root can become him.
+    if own_uid() != "0" {
+        return;
+    }
+    let groups = std::fs::read_to_string("/etc/group").expect("groups");
+    let group = groups.lines().find_map(|line| line.strip_prefix("mail:")).expect("mail");
+    let gid = group.split(':').nth(1).and_then(|gid| gid.parse().ok()).expect("a number");
+    let site = Site::new("[Service]\nUser=nobody\nGroup=mail\n");
+    std::fs::create_dir(site.path("state")).expect("made");
+    for (path, mode) in [(".", 0o755), ("redeliver.yaml", 0o640), ("state", 0o770)] {
+        std::os::unix::fs::chown(site.path(path), None, Some(gid)).expect("its group");
+        std::fs::set_permissions(site.path(path), Permissions::from_mode(mode)).expect("its owner");
+    }
+    let told = site.check();
+    assert_eq!(told.status.code(), Some(0), "{}", String::from_utf8_lossy(&told.stderr));
+    std::fs::write(site.path("units/redeliver.service"), "[Service]\nUser=nobody\n").expect("written");
+    assert_eq!(site.check().status.code(), Some(78), "without the group");
+    std::fs::write(site.path("units/redeliver.service"), "[Service]\nUser=nobody\nGroup=no-such\n").expect("written");
+    let told = site.check();
+    assert_eq!(told.status.code(), Some(78));
+    assert!(String::from_utf8_lossy(&told.stderr).contains("no-such does not exist"));
+}
