@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Horizon, OperationId, Page, Place, Result, Span, Time};
+use super::{Cursor, Horizon, OperationId, Page, Place, Result, Span, Time};
 use crate::mail::{self, Attempt, CauseId, Mail, MailKey, MessageId, Outcome, Recorded, RepositoryPath, Stage};
 
 /// That somebody has taken note of a mail's failure.
@@ -33,7 +33,7 @@ pub struct Listed {
 }
 
 /// Which mails of a place are meant; what is `Some` must all hold.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MailFilter {
     /// The reverse-path, without case; `<>` for null.
     pub sender: Option<String>,
@@ -177,6 +177,10 @@ pub trait Catalogue: Send + Sync {
     /// A page of a place's mails in the order in which they came to rest; of a failure group,
     /// in which they were accepted. One that cannot be read is told to the log and passed over.
     async fn list(&self, place: &Place, filter: &MailFilter, span: &Span) -> Result<Page<Listed>>;
+
+    /// Where a list of all mails of a place goes on behind the first `mails` of them; `None` where
+    /// there are fewer. It costs a step in an index for each of them, and reads none.
+    async fn behind(&self, place: &Place, mails: usize) -> Result<Option<Cursor>>;
 
     /// One mail of a place.
     async fn find(&self, place: &Place, key: &MailKey) -> Result<Listed>;

@@ -106,6 +106,13 @@ pub struct Page<T> {
     pub searched_to: Option<Time>,
 }
 
+/// One that has nothing, and nothing behind it.
+impl<T> Default for Page<T> {
+    fn default() -> Self {
+        Self { items: Vec::new(), next: None, searched_to: None }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

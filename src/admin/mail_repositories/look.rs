@@ -67,7 +67,8 @@ pub(in crate::admin) async fn keys(
     let client = query.get("remoteAddress").map(str::to_owned);
     let (offset, limit) = (query.offset()?, query.limit()?.unwrap_or(usize::MAX));
     let store = Arc::clone(&shared.context.store);
-    let walk = Walk { store, place, filter, client, after: None, offset, left: limit, state: WalkState::Begins };
+    let mut walk = Walk { store, place, filter, client, after: None, offset, left: limit, state: WalkState::Begins };
+    walk.pass_over().await?;
     let body = Body::from_stream(stream::try_unfold(walk, Walk::next));
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
@@ -113,6 +114,15 @@ enum WalkState {
 }
 
 impl Walk {
+    /// Where nothing is asked of the mails, those before the offset need not be read.
+    async fn pass_over(&mut self) -> Result<(), store::Error> {
+        if self.offset > 0 && self.client.is_none() && self.filter == MailFilter::default() {
+            self.after = self.store.behind(&self.place, self.offset).await?;
+            (self.offset, self.left) = (0, if self.after.is_some() { self.left } else { 0 });
+        }
+        Ok(())
+    }
+
     async fn next(mut self) -> Result<Option<(Bytes, Self)>, store::Error> {
         if self.state == WalkState::Ended {
             return Ok(None);
@@ -180,8 +190,8 @@ pub(in crate::admin) async fn mail(
         Refusal::invalid(format!("The field '{name}' can't be requested in additionalFields parameter"))
     })?;
     let listed = find(&shared, &repository, &key).await?;
-    let accepts = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
-    if accepts.to_ascii_lowercase().contains("message/rfc822") {
+    let accepted = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    if wants_message(accepted) {
         return Ok(message(&shared, &listed.mail));
     }
     let store = &*shared.context.store;
@@ -189,6 +199,26 @@ pub(in crate::admin) async fn mail(
     let attempts = if fields.has("attempts") { store.attempts_of(&listed.mail).await? } else { Vec::new() };
     let operations = if fields.has("operations") { store.operations_of(&listed.mail.key).await? } else { Vec::new() };
     Ok(Json(webadmin_mail_json(&listed, &fields, &header, &attempts, &operations)).into_response())
+}
+
+/// Whether the message is wanted rather than JSON (RFC 9110 section 12.5.1): of what is named, the
+/// one with the greater weight, else the one that is named first.
+fn wants_message(accepted: &str) -> bool {
+    let weight = |wanted: &str| {
+        accepted.split(',').enumerate().find_map(|(at, range)| {
+            let mut parts = range.split(';').map(str::trim);
+            let named = parts.next()?.eq_ignore_ascii_case(wanted);
+            let weight = parts.find_map(|part| part.strip_prefix("q=")?.parse().ok()).unwrap_or(1.0_f32);
+            named.then_some((weight, at))
+        })
+    };
+    match (weight("message/rfc822"), weight("application/json")) {
+        (Some((message, at)), Some((json, after))) => {
+            message > json || (message >= json && message > 0.0 && at < after)
+        }
+        (Some((message, _)), None) => message > 0.0,
+        (None, _) => false,
+    }
 }
 
 /// The stored message, octet for octet, row by row.
@@ -264,4 +294,26 @@ pub(in crate::admin) async fn archive(
         (header::CONTENT_DISPOSITION, format!("attachment; filename=\"{}.zip\"", listed.mail.key)),
     ];
     Ok((head, archive).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_message_is_for_who_would_rather_have_it() {
+        for (accepted, is_message) in [
+            ("", false),
+            ("*/*", false),
+            ("message/rfc822", true),
+            ("Message/RFC822; q=0.1, */*", true),
+            ("message/rfc822, application/json", true),
+            ("application/json, message/rfc822", false),
+            ("application/json;q=0.5, message/rfc822", true),
+            ("application/json, message/rfc822;q=0.5", false),
+            ("message/rfc822;q=0", false),
+        ] {
+            assert_eq!(wants_message(accepted), is_message, "{accepted}");
+        }
+    }
 }

@@ -26,6 +26,13 @@ pub(in crate::store) async fn pages_are_filtered_and_in_order(scene: &Scene) {
     assert!(first.next.is_some() && second.next.is_none());
     let keys: Vec<_> = first.items.iter().chain(&second.items).map(|l| l.mail.key.to_string()).collect();
     assert_eq!(keys, ["K0", "K1", "K2", "K3", "K4", "K5", "K6"]);
+    for (mails, key) in [(0, Some("K0")), (1, Some("K1")), (6, Some("K6")), (7, None), (8, None)] {
+        let next = match store.behind(&Place::Spool, mails).await.expect("looked") {
+            Some(cursor) => store.list(&Place::Spool, &all, &Span::of(1).after(Some(cursor))).await.expect("a page"),
+            None => Page::default(),
+        };
+        assert_eq!(next.items.first().map(|listed| listed.mail.key.as_str()), key, "behind {mails}");
+    }
     let count = |filter: MailFilter| {
         let store = store.clone();
         async move { store.list(&Place::Spool, &filter, &Span::of(100)).await.expect("a page").items.len() }

@@ -29,12 +29,13 @@ impl Groups for SqliteStore {
     }
 }
 
+/// Of the first 10 000 of a group, which is as far as mails are counted.
+const IN_OTHERS: &str = "SELECT count(*) FROM (SELECT mail FROM mail_cause WHERE cause = ?1 AND repository = ?2 LIMIT 10000) mine \
+     WHERE EXISTS (SELECT 1 FROM mail_cause other WHERE other.mail = mine.mail AND other.cause <> ?1)";
+
 fn in_other_groups(connection: &Connection, group: &CauseId, place: &Place) -> Result<u64> {
     let repository = rows::place_id(connection, place)?;
-    let mut statement = connection.prepare_cached(
-        "SELECT count(*) FROM (SELECT 1 FROM mail_cause mine WHERE cause = ?1 AND repository = ?2 AND EXISTS \
-         (SELECT 1 FROM mail_cause other WHERE other.mail = mine.mail AND other.cause <> ?1) LIMIT 10000)",
-    )?;
+    let mut statement = connection.prepare_cached(IN_OTHERS)?;
     Ok(statement.query_row(params![group.as_str(), repository], |row| row.get(0))?)
 }
 
@@ -215,19 +216,36 @@ fn cause_now(tx: &Transaction<'_>, mail: &Mail, recipient: &Address, last: LastC
 const COLUMNS: &str = "failure_group.cause, path, outcome, code, enhanced, stage, next_hop, text, \
      failure_group.mails, failure_group.mails - failure_group.acknowledged, oldest, newest, failure_group.repository";
 
+/// Groups that have mails.
+const ALL: &str = "?2 IS NULL AND failure_group.mails > 0 AND -failure_group.mails >= ?3";
+
+/// Those of one cause, by repository.
+const ONE: &str = "failure_group.cause = ?2";
+
+/// The groups that `are` meant, those with most mails first, behind a place of that order.
+fn query(are: &str) -> String {
+    format!(
+        "SELECT {COLUMNS} FROM failure_group CROSS JOIN cause ON cause.id = failure_group.cause \
+         CROSS JOIN repository ON repository.id = failure_group.repository \
+         WHERE {are} AND (?1 IS NULL OR path = ?1) \
+         AND (-failure_group.mails, failure_group.cause, failure_group.repository) > (?3, ?4, ?5) \
+         ORDER BY -failure_group.mails, failure_group.cause, failure_group.repository LIMIT ?6"
+    )
+}
+
+/// How SQLite answers the queries for groups.
+#[cfg(test)]
+pub(super) fn plans(connection: &Connection) -> Result<Vec<(String, String)>> {
+    let queries = [query(ALL), query(ONE), DAYS_OF.to_owned(), EXAMPLES_OF.to_owned(), IN_OTHERS.to_owned()];
+    queries.into_iter().map(|query| Ok((query.clone(), super::claim::plan(connection, &query)?))).collect()
+}
+
 fn page(connection: &Connection, filter: &GroupFilter, span: &Span, today: i64) -> Result<Page<FailureGroup>> {
     let (mails, cause, repository) = match &span.after {
         Some(cursor) => place_of(cursor)?,
         None => (i64::MAX, String::new(), 0),
     };
-    let sql = format!(
-        "SELECT {COLUMNS} FROM failure_group JOIN cause ON cause.id = failure_group.cause \
-         JOIN repository ON repository.id = failure_group.repository \
-         WHERE (?1 IS NULL OR path = ?1) AND (failure_group.cause = ?2 OR (?2 IS NULL AND failure_group.mails > 0)) \
-         AND (-failure_group.mails, failure_group.cause, failure_group.repository) > (?3, ?4, ?5) \
-         ORDER BY -failure_group.mails, failure_group.cause, failure_group.repository LIMIT ?6"
-    );
-    let mut statement = connection.prepare_cached(&sql)?;
+    let mut statement = connection.prepare_cached(&query(if filter.id.is_some() { ONE } else { ALL }))?;
     let limit = span.limit.saturating_add(1);
     let mut found = statement.query(params![
         filter.repository.as_ref().map(RepositoryPath::as_str),
@@ -286,10 +304,11 @@ fn group(connection: &Connection, row: &Row<'_>, today: i64) -> Result<FailureGr
     })
 }
 
+const DAYS_OF: &str =
+    "SELECT day, mails FROM failure_day WHERE cause = ?1 AND repository = ?2 AND day BETWEEN ?3 AND ?4";
+
 fn days(connection: &Connection, cause: &str, repository: i64, today: i64) -> Result<[u64; DAYS]> {
-    let mut statement = connection.prepare_cached(
-        "SELECT day, mails FROM failure_day WHERE cause = ?1 AND repository = ?2 AND day BETWEEN ?3 AND ?4",
-    )?;
+    let mut statement = connection.prepare_cached(DAYS_OF)?;
     let first = today + 1 - i64::try_from(DAYS).unwrap_or(i64::MAX);
     let mut found = statement.query(params![cause, repository, first, today])?;
     let mut days = [0; DAYS];
@@ -301,11 +320,11 @@ fn days(connection: &Connection, cause: &str, repository: i64, today: i64) -> Re
     Ok(days)
 }
 
+const EXAMPLES_OF: &str = "SELECT key FROM mail_cause CROSS JOIN mail ON mail.id = mail_cause.mail \
+     WHERE cause = ?1 AND mail_cause.repository = ?2 ORDER BY mail_cause.mail DESC LIMIT ?3";
+
 fn examples(connection: &Connection, cause: &str, repository: i64) -> Result<Vec<crate::mail::MailKey>> {
-    let mut statement = connection.prepare_cached(
-        "SELECT key FROM mail_cause CROSS JOIN mail ON mail.id = mail_cause.mail \
-         WHERE cause = ?1 AND mail_cause.repository = ?2 ORDER BY mail_cause.mail DESC LIMIT ?3",
-    )?;
+    let mut statement = connection.prepare_cached(EXAMPLES_OF)?;
     let keys = statement.query_map(params![cause, repository, EXAMPLES], |row| row.get::<_, String>(0))?;
     keys.map(|key| rows::key(&key?)).collect()
 }

@@ -91,14 +91,25 @@ fn add(tx: &Transaction<'_>, day: i64, next_hop: &str, recipients: Recipients) -
     Ok(())
 }
 
+const OF_DAYS: &str = "SELECT day * 24, 24, sum(delivered), sum(deferred), sum(failed) FROM outcome_day \
+     WHERE day >= ?1 GROUP BY day ORDER BY day";
+
+const OF_HOURS: &str = "SELECT hour, 1, sum(delivered), sum(deferred), sum(failed) FROM outcome_hour \
+     WHERE hour >= ?1 GROUP BY hour ORDER BY hour";
+
+/// How SQLite answers the queries for what was.
+#[cfg(test)]
+pub(super) fn plans(connection: &Connection) -> Result<Vec<(String, String)>> {
+    [OF_DAYS, OF_HOURS, NAMED_BEFORE]
+        .into_iter()
+        .map(|query| Ok((query.to_owned(), super::claim::plan(connection, query)?)))
+        .collect()
+}
+
 /// Sums since a time, the oldest first: by day as far as they are folded, then by hour.
 pub(super) fn since(connection: &Connection, since: i64) -> Result<Vec<Period>> {
-    let of_days = "SELECT day * 24, 24, sum(delivered), sum(deferred), sum(failed) FROM outcome_day \
-                   WHERE day >= ?1 GROUP BY day ORDER BY day";
-    let of_hours = "SELECT hour, 1, sum(delivered), sum(deferred), sum(failed) FROM outcome_hour \
-                    WHERE hour >= ?1 GROUP BY hour ORDER BY hour";
     let mut periods = Vec::new();
-    for (sql, first) in [(of_days, since.div_euclid(DAY)), (of_hours, since.div_euclid(HOUR))] {
+    for (sql, first) in [(OF_DAYS, since.div_euclid(DAY)), (OF_HOURS, since.div_euclid(HOUR))] {
         let mut statement = connection.prepare_cached(sql)?;
         let found = statement.query_map([first], |row| {
             Ok(Period {

@@ -4,12 +4,12 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use rusqlite::functions::FunctionFlags;
-use rusqlite::{Connection, ToSql, params};
+use rusqlite::{Connection, OptionalExtension, ToSql, params};
 use tracing::warn;
 
 use super::super::{
-    AttemptFilter, Catalogue, Error, Horizon, Listed, MailFilter, OutcomeTotal, Page, Period, Place, Recipients,
-    Result, SeenHop, Span, Sums, Time,
+    AttemptFilter, Catalogue, Cursor, Error, Horizon, Listed, MailFilter, OutcomeTotal, Page, Period, Place,
+    Recipients, Result, SeenHop, Span, Sums, Time,
 };
 use super::pager::Pager;
 use super::transaction::{hour_of, last_number};
@@ -43,6 +43,11 @@ impl Catalogue for SqliteStore {
     async fn list(&self, place: &Place, filter: &MailFilter, span: &Span) -> Result<Page<Listed>> {
         let (place, filter, span) = (place.clone(), filter.clone(), span.clone());
         self.read(move |connection| list(connection, &place, &filter, &span)).await
+    }
+
+    async fn behind(&self, place: &Place, mails: usize) -> Result<Option<Cursor>> {
+        let place = place.clone();
+        self.read(move |connection| behind_mails(connection, &place, mails)).await
     }
 
     async fn find(&self, place: &Place, key: &MailKey) -> Result<Listed> {
@@ -162,21 +167,23 @@ fn list(connection: &Connection, place: &Place, filter: &MailFilter, span: &Span
     }
     let mut statement = connection.prepare_cached(&walk.sql(&matches, span.newest_first))?;
     let mut found = statement.query(rusqlite::params_from_iter(values.iter().map(|value| &**value)))?;
+    let mut by_id = connection.prepare_cached(rows::MAIL_BY_ID)?;
     let mut pager = Pager::new(span);
     while let Some(row) = found.next()?
         && pager.goes_on()
     {
-        pager.looked(row.get(walk.place)?, row.get(rows::LAST_UPDATED)?);
-        if !row.get::<_, bool>(rows::BEHIND_MAIL_COLUMNS)? {
+        pager.looked(row.get(0)?, row.get(1)?);
+        if !row.get::<_, bool>(2)? {
             continue;
         }
-        match rows::mail(row) {
-            Ok(row) => pager.found(row.listed),
-            Err(error) if error.is_unreadable() => {
-                let key: String = row.get(rows::KEY)?;
+        match by_id.query_and_then([row.get::<_, i64>(3)?], rows::mail)?.next() {
+            Some(Ok(row)) => pager.found(row.listed),
+            Some(Err(error)) if error.is_unreadable() => {
+                let key: String = row.get(4)?;
                 warn!(mail.id = key, %error, "the mail cannot be read and is passed over");
             }
-            Err(error) => return Err(error),
+            Some(Err(error)) => return Err(error),
+            None => {}
         }
     }
     Ok(pager.page())
@@ -185,35 +192,41 @@ fn list(connection: &Connection, place: &Place, filter: &MailFilter, span: &Span
 /// In which order mails are met, each row by a step in an index.
 struct Walk {
     from: &'static str,
-    /// The column of the order, which stands at `place` among those of a mail.
+    /// The column of the order.
     order: &'static str,
-    place: usize,
 }
 
-const BY_PLACE: Walk = Walk {
-    from: "mail INDEXED BY mail_listed JOIN message ON message.id = mail.message \
-           WHERE mail.repository = ?1 AND ?6 IS NULL",
-    order: "mail.seq",
-    place: rows::SEQ,
-};
+const BY_PLACE: Walk =
+    Walk { from: "mail INDEXED BY mail_listed WHERE mail.repository = ?1 AND ?6 IS NULL", order: "mail.seq" };
 
 const BY_GROUP: Walk = Walk {
-    from: "mail_cause CROSS JOIN mail ON mail.id = mail_cause.mail JOIN message ON message.id = mail.message \
+    from: "mail_cause CROSS JOIN mail ON mail.id = mail_cause.mail \
            WHERE mail_cause.cause = ?6 AND mail_cause.repository = ?1",
     order: "mail_cause.mail",
-    place: rows::ID,
 };
 
 impl Walk {
-    /// The mails between two places of the order, and two horizons, with whether each `matches`.
+    /// The mails between two places of the order, and two horizons: the place, the time and whether
+    /// each `matches`. Of most that is all that is looked at; the others are read by their numbers.
     fn sql(&self, matches: &str, newest_first: bool) -> String {
-        let (Self { from, order, .. }, direction) = (self, if newest_first { "DESC" } else { "ASC" });
+        let (Self { from, order }, direction) = (self, if newest_first { "DESC" } else { "ASC" });
         format!(
-            "SELECT {}, {matches} FROM {from} AND {order} > ?2 AND {order} < ?3 \
-             AND mail.seq > ?4 AND mail.seq <= ?5 ORDER BY {order} {direction}",
-            rows::MAIL_COLUMNS
+            "SELECT {order}, mail.last_updated, {matches}, mail.id, mail.key FROM {from} AND {order} > ?2 \
+             AND {order} < ?3 AND mail.seq > ?4 AND mail.seq <= ?5 ORDER BY {order} {direction}"
         )
     }
+}
+
+/// The index has all that is needed.
+const BEHIND: &str = "SELECT seq FROM mail INDEXED BY mail_listed WHERE repository = ?1 ORDER BY seq LIMIT 1 OFFSET ?2";
+
+fn behind_mails(connection: &Connection, place: &Place, mails: usize) -> Result<Option<Cursor>> {
+    let repository = rows::place_id(connection, place)?;
+    let Some(before) = mails.checked_sub(1) else { return Ok(Some(rows::new_cursor(i64::MIN))) };
+    let before = i64::try_from(before).unwrap_or(i64::MAX);
+    let mut statement = connection.prepare_cached(BEHIND)?;
+    let last = statement.query_row([repository, before], |row| row.get(0)).optional()?;
+    Ok(last.map(rows::new_cursor))
 }
 
 /// How SQLite answers the queries of a listing.
@@ -222,7 +235,7 @@ pub(super) fn plans(connection: &Connection) -> Result<Vec<(String, String)>> {
     let ways = [(&BY_PLACE, false), (&BY_PLACE, true), (&BY_GROUP, false), (&BY_GROUP, true)];
     let queries = ways.into_iter().map(|(walk, newest_first)| walk.sql("1", newest_first));
     queries
-        .chain([ACCEPTED.to_owned(), rows::MAIL_BY_KEY.to_owned()])
+        .chain([ACCEPTED.to_owned(), BEHIND.to_owned(), HOPS.to_owned(), rows::MAIL_BY_KEY.to_owned()])
         .chain(attempts::queries_of_one_mail())
         .map(|query| Ok((query.clone(), super::claim::plan(connection, &query)?)))
         .collect()
@@ -328,12 +341,12 @@ fn outcome_totals(connection: &Connection) -> Result<Vec<OutcomeTotal>> {
     Ok(totals)
 }
 
+const HOPS: &str = "SELECT next_hop, sum(delivered), sum(deferred), sum(failed), last, max(last_at) FROM outcome_hour \
+     WHERE hour >= ?1 GROUP BY next_hop ORDER BY next_hop";
+
 /// Next hops since an hour. SQLite takes the other columns from the row with the largest time.
 fn hops(connection: &Connection, since: i64) -> Result<Vec<SeenHop>> {
-    let mut statement = connection.prepare_cached(
-        "SELECT next_hop, sum(delivered), sum(deferred), sum(failed), last, max(last_at) FROM outcome_hour \
-         WHERE hour >= ?1 GROUP BY next_hop ORDER BY next_hop",
-    )?;
+    let mut statement = connection.prepare_cached(HOPS)?;
     let mut found = statement.query([since])?;
     let mut hops = Vec::new();
     while let Some(row) = found.next()? {

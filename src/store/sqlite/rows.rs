@@ -20,16 +20,10 @@ macro_rules! mail_columns {
     };
 }
 
-/// See [`mail`].
-pub(super) const MAIL_COLUMNS: &str = mail_columns!();
-
-/// Where some of them stand, and what stands behind them.
-pub(super) const ID: usize = 0;
-pub(super) const KEY: usize = 1;
-pub(super) const LAST_UPDATED: usize = 10;
-pub(super) const SEQ: usize = 18;
+/// Where some of them stand.
+const KEY: usize = 1;
+const LAST_UPDATED: usize = 10;
 const ACCEPTED: usize = 19;
-pub(super) const BEHIND_MAIL_COLUMNS: usize = 28;
 
 /// One mail by its number.
 pub(super) const MAIL_BY_ID: &str =
@@ -56,7 +50,7 @@ pub(super) struct MailRow {
     pub(super) listed: Listed,
 }
 
-/// Reads a row of [`MAIL_COLUMNS`].
+/// Reads a row of `mail_columns!`.
 pub(super) fn mail(row: &Row<'_>) -> Result<MailRow> {
     let mail = Mail {
         key: key(&row.get::<_, String>(KEY)?)?,

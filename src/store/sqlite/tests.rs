@@ -15,7 +15,7 @@ use super::super::{
     Act, Acted, Batch, Claimed, Error, MailFilter, NewOperation, Place, Respool, Result, Span, Store, Trouble, Wanted,
 };
 use super::instance::Liveness;
-use super::{SqliteStore, claim, listing, open, operate, pager, tasks};
+use super::{SqliteStore, claim, groups, history, listing, open, operate, pager, tasks};
 use crate::clock::Clock;
 use crate::mail::{
     Address, Attributes, Envelope, MailKey, MessageFacts, NewMail, NewMessage, RepositoryPath, ReversePath,
@@ -75,11 +75,16 @@ fn a_claim_reads_only_what_may_be_due() {
 fn a_page_begins_in_an_index_and_is_not_sorted() {
     let directory = tempfile::tempdir().expect("a directory");
     let connection = connect(&directory.path().join("t.db")).expect("opens");
-    let plans = [listing::plans, tasks::plans, pager::plans, operate::plans].map(|plans| plans(&connection));
+    let plans = [listing::plans, groups::plans, history::plans, tasks::plans, pager::plans, operate::plans]
+        .map(|plans| plans(&connection));
     for (query, plan) in plans.into_iter().flat_map(|plans| plans.expect("plans")) {
-        assert!(plan.contains("SEARCH") && !plan.contains("SCAN"), "{query}\n{plan}");
-        // Those of one mail, and of what it was split off from, are few.
-        let sorts_few = query.contains("FROM lineage");
+        // What was searched already, at most 10 000 rows.
+        let scans = plan.replace("SCAN mine", "").contains("SCAN");
+        assert!(plan.contains("SEARCH") && !scans, "{query}\n{plan}");
+        // Those of one mail, and of what it was split off from, are few; so are the repositories of
+        // a cause, and the next hops of a day.
+        let sorts_few = ["FROM lineage", "failure_group.cause = ?2", "GROUP BY next_hop"];
+        let sorts_few = sorts_few.into_iter().any(|few| query.contains(few));
         assert!(sorts_few || !plan.contains("TEMP B-TREE"), "{query}\n{plan}");
     }
 }

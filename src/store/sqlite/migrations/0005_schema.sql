@@ -204,7 +204,7 @@ CREATE TABLE failure_group (
     newest       INTEGER NOT NULL,
     PRIMARY KEY (cause, repository)
 ) WITHOUT ROWID;
-CREATE INDEX failure_group_listed ON failure_group (repository, mails);
+CREATE INDEX failure_group_listed ON failure_group (-mails, cause, repository) WHERE mails > 0;
 
 -- Mails that came into a group, by day since 1970 (UTC).
 CREATE TABLE failure_day (
