@@ -2,8 +2,8 @@
 
 use crate::store::{NewOperation, Old, Result, Store};
 
-/// Mails removed in one transaction: others write in between.
-const BATCH: usize = 50;
+/// Mails that are looked at in one step, between which it may end.
+const BATCH: usize = 100;
 
 /// Removes every mail that is `old` and that nobody has in hand, as long as `goes_on`, which
 /// is told after each step how many it removed; whether it came to the end. Who does it is on

@@ -127,7 +127,7 @@ pub enum Act {
     Unacknowledge,
 }
 
-/// Something that is done to many mails in one commit.
+/// Something that is done to many mails, in one commit or a few.
 #[derive(Debug, Clone)]
 pub struct Batch {
     /// On whose account.
@@ -136,7 +136,7 @@ pub struct Batch {
     pub place: Place,
     /// What is done.
     pub act: Act,
-    /// To whom; a few hundred at most, since others wait meanwhile.
+    /// To whom; a few hundred at most, so that who asks hears of a stop.
     pub keys: Vec<MailKey>,
     /// Only where a mail had come to rest by then: else it was sent round meanwhile, and is
     /// no such mail.
@@ -184,11 +184,11 @@ pub trait Operations: Send + Sync {
     /// Begins an operation. It has no end: its counts grow with what is done on its account.
     async fn begin_operation(&self, operation: &NewOperation) -> Result<OperationId>;
 
-    /// Does something to many mails in one commit; what became of each, in the order of the
-    /// keys.
+    /// Does something to many mails, each in one commit, after whatever others wait for; what
+    /// became of each, in the order of the keys. Where it fails, it may be done to some.
     async fn act(&self, batch: &Batch) -> Result<Vec<Acted>>;
 
-    /// Removes at most `batch` old mails that nobody has in hand.
+    /// Removes at most `batch` old mails that nobody has in hand, after whatever others wait for.
     async fn purge(&self, operation: OperationId, old: &Old, batch: usize) -> Result<Purged>;
 
     /// A page of all operations.

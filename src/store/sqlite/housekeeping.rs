@@ -38,7 +38,7 @@ impl Upkeep for SqliteStore {
         if !self.read(move |connection| any_expired(connection, now, before, batch)).await? {
             return Ok(0);
         }
-        self.write(move |tx| purge_records(tx, before, batch)).await
+        self.write_bulk(move |tx| purge_records(tx, before, batch)).await
     }
 
     async fn fold_history(&self, names_for: Duration, sums_for: Duration) -> Result<bool> {
@@ -52,7 +52,7 @@ impl Upkeep for SqliteStore {
         if !self.read(is_due).await? {
             return Ok(false);
         }
-        self.write(move |tx| history::fold(tx, names_before, before)).await?;
+        self.write_bulk(move |tx| history::fold(tx, names_before, before)).await?;
         Ok(true)
     }
 
@@ -60,7 +60,7 @@ impl Upkeep for SqliteStore {
         if !self.read(untidy).await? {
             return Ok(false);
         }
-        self.write(tidy).await
+        self.write_bulk(tidy).await
     }
 
     async fn backup(&self, to: &Destination) -> Result<()> {

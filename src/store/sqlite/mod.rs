@@ -48,7 +48,7 @@ use instance::{Instance, Liveness};
 use log::Log;
 use readers::Readers;
 use transaction::Transaction;
-use writer::Writer;
+use writer::{Haste, Writer};
 
 pub use open::oldest_sqlite;
 
@@ -133,7 +133,7 @@ impl SqliteStore {
         &self,
         operation: impl Fn(&Transaction<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.writer.call(operation, true).await
+        self.writer.call(operation, Haste::Urgent).await
     }
 
     /// As [`SqliteStore::write`], for what nobody waits for: it waits a little for a commit
@@ -142,7 +142,15 @@ impl SqliteStore {
         &self,
         operation: impl Fn(&Transaction<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.writer.call(operation, false).await
+        self.writer.call(operation, Haste::Along).await
+    }
+
+    /// As [`SqliteStore::write`], for a turn of what is done to many: it comes after all others.
+    async fn write_bulk<T: Send + 'static>(
+        &self,
+        operation: impl Fn(&Transaction<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.writer.call(operation, Haste::Bulk).await
     }
 
     async fn read<T: Send + 'static>(

@@ -1,5 +1,7 @@
 //! What is done to many mails at rest, each on account of an operation.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use chrono::TimeDelta;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -21,13 +23,20 @@ impl Operations for SqliteStore {
 
     async fn act(&self, batch: &Batch) -> Result<Vec<Acted>> {
         self.reap_dead().await?;
-        let batch = batch.clone();
-        let arrives = matches!(batch.act, Act::Respool(_));
-        let acted = self.write(move |tx| act(tx, &batch)).await?;
-        if arrives {
-            self.tell_arrival();
+        let batch = Arc::new(batch.clone());
+        let mut acted = Vec::with_capacity(batch.keys.len());
+        loop {
+            let (rest, from) = (Arc::clone(&batch), acted.len());
+            let turn = move |tx: &Transaction<'_>| act(tx, &rest, from);
+            let is_one = batch.keys.len() < 2;
+            acted.extend(if is_one { self.write(turn).await? } else { self.write_bulk(turn).await? });
+            if matches!(batch.act, Act::Respool(_)) {
+                self.tell_arrival();
+            }
+            if acted.len() >= batch.keys.len() {
+                return Ok(acted);
+            }
         }
-        Ok(acted)
     }
 
     async fn purge(&self, operation: OperationId, old: &Old, batch: usize) -> Result<Purged> {
@@ -38,11 +47,15 @@ impl Operations for SqliteStore {
         let before = before.timestamp_millis();
         let wanted = old.clone();
         let found = self.read(move |connection| old_mails(connection, &wanted, before, batch)).await?;
-        let Some(&(_, last)) = found.last() else { return Ok(Purged::default()) };
-        let next = (found.len() == batch).then(|| rows::new_cursor(last));
-        let place = old.place.clone();
-        let mails = self.write(move |tx| purge(tx, operation, &place, before, &found)).await?;
-        Ok(Purged { mails, next })
+        if found.is_empty() {
+            return Ok(Purged::default());
+        }
+        let found = Arc::new(found);
+        let (place, some) = (old.place.clone(), Arc::clone(&found));
+        let Turn { looked, mails } = self.write_bulk(move |tx| purge(tx, operation, &place, before, &some)).await?;
+        let is_last = looked == found.len() && looked < batch;
+        let last = found.get(looked.saturating_sub(1)).filter(|_| !is_last);
+        Ok(Purged { mails, next: last.map(|&(_, seq)| rows::new_cursor(seq)) })
     }
 
     async fn operations(&self, span: &Span) -> Result<Page<Operation>> {
@@ -129,7 +142,8 @@ struct Acting<'a> {
     to: i64,
 }
 
-fn act(tx: &Transaction<'_>, batch: &Batch) -> Result<Vec<Acted>> {
+/// One turn: what became of some of the mails behind the first `from`, at least one.
+fn act(tx: &Transaction<'_>, batch: &Batch, from: usize) -> Result<Vec<Acted>> {
     let acting = Acting {
         batch,
         repository: rows::place_id(tx, &batch.place)?,
@@ -139,7 +153,13 @@ fn act(tx: &Transaction<'_>, batch: &Batch) -> Result<Vec<Acted>> {
             _ => 0,
         },
     };
-    let acted = batch.keys.iter().map(|key| acting.one(tx, key)).collect::<Result<Vec<_>>>()?;
+    let mut acted = Vec::new();
+    for key in batch.keys.iter().skip(from) {
+        acted.push(acting.one(tx, key)?);
+        if tx.is_over() {
+            break;
+        }
+    }
     let count = |wanted: &Acted| acted.iter().filter(|one| *one == wanted).count();
     tx.prepare_cached("UPDATE operation SET done = done + ?2, in_hand = in_hand + ?3, gone = gone + ?4 WHERE id = ?1")?
         .execute(params![batch.operation.0, count(&Acted::Done), count(&Acted::InHand), count(&Acted::Gone)])?;
@@ -288,16 +308,23 @@ fn old_mails(connection: &Connection, old: &Old, before: i64, batch: usize) -> R
     Ok(found.collect::<rusqlite::Result<_>>()?)
 }
 
-/// Removes those of `found` that are still there, old and at rest; how many it was.
+/// How many mails a turn of a purge looked at, and how many of them it removed.
+struct Turn {
+    looked: usize,
+    mails: usize,
+}
+
+/// One turn: removes those of the first of `found`, one at least, that are still there, old and
+/// at rest.
 fn purge(
     tx: &Transaction<'_>,
     operation: OperationId,
     place: &Place,
     before: i64,
     found: &[(i64, i64)],
-) -> Result<usize> {
+) -> Result<Turn> {
     let repository = rows::place_id(tx, place)?;
-    let mut purged = 0;
+    let (mut looked, mut mails) = (0, 0);
     for &(id, _) in found {
         let still = tx
             .prepare_cached(
@@ -310,11 +337,15 @@ fn purge(
         if let Some((key, recipients)) = still {
             filing::take_out(tx, id, Some(operation.0))?;
             note(tx, operation, &key, Some(&recipients))?;
-            purged += 1;
+            mails += 1;
+        }
+        looked += 1;
+        if tx.is_over() {
+            break;
         }
     }
-    tx.prepare_cached("UPDATE operation SET done = done + ?2 WHERE id = ?1")?.execute(params![operation.0, purged])?;
-    Ok(purged)
+    tx.prepare_cached("UPDATE operation SET done = done + ?2 WHERE id = ?1")?.execute(params![operation.0, mails])?;
+    Ok(Turn { looked, mails })
 }
 
 const COLUMNS: &str = "id, at, who, client, verb, repository, selection, detail, task, done, in_hand, gone";

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::DateTime;
+use futures_util::future::join_all;
 use rusqlite::Connection;
 
 use super::super::contract::store_contract;
@@ -130,6 +131,32 @@ async fn room_is_given_back_in_few_steps() {
     store.close().await.expect("closed");
     let size = directory.path().join("t.db").metadata().expect("there").len();
     assert!(size < 10 << 20 && steps < 20, "{size} octets after {steps} steps");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn others_come_between_the_turns_of_what_is_done_to_many() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = open_at(directory.path());
+    let names: Vec<_> = (0..600).map(|n| format!("K{n}")).collect();
+    for inserted in join_all(names.iter().map(|name| store.insert(mail(name, 10)))).await {
+        inserted.expect("inserted");
+    }
+    let operation = store.begin_operation(&NewOperation::default()).await.expect("begun");
+    let keys = names.iter().map(|name| MailKey::parse(name).expect("a key")).collect();
+    let batch = Batch { operation, place: Place::Spool, act: Act::Remove, keys, within: None };
+    let working = Arc::clone(&store);
+    let work = tokio::spawn(async move { working.act(&batch).await });
+    let mut between = 0;
+    // Somebody who never pauses is not held up, and holds up nothing for ever.
+    while !work.is_finished() {
+        store.ping().await.expect("written");
+        between += 1;
+    }
+    let acted = work.await.expect("no panic").expect("done");
+    assert_eq!(acted, vec![Acted::Done; names.len()]);
+    assert!(between > 5, "it was all done at once");
+    let operation = store.operation(operation).await.expect("read").expect("on record");
+    assert_eq!(operation.done, 600);
 }
 
 #[tokio::test]

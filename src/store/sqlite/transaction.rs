@@ -6,6 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ops::Deref;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, params};
 
@@ -23,7 +24,11 @@ pub(super) struct Transaction<'a> {
     /// The last number of the sequence that was given out here, where one was.
     number: Cell<Option<i64>>,
     changes: RefCell<Changes>,
+    begun: Instant,
 }
+
+/// How long a turn of bulk work may take, its commit aside.
+const TURN: Duration = Duration::from_millis(3);
 
 impl Deref for Transaction<'_> {
     type Target = Connection;
@@ -74,7 +79,8 @@ struct Changes {
 
 impl<'a> Transaction<'a> {
     pub(super) fn new(connection: &'a Connection, clock: &'a Clock, instance: i64) -> Self {
-        Self { connection, clock, instance, number: Cell::default(), changes: RefCell::default() }
+        let begun = clock.instant();
+        Self { connection, clock, instance, number: Cell::default(), changes: RefCell::default(), begun }
     }
 
     /// Another that goes on with the numbers of this one, for an operation that may fail alone.
@@ -97,6 +103,11 @@ impl<'a> Transaction<'a> {
     /// The store's time, as it is stored.
     pub(super) fn millis(&self) -> i64 {
         self.now().timestamp_millis()
+    }
+
+    /// Whether a turn of bulk work is to end here: others wait.
+    pub(super) fn is_over(&self) -> bool {
+        self.clock.instant().saturating_duration_since(self.begun) >= TURN
     }
 
     /// A mail came to rest somewhere.

@@ -7,8 +7,11 @@
 //! would commit by itself, so the group is run once more, one transaction each.
 //!
 //! Some operations end what nobody waits for: they wait a little for one that is waited for,
-//! and share its commit.
+//! and share its commit. Others are a turn of what is done to many mails: such a turn is short
+//! ([`Transaction::is_over`]), has a commit of its own, and comes when nobody else has asked for
+//! something for a moment, or when it has waited for long.
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -33,6 +36,14 @@ const GROUP: usize = 256;
 /// to be durable within 50 ms; mail that comes one by one comes sooner than this.
 const PATIENCE: Duration = Duration::from_millis(5);
 
+/// How long nobody may have asked for anything before a turn of bulk work begins: a client that
+/// sends mail after mail asks again sooner.
+const MOMENT: Duration = Duration::from_millis(2);
+
+/// How long a turn of bulk work waits at most: where others ask without a pause it has an eighth of
+/// the time.
+const LONG: Duration = Duration::from_millis(25);
+
 /// A lock of another process is waited for in turns of this length.
 const TURN: Duration = Duration::from_millis(250);
 
@@ -46,10 +57,21 @@ pub(super) struct Writer {
 /// When nothing waits for others any more; none as long as the process goes on.
 type Deadline = Arc<Mutex<Option<Instant>>>;
 
-/// An operation that waits, and whether somebody waits for it.
+/// An operation that waits.
 struct Waiting {
     operation: Box<dyn Operation>,
-    urgent: bool,
+    haste: Haste,
+}
+
+/// When an operation is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Haste {
+    /// At once: somebody waits for it.
+    Urgent,
+    /// With one that somebody waits for, or a little later.
+    Along,
+    /// After all others.
+    Bulk,
 }
 
 /// Something to be done in a transaction, perhaps more than once before it is answered.
@@ -105,22 +127,21 @@ impl Writer {
         let database = Database { connection, identity, clock, instance, deadline: Arc::clone(&deadline), counted };
         let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
-            .spawn(move || write(database, log, &operations))
+            .spawn(move || write(database, log, operations))
             .expect("a thread can be started when the program starts");
         Self { queue: Mutex::new(Some(queue)), deadline, thread: Mutex::new(Some(thread)) }
     }
 
-    /// Has `operation` done and answers once it is durable. One that is not `urgent` waits a
-    /// little for one that is.
+    /// Has `operation` done and answers once it is durable.
     pub(super) async fn call<T: Send + 'static>(
         &self,
         operation: impl Fn(&Transaction<'_>) -> Result<T> + Send + 'static,
-        urgent: bool,
+        haste: Haste,
     ) -> Result<T> {
         let (reply, answer) = oneshot::channel();
         // A caller that went away wants no answer.
         let reply = move |outcome| drop(reply.send(outcome));
-        self.send(Waiting { operation: Box::new(Call { operation, value: None, reply }), urgent })?;
+        self.send(Waiting { operation: Box::new(Call { operation, value: None, reply }), haste })?;
         answer.await.unwrap_or_else(|_| Err(closed()))
     }
 
@@ -133,7 +154,7 @@ impl Writer {
     ) -> Result<()> {
         let (reply, answer) = oneshot::channel();
         let reply = move |outcome: Result<T>| drop(reply.send(outcome.map(then)));
-        self.send(Waiting { operation: Box::new(Call { operation, value: None, reply }), urgent: true })?;
+        self.send(Waiting { operation: Box::new(Call { operation, value: None, reply }), haste: Haste::Urgent })?;
         answer.await.unwrap_or_else(|_| Err(closed()))
     }
 
@@ -200,8 +221,9 @@ impl Database {
     }
 }
 
-fn write(database: Database, mut log: Log, operations: &Receiver<Waiting>) {
-    while let Some(group) = next_group(operations, &mut log) {
+fn write(database: Database, mut log: Log, operations: Receiver<Waiting>) {
+    let mut queue = Queue { operations, bulk: VecDeque::new(), busy: None };
+    while let Some(group) = queue.next_group(&mut log) {
         let (begun, operations) = (database.clock.instant(), group.len());
         commit_group(&database, group);
         log.committed(&database.connection);
@@ -217,21 +239,69 @@ fn write(database: Database, mut log: Log, operations: &Receiver<Waiting>) {
     drop(database.connection.close());
 }
 
-/// Operations that wait; none once no more can come.
-fn next_group(operations: &Receiver<Waiting>, log: &mut Log) -> Option<Vec<Box<dyn Operation>>> {
-    let Waiting { operation, mut urgent } = first(operations, log)?;
-    let mut group = vec![operation];
-    let until = Instant::now() + PATIENCE;
-    while group.len() < GROUP {
-        let next = match operations.try_recv() {
-            Err(_) if !urgent => operations.recv_timeout(until.saturating_duration_since(Instant::now())).ok(),
-            next => next.ok(),
-        };
-        let Some(next) = next else { break };
-        urgent |= next.urgent;
-        group.push(next.operation);
+/// A group of operations under one commit.
+type Group = Vec<Box<dyn Operation>>;
+
+/// What waits for the thread.
+struct Queue {
+    operations: Receiver<Waiting>,
+    /// Turns of bulk work, and since when they wait.
+    bulk: VecDeque<(Box<dyn Operation>, Instant)>,
+    /// When a group of others was given out last.
+    busy: Option<Instant>,
+}
+
+impl Queue {
+    /// What is to be done next; none once no more can come.
+    fn next_group(&mut self, log: &mut Log) -> Option<Group> {
+        loop {
+            let Some(first) = self.first(log) else {
+                return self.bulk.pop_front().map(|(turn, _)| vec![turn]);
+            };
+            if let Some(first) = self.set_aside(first) {
+                let group = self.group(first);
+                self.busy = Some(Instant::now());
+                return Some(group);
+            }
+        }
     }
-    Some(group)
+
+    /// The next operation; none where a turn of bulk work comes before it, or none can come.
+    fn first(&self, log: &mut Log) -> Option<Waiting> {
+        let Some((_, since)) = self.bulk.front() else { return first(&self.operations, log) };
+        let now = Instant::now();
+        let quiet = self.busy.map_or(now, |busy| busy + MOMENT);
+        let patience = quiet.min(*since + LONG).saturating_duration_since(now);
+        self.operations.recv_timeout(patience).ok()
+    }
+
+    /// The operation, unless it is a turn of bulk work, which waits.
+    fn set_aside(&mut self, Waiting { operation, haste }: Waiting) -> Option<Waiting> {
+        if haste == Haste::Bulk {
+            self.bulk.push_back((operation, Instant::now()));
+            return None;
+        }
+        Some(Waiting { operation, haste })
+    }
+
+    /// The operations that wait together with the first.
+    fn group(&mut self, Waiting { operation, haste }: Waiting) -> Group {
+        let mut urgent = haste == Haste::Urgent;
+        let mut group = vec![operation];
+        let until = Instant::now() + PATIENCE;
+        while group.len() < GROUP {
+            let next = match self.operations.try_recv() {
+                Err(_) if !urgent => self.operations.recv_timeout(until.saturating_duration_since(Instant::now())).ok(),
+                next => next.ok(),
+            };
+            let Some(next) = next else { break };
+            if let Some(Waiting { operation, haste }) = self.set_aside(next) {
+                urgent |= haste == Haste::Urgent;
+                group.push(operation);
+            }
+        }
+        group
+    }
 }
 
 /// The next operation, however long it takes to come.
@@ -245,7 +315,7 @@ fn first(operations: &Receiver<Waiting>, log: &mut Log) -> Option<Waiting> {
     operations.recv().ok()
 }
 
-fn commit_group(database: &Database, mut group: Vec<Box<dyn Operation>>) {
+fn commit_group(database: &Database, mut group: Group) {
     match run_group(database, &mut group) {
         Ok(outcomes) => answer(group, outcomes),
         // Every one of them would wait as long again for the same lock.
@@ -263,7 +333,7 @@ fn commit_group(database: &Database, mut group: Vec<Box<dyn Operation>>) {
     }
 }
 
-fn answer(group: Vec<Box<dyn Operation>>, outcomes: Vec<Result<()>>) {
+fn answer(group: Group, outcomes: Vec<Result<()>>) {
     for (operation, outcome) in group.into_iter().zip(outcomes) {
         operation.answer(outcome);
     }
