@@ -3,12 +3,10 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -52,19 +50,6 @@ impl From<NotBegun> for Refusal {
             NotBegun::Store(error) => error.into(),
         }
     }
-}
-
-/// Reads a body that may be left out: an object, with the members that it may have.
-pub(super) fn body<T: Default + DeserializeOwned>(octets: &Bytes) -> Result<T, Refusal> {
-    if octets.iter().all(u8::is_ascii_whitespace) {
-        return Ok(T::default());
-    }
-    let wrong = |why: String| Refusal::invalid("JSON payload of the request is not valid".to_owned()).with_details(why);
-    let value: Value = serde_json::from_slice(octets).map_err(|error| wrong(error.to_string()))?;
-    if !value.is_object() {
-        return Err(wrong("it is no object".to_owned()));
-    }
-    serde_json::from_value(value).map_err(|error| wrong(error.to_string()))
 }
 
 /// A list of ours.

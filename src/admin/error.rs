@@ -28,6 +28,23 @@ impl Refusal {
         Self { status_code: 404, r#type: "notFound", message, details: None }
     }
 
+    /// The same, where there are few: which.
+    pub(super) fn not_among<'a>(message: String, known: impl IntoIterator<Item = &'a str>) -> Self {
+        let known: Vec<_> = known.into_iter().collect();
+        let all = if known.is_empty() { "there is none".to_owned() } else { format!("known are {}", known.join(", ")) };
+        Self::not_found(message).with_details(all)
+    }
+
+    /// A body of a type, or in a coding, that the route does not read.
+    pub(super) fn unsupported(message: String, wanted: &str) -> Self {
+        Self { status_code: 415, r#type: "InvalidArgument", message, details: Some(wanted.to_owned()) }
+    }
+
+    /// James's answer to who waits for a task that there is not.
+    pub(super) fn nothing_to_wait_for() -> Self {
+        Self { r#type: "ServerError", ..Self::not_found("The taskId is not found".to_owned()) }
+    }
+
     /// The request did not come to its end.
     pub(super) fn too_slow() -> Self {
         let message = "The whole request did not come in time".to_owned();
@@ -132,6 +149,9 @@ impl From<operations::Error> for Refusal {
         match error {
             operations::Error::Store(error) => error.into(),
             operations::Error::Wrong(wrong) => wrong.into(),
+            operations::Error::UnknownRepository(path, known) => {
+                Self::not_found(format!("{path} does not exist")).with_details(known)
+            }
             operations::Error::NoSuchGroup(_) | operations::Error::NoSuchRepository(_) => {
                 Self::not_found(error.to_string())
             }

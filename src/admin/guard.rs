@@ -226,8 +226,8 @@ fn is_foreign(headers: &HeaderMap, host: Option<&str>, settings: &Settings) -> b
         let site = origin.and_then(|origin| origin.split_once("://")).map(|(_, site)| site);
         site.is_none() || site != host
     };
-    headers.get("sec-fetch-site").is_some_and(|site| !own_site(site))
-        || headers.get(header::ORIGIN).is_some_and(foreign)
+    headers.get_all("sec-fetch-site").iter().any(|site| !own_site(site))
+        || headers.get_all(header::ORIGIN).iter().any(foreign)
 }
 
 /// Whether a browser says that a page of ours sent this: its origin is there and ours.

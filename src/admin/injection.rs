@@ -4,7 +4,6 @@ use std::io;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
@@ -12,15 +11,12 @@ use utoipa_axum::routes;
 
 use super::Shared;
 use super::actor::Actor;
+use super::body::{MOST_OCTETS, MessageBody};
 use super::error::Refusal;
 use super::query::Query;
 use crate::audit::{header_field, header_of};
 use crate::ingest::{Caller, Input, Invocation, SubmitError, submit};
 use crate::mail::{Address, parse_address_list};
-
-/// Octets of a message that is taken here at most: it is held in memory. Larger ones come by
-/// SMTP or `sendmail`.
-const MOST_OCTETS: usize = 64 << 20;
 
 /// `nobody`, as the trace field names whoever gives a message in over HTTP.
 const NOBODY: u32 = 65534;
@@ -40,7 +36,12 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
         (status = 503, description = "It cannot be taken now", body = Refusal),
     )
 )]
-async fn take(State(shared): super::State, _actor: Actor, query: Query, body: Bytes) -> Result<StatusCode, Refusal> {
+async fn take(
+    State(shared): super::State,
+    _actor: Actor,
+    query: Query,
+    MessageBody(body): MessageBody,
+) -> Result<StatusCode, Refusal> {
     query.only(&[])?;
     let from = header_field(header_of(&body), "from").and_then(|list| parse_address_list(&list).ok());
     let from: Option<Address> = from.and_then(|list| list.into_iter().next());

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -13,10 +12,11 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::actor::Actor;
-use super::answer::{body, created, whole_list};
+use super::answer::{created, whole_list};
+use super::body::{JsonBody, NoBody, object};
 use super::error::Refusal;
 use super::query::Query;
-use super::{JobRun, Shared};
+use super::{JobRun, Shared, Site};
 use crate::audit::{result_json, run_json};
 use crate::clients::Role;
 use crate::jobs;
@@ -43,6 +43,11 @@ async fn list(State(shared): super::State) -> Json<Value> {
     whole_list(&shared.site().jobs.iter().map(|(name, job)| json!(job.view(name))).collect::<Vec<_>>())
 }
 
+fn known_job<'a>(site: &'a Site, name: &str) -> Result<&'a jobs::Config, Refusal> {
+    let names = site.jobs.keys().map(String::as_str);
+    site.jobs.get(name).ok_or_else(|| Refusal::not_among(format!("{name} can not be found"), names))
+}
+
 /// A job and its last run.
 #[utoipa::path(get, path = "/jobs/{name}", tag = "jobs",
     params(("name" = String, Path, description = "The job", example = "spool")),
@@ -54,7 +59,7 @@ async fn list(State(shared): super::State) -> Json<Value> {
 async fn one(State(shared): super::State, name: super::Name) -> Result<Json<Value>, Refusal> {
     let Path(name) = name?;
     let site = shared.site();
-    let job = site.jobs.get(&name).ok_or_else(|| Refusal::not_found(format!("{name} can not be found")))?;
+    let job = known_job(&site, &name)?;
     let mut view = json!(job.view(&name));
     let last = shared.context.store.runs(Some(&name), &Span::of(1).newest_first()).await?;
     view["lastRun"] = last.items.first().map_or(Value::Null, run_json);
@@ -87,11 +92,11 @@ async fn run(
     actor: Actor,
     name: super::Name,
     query: Query,
-    octets: Bytes,
+    octets: JsonBody,
 ) -> Result<Response, Refusal> {
     query.only(&[])?;
     let Path(name) = name?;
-    let order: Order = body(&octets)?;
+    let order: Order = object(&octets)?;
     Ok(created(&begin_run(&shared, &actor, &name, order.now).await?))
 }
 
@@ -108,7 +113,7 @@ pub(super) async fn begin_run(
     all_due: bool,
 ) -> Result<String, Refusal> {
     let site = shared.site();
-    let job = site.jobs.get(name).ok_or_else(|| Refusal::not_found(format!("{name} can not be found")))?;
+    let job = known_job(&site, name)?;
     if !is_for_role(job, actor.role) {
         return Err(Refusal::forbidden("This job removes mail, and your role may not"));
     }
@@ -189,10 +194,11 @@ struct Pausing {
 }
 
 fn known(shared: &Shared, name: &str) -> Result<(), Refusal> {
-    if shared.site().schedules.contains_key(name) {
+    let site = shared.site();
+    if site.schedules.contains_key(name) {
         return Ok(());
     }
-    Err(Refusal::not_found(format!("{name} can not be found")))
+    Err(Refusal::not_among(format!("{name} can not be found"), site.schedules.keys().map(String::as_str)))
 }
 
 /// Lets a schedule's ticks pass.
@@ -210,12 +216,12 @@ async fn pause(
     actor: Actor,
     name: super::Name,
     query: Query,
-    octets: Bytes,
+    octets: JsonBody,
 ) -> Result<StatusCode, Refusal> {
     query.only(&[])?;
     let Path(name) = name?;
     known(&shared, &name)?;
-    let Pausing { reason, until } = body(&octets)?;
+    let Pausing { reason, until } = object(&octets)?;
     pause_schedule(&shared, &actor, &name, reason.as_deref(), until.as_deref()).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -244,6 +250,7 @@ fn end(text: &str, now: Time) -> Result<Time, Refusal> {
     params(("name" = String, Path, description = "The schedule", example = "retry-temporary")),
     responses(
         (status = 204, description = "It goes on, or was not paused"),
+        (status = 400, description = "A parameter or a body: it reads none", body = Refusal),
         (status = 404, description = "No such schedule", body = Refusal),
     )
 )]
@@ -252,6 +259,7 @@ async fn resume(
     actor: Actor,
     name: super::Name,
     query: Query,
+    _: NoBody,
 ) -> Result<StatusCode, Refusal> {
     query.only(&[])?;
     let Path(name) = name?;

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -16,7 +15,8 @@ use utoipa_axum::routes;
 
 use super::Shared;
 use super::actor::Actor;
-use super::answer::{self, created};
+use super::answer::created;
+use super::body::{self, JsonBody, NoBody};
 use super::error::Refusal;
 use super::mail_repositories::carry_out;
 use super::query::Query;
@@ -71,16 +71,18 @@ async fn list(State(shared): super::State) -> Json<BTreeSet<String>> {
 )]
 async fn one(State(shared): super::State, name: super::Name) -> Result<Json<Queue>, Refusal> {
     let Path(name) = name?;
-    if !names(&shared).contains(&name) {
-        return Err(Refusal::not_found(format!("{name} can not be found")));
-    }
+    known(&shared, &name)?;
     let size = shared.context.store.size(&Place::Spool).await?;
     Ok(Json(Queue { name, size }))
 }
 
 /// Refuses a queue that there is not. Every queue is the spool: the others are its names.
 fn known(shared: &Shared, name: &str) -> Result<(), Refusal> {
-    if names(shared).contains(name) { Ok(()) } else { Err(Refusal::not_found(format!("{name} can not be found"))) }
+    let names = names(shared);
+    if names.contains(name) {
+        return Ok(());
+    }
+    Err(Refusal::not_among(format!("{name} can not be found"), names.iter().map(String::as_str)))
 }
 
 /// A mail in a queue.
@@ -151,6 +153,7 @@ async fn remove(
     actor: Actor,
     name: super::Name,
     query: Query,
+    _: NoBody,
 ) -> Result<Response, Refusal> {
     query.only(&CRITERIA)?;
     let Path(name) = name?;
@@ -184,6 +187,7 @@ async fn remove(
 
 /// The body of a flush.
 #[derive(Deserialize, Default, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
 struct Flush {
     /// `false`.
     delayed: Option<bool>,
@@ -207,12 +211,12 @@ async fn flush(
     _actor: Actor,
     name: super::Name,
     query: Query,
-    body: Bytes,
+    body: JsonBody,
 ) -> Result<StatusCode, Refusal> {
     query.only(&["delayed"])?;
     let Path(name) = name?;
     known(&shared, &name)?;
-    let Flush { delayed } = answer::body(&body)?;
+    let Flush { delayed } = body::object(&body)?;
     if delayed != Some(false) || !query.boolean("delayed", false)? {
         return Err(Refusal::invalid("Only delayed=true with {\"delayed\": false} can be asked for".to_owned()));
     }

@@ -5,6 +5,7 @@
 
 mod actor;
 mod answer;
+mod body;
 mod connections;
 mod error;
 mod guard;

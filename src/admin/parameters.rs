@@ -152,14 +152,19 @@ fn condition(name: &str) -> Value {
     json!({"name": name, "in": "query", "required": false, "schema": {"type": kind}})
 }
 
-/// Gives each operation a name of its own, made of its method and path, and lets a body that may
-/// be left out be no `null`.
+/// Gives each operation a name of its own, made of its method and path, lets a body that may be
+/// left out be no `null`, and says how one of another type is answered.
 pub(super) fn name(document: &mut Value) {
     for (path, method, operation) in operations(document) {
         let words: Vec<_> = path.split(['/', '{', '}', '.']).filter(|word| !word.is_empty()).collect();
         operation.insert("operationId".to_owned(), [&[method.as_str()], &words[..]].concat().join("-").into());
         if let Some(body) = operation.get_mut("requestBody") {
             may_be_left_out(body);
+            let refusal = json!({"application/json": {"schema": {"$ref": "#/components/schemas/Refusal"}}});
+            let description = "A body of another type, or coded";
+            if let Some(responses) = operation.get_mut("responses") {
+                responses["415"] = json!({"description": description, "content": refusal});
+            }
         }
     }
 }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
@@ -12,7 +11,8 @@ use utoipa_axum::routes;
 
 use super::Shared;
 use super::actor::Actor;
-use super::answer::{self, list, whole_list};
+use super::answer::{list, whole_list};
+use super::body::{self, JsonBody};
 use super::error::Refusal;
 use super::mail_repositories::Note;
 use super::query::Query;
@@ -119,11 +119,11 @@ async fn acknowledge_group(
     actor: Actor,
     id: super::Name,
     query: Query,
-    body: Bytes,
+    body: JsonBody,
 ) -> Result<Response, Refusal> {
     query.only(&["repository", "dryRun", "until"])?;
     let Path(id) = id?;
-    let Note { note } = answer::body(&body)?;
+    let Note { note } = body::object(&body)?;
     let group = CauseId::parse(&id).ok_or_else(|| Refusal::not_found(format!("there is no failure group {id}")))?;
     let until =
         query.read_as("until", |text| text.parse().map_err(|error: crate::store::NotOurs| error.to_string()))?;

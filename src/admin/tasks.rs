@@ -12,6 +12,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Shared;
+use super::body::NoBody;
 use super::error::Refusal;
 use super::query::Query;
 use crate::audit::task_json;
@@ -192,7 +193,7 @@ async fn wait(State(shared): super::State, id: super::Name, query: Query) -> Res
     match shared.context.tasks.wait(&id, patience).await? {
         Awaited::Ended(task) => Ok(Json(task_json(&task))),
         Awaited::TimedOut => Err(Refusal::timed_out("The timeout has been reached")),
-        Awaited::Unknown => Err(Refusal::not_found("The taskId is not found".to_owned())),
+        Awaited::Unknown => Err(Refusal::nothing_to_wait_for()),
     }
 }
 
@@ -210,7 +211,7 @@ fn patience(text: &str) -> Option<Duration> {
         (status = 400, description = "No id of a task", body = Refusal),
     )
 )]
-async fn cancel(State(shared): super::State, id: super::Name, query: Query) -> Result<StatusCode, Refusal> {
+async fn cancel(State(shared): super::State, id: super::Name, query: Query, _: NoBody) -> Result<StatusCode, Refusal> {
     query.only(&[])?;
     let Path(id) = id?;
     shared.context.tasks.cancel(&checked(&id)?);

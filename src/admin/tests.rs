@@ -187,6 +187,8 @@ async fn another_sites_page_changes_nothing() {
             ("origin: http://evil.example", 403),
             ("origin: http://localhost:9999", 403),
             ("origin: null", 403),
+            ("origin: http://localhost:8000\norigin: http://evil.example", 403),
+            ("sec-fetch-site: none\nsec-fetch-site: cross-site", 403),
             ("sec-fetch-site: none", 404),
             ("sec-fetch-site: same-site", 403),
             ("sec-fetch-site: cross-site", 403),
@@ -330,4 +332,90 @@ async fn the_document_has_each_route_and_its_methods() {
     }
     assert_eq!(bench.ask("GET", "/", "host: localhost").await.0, 303, "to the pages");
     assert!(!paths.keys().any(|path| path.starts_with("/ui")), "pages are for people");
+}
+
+#[tokio::test]
+async fn a_body_of_another_type_is_refused_with_what_would_be_right() {
+    let bench = Bench::new(Settings::default()).await;
+    let (json, message) = (("/jobs/spool/run", "{}", 404), ("/mail-transfer-service", "Subject: s\r\n\r\n", 400));
+    for ((path, body, taken), header, wanted) in [
+        (json, "", None),
+        (json, "content-type: application/json; charset=utf-8", None),
+        (json, "content-type: application/merge-patch+json", None),
+        // What curl says where nobody told it.
+        (json, "content-type: application/x-www-form-urlencoded", None),
+        (json, "content-encoding: identity", None),
+        (json, "content-type: text/plain", Some("application/json")),
+        (json, "content-type: multipart/form-data; boundary=b", Some("application/json")),
+        (json, "content-type: message/rfc822", Some("application/json")),
+        (json, "content-type: ", Some("application/json")),
+        (json, "content-encoding: gzip", Some("identity")),
+        (message, "", None),
+        (message, "content-type: Message/RFC822", None),
+        (message, "content-type: application/octet-stream", None),
+        (message, "content-type: multipart/form-data; boundary=b", Some("message/rfc822")),
+        (message, "content-type: application/json", Some("message/rfc822")),
+        (message, "content-type: message/rfc822\ncontent-encoding: br", Some("identity")),
+    ] {
+        let header = format!("host: localhost\n{header}");
+        let (status, answered, text) = bench.send("POST", path, &header, body).await;
+        let said = ["accept", "accept-encoding"].map(|name| answered.get(name).and_then(|value| value.to_str().ok()));
+        assert_eq!(status, if wanted.is_some() { 415 } else { taken }, "{path} {header}: {text}");
+        assert_eq!(said.into_iter().flatten().next(), wanted, "{path} {header}");
+        assert_eq!(serde_json::from_str::<Value>(&text).expect("JSON")["statusCode"], status.as_u16());
+        let is_large = "content-length: 99999999";
+        let (status, ..) = bench.send("POST", path, &format!("{header}\n{is_large}"), body).await;
+        assert_eq!(status, if wanted.is_some() { 415 } else { 413 }, "it is refused before it is read");
+        // Where there is no body it has no type.
+        assert_ne!(bench.send("POST", path, &header, "").await.0, 415, "{path} {header}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_told_with_what_is() {
+    let bench = Bench::new(Settings::default()).await;
+    let host = "host: localhost";
+    for (method, path, body, message, details) in [
+        ("GET", "/mailRepositories/nowhere", "", "nowhere does not exist", "known are var/mail/error"),
+        ("GET", "/groups?repository=nowhere", "", "nowhere does not exist", "known are var/mail/error"),
+        (
+            "PATCH",
+            "/mailRepositories/error/mails",
+            "{\"mailRepository\": \"var/away\"}",
+            "The target repository 'var/away' does not exist",
+            "known are var/mail/error",
+        ),
+        ("GET", "/mailQueues/nowhere", "", "nowhere can not be found", "known are spool"),
+        ("GET", "/jobs/nothing", "", "nothing can not be found", "there is none"),
+        ("POST", "/schedules/never/pause", "", "never can not be found", "there is none"),
+    ] {
+        let (_, _, text) = bench.send(method, path, host, body).await;
+        let body: Value = serde_json::from_str(&text).expect("JSON");
+        assert_eq!((&body["message"], &body["details"]), (&json!(message), &json!(details)), "{method} {path}");
+    }
+}
+
+#[tokio::test]
+async fn conditions_in_a_body_that_nobody_reads_are_refused() {
+    let bench = Bench::new(Settings::default()).await;
+    let id = "00000000-0000-0000-0000-000000000000";
+    for (method, path, right) in [
+        ("DELETE", "/mailRepositories/error/mails", 201),
+        ("DELETE", "/mailRepositories/error/mails/K", 204),
+        ("DELETE", "/mailRepositories/error/mails/K/acknowledge", 404),
+        ("DELETE", "/mailQueues/spool/mails", 201),
+        ("DELETE", &format!("/tasks/{id}"), 204),
+        ("PUT", "/mailRepositories/var%2Fmail%2Ferror?protocol=", 400),
+        ("POST", "/schedules/never/resume", 404),
+    ] {
+        let ask = async |body| bench.send(method, path, "host: localhost", body).await;
+        let (status, _, text) = ask("{\"sender\": \"a@x.example\"}").await;
+        assert!(status == 400 && text.contains("reads no body"), "{method} {path}: {text}");
+        for nothing in ["", " \r\n", "{}"] {
+            let (status, _, text) = ask(nothing).await;
+            assert!(status == right && !text.contains("reads no body"), "{method} {path}: {text}");
+        }
+    }
+    let (_, tasks) = bench.json("/tasks").await;
+    assert_eq!(tasks.as_array().map(Vec::len), Some(6), "those that were right: {tasks}");
 }

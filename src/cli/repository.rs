@@ -258,9 +258,9 @@ impl From<operations::Error> for Failure {
         match error {
             operations::Error::Store(error) => error.into(),
             operations::Error::Wrong(wrong) => wrong.into(),
-            operations::Error::NoSuchGroup(_) | operations::Error::NoSuchRepository(_) => {
-                Self::new(Exit::NotFound, error.to_string())
-            }
+            operations::Error::NoSuchGroup(_)
+            | operations::Error::NoSuchRepository(_)
+            | operations::Error::UnknownRepository(..) => Self::new(Exit::NotFound, error.to_string()),
             operations::Error::Refused(why) => Self::new(Exit::Usage, why),
         }
     }

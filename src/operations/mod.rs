@@ -19,7 +19,7 @@ pub use repository::resolve;
 pub use selection::{Bounds, Conditions, Moment, Selection, Wrong};
 pub use verb::{Done, MAX_NOTE, Verb};
 
-use crate::mail::CauseId;
+use crate::mail::{CauseId, RepositoryPath};
 use crate::store;
 
 /// Why nothing was done, or not all.
@@ -34,7 +34,10 @@ pub enum Error {
     /// Nobody knows this failure group.
     #[error("there is no failure group {0}")]
     NoSuchGroup(CauseId),
-    /// Nobody knows that repository, or it could be several.
+    /// There is no such repository; which there are.
+    #[error("repository {0} does not exist: {1}")]
+    UnknownRepository(RepositoryPath, String),
+    /// What is no name of a repository, or could be several.
     #[error("{0}")]
     NoSuchRepository(String),
     /// What is asked for makes no sense there.

@@ -1,12 +1,11 @@
 //! Failures acknowledged: somebody has taken note, and nothing else changes.
 
-use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use serde::Deserialize;
 
 use super::super::actor::Actor;
-use super::super::answer;
+use super::super::body::{self, JsonBody, NoBody};
 use super::super::error::Refusal;
 use super::super::query::Query;
 use super::super::{Shared, State as SharedState};
@@ -44,10 +43,10 @@ pub(in crate::admin) async fn acknowledge(
     actor: Actor,
     names: Names,
     query: Query,
-    body: Bytes,
+    body: JsonBody,
 ) -> Result<StatusCode, Refusal> {
     query.only(&[])?;
-    let Note { note } = answer::body(&body)?;
+    let Note { note } = body::object(&body)?;
     note_on(&shared, &actor, names, &Verb::Acknowledge { note }).await
 }
 
@@ -59,6 +58,7 @@ pub(in crate::admin) async fn acknowledge(
     ),
     responses(
         (status = 204, description = "It is not acknowledged any more"),
+        (status = 400, description = "A parameter or a body: it reads none", body = Refusal),
         (status = 404, description = "No such repository or mail", body = Refusal),
         (status = 409, description = "An attempt is under way", body = Refusal),
     )
@@ -68,6 +68,7 @@ pub(in crate::admin) async fn unacknowledge(
     actor: Actor,
     names: Names,
     query: Query,
+    _: NoBody,
 ) -> Result<StatusCode, Refusal> {
     query.only(&[])?;
     note_on(&shared, &actor, names, &Verb::Unacknowledge).await

@@ -5,7 +5,6 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -14,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::super::actor::Actor;
 use super::super::answer::{bulk_names, created, selection};
+use super::super::body::{JsonBody, NoBody};
 use super::super::error::Refusal;
 use super::super::query::Query;
 use super::super::{Shared, Site, State as SharedState};
@@ -144,6 +144,7 @@ fn public(error: &Error) -> String {
         | Error::Wrong(_)
         | Error::NoSuchGroup(_)
         | Error::NoSuchRepository(_)
+        | Error::UnknownRepository(..)
         | Error::Refused(_) => error.to_string(),
         Error::Store(trouble) => {
             tracing::error!(error = %trouble, "a task failed");
@@ -171,6 +172,7 @@ pub(in crate::admin) async fn clear(
     actor: Actor,
     name: super::super::Name,
     query: Query,
+    _: NoBody,
 ) -> Result<Response, Refusal> {
     query.only(&bulk_names(&[]))?;
     let Path(name) = name?;
@@ -196,7 +198,7 @@ pub(in crate::admin) struct Target {
 
 impl Target {
     /// `None` where the body is blank: then it is no call that moves.
-    fn read(body: &Bytes) -> Result<Option<Self>, Refusal> {
+    fn read(JsonBody(body): &JsonBody) -> Result<Option<Self>, Refusal> {
         if body.iter().all(u8::is_ascii_whitespace) {
             return Ok(None);
         }
@@ -212,8 +214,11 @@ impl Target {
     }
 
     async fn path(&self, shared: &Shared) -> Result<RepositoryPath, Refusal> {
-        let missing = || Refusal::invalid(format!("The target repository '{}' does not exist", self.mail_repository));
-        shared.repository(&self.mail_repository).await.map_err(|_| missing())
+        let missing = |why: Refusal| {
+            let message = format!("The target repository '{}' does not exist", self.mail_repository);
+            Refusal::invalid(message).with_details(why.details().unwrap_or(why.message()))
+        };
+        shared.repository(&self.mail_repository).await.map_err(missing)
     }
 }
 
@@ -246,7 +251,7 @@ pub(in crate::admin) async fn all(
     actor: Actor,
     name: super::super::Name,
     query: Query,
-    body: Bytes,
+    body: JsonBody,
 ) -> Result<Response, Refusal> {
     let Path(name) = name?;
     let (path, site) = (shared.repository(&name).await?, shared.site());
@@ -363,6 +368,7 @@ pub(in crate::admin) fn respool(site: &Site, processor: Option<&str>, resets: bo
     ),
     responses(
         (status = 204, description = "It is not there any more"),
+        (status = 400, description = "A parameter or a body: it reads none", body = Refusal),
         (status = 404, description = "No such repository", body = Refusal),
         (status = 409, description = "An attempt is under way", body = Refusal),
     )
@@ -372,6 +378,7 @@ pub(in crate::admin) async fn remove(
     actor: Actor,
     names: Names,
     query: Query,
+    _: NoBody,
 ) -> Result<StatusCode, Refusal> {
     query.only(&[])?;
     let Path((repository, key)) = names?;
@@ -430,7 +437,7 @@ pub(in crate::admin) async fn one(
     actor: Actor,
     names: Names,
     query: Query,
-    body: Bytes,
+    body: JsonBody,
 ) -> Result<Response, Refusal> {
     let Path((repository, key)) = names?;
     if let Some(target) = Target::read(&body)? {

@@ -19,6 +19,7 @@ use utoipa_axum::routes;
 
 use super::Shared;
 use super::actor::Actor;
+use super::body::NoBody;
 use super::error::Refusal;
 use super::query::Query;
 use crate::mail::RepositoryPath;
@@ -101,6 +102,7 @@ async fn create(
     actor: Actor,
     name: super::Name,
     query: Query,
+    _: NoBody,
 ) -> Result<StatusCode, Refusal> {
     query.only(&["protocol"])?;
     let Path(name) = name?;
