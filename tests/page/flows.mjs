@@ -1,7 +1,7 @@
 // What is done on pages, by mouse and by keyboard, with a script and without.
 
 import { about, check, complain, tab, visit } from "./browser.mjs";
-import { until } from "./relay.mjs";
+import { of, until } from "./relay.mjs";
 
 const PERMANENT = "/ui/repositories/var/mail/error/remote-delivery/permanent";
 
@@ -26,6 +26,8 @@ export const flows = async (tools, _hosts, relay) => {
     await flow("run a job", {}, runs);
     await flow("search the record", {}, searches);
     await flow("by keyboard alone", {}, byKeyboard);
+    await flow("cancel a task under way", {}, cancels);
+    await flow("a condition that cannot be read", {}, misreads);
     const guarded = await relay(50, { guarded: true });
     about(`log in and out${how}`);
     await login(tools, guarded, script);
@@ -119,6 +121,44 @@ const searches = async (page, { origin }) => {
   check((await rows.first().innerText()).includes("@mail.example"), "others are found");
   await rows.first().getByRole("link").first().click();
   check((await page.locator("h1").count()) === 1, "the mail that is gone has no page");
+};
+
+// Each mail takes a second, on ten connections.
+const cancels = async (page, { origin, feed, settled, get }) => {
+  await feed(of("langsam.example", 80));
+  await settled();
+  await visit(page, `${origin}/ui/jobs/retry-temporary`);
+  await inMain(page, /^Run now/).click();
+  await page.getByLabel(/not due/).check();
+  await button(page, "Run it now").click();
+  const task = page.url();
+  check(/under way/.test(await page.locator("main").innerText()), "it is over before it is cancelled");
+  await page.reload();
+  await inMain(page, /^Cancel/).click();
+  check((await page.locator("h1").innerText()) === "Cancel this task?", "it does not ask");
+  await button(page, "Cancel the task").click();
+  check(page.url() === task, `it leads to ${page.url()}`);
+  await until(async () => {
+    await page.goto(task);
+    return /cancelled/.test(await page.locator("main").innerText());
+  }, 20);
+  check((await inMain(page, /^Cancel/).count()) === 0, "it can be cancelled once more");
+  const [run] = (await get("/runs?limit=1")).items;
+  check(run.selected < 80, `all ${run.selected} were attempted`);
+  await settled();
+};
+
+const misreads = async (page, { origin }) => {
+  await visit(page, origin + PERMANENT);
+  await page.getByLabel(/^Recipient/).fill("*@schule.example");
+  await page.getByLabel("Code").fill("five");
+  await Promise.all([page.waitForURL(/code=five/), button(page, "Filter").click()]);
+  check((await page.getByRole("alert").innerText()).includes("Nothing was looked for"), "it does not say so");
+  check((await page.getByLabel(/^Recipient/).inputValue()) === "*@schule.example", "the form is empty");
+  check((await page.locator("[aria-invalid]").getAttribute("name")) === "code", "another field is marked");
+  await page.getByLabel("Code").fill("550");
+  await button(page, "Filter").click();
+  check((await page.locator("tbody tr").count()) > 0, "nothing is found");
 };
 
 // Moves on with the tabulator until the link or button has the focus.

@@ -157,7 +157,8 @@ export const mails = (number) => {
 const SENDERS = ["invoices", "orders", "newsletter", "alerts", "support"];
 const NAMES = ["anna", "bernd", "clara", "david", "emil", "frieda", "georg", "helga", "ida", "jakob"];
 
-const of = (domain, number) => Array.from({ length: number }, (_, at) => ({
+// Mails for one host.
+export const of = (domain, number) => Array.from({ length: number }, (_, at) => ({
   from: `${SENDERS[at % SENDERS.length]}@firm.example`,
   to: `${NAMES[at % NAMES.length]}.${at}@${domain}`,
   subject: `Invoice ${1000 + at}`,

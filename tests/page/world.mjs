@@ -16,6 +16,8 @@ export const HOSTS = {
   "schule.example": { rcpt: "550 5.4.1 Recipient address refused: access denied" },
   "spaeter.example": { rcpt: "451 4.7.1 <RCPT>: greylisted, come back in 300 seconds" },
   "voll.example": { rcpt: "452 4.2.2 <RCPT>: mailbox over quota" },
+  // Takes its time, in milliseconds.
+  "langsam.example": { rcpt: "451 4.3.2 <RCPT>: busy, come back later", after: 1000 },
   // Nobody listens there.
   "stumm.example": null,
   // What a stranger may say to harm whoever looks at it.
@@ -66,7 +68,8 @@ const answer = (socket, host, name) => {
         say(host.mail ?? "250 2.1.0 ok");
       } else if (/^RCPT/i.test(line)) {
         const rcpt = /<[^>]*>/.exec(line)?.[0] ?? "<>";
-        socket.write(Buffer.from(`${said(filled(host.rcpt ?? "250 2.1.5 ok", rcpt))}\r\n`, "latin1"));
+        const reply = Buffer.from(`${said(filled(host.rcpt ?? "250 2.1.5 ok", rcpt))}\r\n`, "latin1");
+        setTimeout(() => socket.write(reply), host.after ?? 0);
       } else {
         say("250 2.0.0 ok");
       }

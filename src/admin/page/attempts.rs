@@ -13,11 +13,12 @@ use super::super::query::Query;
 use super::super::records::attempt_filter;
 use super::super::{self as admin, Shared};
 use super::door::{Visitor, see};
+use super::field::{Field, Wrongs};
 use super::frame::{Frame, Section, page};
 use super::html::{Html, link, outcome, short, when};
 use super::url;
 use crate::mail::{Attempt, AttemptState, Recorded};
-use crate::store::{AttemptFilter, Span, Time};
+use crate::store::{self, AttemptFilter, Span, Time};
 
 /// Attempts of a page, and recipients of one that are shown.
 const ROWS: usize = 40;
@@ -39,6 +40,8 @@ struct Page {
     frame: Frame,
     given: Given,
     is_filtered: bool,
+    /// Something that is asked for cannot be read.
+    is_wrong: bool,
     rows: Vec<Row>,
     next: Option<String>,
     /// How far back was looked, where that ended the page.
@@ -47,14 +50,11 @@ struct Page {
 
 /// What stands in the form.
 struct Given {
-    recipient: String,
-    sender: String,
+    who: Vec<Field>,
+    what: Vec<Field>,
     outcomes: Vec<(&'static str, bool)>,
-    code: String,
-    next_hop: String,
-    key: String,
-    since: String,
-    until: String,
+    /// Why another outcome is none; empty where it is one.
+    no_outcome: String,
 }
 
 /// A recipient of an attempt.
@@ -73,23 +73,37 @@ async fn search(State(shared): admin::State, visitor: Visitor, query: Query) -> 
     if let Some(filled) = query.without_empty() {
         return Ok(see(&url::with("/ui/attempts", &filled.pairs().collect::<Vec<_>>())));
     }
-    let filter = attempt_filter(&query, visitor.now)?;
+    let mut wrong = Wrongs::default();
+    let filter = read(&query, visitor.now, &mut wrong)?;
     let span = Span::of(ROWS).newest_first().after(query.cursor()?).look(SEARCHED);
-    let found = shared.context.store.attempts(&filter, &span).await?;
+    let found =
+        if wrong.is_empty() { shared.context.store.attempts(&filter, &span).await? } else { store::Page::default() };
     let next = found.next.map(|next| {
         let cursor = next.to_string();
         let mut parameters = given_pairs(&query);
         parameters.push(("cursor", &cursor));
         url::with("/ui/attempts", &parameters)
     });
-    Ok(page(&Page {
+    Ok(wrong.told(page(&Page {
         frame: visitor.frame("Attempts", Section::Attempts),
         is_filtered: !given_pairs(&query).is_empty(),
         rows: found.items.iter().flat_map(|attempt| rows(attempt, &filter, visitor.now)).collect(),
         next,
         searched_to: found.searched_to.map(|time| when(time, visitor.now)),
-        given: Given::of(&query),
-    }))
+        given: Given::of(&query, &wrong),
+        is_wrong: !wrong.is_empty(),
+    })))
+}
+
+/// The attempts that are asked for; what cannot be read of that is noted, each value by itself.
+fn read(query: &Query, now: Time, wrong: &mut Wrongs) -> Result<AttemptFilter, Refusal> {
+    for name in FIELDS {
+        let alone = query.get(name).map(|value| attempt_filter(&Query::of(name, value), now));
+        if let Some(Err(refusal)) = alone {
+            wrong.refused(name, &refusal);
+        }
+    }
+    if wrong.is_empty() { attempt_filter(query, now) } else { Ok(AttemptFilter::default()) }
 }
 
 fn given_pairs(query: &Query) -> Vec<(&'static str, &str)> {
@@ -97,18 +111,22 @@ fn given_pairs(query: &Query) -> Vec<(&'static str, &str)> {
 }
 
 impl Given {
-    fn of(query: &Query) -> Self {
-        let value = |name: &str| query.get(name).unwrap_or_default().to_owned();
-        let chosen = value("outcome");
+    fn of(query: &Query, wrong: &Wrongs) -> Self {
+        let chosen = query.get("outcome").unwrap_or_default();
+        let field = |(name, label)| Field::of(name, label, query, wrong);
+        let who = [("recipient", "Recipient, or *@domain"), ("sender", "Sender, <> for none")];
+        let what = [
+            ("code", "Reply code"),
+            ("nextHop", "Next hop"),
+            ("since", "Since (2h, or a time)"),
+            ("until", "Until (1h, or a time)"),
+            ("key", "Key of a mail"),
+        ];
         Self {
-            recipient: value("recipient"),
-            sender: value("sender"),
+            who: who.map(field).into(),
+            what: what.map(field).into(),
             outcomes: ["delivered", "deferred", "failed"].map(|one| (one, one == chosen)).to_vec(),
-            code: value("code"),
-            next_hop: value("nextHop"),
-            key: value("key"),
-            since: value("since"),
-            until: value("until"),
+            no_outcome: wrong.of("outcome"),
         }
     }
 }

@@ -12,6 +12,7 @@ mod assets;
 mod attempts;
 mod attempts_of_mail;
 mod door;
+mod field;
 mod frame;
 mod groups;
 mod html;

@@ -8,20 +8,20 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 use axum::routing::get;
 
-use super::super::answer::conditions;
 use super::super::error::Refusal;
 use super::super::query::Query;
 use super::super::{Name, Shared};
 use super::act::{self, Kind};
 use super::door::{Visitor, see};
+use super::field::{Field, Wrongs};
 use super::frame::{Frame, Section, page};
 use super::html::{self, Html, count, grouped, link};
 use super::rows::{Row, rows};
 use super::url;
 use crate::audit::waiting;
 use crate::mail::RepositoryPath;
-use crate::operations::Conditions;
-use crate::store::{Place, Span, Sums};
+use crate::operations::{self, Conditions, Wrong};
+use crate::store::{MailFilter, Page, Place, Span, Sums};
 use crate::text::rfc3339_seconds;
 
 /// Mails of a page, and rows that are looked at for them.
@@ -119,6 +119,8 @@ struct Mails {
     size: String,
     unacknowledged: Option<Html>,
     filter: Filter,
+    /// Something in it cannot be read.
+    is_wrong: bool,
     /// The conditions in words; empty where there are none.
     given: String,
     rows: Vec<Row>,
@@ -135,45 +137,68 @@ struct Mails {
     searched_to: Option<String>,
 }
 
-/// The values of the form, as they were given.
-pub(super) struct Filter {
-    pub(super) sender: String,
-    pub(super) recipient: String,
-    pub(super) domain: String,
-    pub(super) code: String,
-    pub(super) next_hop: String,
-    pub(super) text: String,
-    pub(super) group: String,
-    pub(super) older_than: String,
-    pub(super) newer_than: String,
-    pub(super) passes: String,
-    pub(super) unacknowledged: bool,
+/// The form, as it was filled in.
+struct Filter {
+    first: Vec<Field>,
+    more: Vec<Field>,
+    unacknowledged: bool,
 }
 
 impl Filter {
-    fn of(query: &Query) -> Self {
-        let given = |name| query.get(name).unwrap_or_default().to_owned();
-        Self {
-            sender: given("sender"),
-            recipient: given("recipient"),
-            domain: given("domain"),
-            code: given("code"),
-            next_hop: given("nextHop"),
-            text: given("text"),
-            group: given("group"),
-            older_than: given("olderThan"),
-            newer_than: given("newerThan"),
-            passes: given("passes"),
-            unacknowledged: query.flag("unacknowledged"),
-        }
+    fn of(query: &Query, wrong: &Wrongs) -> Self {
+        let field = |(name, label)| Field::of(name, label, query, wrong);
+        let first = [
+            ("recipient", "Recipient, or *@domain"),
+            ("nextHop", "Next hop"),
+            ("code", "Code"),
+            ("text", "Words of the reply"),
+        ];
+        let more = [
+            ("sender", "Sender, *@domain or <>"),
+            ("domain", "Domain of a recipient"),
+            ("olderThan", "Older than (2d, or a time)"),
+            ("newerThan", "Newer than (1h, or a time)"),
+            ("passes", "Passes"),
+            ("group", "Cause"),
+        ];
+        let unacknowledged = query.flag("unacknowledged");
+        Self { first: first.map(field).into(), more: more.map(field).into(), unacknowledged }
     }
 
     /// Whether a condition is set that is not among the first.
-    pub(super) fn has_more(&self) -> bool {
-        [&self.sender, &self.domain, &self.group, &self.older_than, &self.newer_than, &self.passes]
-            .iter()
-            .any(|value| !value.is_empty())
+    fn has_more(&self) -> bool {
+        self.more.iter().any(Field::is_filled)
     }
+}
+
+/// The filter that a query asks for, with its conditions; what cannot be read of it is noted.
+async fn read(
+    shared: &Shared,
+    visitor: &Visitor,
+    place: &Place,
+    query: &Query,
+    wrong: &mut Wrongs,
+) -> Result<(Conditions, MailFilter), Refusal> {
+    let mut conditions = Conditions::default();
+    for name in Conditions::NAMES {
+        let Some(value) = query.get(name) else { continue };
+        match conditions.clone().with(name, value) {
+            Ok(more) => conditions = more,
+            Err(Wrong { condition, why }) => wrong.add(condition, &why),
+        }
+    }
+    let filter = match shared.asked_by(&visitor.actor).operations().listing(place, &conditions).await {
+        Err(operations::Error::Wrong(Wrong { condition, why })) => {
+            wrong.add(condition, &why);
+            MailFilter::default()
+        }
+        Err(error @ operations::Error::NoSuchGroup(_)) => {
+            wrong.add("group", &error);
+            MailFilter::default()
+        }
+        filter => filter?,
+    };
+    Ok((conditions, filter))
 }
 
 /// The conditions of a query, by name.
@@ -185,12 +210,13 @@ async fn of_place(shared: &Shared, visitor: &Visitor, place: &Place, query: &Que
     if let Some(filled) = query.without_empty() {
         return Ok(see(&url::mails(place, &filled.pairs().collect::<Vec<_>>())));
     }
-    let conditions = conditions(query)?;
-    let filter = shared.asked_by(&visitor.actor).operations().listing(place, &conditions).await?;
+    let mut wrong = Wrongs::default();
+    let (conditions, filter) = read(shared, visitor, place, query, &mut wrong).await?;
     let oldest_first = query.get("order") == Some("oldest");
     let span = Span::of(SHOWN).after(query.cursor()?).look(LOOKED_AT);
     let span = if oldest_first { span } else { span.newest_first() };
-    let found = shared.context.store.list(place, &filter, &span).await?;
+    let found =
+        if wrong.is_empty() { shared.context.store.list(place, &filter, &span).await? } else { Page::default() };
     let waiting = waiting(&*shared.context.store, &found.items).await?;
     let sums = sums_of(shared, place).await?;
     let kept = &shared.context.intake.now().kept;
@@ -201,7 +227,7 @@ async fn of_place(shared: &Shared, visitor: &Visitor, place: &Place, query: &Que
         url::mails(place, &given.iter().copied().chain(order).chain(cursor).collect::<Vec<_>>())
     };
     let is_repository = matches!(place, Place::Repository(_));
-    Ok(page(&Mails {
+    Ok(wrong.told(page(&Mails {
         frame: visitor.frame(place_name(place), Section::Mails),
         href: url::mails(place, &[]),
         what: what(place, |path| kept.contains(path)),
@@ -209,7 +235,8 @@ async fn of_place(shared: &Shared, visitor: &Visitor, place: &Place, query: &Que
         size: html::size(sums.octets),
         unacknowledged: is_repository
             .then(|| count(&url::mails(place, &[("unacknowledged", "true")]), sums.unacknowledged)),
-        filter: Filter::of(query),
+        filter: Filter::of(query, &wrong),
+        is_wrong: !wrong.is_empty(),
         given: if given.is_empty() { String::new() } else { html::short(&conditions) },
         rows: rows(&waiting, &found.items, visitor.now),
         actions: actions(visitor, place, &given),
@@ -218,7 +245,7 @@ async fn of_place(shared: &Shared, visitor: &Visitor, place: &Place, query: &Que
         next: found.next.map(|next| in_order(oldest_first, Some(&next.to_string()))),
         first: query.get("cursor").map(|_| in_order(oldest_first, None)),
         searched_to: found.searched_to.map(|time| rfc3339_seconds(&time, true)),
-    }))
+    })))
 }
 
 /// What the visitor may do to all that match.

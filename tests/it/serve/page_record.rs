@@ -6,8 +6,10 @@ use serde_json::{Value, json};
 use super::page::location;
 use super::webadmin::{Answer, ask, ask_with, get};
 use super::{Service, served, until, write_schedule};
+use crate::support::message;
 use crate::support::relay::{Relay, Setup};
 use crate::support::sink::{Script, SmtpSink, reply, script};
+use crate::told::shipped;
 
 /// Words of a peer that would harm whoever looks at them, were they not text.
 const HOSTILE: &str = "550-5.1.1 <script>alert(x)</script><img src=x onerror=alert(x)>\r\n\
@@ -134,6 +136,23 @@ fn what_is_not_there_is_a_page_that_says_so() {
         let html = answer.text();
         assert!(html.contains("<h1>") && html.contains(told) && !html.contains("<script>"), "{path}: {html}");
     }
+    for (path, named, status) in [
+        ("/ui/attempts?code=five&recipient=a%40b.example", "f-code", 400),
+        ("/ui/attempts?since=soon", "f-since", 400),
+        ("/ui/attempts?key=%C3%A9", "f-key", 400),
+        ("/ui/repositories/permanent?recipient=nobody&domain=b.example", "f-recipient", 400),
+        ("/ui/repositories/permanent?olderThan=soon", "f-olderThan", 400),
+        ("/ui/repositories/permanent?group=0123456789ab", "f-group", 400),
+        ("/ui/spool?passes=many", "f-passes", 400),
+    ] {
+        // The form stands as it was filled in, with what is wrong beside the one field.
+        let html = ask(&service, "GET", path).expect(status).text();
+        assert!(html.contains("<form class=\"filter\"") && html.contains("Nothing was looked for"), "{path}: {html}");
+        let fields: Vec<_> = html.split("<input ").filter(|field| field.contains("aria-invalid")).collect();
+        assert!(fields.len() == 1 && fields[0].contains(&format!("id=\"{named}\"")), "{path}: {fields:?}");
+        assert!(fields[0].contains("class=\"wrong\""), "{path}: {fields:?}");
+        assert!(html.contains("b.example") == path.contains("b.example"), "{path}: {html}");
+    }
     for (path, told) in [
         ("/ui/groups", "That is how it should be"),
         ("/ui/attempts", "No attempt is on record"),
@@ -257,4 +276,36 @@ fn an_operation_names_its_mails() {
     }
     assert!(html.contains("&#60;b&#62;known") && !html.contains("<b>"), "{html}");
     assert_eq!(html.matches("class=\"key\"").count(), keys.len(), "{html}");
+}
+
+#[test]
+fn what_the_sender_was_told_is_a_row_each_with_the_notification() {
+    let peer = SmtpSink::start(script!["RCPT TO:<no" => "550 5.1.1 nobody of that name"]);
+    let listens = [("[\"127.0.0.1:2525\"]", "[\"127.0.0.1:0\"]"), ("\"127.0.0.1:8000\"", "\"127.0.0.1:0\"")];
+    let relay = shipped(peer.address(), &listens);
+    relay.submit("me@sender.example", &["no1@x.example", "yes@x.example", "no2@x.example"], &message("m"));
+    relay.command_with_input(
+        &["sendmail", "-N", "never", "-f", "quiet@y.example", "no3@x.example"],
+        b"Subject: x\n\nx\n",
+    );
+    let service = Service::start(&relay);
+    service.wait_until_settled();
+    let of = |sender: &str| {
+        let mail = relay.mails("permanent").into_iter().find(|mail| mail["sender"] == sender).expect("kept");
+        page(&service, &format!("/ui/mails/{}", mail["key"].as_str().expect("a key")))
+    };
+    let html = of("me@sender.example");
+    let (_, table) = html.split_once("<h2>What the sender was told</h2>").unwrap_or_else(|| panic!("{html}"));
+    let (table, _) = table.split_once("</table>").expect("its end");
+    let rows: Vec<_> = table.split("<tr>").skip(2).collect();
+    assert_eq!(rows.len(), 2, "not of who was reached: {table}");
+    for (row, recipient) in rows.iter().zip(["no1@x.example", "no2@x.example"]) {
+        let told = ["failed", "<time datetime=", "me@sender.example", recipient];
+        assert!(told.iter().all(|told| row.contains(told)), "{row}");
+        let (_, dsn) = row.split_once("href=\"").expect("the notification");
+        let dsn = page(&service, dsn.split('"').next().expect("its end"));
+        assert!(dsn.contains("me@sender.example"), "{dsn}");
+    }
+    assert!(!of("quiet@y.example").contains("What the sender was told"), "he wanted to be told nothing");
+    service.stop();
 }
