@@ -221,6 +221,12 @@ impl Admin {
         self.users.is_some() || passwords.iter().any(|some| !some.0.is_empty())
     }
 
+    /// Whether what is said over it leaves this machine in clear, as far as is known here.
+    pub(super) fn is_read_on_the_way(&self) -> bool {
+        let has_proxy = self.url.as_ref().is_some_and(|url| url.starts_with("https:"));
+        !self.listen.ip().is_loopback() && self.tls.is_none() && !has_proxy
+    }
+
     pub(super) fn read(fields: Option<Fields<'_>>) -> Self {
         let listen = SocketAddr::from(([127, 0, 0, 1], 8000));
         let none = Passwords::default;

@@ -73,6 +73,10 @@ impl Config {
                 found.push(format!("job {name}: the report is off: write an address into its list 'to'"));
             }
         }
+        found.extend(self.admin.is_read_on_the_way().then(|| {
+            let listen = self.admin.listen;
+            format!("admin.listen {listen} is in clear: passwords and mail can be read on the way: set admin.tls, or listen on 127.0.0.1 behind a proxy")
+        }));
         found.extend(self.warnings_of_names());
         found.extend(self.sendmail.warnings());
         found.extend(self.schedules.iter().filter_map(|(name, schedule)| warning_of_jitter(name, schedule)));
