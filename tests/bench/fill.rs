@@ -28,6 +28,7 @@ pub(crate) fn copy(database: &Path, from: &str, to: &str, number: u64, age: &Age
         [format!("%{from}%")],
         |row| Ok((row.get(0)?, row.get(1)?)),
     )?;
+    let to_path = to;
     let to: i64 =
         connection.query_row("SELECT id FROM repository WHERE path LIKE ?1", [format!("%{to}")], |row| row.get(0))?;
     let back = if matches!(age, Age::Old) { 86_400_000 } else { 0 };
@@ -39,6 +40,7 @@ pub(crate) fn copy(database: &Path, from: &str, to: &str, number: u64, age: &Age
         Copying { connection: &connection, mail, key, to, batch, back }.copy_batch()?;
         connection.execute_batch("COMMIT")?;
         done += batch;
+        eprintln!("  {done} of {number} for {to_path}");
     }
     connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE); PRAGMA optimize")?;
     Ok(())

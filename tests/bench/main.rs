@@ -47,11 +47,10 @@ fn bench(arguments: &[String]) -> Outcome<()> {
     let mut table = Table::new(&sizes);
     for &size in &sizes {
         eprintln!("{size} stored failures: filling");
-        let site = site::Site::filled(&program, size)?;
         if is_busy {
-            busy::measure(&site, &mut table)?;
+            busy::measure(&site::Site::filled(&program, size, busy::PURGED)?, &mut table)?;
         } else {
-            site.measure(&mut table)?;
+            site::Site::filled(&program, size, site::PURGED)?.measure(&mut table)?;
         }
     }
     print!("{table}");

@@ -23,7 +23,7 @@ use super::table::{Table, Value};
 const DUE: u64 = 100;
 
 /// Mails that one purge removes.
-const PURGED: u64 = 10_000;
+pub(crate) const PURGED: u64 = 10_000;
 
 /// A twentieth of the stored failures has a cause of its own.
 const OF_A_KIND: u64 = 20;
@@ -70,9 +70,9 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    /// A relay with `stored` failures that are not due, [`DUE`] that are, and what a purge is
-    /// to remove.
-    pub(crate) fn filled(program: &Path, stored: u64) -> Outcome<Self> {
+    /// A relay with `stored` failures that are not due, [`DUE`] that are, and `old` ones that a
+    /// purge is to remove.
+    pub(crate) fn filled(program: &Path, stored: u64, old: u64) -> Outcome<Self> {
         let busy = SmtpSink::start(script![
             "RCPT TO:<refused@" => "550 5.1.1 no such user",
             "RCPT TO:<full@" => "452 4.2.2 mailbox full",
@@ -94,7 +94,8 @@ impl Site {
         fill::copy(&database, "full@", "temporary", few, &Age::Fresh)?;
         fill::copy(&database, "later@", "temporary", stored - few, &Age::Fresh)?;
         fill::copy(&database, "later@", "temporary", DUE, &Age::Old)?;
-        fill::copy(&database, "refused@", "permanent", PURGED, &Age::Old)?;
+        fill::copy(&database, "refused@", "permanent", old, &Age::Old)?;
+        eprintln!("  counting");
         fill::check(&database)?;
         Ok(site)
     }
