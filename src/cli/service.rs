@@ -40,7 +40,7 @@ fn group_of(unit: &Unit) -> Result<Option<Gid>, Failure> {
 /// Every directory that the service would write in, and may not.
 pub(super) fn refused_directories(unit: &Unit, config: &Config) -> Vec<Diagnostic> {
     let Source::File(main) = &config.source else { return Vec::new() };
-    let mut found = Vec::new();
+    let mut found: Vec<_> = unit.refused_links().flat_map(|told| problem(main, &["stateDirectory"], told)).collect();
     let mut look = |file: &Path, keys: &[&'static str], directory: &Path| {
         if let Some(why) = unit.refuses(directory) {
             found.extend(problem(file, keys, format!("{}: {why}", directory.display())));

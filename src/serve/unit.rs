@@ -111,6 +111,15 @@ impl Unit {
         self.permission_missing(directory)
     }
 
+    /// Each directory that systemd makes for the service where there is a link: it does not
+    /// follow one, and the service does not start.
+    pub fn refused_links(&self) -> impl Iterator<Item = String> {
+        self.made.iter().filter(|made| made.is_symlink()).map(|made| {
+            let path = made.display();
+            format!("{path} is a link, with which systemd does not start the service: mount there what it leads to, for instance with 'mount --bind'")
+        })
+    }
+
     /// What the file system says to this user.
     fn permission_missing(&self, directory: &Path) -> Option<String> {
         if !directory.exists() && self.made.iter().any(|made| directory == made) {

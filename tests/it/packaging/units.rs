@@ -194,3 +194,19 @@ fn check_service_looks_with_the_units_group() {
     assert_eq!(told.status.code(), Some(78));
     assert!(String::from_utf8_lossy(&told.stderr).contains("no-such does not exist"));
 }
+
+#[test]
+fn check_service_tells_of_a_link_where_systemd_wants_a_directory() {
+    let site = Site::new("");
+    std::fs::create_dir(site.path("disk")).expect("made");
+    std::os::unix::fs::symlink(site.path("disk"), site.path("state")).expect("linked");
+    let unit = format!("[Service]\nStateDirectory=../..{}\n", site.path("state").display());
+    std::fs::write(site.path("units/redeliver.service"), unit).expect("written");
+    let output = site.check();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(78), "{told}");
+    assert!(told.contains("redeliver.yaml:2:17: ") && told.contains("/state is a link, with which systemd"), "{told}");
+    std::fs::remove_file(site.path("state")).expect("removed");
+    std::fs::create_dir(site.path("state")).expect("made");
+    assert_eq!(site.check().status.code(), Some(0));
+}
