@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{or_nothing, said};
-use crate::mail::{Attempt, AttemptState, Recorded, Side};
+use crate::mail::{Attempt, AttemptState, Recorded};
 use crate::store::AttemptFilter;
 use crate::text::{one_line, printable, rfc3339};
 
@@ -65,7 +65,7 @@ pub fn attempt_picture(attempt: &Attempt) -> String {
         text.push_str(&format!("    {} {} at {}: {said}\n", recorded.recipient, recorded.outcome, recorded.stage));
     }
     for entry in &attempt.dialogue {
-        let arrow = if entry.from == Side::Client { "->" } else { "<-" };
+        let arrow = entry.arrow();
         for line in entry.text.lines() {
             text.push_str(&format!("    {} {arrow} {}\n", entry.time.format("%H:%M:%S%.3f"), printable(line)));
         }

@@ -81,10 +81,12 @@ fn sums(entries: &[(String, Vec<u8>)]) -> String {
 }
 
 fn dialogue_entry(attempt: &Attempt) -> (String, Vec<u8>) {
-    let mut text =
-        format!("Attempt {}, all times in UTC. -> was said by the sender, <- by the receiver.\n\n", attempt.number);
+    let mut text = format!(
+        "Attempt {}, all times in UTC. -> was said by the sender, <- by the receiver, -- happened.\n\n",
+        attempt.number
+    );
     for entry in &attempt.dialogue {
-        let arrow = if entry.from == Side::Client { "->" } else { "<-" };
+        let arrow = entry.arrow();
         for line in entry.text.lines() {
             text.push_str(&format!("{} {arrow} {}\n", rfc3339(entry.time), printable(line)));
         }
@@ -222,22 +224,29 @@ fn cut_down(attempt: &Attempt, is_meant: impl Fn(&Recorded) -> bool, full: bool)
 /// behind another.
 fn dialogue_with(dialogue: &Dialogue, recipients: &[Recorded]) -> Dialogue {
     let peers: BTreeSet<String> = recipients.iter().filter_map(|one| Some(one.peer()?.to_string())).collect();
-    let mut theirs = false;
+    let (mut theirs, mut last) = (false, None);
     let mut kept = Vec::new();
     for entry in dialogue {
+        let mut is_known = false;
         if let Some(peer) = begins_with(&entry.text) {
             theirs = peers.contains(peer);
+            // It went on behind others, who are not shown: that is no news.
+            is_known = theirs && last == Some(peer) && entry.text.starts_with(AGAIN);
+            last = if theirs { Some(peer) } else { last };
         }
-        if theirs {
+        if theirs && !is_known {
             kept.push(entry.clone());
         }
     }
     kept
 }
 
+/// How an event begins that says with whom a dialogue goes on.
+const AGAIN: &str = "[with ";
+
 /// The address that an event names, where it begins what was said with another one.
 fn begins_with(text: &str) -> Option<&str> {
-    if let Some(peer) = text.strip_prefix("[with ").and_then(|rest| rest.strip_suffix(" again]")) {
+    if let Some(peer) = text.strip_prefix(AGAIN).and_then(|rest| rest.strip_suffix(" again]")) {
         return Some(peer);
     }
     let rest = text.strip_prefix("[connected to ").or_else(|| text.strip_prefix("[connecting to "))?;

@@ -7,7 +7,7 @@ use super::header::{Field, Header, recipients};
 use super::local::Here;
 use super::mailboxes::{Mailbox, mailboxes};
 use super::message::IntakeError;
-use crate::mail::Address;
+use crate::mail::{Address, encoded_words};
 
 /// Fields that name people, whose local names no other machine knows.
 const COMPLETED: [&str; 11] = [
@@ -183,24 +183,7 @@ fn display_name(name: &str) -> String {
         let quoted = name.replace('\\', "\\\\").replace('"', "\\\"");
         return if name.is_empty() { name } else { format!("\"{quoted}\"") };
     }
-    let mut words = vec![String::new()];
-    for c in name.chars() {
-        let encoded = encoded(c);
-        // An encoded word has at most 75 characters, and none is split in a character.
-        if words.last().is_some_and(|word| word.len() + encoded.len() > 60) {
-            words.push(String::new());
-        }
-        words.last_mut().expect("there is always one").push_str(&encoded);
-    }
-    words.iter().map(|word| format!("=?utf-8?q?{word}?=")).collect::<Vec<_>>().join("\r\n ")
-}
-
-/// A character in the Q encoding of a phrase (RFC 2047 section 5, rule 3).
-fn encoded(c: char) -> String {
-    if c.is_ascii_alphanumeric() {
-        return c.to_string();
-    }
-    c.encode_utf8(&mut [0; 4]).bytes().fold(String::new(), |text, octet| format!("{text}={octet:02X}"))
+    encoded_words(&name)
 }
 
 #[cfg(test)]

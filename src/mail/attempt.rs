@@ -253,6 +253,22 @@ pub struct DialogueEntry {
     pub peer: Option<SocketAddr>,
 }
 
+impl DialogueEntry {
+    /// Whether nobody said it: it notes what happened to the connection.
+    pub fn is_event(&self) -> bool {
+        self.from == Side::Client && self.text.starts_with('[') && !self.text.starts_with("[message content")
+    }
+
+    /// `->` by us, `<-` by the peer, `--` by nobody.
+    pub fn arrow(&self) -> &'static str {
+        match self.from {
+            Side::Client if self.is_event() => "--",
+            Side::Client => "->",
+            Side::Server => "<-",
+        }
+    }
+}
+
 /// The commands and replies of an attempt, in order of time.
 pub type Dialogue = Vec<DialogueEntry>;
 

@@ -9,7 +9,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::mime::{has_short_lines, is_seven_bit, quoted_printable};
+use super::mime::{encoded_words, has_short_lines, is_seven_bit, quoted_printable};
 use super::{Address, NewMail, Outcome, Recorded, ReversePath, Stage};
 use crate::text::plain;
 
@@ -172,10 +172,9 @@ impl Notification {
             ReversePath::Null => String::new(),
             ReversePath::Address(address) => self.address(address),
         };
-        let prefix = self.prefix.as_deref().map_or(String::new(), |prefix| format!("{} ", plain(prefix)));
         let domain = self.from.domain().folded();
         format!(
-            "From: Mail Delivery System <{}>\r\nTo: <{to}>\r\nSubject: {prefix}{}\r\nDate: {}\r\n\
+            "From: Mail Delivery System <{}>\r\nTo: <{to}>\r\nSubject: {}\r\nDate: {}\r\n\
              Message-ID: <dsn.{}.{:016x}@{}>\r\nAuto-Submitted: auto-replied\r\nMIME-Version: 1.0\r\n\
              Content-Type: multipart/report; report-type={};\r\n boundary=\"{boundary}\"\r\n\r\n",
             self.address(&self.from),
@@ -188,16 +187,33 @@ impl Notification {
         )
     }
 
-    /// An address as it may stand in a header: one that needs SMTPUTF8 only where that is there.
+    /// Whether its own header is in UTF-8, which its way back has to offer: only where who gets it
+    /// or who sends it cannot be written otherwise. The sender of a mail that could not go on for
+    /// want of SMTPUTF8 is often behind such a host himself.
+    fn has_utf8_header(&self) -> bool {
+        let to = match &self.to {
+            ReversePath::Null => None,
+            ReversePath::Address(address) => Some(address),
+        };
+        [to, Some(&self.from)].into_iter().flatten().any(Address::needs_smtputf8)
+    }
+
+    /// An address as it stands in the header: one that needs SMTPUTF8 as it is.
     fn address(&self, address: &Address) -> String {
-        if self.utf8 { address.to_string() } else { ascii(&address.on_the_wire()) }
+        if self.has_utf8_header() { address.to_string() } else { address.on_the_wire() }
     }
 
     fn subject(&self) -> String {
+        let prefix = self.prefix.as_deref().map_or(String::new(), |prefix| format!("{} ", plain(prefix)));
+        let subject = prefix + &self.what_of_whom();
+        if subject.is_ascii() || self.has_utf8_header() { subject } else { encoded_words(&subject) }
+    }
+
+    fn what_of_whom(&self) -> String {
         if let Some(more) = self.digest {
             return format!("Undelivered: your messages to {} recipients", self.recipients.len() as u64 + more);
         }
-        let who = self.recipients.first().map_or_else(String::new, |told| self.address(&told.recipient));
+        let who = self.recipients.first().map_or_else(String::new, |told| told.recipient.to_string());
         let others = self.recipients.len().saturating_sub(1);
         let who = if others == 0 { who } else { format!("{who} and {others} more") };
         match self.action() {
@@ -289,8 +305,7 @@ impl Notification {
         if let Some(original) = &told.original {
             fields.push(format!("Original-Recipient: {}", original_recipient(original)));
         }
-        let kind = if self.utf8 { "utf-8" } else { "rfc822" };
-        fields.push(format!("Final-Recipient: {kind}; {}", self.address(&told.recipient)));
+        fields.push(format!("Final-Recipient: {}", self.final_recipient(&told.recipient)));
         fields.push(format!("Action: {}", told.action.name()));
         fields.push(format!("Status: {}", status(told)));
         fields.extend(self.said_by_whom(told));
@@ -299,6 +314,16 @@ impl Notification {
             fields.push(format!("Will-Retry-Until: {}", until.to_rfc2822()));
         }
         fields
+    }
+
+    /// The recipient with the type of its address; beyond ASCII it is escaped in a report in ASCII
+    /// (RFC 6533 section 3).
+    fn final_recipient(&self, recipient: &Address) -> String {
+        match (self.utf8, recipient.needs_smtputf8()) {
+            (true, _) => format!("utf-8; {recipient}"),
+            (false, true) => format!("utf-8; {}", in_utf8_xtext(&recipient.on_the_wire())),
+            (false, false) => format!("rfc822; {}", recipient.on_the_wire()),
+        }
     }
 
     /// Remote-MTA and Diagnostic-Code: the reply and whose it was, or what we know ourselves.
@@ -401,29 +426,55 @@ fn said(reply: &str) -> String {
     reply.lines().map(|line| format!("  {}", plain(line))).collect::<Vec<_>>().join("\n")
 }
 
-/// What there is to say where no peer said anything: by stage, without names or addresses of
-/// our own side.
+/// What there is to say where no peer said anything, without names or addresses of our own
+/// side: by what we found out ourselves, else by stage.
 fn own_words(told: &Told) -> String {
     let domain = told.recipient.domain();
     let Some(outcome) = &told.outcome else {
         return "This mail system did not send it on.".to_owned();
     };
-    let gave_up = outcome.outcome == Outcome::Failed;
-    match outcome.stage {
-        Stage::Dns if gave_up => format!("The domain {domain} does not exist, or takes no mail."),
-        Stage::Dns => format!("No mail system could be found for the domain {domain}."),
-        Stage::Connect | Stage::Banner => "The mail system of the recipient could not be reached.".to_owned(),
+    match outcome.enhanced.as_deref().and_then(by_status) {
+        Some(words) => words.replace("[domain]", &domain.to_string()),
+        None => by_stage(outcome.stage, outcome.outcome == Outcome::Failed).replace("[domain]", &domain.to_string()),
+    }
+}
+
+/// What each status says that is of our own finding (RFC 3463, RFC 7505, RFC 6531, RFC 8689).
+fn by_status(status: &str) -> Option<&'static str> {
+    Some(match status {
+        "5.1.2" | "4.1.2" => "The domain [domain] does not exist.",
+        "5.1.10" => "The domain [domain] takes no mail.",
+        "5.4.4" | "4.4.4" => "No mail system takes mail for the domain [domain].",
+        "5.4.6" => "The mail system for the domain [domain] is the one that this report comes from.",
+        "5.3.4" => "Your message is larger than what the mail system of the recipient takes.",
+        "5.6.7" => {
+            "The mail system of the recipient does not take addresses or header fields with characters\n\
+             beyond ASCII (SMTPUTF8), and your message has such."
+        }
+        "5.7.30" => {
+            "Your message is to go over protected connections alone (REQUIRETLS), which the mail system\n\
+             of the recipient does not offer."
+        }
+        "4.5.0" => "It was not sent, since another recipient of the same message was refused.",
+        "4.3.0" => "This mail system had a fault of its own, and could not send it.",
+        _ => return None,
+    })
+}
+
+fn by_stage(stage: Stage, gave_up: bool) -> &'static str {
+    match stage {
+        Stage::Dns if gave_up => "The domain [domain] does not exist, or takes no mail.",
+        Stage::Dns => "No mail system could be found for the domain [domain].",
+        Stage::Connect | Stage::Banner => "The mail system of the recipient could not be reached.",
         Stage::Ehlo | Stage::Starttls | Stage::Auth => {
-            "No session could be agreed on with the mail system of the recipient.".to_owned()
+            "No session could be agreed on with the mail system of the recipient."
         }
         Stage::Mail | Stage::Rcpt | Stage::Data if gave_up => {
-            "The mail system of the recipient cannot take this message.".to_owned()
+            "The mail system of the recipient cannot take this message."
         }
-        Stage::Mail | Stage::Rcpt | Stage::Data => {
-            "The connection with the mail system of the recipient broke off.".to_owned()
-        }
+        Stage::Mail | Stage::Rcpt | Stage::Data => "The connection with the mail system of the recipient broke off.",
         Stage::EndOfData => {
-            "The mail system of the recipient did not confirm that it took the message; it may have it.".to_owned()
+            "The mail system of the recipient did not confirm that it took the message; it may have it."
         }
     }
 }
@@ -433,6 +484,13 @@ pub fn is_status(code: &str) -> bool {
     let parts: Vec<_> = code.split('.').collect();
     let number = |part: &&str| (1..=3).contains(&part.len()) && part.bytes().all(|octet| octet.is_ascii_digit());
     parts.len() == 3 && matches!(parts[0], "2" | "4" | "5") && parts[1..].iter().all(number)
+}
+
+/// A text with all that is no QCHAR as `\x{...}` (RFC 6533 section 3).
+fn in_utf8_xtext(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_graphic() && !matches!(c, '+' | '=' | '\\');
+    let each = |c| if is_plain(c) { String::from(c) } else { format!("\\x{{{:02X}}}", u32::from(c)) };
+    text.chars().map(each).collect()
 }
 
 /// ORCPT as it stands in the report: the type, and the address out of xtext.
@@ -562,6 +620,27 @@ mod tests {
     }
 
     #[test]
+    fn what_we_found_ourselves_is_said_so_that_a_sender_can_act() {
+        for (stage, status, words) in [
+            (Stage::Dns, "5.1.2", "y.example does not exist."),
+            (Stage::Dns, "5.1.10", "y.example takes no mail."),
+            (Stage::Dns, "5.4.4", "No mail system takes mail for the domain y.example."),
+            (Stage::Mail, "5.3.4", "is larger than what"),
+            (Stage::Mail, "5.6.7", "characters\r\nbeyond ASCII (SMTPUTF8)"),
+            (Stage::Mail, "5.7.30", "protected connections alone"),
+            (Stage::Rcpt, "4.5.0", "another recipient of the same message was refused"),
+            (Stage::Data, "4.3.0", "had a fault of its own"),
+        ] {
+            let mut one = told("b@y.example", None, stage);
+            outcome(&mut one).enhanced = Some(status.into());
+            let message = text(&notification(vec![one]));
+            let reported = words.replace("\r\n", "\r\n ");
+            let says = message.matches(words).count() + message.matches(&reported).count();
+            assert!(says >= 2 && !message.contains("our word"), "{status}: {message}");
+        }
+    }
+
+    #[test]
     fn the_status_is_of_the_class_of_what_is_told() {
         for (enhanced, action, status) in [
             ("5.1.1", Action::Failed, "5.1.1"),
@@ -596,10 +675,22 @@ mod tests {
     fn a_mail_in_utf8_is_told_of_in_utf8() {
         let one = told("b\u{fc}@y.example", Some("550 5.1.1 nichts f\u{fc}r dich"), Stage::Rcpt);
         let returned = Returned::Header("Subject: \u{fc}\r\n".as_bytes().to_vec());
-        let composed = Notification { utf8: true, returned, ..notification(vec![one]) }.compose();
+        let told_of = Notification { utf8: true, returned, ..notification(vec![one]) };
+        // Whoever has an address in ASCII may be behind hosts without SMTPUTF8.
+        let plain = told_of.compose();
+        assert!(!plain.utf8 && plain.eight_bit);
+        let subject = "\r\nSubject: =?utf-8?q?Undelivered=3A=20your=20message=20to=20b=C3=BC=40y?=\r\n =?utf-8?q?=2Eexample?=\r\n";
+        assert!(
+            String::from_utf8_lossy(&plain.message).contains(subject),
+            "{}",
+            String::from_utf8_lossy(&plain.message)
+        );
+        let to = ReversePath::parse("\u{e4}@x.example").expect("an address");
+        let composed = Notification { to, ..told_of }.compose();
         assert!(composed.utf8 && composed.eight_bit);
         let text = String::from_utf8(composed.message).expect("UTF-8");
         for part in [
+            "\r\nTo: <\u{e4}@x.example>\r\nSubject: Undelivered: your message to b\u{fc}@y.example\r\n",
             "report-type=global-delivery-status;",
             "Content-Type: message/global-delivery-status\r\nContent-Transfer-Encoding: 8bit",
             "Final-Recipient: utf-8; b\u{fc}@y.example\r\n",
@@ -607,6 +698,16 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part}\n{text}");
         }
+    }
+
+    #[test]
+    fn an_address_outside_ascii_is_whole_in_a_report_in_ascii() {
+        let one = told("b\u{fc}+\u{1f4e7}@y.example", Some("550 5.1.1 no"), Stage::Rcpt);
+        let composed = notification(vec![one]).compose();
+        assert!(is_seven_bit(&composed.message));
+        let text = String::from_utf8(composed.message).expect("ASCII");
+        assert!(text.contains("\r\nFinal-Recipient: utf-8; b\\x{FC}\\x{2B}\\x{1F4E7}@y.example\r\n"), "{text}");
+        assert!(text.contains("20message=20to=20b=C3=BC=2B?=\r\n =?utf-8?q?=F0=9F=93=A7=40y"), "{text}");
     }
 
     #[test]

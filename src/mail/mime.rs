@@ -4,6 +4,10 @@
 /// section 6.7).
 const LINE: usize = 75;
 
+/// Characters between the marks of an encoded word, so that a line with it and the name of a
+/// field has at most 76 (RFC 2047 section 2).
+const MAX_WORD: usize = 52;
+
 /// Octets with CRLF line ends as quoted-printable with CRLF; decoded they are the same again,
 /// whatever they are.
 pub fn quoted_printable(octets: &[u8]) -> String {
@@ -33,6 +37,32 @@ fn encode_line(line: &[u8], encoded: &mut String) {
         length += piece.len();
         encoded.push_str(&piece);
     }
+}
+
+/// A text for a header as encoded words, folded; they may stand in a phrase too (RFC 2047
+/// section 5).
+pub fn encoded_words(text: &str) -> String {
+    let mut folded = String::new();
+    let mut room = 0;
+    for c in text.chars() {
+        let encoded = q_encoded(c);
+        // No character is split.
+        if encoded.len() > room {
+            folded.push_str(if folded.is_empty() { "=?utf-8?q?" } else { "?=\r\n =?utf-8?q?" });
+            room = MAX_WORD;
+        }
+        room -= encoded.len();
+        folded.push_str(&encoded);
+    }
+    if folded.is_empty() { folded } else { folded + "?=" }
+}
+
+/// A character in the Q encoding of a phrase (RFC 2047 section 5, rule 3).
+fn q_encoded(c: char) -> String {
+    if c.is_ascii_alphanumeric() {
+        return c.to_string();
+    }
+    c.encode_utf8(&mut [0; 4]).bytes().fold(String::new(), |text, octet| format!("{text}={octet:02X}"))
 }
 
 /// Whether octets pass as they are where only 7-bit lines do (RFC 2045 section 2.7).
@@ -80,6 +110,21 @@ mod tests {
             rest = &behind[2..];
         }
         octets
+    }
+
+    #[test]
+    fn a_text_for_a_header_is_folded_in_words_of_whole_characters() {
+        for (text, words) in [
+            ("", ""),
+            ("Gr\u{fc}\u{df}e?", "=?utf-8?q?Gr=C3=BC=C3=9Fe=3F?="),
+            (
+                &"\u{fc}".repeat(9),
+                "=?utf-8?q?=C3=BC=C3=BC=C3=BC=C3=BC=C3=BC=C3=BC=C3=BC=C3=BC?=\r\n =?utf-8?q?=C3=BC?=",
+            ),
+        ] {
+            assert_eq!(encoded_words(text), words);
+            assert!(encoded_words(&text.repeat(50)).lines().all(|line| line.len() + "Subject:".len() <= 76));
+        }
     }
 
     #[test]

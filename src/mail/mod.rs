@@ -33,7 +33,7 @@ pub use dsn_request::{
     parse_orcpt,
 };
 pub use message::{CHUNK_BYTES, HeaderScan, MessageFacts, MessageProblem};
-pub use mime::{has_short_lines, is_seven_bit, quoted_printable};
+pub use mime::{encoded_words, has_short_lines, is_seven_bit, quoted_printable};
 pub use new_mail::{NewMail, NewMessage};
 pub use repository::{RepositoryPath, RepositoryPathError};
 

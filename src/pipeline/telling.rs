@@ -221,18 +221,19 @@ impl Pass<'_> {
         wording: &Arc<Wording>,
     ) -> Notice {
         let mut telling = self.telling();
-        let notice = |dsn, note| Notice { action, at: self.now, dsn, note };
+        let at = self.known_at(outcome.as_ref());
+        let notice = |dsn, note| Notice { action, at, dsn, note };
         let Some(to) = (self.pipeline.notifications.addressees)(sender).filter(|to| !to.is_empty()) else {
             let note = format!("told to nobody: {sender} is of this machine, and sendmail.aliases has nothing for it");
             telling.notices.push((recipient.clone(), notice(None, Some(note.clone()))));
             return notice(None, Some(note));
         };
-        let at = telling.drafts.iter().position(|draft| draft.action == action).unwrap_or_else(|| {
+        let draft = telling.drafts.iter().position(|draft| draft.action == action).unwrap_or_else(|| {
             let (key, wording) = ((self.new_key)(), Arc::clone(wording));
             telling.drafts.push(Draft { action, sender: sender.clone(), to, key, told: Vec::new(), wording });
             telling.drafts.len() - 1
         });
-        let draft = &mut telling.drafts[at];
+        let draft = &mut telling.drafts[draft];
         let status = draft.wording.default_status.clone().filter(|status| status.starts_with(action.class()));
         draft.told.push(Told {
             recipient: recipient.clone(),
@@ -244,6 +245,11 @@ impl Pass<'_> {
         let notice = notice(Some(draft.key.clone()), None);
         telling.notices.push((recipient.clone(), notice.clone()));
         notice
+    }
+
+    /// When it was known what is told: a pass may take long, and nothing is told before it happened.
+    fn known_at(&self, outcome: Option<&Recorded>) -> DateTime<Utc> {
+        outcome.map_or(self.now, |outcome| outcome.time.max(self.now))
     }
 
     /// Notes in all parts what was told, and writes the notifications.
@@ -273,6 +279,7 @@ impl Pass<'_> {
     fn written(&self, draft: Draft, whole: &Mail, row: &[u8]) -> NewDsn {
         let common = &self.pipeline.notifications;
         let requires_tls = whole.attributes.boolean(attribute::REQUIRE_TLS).unwrap_or(false);
+        let date = draft.told.iter().map(|told| self.known_at(told.outcome.as_ref())).max().unwrap_or(self.now);
         let composed = Notification {
             recipients: draft.told.clone(),
             digest: None,
@@ -281,12 +288,12 @@ impl Pass<'_> {
             hostname: common.hostname.clone(),
             envelope_id: whole.envelope.dsn.envid.clone(),
             arrived: Some(whole.accepted),
-            until: self.tried_until(whole),
+            until: self.tried_until(whole, date),
             prefix: draft.wording.prefix.clone(),
             words: draft.wording.words.clone(),
             returned: returned(&draft, whole, row, requires_tls),
             utf8: whole.envelope.smtputf8,
-            date: self.now,
+            date,
             random: rand::random(),
         }
         .compose();
@@ -303,9 +310,9 @@ impl Pass<'_> {
         }
     }
 
-    fn tried_until(&self, whole: &Mail) -> Option<DateTime<Utc>> {
+    fn tried_until(&self, whole: &Mail, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let tried_for = TimeDelta::from_std(self.pipeline.notifications.tried_for?).ok()?;
-        whole.accepted.checked_add_signed(tried_for).filter(|until| *until > self.now)
+        whole.accepted.checked_add_signed(tried_for).filter(|until| *until > now)
     }
 }
 

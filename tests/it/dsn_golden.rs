@@ -136,7 +136,27 @@ fn kinds() -> Vec<(&'static str, Notification)> {
                 ..notification((1..=3).map(gathered).collect())
             },
         ),
-        ("international", Notification { utf8: true, ..failed(utf8) }),
+        (
+            "international",
+            Notification {
+                utf8: true,
+                to: ReversePath::parse("\u{e5}nna@sender.example").expect("an address"),
+                ..failed(utf8.clone())
+            },
+        ),
+        ("international-to-ascii", Notification { utf8: true, ..failed(utf8) }),
+        (
+            "too-large",
+            failed(Recorded {
+                enhanced: Some("5.3.4".to_owned()),
+                ..silent(
+                    "bert@example.net",
+                    Failed,
+                    Stage::Mail,
+                    "the message is larger than the 100 octets that it takes",
+                )
+            }),
+        ),
         (
             "eight-bit-header",
             Notification {

@@ -169,7 +169,11 @@ fn state(attempt: &Attempt) -> Html {
 
 fn dialogue(attempt: &Attempt) -> Vec<Said> {
     let entry = |entry: &crate::mail::DialogueEntry| {
-        let (who, arrow) = if entry.from == Side::Client { ("we", "\u{2192}") } else { ("peer", "\u{2190}") };
+        let (who, arrow) = match entry.from {
+            Side::Client if entry.is_event() => ("event", "\u{00b7}"),
+            Side::Client => ("we", "\u{2192}"),
+            Side::Server => ("peer", "\u{2190}"),
+        };
         let text = entry.text.lines().map(printable).collect::<Vec<_>>().join("\n");
         Said { time: entry.time.format("%H:%M:%S%.3f").to_string(), who, arrow, text }
     };
