@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::attempt::of_mail_json;
 use super::{header_field, said, zip};
-use crate::mail::{Attempt, Dialogue, Recorded, Side};
+use crate::mail::{Attempt, Dialogue, Recorded};
 use crate::store::Listed;
 use crate::text::{one_line, printable, rfc3339};
 
@@ -259,7 +259,7 @@ mod tests {
 
     use super::*;
     use crate::audit::failure;
-    use crate::mail::{AttemptState, DialogueEntry, ReversePath};
+    use crate::mail::{AttemptState, DialogueEntry, ReversePath, Side};
 
     const HEADER: &[u8] = b"Message-ID: <m@o.example>\r\nSubject: x\r\n y\r\nDate: Tue, 14 Nov 2023 22:13:20 +0000\r\n";
 

@@ -33,6 +33,9 @@ pub(super) struct Attempt<'a> {
     recorded: Mutex<HashMap<Address, Recorded>>,
 }
 
+/// Next hops that have no hosts, whose they are, and why.
+type Unrouted = Vec<(String, Vec<Address>, NoRoute)>;
+
 fn planned(name: &str, recipients: &[Address], route: &Route) -> Option<Planned> {
     let first = route.targets.first()?;
     Some(Planned {
@@ -83,23 +86,21 @@ impl<'a> Attempt<'a> {
                 Err(none) => unrouted.push((hop.name, hop.recipients, none)),
             }
         }
-        if let Some(cause) = Box::pin(self.dead_dns(routed.is_empty(), &unrouted)).await {
-            return self.local_error(Stage::Dns, cause);
+        let dead = Box::pin(self.dead_dns(&unrouted)).await;
+        if let (true, Some(cause)) = (routed.is_empty(), &dead) {
+            return self.local_error(Stage::Dns, cause.clone());
         }
         self.plan = routed.iter().filter_map(|(name, recipients, route)| planned(name, recipients, route)).collect();
         let hops = routed
             .iter()
             .map(|(name, recipients, route)| HopAttempt::new(&self, self.delivery, name, recipients, route).run());
         let ends = concurrently(hops).await;
-        Box::pin(self.conclude(ends, unrouted)).await
+        Box::pin(self.conclude(ends, unrouted, dead)).await
     }
 
-    /// Why nothing could be routed, where that is an error of our own: a question that could not
+    /// Why some could not be routed, where that is an error of our own: a question that could not
     /// be sent, or no name server that has said anything, or anything but errors, in this sweep.
-    async fn dead_dns(&self, nothing_routed: bool, unrouted: &[(String, Vec<Address>, NoRoute)]) -> Option<String> {
-        if !nothing_routed {
-            return None;
-        }
+    async fn dead_dns(&self, unrouted: &[(String, Vec<Address>, NoRoute)]) -> Option<String> {
         let cause = |whose| {
             let found = unrouted.iter().find(|(_, _, none)| none.trouble == Some(whose))?;
             Some(found.2.cause.clone())
@@ -115,21 +116,22 @@ impl<'a> Attempt<'a> {
         dns.is_useless().await.then(|| format!("the name servers answer with errors alone: {cause}"))
     }
 
-    async fn conclude(self, ends: Vec<HopEnd>, unrouted: Vec<(String, Vec<Address>, NoRoute)>) -> Attempted {
-        let mut undecided = Vec::new();
+    /// What is on record at the end: `dead` says why those that met trouble with names met our own.
+    async fn conclude(self, ends: Vec<HopEnd>, unrouted: Unrouted, dead: Option<String>) -> Attempted {
+        let mut left = Vec::new();
         let mut local_error = None;
         for end in ends {
             match end {
                 HopEnd::Decided => {}
                 HopEnd::LocalError(recorded, cause) => {
-                    undecided.extend(recorded);
+                    left.extend(recorded);
                     local_error.get_or_insert(cause);
                 }
                 HopEnd::NotBegun(NotBegun::Stopped) => return Attempted::Stopped,
                 HopEnd::NotBegun(NotBegun::StoreError(cause)) => return self.local_error(Stage::Connect, cause),
             }
         }
-        if let Some(cause) = local_error.filter(|_| !self.has_contacted()) {
+        if let Some(cause) = local_error.take_if(|_| !self.has_contacted()) {
             return self.local_error(Stage::Connect, cause);
         }
         match self.begin().await {
@@ -137,9 +139,14 @@ impl<'a> Attempt<'a> {
             Err(NotBegun::Stopped) => return Attempted::Stopped,
             Err(NotBegun::StoreError(cause)) => return self.local_error(Stage::Connect, cause),
         }
-        self.record(undecided, Vec::new()).await;
-        self.record(self.unrouted(&unrouted), Vec::new()).await;
-        Attempted::Done(self.in_order())
+        let is_ours = |(_, _, none): &(String, Vec<Address>, NoRoute)| dead.is_some() && none.trouble.is_some();
+        let (ours, theirs): (Vec<_>, Vec<_>) = unrouted.into_iter().partition(is_ours);
+        left.extend(self.unrouted(&ours));
+        self.record(self.unrouted(&theirs), Vec::new()).await;
+        match local_error.or(dead).filter(|_| !left.is_empty()) {
+            Some(cause) => Attempted::Partly(self.in_order(), left, cause),
+            None => Attempted::Done(self.in_order()),
+        }
     }
 
     fn unrouted(&self, unrouted: &[(String, Vec<Address>, NoRoute)]) -> Vec<Recorded> {

@@ -145,6 +145,9 @@ pub trait Checkpoint: Send + Sync {
 pub enum Attempted {
     /// One outcome per recipient, in the order of the request. The pass counts.
     Done(Vec<Recorded>),
+    /// The first had their outcomes; the others nothing came of because of ourselves, as below, and
+    /// the pass does not count for them.
+    Partly(Vec<Recorded>, Vec<Recorded>, String),
     /// It ended before a packet because of ourselves (no DNS server answered anything,
     /// no route at all, bind refused, out of descriptors, store trouble): the pass is
     /// not counted. One deferral per recipient, and the cause in a sentence.

@@ -102,9 +102,12 @@ impl RemoteDelivery {
         }
         match pass.deliver(self.number).attempt(self.request(&part, pass), pass.backing).await {
             Attempted::Done(recorded) => self.sort(&part, recorded, pass),
-            Attempted::LocalError(uncounted, cause) => {
-                vec![Step::End(Ended { part, end: End::Stay(Some(cause)), uncounted })]
+            Attempted::Partly(recorded, uncounted, cause) => {
+                let left = stays(part.clone().only(recipients(&uncounted)), uncounted, cause);
+                let decided = part.only(recipients(&recorded));
+                self.sort(&decided, recorded, pass).into_iter().chain([left]).collect()
             }
+            Attempted::LocalError(uncounted, cause) => vec![stays(part, uncounted, cause)],
             Attempted::Stopped => vec![Step::End(Ended::new(part, End::Stay(None)))],
         }
     }
@@ -131,8 +134,7 @@ impl RemoteDelivery {
     }
 
     fn step(&self, whole: &Part, outcome: Outcome, recorded: &[Recorded]) -> Step {
-        let recipients = recorded.iter().map(|one| one.recipient.clone()).collect();
-        let mut part = whole.clone().only(recipients);
+        let mut part = whole.clone().only(recipients(recorded));
         part.attempted(outcome, recorded);
         match outcome {
             Outcome::Delivered => match &self.on_success {
@@ -178,6 +180,15 @@ impl RemoteDelivery {
             dns_problems: u32::try_from(dns_problems).unwrap_or(0),
         }
     }
+}
+
+/// A part for which this pass did not happen.
+fn stays(part: Part, uncounted: Vec<Recorded>, cause: String) -> Step {
+    Step::End(Ended { part, end: End::Stay(Some(cause)), uncounted })
+}
+
+fn recipients(recorded: &[Recorded]) -> Vec<Address> {
+    recorded.iter().map(|one| one.recipient.clone()).collect()
 }
 
 /// An attempt that ended without a word on a recipient is trouble nobody foresaw: deferred.

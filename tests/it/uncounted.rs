@@ -265,3 +265,30 @@ fn a_host_without_a_route_is_its_own_trouble_where_others_have_one() {
     relay.submit("me@example.org", &["a@example.net"], &message("m"));
     assert_eq!(relay.run_spool().expect(0).counts(), [1, 1, 0, 0, 0, 0], "the next one is tried");
 }
+
+#[test]
+fn of_one_mail_only_those_count_a_pass_whom_our_own_trouble_did_not_meet() {
+    let peer = SmtpSink::start(script!["RCPT TO:<later" => "450 4.2.0 later"]);
+    let zones = Zones::start(&format!("one.example A {}", peer.ip()));
+    let relay = Setup::mx(&zones, peer.port()).limit(2).delivery("bind: 127.0.0.1").build();
+    let (alive, dead) = (zones.address().to_string(), refusing().to_string());
+    relay.reconfigure(&alive, &dead);
+    relay.reconfigure("timeout: 1s", "timeout: 50ms");
+    let [yes, later] = ["yes", "later"].map(|name| format!("{name}@[{}]", peer.ip()));
+    relay.submit("me@example.org", &[&yes, &later, "nobody@one.example"], &message("m"));
+    let first = relay.run_spool().expect(70);
+    assert_eq!(first.counts(), [1, 1, 1, 0, 0, 1], "{first:?}");
+    assert!(first.stderr.contains("no name server answers"), "{first:?}");
+    assert_eq!(peer.transactions().iter().filter(|one| one.is_taken()).count(), 1);
+    for _ in 0..3 {
+        relay.run_spool().expect(70);
+        relay.sweep();
+    }
+    assert_eq!((relay.size("temporary"), relay.size("permanent")), (0, 1));
+    let failed = relay.mails("permanent");
+    assert_eq!(failed[0]["recipients"], json!([later]), "{failed:?}");
+    assert_eq!(peer.transactions().iter().filter(|one| one.is_taken()).count(), 1, "nobody gets it twice");
+    relay.reconfigure("timeout: 50ms", "timeout: 1s");
+    relay.reconfigure(&dead, &alive);
+    assert_eq!(relay.run_spool().expect(0).counts(), [1, 1, 0, 0, 0, 0], "it waited");
+}
