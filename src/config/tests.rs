@@ -202,6 +202,9 @@ fn what_is_allowed_and_yet_unwise_gets_a_word() {
     assert!(warnings("AtMost=5", &[(path, &text)]).contains("schedule retry: of the jitter 3d only 15m are used"));
     let uneven = ("schedules/retry.yaml", "job: retry\ncron: '*/90 * * * *'\n");
     assert!(warnings("AtMost=5", &[uneven]).contains("schedule retry: '*/90' in the minutes is 0 alone"));
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let of = rcgen::CertificateParams::new(vec!["relay.test".to_owned()]).expect("parameters");
+    let (certificate, key) = (of.self_signed(&key).expect("a certificate").pem(), key.serialize_pem());
     for (admin, is_clear) in [
         ("listen: '0.0.0.0:8000', password: [x]", true),
         ("listen: '192.0.2.1:8000', passwordReadonly: [x], url: 'http://relay.example/'", true),
@@ -210,7 +213,8 @@ fn what_is_allowed_and_yet_unwise_gets_a_word() {
         ("listen: '127.0.0.1:8000', password: [x]", false),
     ] {
         let main = format!("{}admin: {{{admin}}}\n", processors.replace("MATCH", "AtMost=5"));
-        let warned = load_files(&[("redeliver.yaml", &main), job]).1.expect("valid").warnings().join("\n");
+        let warned = load_files(&[("redeliver.yaml", &main), ("c.pem", &certificate), ("k.pem", &key), job]);
+        let warned = warned.1.expect("valid").warnings().join("\n");
         assert_eq!(warned.contains("is in clear: passwords and mail can be read"), is_clear, "{admin}");
     }
     let (path, text) = late("15m");
