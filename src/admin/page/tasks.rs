@@ -133,7 +133,8 @@ async fn one(State(shared): admin::State, visitor: Visitor, id: admin::Name) -> 
         goes_on,
         details,
         error,
-        cancel: (goes_on && visitor.may_change()).then(|| format!("{}/cancel", url::task(&task.id))),
+        cancel: (goes_on && task.status != status::CANCEL_REQUESTED && visitor.may_change())
+            .then(|| format!("{}/cancel", url::task(&task.id))),
     }))
 }
 
