@@ -25,10 +25,9 @@ pub(super) struct Transaction<'a> {
     number: Cell<Option<i64>>,
     changes: RefCell<Changes>,
     begun: Instant,
+    /// How long a turn of bulk work may take, its commit aside.
+    turn: Duration,
 }
-
-/// How long a turn of bulk work may take, its commit aside.
-const TURN: Duration = Duration::from_millis(3);
 
 impl Deref for Transaction<'_> {
     type Target = Connection;
@@ -78,14 +77,14 @@ struct Changes {
 }
 
 impl<'a> Transaction<'a> {
-    pub(super) fn new(connection: &'a Connection, clock: &'a Clock, instance: i64) -> Self {
+    pub(super) fn new(connection: &'a Connection, clock: &'a Clock, instance: i64, turn: Duration) -> Self {
         let begun = clock.instant();
-        Self { connection, clock, instance, number: Cell::default(), changes: RefCell::default(), begun }
+        Self { connection, clock, instance, number: Cell::default(), changes: RefCell::default(), begun, turn }
     }
 
     /// Another that goes on with the numbers of this one, for an operation that may fail alone.
     pub(super) fn own(&self) -> Self {
-        Self { number: self.number.clone(), ..Self::new(self.connection, self.clock, self.instance) }
+        Self { number: self.number.clone(), ..Self::new(self.connection, self.clock, self.instance, self.turn) }
     }
 
     /// The next number of the one sequence: orders what comes to rest, and makes claims unique.
@@ -107,7 +106,7 @@ impl<'a> Transaction<'a> {
 
     /// Whether a turn of bulk work is to end here: others wait.
     pub(super) fn is_over(&self) -> bool {
-        self.clock.instant().saturating_duration_since(self.begun) >= TURN
+        self.clock.instant().saturating_duration_since(self.begun) >= self.turn
     }
 
     /// A mail came to rest somewhere.

@@ -38,11 +38,20 @@ const PATIENCE: Duration = Duration::from_millis(5);
 
 /// How long nobody may have asked for anything before a turn of bulk work begins: a client that
 /// sends mail after mail asks again sooner.
-const MOMENT: Duration = Duration::from_millis(2);
+const MOMENT: Duration = Duration::from_millis(5);
 
-/// How long a turn of bulk work waits at most: where others ask without a pause it has an eighth of
-/// the time.
-const LONG: Duration = Duration::from_millis(25);
+/// How long such a turn takes, its commit aside: whoever asks meanwhile waits for it.
+const SHORT_TURN: Duration = Duration::from_millis(3);
+
+/// Groups of others after which a turn comes though nobody pauses: fewer than one client in a
+/// hundred waits for it.
+const GROUPS: usize = 150;
+
+/// How long it waits at most: a cancelled task is to end within a second.
+const LONG: Duration = Duration::from_millis(700);
+
+/// How long a turn takes that comes so seldom.
+const LONG_TURN: Duration = Duration::from_millis(20);
 
 /// A lock of another process is waited for in turns of this length.
 const TURN: Duration = Duration::from_millis(250);
@@ -124,7 +133,8 @@ impl Writer {
     ) -> Self {
         let (queue, operations) = channel();
         let deadline = Deadline::default();
-        let database = Database { connection, identity, clock, instance, deadline: Arc::clone(&deadline), counted };
+        let (shared, turn) = (Arc::clone(&deadline), SHORT_TURN);
+        let database = Database { connection, identity, clock, instance, deadline: shared, counted, turn };
         let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
             .spawn(move || write(database, log, operations))
@@ -190,11 +200,13 @@ struct Database {
     deadline: Deadline,
     /// Where commits are counted, if anywhere.
     counted: Arc<OnceLock<Metrics>>,
+    /// How long a turn of bulk work may take now.
+    turn: Duration,
 }
 
 impl Database {
     fn transaction(&self) -> Transaction<'_> {
-        Transaction::new(&self.connection, &self.clock, self.instance.load(Ordering::Relaxed))
+        Transaction::new(&self.connection, &self.clock, self.instance.load(Ordering::Relaxed), self.turn)
     }
 
     /// Begins a transaction that may write. SQLite would wait for the lock in one go, and
@@ -221,9 +233,10 @@ impl Database {
     }
 }
 
-fn write(database: Database, mut log: Log, operations: Receiver<Waiting>) {
-    let mut queue = Queue { operations, bulk: VecDeque::new(), busy: None };
+fn write(mut database: Database, mut log: Log, operations: Receiver<Waiting>) {
+    let mut queue = Queue { operations, bulk: VecDeque::new(), busy: None, groups: 0, is_long: false };
     while let Some(group) = queue.next_group(&mut log) {
+        database.turn = queue.turn();
         let (begun, operations) = (database.clock.instant(), group.len());
         commit_group(&database, group);
         log.committed(&database.connection);
@@ -249,6 +262,10 @@ struct Queue {
     bulk: VecDeque<(Box<dyn Operation>, Instant)>,
     /// When a group of others was given out last.
     busy: Option<Instant>,
+    /// How many of them in a row.
+    groups: usize,
+    /// The last turn of bulk work was one that comes seldom.
+    is_long: bool,
 }
 
 impl Queue {
@@ -256,19 +273,34 @@ impl Queue {
     fn next_group(&mut self, log: &mut Log) -> Option<Group> {
         loop {
             let Some(first) = self.first(log) else {
+                self.is_long = self.has_waited();
+                self.groups = 0;
                 return self.bulk.pop_front().map(|(turn, _)| vec![turn]);
             };
             if let Some(first) = self.set_aside(first) {
                 let group = self.group(first);
-                self.busy = Some(Instant::now());
+                (self.busy, self.groups) = (Some(Instant::now()), self.groups + 1);
                 return Some(group);
             }
         }
     }
 
+    /// Whether the next turn of bulk work has let enough others go first.
+    fn has_waited(&self) -> bool {
+        self.groups >= GROUPS || self.bulk.front().is_some_and(|(_, since)| since.elapsed() >= LONG)
+    }
+
+    /// How long a turn may take that was just given out.
+    fn turn(&self) -> Duration {
+        if self.is_long { LONG_TURN } else { SHORT_TURN }
+    }
+
     /// The next operation; none where a turn of bulk work comes before it, or none can come.
     fn first(&self, log: &mut Log) -> Option<Waiting> {
         let Some((_, since)) = self.bulk.front() else { return first(&self.operations, log) };
+        if self.has_waited() {
+            return None;
+        }
         let now = Instant::now();
         let quiet = self.busy.map_or(now, |busy| busy + MOMENT);
         let patience = quiet.min(*since + LONG).saturating_duration_since(now);
