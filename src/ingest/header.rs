@@ -19,7 +19,12 @@ pub(super) struct Header {
     searched: usize,
     /// The line in front of a message in a mailbox file was left out.
     separated: bool,
+    /// An empty line in front of the first field is no end of the header.
+    may_begin_empty: bool,
 }
+
+/// Some editors and programs begin every text with it (UTF-8).
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// One header field with its line ends.
 pub(super) struct Field<'a> {
@@ -27,6 +32,10 @@ pub(super) struct Field<'a> {
 }
 
 impl Header {
+    pub(super) fn new(may_begin_empty: bool) -> Self {
+        Self { may_begin_empty, ..Self::default() }
+    }
+
     /// Looks at the lines that came; whether one of them ended the header section.
     pub(super) fn is_through(&mut self) -> Result<bool, IntakeError> {
         while let Some(length) = self.octets[self.searched..].iter().position(|&octet| octet == b'\n') {
@@ -35,10 +44,20 @@ impl Header {
                 return Err(IntakeError::HeaderTooLong);
             }
             let line = without_marks(&self.octets[self.end..line_end]);
-            // One only: what were left out as often as it comes would count against no limit.
+            // One of each only: what were left out as often as it comes would count against no limit.
             if self.end == 0 && !self.separated && separates_messages(line) {
                 self.octets.drain(..line_end);
                 (self.searched, self.separated) = (0, true);
+                continue;
+            }
+            if self.end == 0 && self.may_begin_empty && line == b"\r\n" {
+                self.octets.drain(..line_end);
+                (self.searched, self.may_begin_empty) = (0, false);
+                continue;
+            }
+            if self.end == 0 && begins_with_mark(line) {
+                self.octets.drain(..BYTE_ORDER_MARK.len());
+                self.searched = 0;
                 continue;
             }
             let folds = self.end > 0 && starts_with_blank(line);
@@ -116,8 +135,17 @@ fn without_marks(line: &[u8]) -> &[u8] {
     &line[if line.get(marks) == Some(&b'\n') { marks.saturating_sub(1) } else { marks }..]
 }
 
-/// The line in front of each message of a mailbox file (RFC 4155): no part of the message.
+/// A byte order mark in front of a field or of what separates messages; in front of anything
+/// else it is text.
+fn begins_with_mark(line: &[u8]) -> bool {
+    let line = line.strip_prefix(BYTE_ORDER_MARK);
+    line.is_some_and(|line| field_name(line).is_some() || separates_messages(line))
+}
+
+/// The line in front of each message of a mailbox file (RFC 4155): no part of the message. What
+/// forwards mail out of one quotes it (`>From`).
 fn separates_messages(line: &[u8]) -> bool {
+    let line = line.strip_prefix(b">").unwrap_or(line);
     let words: Vec<_> = line.split(|&octet| octet == b' ').filter(|word| !word.is_empty()).collect();
     let days: [&[u8]; 7] = [b"Mon", b"Tue", b"Wed", b"Thu", b"Fri", b"Sat", b"Sun"];
     matches!(words.as_slice(), [b"From", _, day, _, ..] if days.contains(day))

@@ -50,7 +50,9 @@ pub(super) struct Ended {
 impl MessageReader {
     /// A new message.
     pub(super) fn new(lines: Lines, edit: Edit) -> Self {
-        Self { lines, edit, header: Some(Header::default()), recipients: Vec::new() }
+        // Without a field it names nobody, so that what is empty was not meant as its end.
+        let header = Header::new(edit.recipients_from_header);
+        Self { lines, edit, header: Some(header), recipients: Vec::new() }
     }
 
     /// Takes the next octets and appends to `message` what is known to belong to it.
@@ -174,6 +176,12 @@ mod tests {
                 format!("X: y\r\n{ADDED}\r\nFrom here\r\n"),
             ),
             ("From a Mon b\nFrom a Tue b\nX: y\n".to_owned(), format!("{ADDED}\r\nFrom a Tue b\r\nX: y\r\n")),
+            (">From a@b Mon Jan 2\nX: y\n\n".to_owned(), format!("X: y\r\n{ADDED}\r\n")),
+            (">From the start\n".to_owned(), format!("{ADDED}\r\n>From the start\r\n")),
+            ("\u{feff}X: y\n\nb\n".to_owned(), format!("X: y\r\n{ADDED}\r\nb\r\n")),
+            ("\u{feff}From a@b Mon Jan 2\nX: y\n".to_owned(), format!("X: y\r\n{ADDED}")),
+            ("\u{feff}text\n".to_owned(), format!("{ADDED}\r\n\u{feff}text\r\n")),
+            ("\nX: y\n".to_owned(), format!("{ADDED}\r\nX: y\r\n")),
             (String::new(), ADDED.to_owned()),
             (":\n".to_owned(), format!("{ADDED}\r\n:\r\n")),
         ] {
@@ -234,6 +242,18 @@ mod tests {
         let (text, recipients) = intake("t", &[resent.as_bytes()]).expect("taken");
         assert_eq!(recipients.iter().map(ToString::to_string).collect::<Vec<_>>(), ["r@x.example", "s@x.example"]);
         assert!(!text.contains("s@x.example") && !text.contains("secret"), "{text}");
+    }
+
+    #[test]
+    fn an_empty_line_in_front_hides_no_recipient() {
+        for (input, expected) in [
+            ("\nTo: b@x.example\n\nbody\n", format!("To: b@x.example\r\n{ADDED}\r\nbody\r\n")),
+            ("\r\n\u{feff}To: b@x.example\r\n", format!("To: b@x.example\r\n{ADDED}")),
+            ("\n\nTo: b@x.example\n", format!("{ADDED}\r\nTo: b@x.example\r\n")),
+            ("\nbody\n", format!("{ADDED}\r\nbody\r\n")),
+        ] {
+            assert_eq!(message("t", input), expected, "{input:?}");
+        }
     }
 
     #[test]

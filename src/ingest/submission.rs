@@ -43,6 +43,12 @@ pub enum SubmitError {
     /// What is in it.
     #[error(transparent)]
     Message(#[from] IntakeError),
+    /// `-t`, and nobody is named.
+    #[error(
+        "the mail has no recipient: -t takes those of To:, Cc: and Bcc:, which stand in front of the first empty line, \
+         each at the beginning of its line"
+    )]
+    Nobody,
     /// It is in order, and not taken.
     #[error(transparent)]
     Accept(#[from] AcceptError),
@@ -57,7 +63,7 @@ impl SubmitError {
         match self {
             Self::Usage(error) => error.exit_code(),
             Self::Message(_) | Self::Accept(AcceptError::TooLarge(_) | AcceptError::Message(_)) => 65,
-            Self::Accept(AcceptError::NoRecipient) => 64,
+            Self::Nobody | Self::Accept(AcceptError::NoRecipient) => 64,
             // The caller may try again.
             Self::Accept(AcceptError::Behind | AcceptError::NoFreeSpace | AcceptError::Store(_)) | Self::Input(_) => 75,
         }
@@ -102,6 +108,10 @@ pub async fn submit(
         }
     };
     let envelope = invocation.envelope(reverse_path, [recipients, ended.recipients].concat());
+    if envelope.recipients.is_empty() {
+        incoming.abandon().await;
+        return Err(SubmitError::Nobody);
+    }
     let mut attributes = Attributes::default();
     if invocation.require_tls {
         attributes.set(attribute::REQUIRE_TLS, AttributeValue::Boolean(true));

@@ -89,3 +89,23 @@ fn what_a_file_of_aliases_has_for_local_delivery_is_said_by_check() {
     let taken = machine.0.command_with_input(&["sendmail", "root"], b"X: y\n\n").expect(0);
     assert!(taken.stderr.contains("cannot be read"), "said, and no reason to refuse: {taken:?}");
 }
+
+#[test]
+fn a_whole_dialogue_may_be_written_into_bs_at_once() {
+    let (relay, peer) = machine("from: relay@example.com");
+    for (n, first) in ["EHLO web1", "HELO my pc"].iter().enumerate() {
+        let text = format!(
+            "{first}\r\nMAIL FROM: root\r\nRCPT TO: u@x.example\r\nDATA\r\nSubject: s{n}\r\n\r\n10%\r100%\0\r\n..\r\n.\r\n\
+             RSET\r\nMAIL FROM:<>\r\nRCPT TO:<v@x.example>\r\nDATA\r\n\r\nsecond\r\n.\r\nQUIT\r\n"
+        );
+        let said = relay.command_with_input(&["sendmail", "-bs"], text.as_bytes()).expect(0).stdout;
+        assert_eq!(said.matches("\r\n354 ").count(), 2, "{said}");
+        assert!(!said.contains("\r\n5") && said.contains("\r\n221 "), "{said}");
+        assert_eq!(relay.run_spool().expect(0).counts()[..2], [2, 2]);
+    }
+    let to =
+        |recipient: &str| peer.transactions().into_iter().find(|sent| sent.recipients == [recipient]).expect("sent");
+    let (first, second) = (to("u@x.example"), to("v@x.example"));
+    assert!(first.text().ends_with("\r\n\r\n10%\r\n100%\r\n.\r\n"), "{}", first.text());
+    assert_eq!((first.reverse_path.as_str(), second.reverse_path.as_str()), ("relay@example.com", ""));
+}

@@ -11,6 +11,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::{ANYBODY, Here};
 use crate::mail::Address;
 
+/// What msmtp takes for everybody else.
+const DEFAULT: &str = "default";
+
 /// How far names are looked up again.
 const DEPTH: usize = 10;
 
@@ -112,6 +115,10 @@ impl Table {
             return self.pass_over(line, format!("{:?} is no alias: write it as name: address", shown(entry)));
         };
         let name = unquoted(name.trim()).to_lowercase();
+        if name == DEFAULT {
+            let why = "names nobody but a user of this name: everybody else is written \"*\"";
+            self.pass_over(line, format!("{:?} {why}", shown(&name)));
+        }
         if self.by_name.contains_key(&name) {
             return self
                 .pass_over(line, format!("the alias {:?} stands there a second time; the first counts", shown(&name)));
@@ -157,15 +164,23 @@ impl Table {
         if let Some(own) = aliases.get(&folded).filter(|_| folded != ANYBODY) {
             return own.clone();
         }
-        if above.len() < DEPTH && !above.contains(&folded) {
-            above.push(folded.clone());
-            let further = self.follow(&folded, here, above);
-            above.pop();
-            if let Some(further) = further.filter(|found| !found.is_empty()) {
-                return further;
-            }
+        let further = self.further(&folded, here, above);
+        let anybody = || aliases.get(ANYBODY).cloned();
+        further
+            .or_else(anybody)
+            .or_else(|| self.further(ANYBODY, here, above))
+            .unwrap_or_else(|| here.completed(name).into_iter().collect())
+    }
+
+    /// Those whom the alias stands for, unless it led here.
+    fn further(&self, name: &str, here: &Here, above: &mut Vec<String>) -> Option<Vec<Address>> {
+        if above.len() >= DEPTH || above.iter().any(|known| known == name) {
+            return None;
         }
-        aliases.get(ANYBODY).cloned().unwrap_or_else(|| here.completed(name).into_iter().collect())
+        above.push(name.to_owned());
+        let further = self.follow(name, here, above);
+        above.pop();
+        further.filter(|found| !found.is_empty())
     }
 }
 

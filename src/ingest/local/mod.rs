@@ -55,8 +55,7 @@ impl Here {
     pub fn configured(hostname: Domain, system: SystemNames, settings: Sendmail, is_user: fn(&str) -> bool) -> Self {
         // A word can be nobody's domain out there: the name that has a dot is meant.
         let has_dot = |name: &Domain| name.as_str().contains('.');
-        let own = [system.mailname.as_ref(), system.nodename.as_ref()].into_iter().flatten().map(Domain::folded);
-        let other_names = LOOPBACK.map(str::to_owned).into_iter().chain(own).collect();
+        let other_names = other_names(&hostname, &system);
         let mailname = system.mailname.filter(|name| has_dot(name) || !has_dot(&hostname));
         let domain = settings.domain.clone().or(mailname).unwrap_or_else(|| hostname.clone());
         let aliases_file = settings.aliases_file.clone().map(|path| Arc::new(AliasesFile::new(path)));
@@ -74,11 +73,18 @@ impl Here {
     /// As [`Address::parse`]; a word that is nobody here has no domain.
     pub(super) fn recipients(&self, text: &str) -> Result<Vec<Address>, AddressError> {
         match Address::parse(text) {
-            Ok(address) if self.is_ours(&address) => Ok(self.with_domain(address)),
-            Ok(address) => Ok(vec![address]),
+            Ok(address) => Ok(self.followed(address)),
             Err(AddressError::NoDomain) if self.is_name(text) => self.completed(text).map(|own| self.with_domain(own)),
-            Err(error) => Err(error),
+            Err(error) => {
+                let meant = carelessly_written(text).ok_or(error)?;
+                Ok(meant.into_iter().flat_map(|address| self.followed(address)).collect())
+            }
         }
+    }
+
+    /// An address, or those whom it stands for.
+    fn followed(&self, address: Address) -> Vec<Address> {
+        if self.is_ours(&address) { self.with_domain(address) } else { vec![address] }
     }
 
     /// Reads senders: an address each, or the name of a user or alias.
@@ -98,6 +104,10 @@ impl Here {
                 let own = self.completed(text).map_err(|_| error)?;
                 Ok(self.settings.from.clone().unwrap_or(own))
             }
+            Err(error) => match carelessly_written(text).as_deref() {
+                Some([one]) => Ok(one.clone()),
+                _ => Err(error),
+            },
             read => read,
         }
     }
@@ -109,7 +119,8 @@ impl Here {
     }
 
     fn is_known(&self, word: &str) -> bool {
-        word.eq_ignore_ascii_case(POSTMASTER) || (self.is_user)(word)
+        let is_user = |word: &str| (self.is_user)(word);
+        word.eq_ignore_ascii_case(POSTMASTER) || is_user(word) || is_user(&word.to_lowercase())
     }
 
     /// A local name with our domain.
@@ -133,8 +144,13 @@ impl Here {
 
     /// Where the mail for an address of ours goes.
     fn with_domain(&self, own: Address) -> Vec<Address> {
-        let known = self.alias(own.local_part());
-        known.or_else(|| self.settings.aliases.get(ANYBODY).cloned()).unwrap_or_else(|| vec![own])
+        self.alias(own.local_part()).or_else(|| self.anybody()).unwrap_or_else(|| vec![own])
+    }
+
+    /// Whom the mail for everybody else goes to.
+    fn anybody(&self) -> Option<Vec<Address>> {
+        let own = self.settings.aliases.get(ANYBODY).cloned();
+        own.or_else(|| self.aliases_file.as_ref()?.table().expand(ANYBODY, self))
     }
 
     /// Whom what is sent back to an address goes to; `None` where it is of this machine alone and
@@ -143,14 +159,17 @@ impl Here {
         if !self.is_ours(sender) {
             return Some(vec![sender.clone()]);
         }
-        let known = self.alias(sender.local_part()).or_else(|| self.settings.aliases.get(ANYBODY).cloned());
+        let known = self.alias(sender.local_part()).or_else(|| self.anybody());
         known.or_else(|| (!self.is_own_user(sender)).then(|| vec![sender.clone()]))
     }
 
     /// What the alias stands for; those of the configuration come first, and are final.
     fn alias(&self, name: &str) -> Option<Vec<Address>> {
         let folded = name.to_lowercase();
-        let own = self.settings.aliases.get(&folded).filter(|_| folded != ANYBODY).cloned();
+        if folded == ANYBODY {
+            return None;
+        }
+        let own = self.settings.aliases.get(&folded).cloned();
         own.or_else(|| self.aliases_file.as_ref()?.table().expand(&folded, self))
     }
 
@@ -179,6 +198,23 @@ impl Here {
     }
 }
 
+/// What else a machine is called, in lower case. Its programs write the first word of its name too.
+fn other_names(hostname: &Domain, system: &SystemNames) -> Vec<String> {
+    let first_word = |name: &str| name.split('.').next().map(str::to_owned).filter(|_| !name.starts_with('['));
+    let own = [system.mailname.as_ref(), system.nodename.as_ref()].into_iter().flatten().map(Domain::folded);
+    let short = [Some(hostname), system.nodename.as_ref()].into_iter().flatten();
+    let short = short.filter_map(|name| first_word(&name.folded()));
+    LOOPBACK.map(str::to_owned).into_iter().chain(own).chain(short).collect()
+}
+
+/// Addresses that nobody can mistake, though no list is written so: in quotes, with a bracket
+/// that nothing opens or closes, several with nothing but blanks between them.
+fn carelessly_written(text: &str) -> Option<Vec<Address>> {
+    let marks = ['\'', '"', '<', '>', '[', ']'];
+    let read = |word: &str| Address::parse(word).or_else(|_| Address::parse(word.trim_matches(marks))).ok();
+    text.split_whitespace().map(read).collect::<Option<Vec<_>>>().filter(|found| !found.is_empty())
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -197,7 +233,7 @@ mod tests {
 
     fn here(yaml: &str) -> Here {
         let hostname = Domain::parse("web1.example.org").expect("a domain");
-        let system = SystemNames { mailname: None, nodename: Domain::parse("Web1").ok() };
+        let system = SystemNames { mailname: None, nodename: Domain::parse("Box.example.com").ok() };
         Here::configured(hostname, system, settings(yaml), |name| matches!(name, "root" | "anna"))
     }
 
@@ -226,6 +262,21 @@ mod tests {
             ("root@localhost", "root@localhost", "admin@example.net", "admin@example.net"),
             ("root@web1", "root@web1", "admin@example.net", "admin@example.net"),
             ("*@example.org", "*@example.org", "*@example.org", "ops@example.net"),
+            ("Anna", "Anna@example.org", "Anna@web1.example.org", "ops@example.net"),
+            ("root@box", "root@box", "admin@example.net", "admin@example.net"),
+            ("root@web", "root@web", "root@web", "root@web"),
+            ("'a@x.example'", "a@x.example", "a@x.example", "a@x.example"),
+            ("\"a@x.example\"", "a@x.example", "a@x.example", "a@x.example"),
+            (
+                "a@x.example b@x.example",
+                "a@x.example b@x.example",
+                "a@x.example b@x.example",
+                "a@x.example b@x.example",
+            ),
+            ("'root@localhost'", "root@localhost", "admin@example.net", "admin@example.net"),
+            ("a@x.example>", "a@x.example", "a@x.example", "a@x.example"),
+            ("[a@x.example]", "a@x.example", "a@x.example", "a@x.example"),
+            ("\"a b\"@x.example", "\"a b\"@x.example", "\"a b\"@x.example", "\"a b\"@x.example"),
             (
                 "deploy, root (Cron)",
                 "\"deploy\": the address has no domain: write it as local-part@domain",
@@ -250,6 +301,8 @@ mod tests {
             (Some("people@example.org"), "people@example.org"),
             (Some("a@x.example"), "a@x.example"),
             (Some("www-data@web1"), "relay@example.com"),
+            (Some("www-data@box"), "relay@example.com"),
+            (Some("www-data@box.example.com"), "relay@example.com"),
             (Some("root@localhost"), "relay@example.com"),
         ] {
             let named = named.map(|text| ReversePath::parse(text).expect(text));
@@ -264,6 +317,8 @@ mod tests {
         assert_eq!(here.sender("backup").map(|sender| sender.to_string()), Ok("relay@example.com".to_owned()));
         assert_eq!(here.sender("root").map(|sender| sender.to_string()), Ok("root@example.org".to_owned()));
         assert_eq!(here.sender("Backup Job"), Err(AddressError::NoDomain));
+        assert_eq!(here.sender("'a@x.example'").map(|sender| sender.to_string()), Ok("a@x.example".to_owned()));
+        assert!(here.sender("a@x.example b@x.example").is_err());
     }
 
     #[test]
@@ -278,6 +333,37 @@ mod tests {
         assert_eq!(domain("web1.example.org", "web1", "{}"), "root@web1.example.org");
         assert_eq!(domain("web1", "box", "{}"), "root@box");
         assert_eq!(domain("web1.example.org", "example.net", "domain: example.com"), "root@example.com");
+    }
+
+    #[test]
+    fn the_file_of_aliases_may_name_everybody_else() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("aliases");
+        let file = format!("aliasesFile: '{}'", path.display());
+        for (text, settings, anna, root, webmaster) in [
+            (
+                "*: ops@x.example\nroot: r@x.example\nwebmaster: anna\n",
+                "",
+                "ops@x.example",
+                "r@x.example",
+                "ops@x.example",
+            ),
+            ("*: root\n", "", "root@web1.example.org", "root@web1.example.org", "-"),
+            ("*: anna\nanna: nobody\n", "", "anna@web1.example.org", "nobody@web1.example.org", "-"),
+            ("*: ops@x.example\n", "aliases: { '*': first@x.example }", "first@x.example", "first@x.example", "-"),
+            ("default: ops@x.example\n", "", "anna@web1.example.org", "root@web1.example.org", "-"),
+        ] {
+            std::fs::write(&path, text).expect("written");
+            let here = here(&[file.as_str(), settings].join("\n"));
+            assert_eq!((told(&here, "anna").as_str(), told(&here, "root").as_str()), (anna, root), "{text}");
+            let nobody = "\"webmaster\": the address has no domain: write it as local-part@domain";
+            assert_eq!(told(&here, "webmaster"), if webmaster == "-" { nobody } else { webmaster }, "{text}");
+            let warned = here.settings.warnings();
+            assert_eq!(
+                warned.iter().any(|note| note.contains(":1: \"default\" names nobody but")),
+                text.starts_with('d')
+            );
+        }
     }
 
     #[test]

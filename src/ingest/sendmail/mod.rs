@@ -159,10 +159,17 @@ impl Invocation {
             recipients.extend(named(operand, here)?);
         }
         if recipients.is_empty() && !self.recipients_from_header {
-            return Err(UsageError::NoRecipient);
+            return Err(self.nobody());
         }
         let reverse_path = self.reverse_path.as_deref().map(|text| reverse_path(text, here)).transpose()?;
         Ok(Parties { reverse_path, recipients })
+    }
+
+    /// Why operands that name nobody are too few: one that is empty is an unset variable of a script.
+    fn nobody(&self) -> UsageError {
+        let empty = self.recipients.iter().find(|operand| operand.trim().is_empty());
+        let why = |operand: &String| AddressListError::Address(operand.clone(), AddressError::Empty).into();
+        empty.map_or(UsageError::NoRecipient, why)
     }
 
     /// The envelope, with what is asked for all recipients.
@@ -179,14 +186,16 @@ impl Invocation {
 }
 
 /// Those whom an operand names. Separators alone name nobody, since cron cuts `MAILTO="a , b"`
-/// at its blanks; nothing at all is a mistake in a script.
+/// at its blanks; nor does nothing at all, where somebody else is named.
 fn named(operand: &str, here: &Here) -> Result<Vec<Address>, AddressListError> {
+    let operand = without_line_end(operand);
     one_line(operand)?;
-    let addresses = here.list(operand)?;
-    if addresses.is_empty() && !operand.contains([',', ';']) {
-        return Err(AddressListError::Address(operand.to_owned(), AddressError::Empty));
-    }
-    Ok(addresses)
+    here.list(operand)
+}
+
+/// Lists out of files of other systems leave a CR at the end, careless programs a line end.
+fn without_line_end(word: &str) -> &str {
+    word.trim_end_matches(['\r', '\n'])
 }
 
 /// Refuses line ends and the like: folded lists are for header fields, and what stands
@@ -200,6 +209,7 @@ fn one_line(operand: &str) -> Result<(), AddressListError> {
 
 /// An address, with a name in front of it or not; `<>` and nothing at all are null.
 fn reverse_path(text: &str, here: &Here) -> Result<ReversePath, UsageError> {
+    let text = without_line_end(text);
     if matches!(text.trim(), "" | "<>") {
         return Ok(ReversePath::Null);
     }

@@ -15,8 +15,9 @@ pub struct Leniency<'a> {
 
 impl CommandLine {
     /// As [`CommandLine::parse`], with what is forgiven: blanks beside `FROM:` and `TO:`,
-    /// missing angle brackets, tabs and several blanks for one, and any name in EHLO and HELO,
-    /// in which octets outside printable ASCII become `?` where it is no UTF-8.
+    /// missing angle brackets, a display name in front of them, quotes around the address, tabs and
+    /// several blanks for one, and any name in EHLO and HELO, in which octets outside printable
+    /// ASCII become `?` where it is no UTF-8.
     ///
     /// # Errors
     /// As [`CommandLine::parse`].
@@ -63,14 +64,15 @@ fn name(argument: &[u8]) -> String {
     }
 }
 
-/// With one blank for each stretch of blanks.
+/// With one blank for each stretch of blanks. Octets that are no UTF-8 are marked as such: in a
+/// display name they hurt nobody.
 fn text(argument: &[u8]) -> Result<String, CommandError> {
-    let text = std::str::from_utf8(argument).map_err(|_| CommandError::Octets)?.replace('\t', " ");
+    let text = String::from_utf8_lossy(argument).replace('\t', " ");
     if text.contains(char::is_control) { Err(CommandError::Octets) } else { Ok(text.trim().to_owned()) }
 }
 
 fn mail(argument: &str, leniency: &Leniency<'_>) -> Parsed {
-    let (path, rest) = path(argument, "FROM").ok_or(CommandError::Argument("write it as MAIL FROM:<address>"))?;
+    let (path, rest) = path(argument, "FROM", "write it as MAIL FROM:<address>")?;
     let from = if path.is_empty() {
         ReversePath::Null
     } else {
@@ -85,7 +87,7 @@ fn mail(argument: &str, leniency: &Leniency<'_>) -> Parsed {
 }
 
 fn rcpt(argument: &str) -> Parsed {
-    let (path, rest) = path(argument, "TO").ok_or(CommandError::Argument("write it as RCPT TO:<address>"))?;
+    let (path, rest) = path(argument, "TO", "write it as RCPT TO:<address>")?;
     let parameters = rcpt_parameters(&rest)?;
     Ok(CommandLine::Rcpt(forward_path(path)?, parameters))
 }
@@ -103,16 +105,41 @@ fn forward_path(path: String) -> Result<ForwardPath, CommandError> {
 }
 
 /// The path behind `keyword` and a colon, and the parameters as strict clients write them.
-fn path(argument: &str, keyword: &str) -> Option<(String, String)> {
-    let named = argument.get(..keyword.len()).filter(|start| start.eq_ignore_ascii_case(keyword))?;
-    let rest = argument[named.len()..].trim_start().strip_prefix(':')?.trim_start();
+fn path(argument: &str, keyword: &str, usage: &'static str) -> Result<(String, String), CommandError> {
+    let wrong = CommandError::Argument(usage);
+    let named = argument.get(..keyword.len()).filter(|start| start.eq_ignore_ascii_case(keyword));
+    let rest = named.and_then(|named| argument[named.len()..].trim_start().strip_prefix(':'));
+    let rest = rest.map(|rest| without_name(rest.trim())).filter(|rest| !rest.is_empty()).ok_or(wrong)?;
     let (path, rest) = match rest.strip_prefix('<') {
         Some(inner) => path_and_rest(inner).unwrap_or_else(|| at_blank(inner)),
-        None if rest.is_empty() => return None,
         None => at_blank(rest),
     };
-    let parameters: String = rest.split_whitespace().map(|word| format!(" {word}")).collect();
-    Some((path.trim().to_owned(), parameters))
+    if path.contains(char::REPLACEMENT_CHARACTER) {
+        return Err(CommandError::Octets);
+    }
+    let parameters: String = rest.trim_start_matches('>').split_whitespace().map(|word| format!(" {word}")).collect();
+    Ok((unquoted(path.trim()).to_owned(), parameters))
+}
+
+/// Without the display name in front of the angle brackets, which belongs into the header, and
+/// with one pair of these.
+fn without_name(text: &str) -> &str {
+    if let Some(inner) = text.strip_prefix('<') {
+        return if inner.starts_with('<') { without_name(inner) } else { text };
+    }
+    match text.rfind('<') {
+        Some(at) if !text[..at].contains('@') && text[at..].contains('>') => &text[at..],
+        _ => text,
+    }
+}
+
+/// An address in quotes: the whole of it, which is none.
+fn unquoted(path: &str) -> &str {
+    let inner = |mark| path.strip_prefix(mark)?.strip_suffix(mark);
+    inner('\'')
+        .or_else(|| inner('"'))
+        .filter(|inner| inner.contains('@') && !inner.contains(['"', '\'']))
+        .unwrap_or(path)
 }
 
 /// Up to the first blank outside of quotes; a bracket that nothing opened is left out.
@@ -168,6 +195,27 @@ mod tests {
             ("MAIL FROM:<printer>", "mail printer@h.example"),
             ("MAIL FROM:\"a b\"@x.example SIZE=1", "mail \"a b\"@x.example SIZE=1"),
             (" MAIL FROM:<a@x.example>", "mail a@x.example"),
+            ("MAIL FROM:Scanner <a@x.example> SIZE=10", "mail a@x.example SIZE=10"),
+            ("MAIL FROM: \"Scanner, 2nd <floor>\" <a@x.example>", "mail a@x.example"),
+            ("MAIL FROM:<<a@x.example>>", "mail a@x.example"),
+            ("MAIL FROM:'a@x.example'", "mail a@x.example"),
+            ("MAIL FROM:<\"a@x.example\">", "mail a@x.example"),
+            ("MAIL FROM:<\"a\"@x.example>", "mail \"a\"@x.example"),
+            ("MAIL FROM:<\"a<b\"@x.example>", "mail \"a<b\"@x.example"),
+            ("RCPT TO:Anna B <b@x.example>", "rcpt b@x.example"),
+            ("RCPT TO: 'b@x.example'", "rcpt b@x.example"),
+            (
+                "RCPT TO:<b@x.example,c@x.example>",
+                "501 the local part \"b@x.example,c\" is not valid: quote it, or remove what does not belong",
+            ),
+            (
+                "RCPT TO:<b c@x.example>",
+                "501 the local part \"b c\" is not valid: quote it, or remove what does not belong",
+            ),
+            (
+                "RCPT TO:<b@x.example>,<c@x.example>",
+                "501 a parameter is KEYWORD or KEYWORD=VALUE, with one blank in front",
+            ),
             ("RCPT TO: b@x.example", "rcpt b@x.example"),
             ("RCPT TO:<@r.example:b@x.example>", "rcpt b@x.example"),
             ("RCPT TO: root", "rcpt Local(\"root\")"),
@@ -198,6 +246,7 @@ mod tests {
         }
         assert_eq!(read(b"EHLO DESKTOP-\xc4\r\n"), "Ehlo(\"DESKTOP-?\")");
         assert_eq!(read(b"MAIL FROM:<\xc4@x.example>\r\n").get(..3), Some("500"));
+        assert_eq!(read(b"MAIL FROM:J\xfcrg <a@x.example>\r\n"), "mail a@x.example");
         assert_eq!(read(&[b"EHLO ", &[b'x'; 600][..], b"\r\n"].concat()), "500 the line is too long");
     }
 

@@ -20,8 +20,9 @@ impl Session {
         if let Some(answer) = self.not_ready_for_data() {
             return Ok(answer);
         }
-        // Whoever does not wait for 354 does not know whether his message is one, or commands.
-        if self.wire.has_more().await {
+        // Whoever does not wait for 354 does not know whether his message is one, or commands. Who
+        // writes it all into a pipe deceives nobody but himself.
+        if matches!(self.client, Client::Peer(_)) && self.wire.has_more().await {
             let answer = Answer::new(554, "5.5.0", "wait for 354 before you send the message");
             let answer = self.transaction.refuse_with(answer);
             self.say(&answer);
