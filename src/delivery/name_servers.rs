@@ -7,6 +7,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -48,7 +49,12 @@ pub(super) struct NameServers {
 }
 
 struct NameServer {
-    resolver: Resolver<ByInterface>,
+    /// Asks with EDNS, where that is wanted.
+    edns: Option<Resolver<ByInterface>>,
+    /// Asks without it: not every server and firewall bears it.
+    plain: Resolver<ByInterface>,
+    /// It answers questions without EDNS alone.
+    bears_no_edns: AtomicBool,
     silent: Mutex<Option<Instant>>,
 }
 
@@ -73,9 +79,9 @@ impl NameServers {
         pick: impl Fn(&RData) -> Option<T>,
     ) -> Answer<Vec<T>> {
         let mut trouble = None;
-        for _ in 0..self.attempts {
+        for round in 0..self.attempts {
             for server in self.in_order() {
-                match server.ask(name, kind, self.patience, &pick).await {
+                match server.ask(name, kind, round, self.patience, &pick).await {
                     Answer::Trouble(found) => trouble = Some(weightier(trouble, found)),
                     answer => return answer,
                 }
@@ -107,40 +113,44 @@ fn weightier(one: Option<Trouble>, other: Trouble) -> Trouble {
 
 impl NameServer {
     fn new(server: SocketAddr, manner: &Manner) -> Result<Self, NetError> {
-        let on_port = |mut connection: ConnectionConfig| {
-            connection.port = server.port();
-            connection
-        };
-        let udp = (!manner.tcp_only).then(|| on_port(ConnectionConfig::udp()));
-        let connections = udp.into_iter().chain([on_port(ConnectionConfig::tcp())]).collect();
-        let config = NameServerConfig::new(server.ip(), true, connections);
-        let scope = if let SocketAddr::V6(server) = server { server.scope_id() } else { 0 };
-        let provider = ByInterface { tokio: TokioRuntimeProvider::default(), scope };
-        let config = ResolverConfig::from_parts(None, Vec::new(), vec![config]);
-        let mut builder = Resolver::builder_with_config(config, provider);
-        let options = builder.options_mut();
-        set(options, manner);
-        Ok(Self { resolver: builder.build()?, silent: Mutex::default() })
+        let edns = manner.edns0.then(|| resolver(server, manner, true)).transpose()?;
+        let plain = resolver(server, manner, false)?;
+        Ok(Self { edns, plain, bears_no_edns: AtomicBool::default(), silent: Mutex::default() })
     }
 
     async fn ask<T>(
         &self,
         name: &Name,
         kind: RecordType,
+        round: usize,
         patience: Duration,
         pick: impl Fn(&RData) -> Option<T>,
     ) -> Answer<Vec<T>> {
-        let answer = match tokio::time::timeout(patience, self.resolver.lookup(name.clone(), kind)).await {
-            Err(_) => Answer::Trouble(Trouble { cause: "timed out".to_owned(), whose: Whose::Unknown }),
-            Ok(Err(error)) => without_records(&error),
-            Ok(Ok(lookup)) => {
-                let records: Vec<T> = belonging(&lookup).filter_map(|record| pick(&record.data)).collect();
-                // A CNAME that leads nowhere leaves an answer without what was asked for.
-                if records.is_empty() { Answer::NoData } else { Answer::Found(records) }
-            }
-        };
+        let with_edns = !self.bears_no_edns.load(Ordering::Relaxed) && (round == 0 || !self.is_silent());
+        let answer = self.ask_with(with_edns, name, kind, patience, pick).await;
         let is_silent = matches!(&answer, Answer::Trouble(trouble) if trouble.whose == Whose::Unknown);
         *self.silent.lock().unwrap_or_else(PoisonError::into_inner) = is_silent.then(Instant::now);
+        answer
+    }
+
+    /// Asks, and once more without EDNS where it may be that which the server does not bear: at
+    /// once where it says so (RFC 6891 section 7), in the next round where it says nothing.
+    async fn ask_with<T>(
+        &self,
+        with_edns: bool,
+        name: &Name,
+        kind: RecordType,
+        patience: Duration,
+        pick: impl Fn(&RData) -> Option<T>,
+    ) -> Answer<Vec<T>> {
+        if let Some(edns) = self.edns.as_ref().filter(|_| with_edns) {
+            let answer = asked(edns, name, kind, patience, &pick).await;
+            if !is_without_edns(&answer) {
+                return answer;
+            }
+        }
+        let answer = asked(&self.plain, name, kind, patience, pick).await;
+        self.bears_no_edns.store(!matches!(answer, Answer::Trouble(_)), Ordering::Relaxed);
         answer
     }
 
@@ -150,9 +160,50 @@ impl NameServer {
     }
 }
 
+/// What asks one server.
+fn resolver(server: SocketAddr, manner: &Manner, edns0: bool) -> Result<Resolver<ByInterface>, NetError> {
+    let on_port = |mut connection: ConnectionConfig| {
+        connection.port = server.port();
+        connection
+    };
+    let udp = (!manner.tcp_only).then(|| on_port(ConnectionConfig::udp()));
+    let connections = udp.into_iter().chain([on_port(ConnectionConfig::tcp())]).collect();
+    let config = NameServerConfig::new(server.ip(), true, connections);
+    let scope = if let SocketAddr::V6(server) = server { server.scope_id() } else { 0 };
+    let provider = ByInterface { tokio: TokioRuntimeProvider::default(), scope };
+    let config = ResolverConfig::from_parts(None, Vec::new(), vec![config]);
+    let mut builder = Resolver::builder_with_config(config, provider);
+    let options = builder.options_mut();
+    set(options, manner);
+    options.edns0 = edns0;
+    builder.build()
+}
+
+async fn asked<T>(
+    resolver: &Resolver<ByInterface>,
+    name: &Name,
+    kind: RecordType,
+    patience: Duration,
+    pick: impl Fn(&RData) -> Option<T>,
+) -> Answer<Vec<T>> {
+    match tokio::time::timeout(patience, resolver.lookup(name.clone(), kind)).await {
+        Err(_) => Answer::Trouble(Trouble { cause: "timed out".to_owned(), whose: Whose::Unknown }),
+        Ok(Err(error)) => without_records(&error),
+        Ok(Ok(lookup)) => {
+            let records: Vec<T> = belonging(&lookup).filter_map(|record| pick(&record.data)).collect();
+            // A CNAME that leads nowhere leaves an answer without what was asked for.
+            if records.is_empty() { Answer::NoData } else { Answer::Found(records) }
+        }
+    }
+}
+
+/// Whether a server says that it does not understand a question with EDNS.
+fn is_without_edns<T>(answer: &Answer<T>) -> bool {
+    matches!(answer, Answer::Trouble(trouble) if ["FORMERR", "NOTIMP", "BADVERS"].contains(&trouble.cause.as_str()))
+}
+
 fn set(options: &mut ResolverOpts, manner: &Manner) {
     options.timeout = manner.timeout;
-    options.edns0 = manner.edns0;
     options.use_hosts_file = ResolveHosts::Never;
     // The crate counts what follows the first query; rounds are ours.
     options.attempts = 0;
@@ -180,6 +231,10 @@ fn without_records<T>(error: &NetError) -> Answer<T> {
     match error {
         NetError::Dns(DnsError::NoRecordsFound(none)) => match none.response_code {
             ResponseCode::NXDomain => Answer::NoDomain,
+            // It was to ask others itself (RFC 2308 section 2.2).
+            ResponseCode::NoError if none.soa.is_none() && none.ns.as_ref().is_some_and(|ns| !ns.is_empty()) => {
+                trouble("it only names other servers, as one that is no resolver does".to_owned(), Whose::Theirs)
+            }
             ResponseCode::NoError => Answer::NoData,
             code => trouble(name_of(code), Whose::Theirs),
         },

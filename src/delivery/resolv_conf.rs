@@ -50,10 +50,14 @@ pub(super) struct Server {
     pub(super) scope: u32,
 }
 
-/// The name of this machine and its interfaces, which decide what some lines mean.
+/// What of this machine and of this process decides what some lines mean.
 pub(super) struct Machine<'a> {
     /// As gethostname(2) has it.
     pub(super) name: &'a str,
+    /// `LOCALDOMAIN`: searched instead of what the file says.
+    pub(super) local_domain: Option<&'a str>,
+    /// `RES_OPTIONS`: in addition to those of the file.
+    pub(super) options: Option<&'a str>,
     /// The number of an interface by its name.
     pub(super) interface: &'a dyn Fn(&str) -> Option<u32>,
 }
@@ -79,8 +83,18 @@ impl ResolvConf {
             found.line(line.trim_end_matches('\r'), machine, &mut domains, &mut problems);
             found.passed_over.extend(problems.into_iter().map(|problem| (number + 1, problem)));
         }
+        found.environment(machine, &mut domains);
         found.search = domains.unwrap_or_else(|| own_domain(machine.name));
         found
+    }
+
+    /// What the environment says comes last, and counts. Nobody is told of what is wrong there: it
+    /// is no line of the file.
+    fn environment(&mut self, machine: &Machine<'_>, domains: &mut Option<Vec<String>>) {
+        let [local_domain, options] =
+            [machine.local_domain, machine.options].map(|text| text.unwrap_or_default().split_ascii_whitespace());
+        replace(domains, local_domain, &mut Vec::new());
+        options.for_each(|word| self.option(word, &mut Vec::new()));
     }
 
     /// One line. The keyword must be its first octets.
@@ -242,8 +256,12 @@ mod tests {
     use super::*;
 
     fn parse(text: &[u8]) -> ResolvConf {
+        parse_with(text, None, None)
+    }
+
+    fn parse_with(text: &[u8], local_domain: Option<&str>, options: Option<&str>) -> ResolvConf {
         let interface = |name: &str| (name == "lo").then_some(1);
-        ResolvConf::parse(text, &Machine { name: "web1", interface: &interface })
+        ResolvConf::parse(text, &Machine { name: "web1", local_domain, options, interface: &interface })
     }
 
     fn servers(found: &ResolvConf) -> String {
@@ -315,6 +333,24 @@ mod tests {
     }
 
     #[test]
+    fn the_environment_has_the_last_word() {
+        let text = b"search a.example b.example\noptions ndots:2 timeout:9\n";
+        for (local_domain, options, search, ndots, timeout) in [
+            (None, None, "a.example b.example", 2, 9),
+            (Some("c.example  d.example"), None, "c.example d.example", 2, 9),
+            (Some("  "), Some(""), "a.example b.example", 2, 9),
+            (Some("(none)"), None, "", 2, 9),
+            (None, Some("ndots:5\ttimeout:x what attempts:1"), "a.example b.example", 5, 9),
+            (None, Some("timeout:1"), "a.example b.example", 2, 1),
+        ] {
+            let found = parse_with(text, local_domain, options);
+            let seconds = Some(Duration::from_secs(timeout));
+            assert_eq!((found.search.join(" ").as_str(), found.ndots, found.timeout), (search, ndots, seconds));
+            assert!(found.passed_over.is_empty(), "{:?}", found.passed_over);
+        }
+    }
+
+    #[test]
     fn what_the_operator_wrote_is_searched_as_resolv_conf_5_says() {
         for (text, name, candidates) in [
             ("search a.example b.example", "gw", "gw.a.example gw.b.example gw"),
@@ -328,7 +364,9 @@ mod tests {
         ] {
             assert_eq!(parse(text.as_bytes()).candidates(name).join(" "), candidates, "{text:?} {name}");
         }
-        let of = |name| ResolvConf::parse(b"", &Machine { name, interface: &|_| None }).search;
+        let of = |name| {
+            ResolvConf::parse(b"", &Machine { name, local_domain: None, options: None, interface: &|_| None }).search
+        };
         assert_eq!(of("web1.b.example"), ["b.example"], "the machine's own domain, where nothing else is said");
         assert!(of("web1").is_empty() && of("web1.").is_empty());
     }

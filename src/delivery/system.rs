@@ -87,7 +87,9 @@ impl System {
 }
 
 fn parse(text: &[u8], name: &str) -> ResolvConf {
-    ResolvConf::parse(text, &Machine { name, interface: &|name| if_nametoindex(name).ok() })
+    let (local_domain, options) = (std::env::var("LOCALDOMAIN").ok(), std::env::var("RES_OPTIONS").ok());
+    let (local_domain, options) = (local_domain.as_deref(), options.as_deref());
+    ResolvConf::parse(text, &Machine { name, local_domain, options, interface: &|name| if_nametoindex(name).ok() })
 }
 
 /// As gethostname(2) has it; empty where it cannot be read.

@@ -33,6 +33,8 @@ const OUTCOMES: &[(&str, &str)] = &[
     ("notimp.example", "deferred - 4.4.3 dns"),
     ("garbage.example", "deferred - 4.4.3 dns"),
     ("silent.example", "deferred - 4.4.3 dns"),
+    ("referral.example", "deferred - 4.4.3 dns"),
+    ("mxreferral.example", "deferred - 4.4.3 dns"),
     ("mxservfail.example", "deferred - 4.4.3 dns"),
     ("mxsilent.example", "deferred - 4.4.3 dns"),
     ("null.example", "failed - 5.1.10 dns"),
@@ -100,6 +102,8 @@ fn world(peer: &SmtpSink) -> String {
          notimp.example      NOTIMP
          garbage.example     GARBAGE
          silent.example      SILENT
+         referral.example    REFERRAL ns.other.example
+         mxreferral.example  MX 10 referral.example
          mxservfail.example  MX 10 broken.example
          mxsilent.example    MX 10 mute.example
          null.example        MX 0 .
@@ -187,6 +191,25 @@ fn an_address_of_another_name_is_never_used() {
     }
     assert_eq!(relay.run_spool().expect(69).counts(), [4, 0, 2, 2, 0, 0]);
     assert_eq!((named.connections() > 0, other.connections()), (true, 0));
+}
+
+#[test]
+fn a_server_that_bears_no_edns_is_asked_without() {
+    for (refusal, most) in [("FORMERR", 2), ("NOTIMP", 2), ("SILENT", 3)] {
+        let peer = SmtpSink::start(Script::new());
+        let zones = Zones::start(&format!(
+            "one.example NOEDNS {refusal}\none.example MX 10 mx.one.example\n\
+             mx.one.example NOEDNS {refusal}\nmx.one.example A {}",
+            peer.ip()
+        ));
+        let relay = Setup::mx(&zones, peer.port()).build();
+        relay.reconfigure("timeout: 1s, attempts: 1", "timeout: 500ms, attempts: 2");
+        one_mail_to(&relay, "you@one.example");
+        assert_eq!(relay.run_spool().expect(0).counts(), [1, 1, 0, 0, 0, 0], "{refusal}");
+        let asked = zones.queries_of("one.example", RecordType::MX);
+        assert!((2..=most).contains(&asked), "{refusal}: {asked}");
+        assert_eq!(zones.queries_of("mx.one.example", RecordType::A), 1, "what it bears is known by now: {refusal}");
+    }
 }
 
 #[test]

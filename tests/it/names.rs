@@ -213,6 +213,7 @@ fn each_name_server_is_asked_before_a_question_is_given_up() {
     let zones = Zones::start(&format!("a.example A {0}\nb.example A {0}\nc.example A {0}", peer.ip()));
     let failing = Zones::start("a.example SERVFAIL\nb.example SERVFAIL\nc.example SERVFAIL");
     let refusing_all = Zones::start("a.example REFUSED\nb.example REFUSED\nc.example REFUSED");
+    let referring = Zones::start("a.example REFERRAL ns.x\nb.example REFERRAL ns.x\nc.example REFERRAL ns.x");
     let silent = UdpSocket::bind((fresh_loopback(), 0)).expect("a free port");
     let silent = silent.local_addr().expect("bound");
     let good = zones.address();
@@ -220,6 +221,7 @@ fn each_name_server_is_asked_before_a_question_is_given_up() {
         vec![silent, refusing(), good],
         vec![refusing(), silent, good],
         vec![failing.address(), silent, good],
+        vec![referring.address(), good],
         vec![silent, refusing_all.address(), good],
         vec![good, silent, refusing()],
         vec![failing.address(), refusing_all.address(), refusing(), silent, good],

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hickory_proto::op::{Message, Metadata, ResponseCode};
-use hickory_proto::rr::rdata::{A, AAAA, CNAME, MX};
+use hickory_proto::rr::rdata::{A, AAAA, CNAME, MX, NS};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -27,6 +27,8 @@ use tokio::runtime::Runtime;
 /// stray.example   STRAY other.example A 127.0.0.2    also answered, of a name not asked for
 /// extra.example   EXTRA other.example A 127.0.0.2    in the additional section
 /// slow.example    DELAY 500                 milliseconds before the answer
+/// old.example     NOEDNS FORMERR            to a question with EDNS only (or NOTIMP, SILENT)
+/// lame.example    REFERRAL ns.example       no answer, but who might have one
 /// ```
 ///
 /// A name that is absent, and has none below it, does not exist (NXDOMAIN). Blank lines and
@@ -54,6 +56,8 @@ enum Entry {
     Stray(Record),
     Extra(Record),
     Delay(Duration),
+    NoEdns(Option<ResponseCode>),
+    Referral(Record),
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -138,6 +142,10 @@ fn parse(words: &[&str]) -> Option<Entry> {
         ["REFUSED"] => Entry::Code(ResponseCode::Refused),
         ["FORMERR"] => Entry::Code(ResponseCode::FormErr),
         ["NOTIMP"] => Entry::Code(ResponseCode::NotImp),
+        ["NOEDNS", "FORMERR"] => Entry::NoEdns(Some(ResponseCode::FormErr)),
+        ["NOEDNS", "NOTIMP"] => Entry::NoEdns(Some(ResponseCode::NotImp)),
+        ["NOEDNS", "SILENT"] => Entry::NoEdns(None),
+        ["REFERRAL", to] => Entry::Referral(Record::from_rdata(Name::root(), 60, RData::NS(NS(key(to))))),
         ["SILENT"] => Entry::Silent,
         ["GARBAGE"] => Entry::Garbage,
         ["TRUNCATED"] => Entry::Truncated,
@@ -220,13 +228,19 @@ impl Zone {
             match entry {
                 Entry::Code(code) => answer.metadata.response_code = *code,
                 Entry::CodeOf(of, code) if *of == record_type => answer.metadata.response_code = *code,
+                Entry::NoEdns(refusal) if query.edns.is_some() => {
+                    answer = answer.truncate();
+                    answer.metadata.truncation = false;
+                    answer.metadata.response_code = (*refusal)?;
+                }
+                Entry::Referral(record) => answer.authorities.push(record.clone()),
                 Entry::Silent => return None,
                 Entry::Garbage => return Some(b"\xffthis is no DNS message".to_vec()),
                 Entry::Truncated | Entry::Cut if transport == Transport::Udp => answer = answer.truncate(),
                 Entry::Cut => return Some(Vec::new()),
                 Entry::Stray(record) => answer.answers.push(record.clone()),
                 Entry::Extra(record) => answer.additionals.push(record.clone()),
-                Entry::Data(_) | Entry::CodeOf(..) | Entry::Truncated => {}
+                Entry::Data(_) | Entry::CodeOf(..) | Entry::NoEdns(_) | Entry::Truncated => {}
                 Entry::Delay(time) => tokio::time::sleep(*time).await,
             }
         }
