@@ -15,7 +15,7 @@ const MECHANISMS: [Mechanism; 2] = [Mechanism::Plain, Mechanism::Login];
 /// Why there is no verdict of the peer.
 pub(super) enum NotTried {
     /// In words.
-    Impossible(&'static str),
+    Impossible(String),
     Broken(Broken),
 }
 
@@ -27,14 +27,21 @@ pub(super) async fn authenticate(session: &mut Session, credentials: &Credential
         if !session.offers.auth.contains(&mechanism.to_string()) {
             continue;
         }
-        let lines = lines(mechanism, credentials).ok_or(NotTried::Impossible("AUTH cannot be said"))?;
+        let lines =
+            lines(mechanism, credentials).ok_or_else(|| NotTried::Impossible("AUTH cannot be said".to_owned()))?;
         let reply = exchange(session, lines).await.map_err(NotTried::Broken)?;
         if !is_of_mechanism(&reply) {
             return Ok(reply);
         }
         refusal = Some(reply);
     }
-    refusal.ok_or(NotTried::Impossible("it offers neither AUTH PLAIN nor AUTH LOGIN"))
+    refusal.ok_or_else(|| NotTried::Impossible(no_mechanism(&session.offers.auth)))
+}
+
+/// What stands in the way, with what is offered instead.
+fn no_mechanism(offered: &[String]) -> String {
+    let neither = "it offers neither AUTH PLAIN nor AUTH LOGIN";
+    if offered.is_empty() { neither.to_owned() } else { format!("{neither}, but {}", offered.join(" ")) }
 }
 
 /// Whether a refusal is about the mechanism (RFC 4954 sections 4 and 6): no password was

@@ -128,6 +128,10 @@ impl Finding {
     }
 }
 
+/// What is noted with a refusal of those whom the peer does not know.
+const WANTS_MORE: &str =
+    "the peer wants AUTH or TLS of this relay first: see 'gatewayUsername', 'gatewayPassword' and 'startTLS'";
+
 /// A reply by its first digit, with the exceptions.
 fn answer(stage: Stage, reply: &Reply) -> Ruling {
     match (stage, reply.class()) {
@@ -179,7 +183,7 @@ pub(super) fn is_too_many_recipients(reply: &Reply) -> bool {
 pub(super) fn is_stale_session(finding: &Finding) -> bool {
     match &finding.event {
         Event::Reply(reply) => reply.code() == 421,
-        Event::Broken(Broken::Closed | Broken::Io(_)) => !finding.is_in_doubt(),
+        Event::Broken(Broken::Closed | Broken::Io(_) | Broken::Tls(_)) => !finding.is_in_doubt(),
         _ => false,
     }
 }
@@ -223,7 +227,16 @@ impl Contact {
 
     fn notes_on(&self, finding: &Finding) -> Vec<String> {
         let suspected = matches!(&finding.event, Event::Reply(reply) if speaks_of_helo(finding.step, reply));
-        self.notes.iter().cloned().chain(suspected.then(|| self.ehlo.suspected())).collect()
+        let suspected = suspected.then(|| self.ehlo.suspected());
+        let unknown = self.is_unknown_to_gateway(finding).then(|| WANTS_MORE.to_owned());
+        self.notes.iter().cloned().chain(suspected).chain(unknown).collect()
+    }
+
+    /// Whether a gateway takes mail only from those who have said more of themselves (RFC 4954
+    /// section 6, RFC 3207 section 4).
+    fn is_unknown_to_gateway(&self, finding: &Finding) -> bool {
+        let wants_more = matches!(&finding.event, Event::Reply(reply) if matches!(reply.code(), 530 | 538));
+        wants_more && self.target.preference.is_none()
     }
 
     /// Why, in a sentence that names host, address and port; none where the reply says it.

@@ -228,6 +228,12 @@ impl Opening<'_> {
             other => other?,
         }
         let reply = session.say(&Command::ehlo(&self.dialer.ehlo.name)).await;
+        if let Err(Broken::Tls(reason)) = reply {
+            // In TLS 1.3 its verdict comes when our side of the handshake is done.
+            self.contact.tls = None;
+            let told = format!("the TLS handshake failed: {reason}");
+            return Err(self.without_tls(Finding::at(Step::Starttls, Err(Broken::Handshake(reason))), told));
+        }
         session.offers = self.offers(reply)?;
         Ok(())
     }
@@ -266,7 +272,7 @@ impl Opening<'_> {
             Ok(reply) if reply.class() == 2 => Ok(()),
             Ok(reply) => Err((Finding::at(Step::Auth, Ok(reply)), None)),
             Err(NotTried::Broken(broken)) => Err((Finding::at(Step::Auth, Err(broken)), None)),
-            Err(NotTried::Impossible(reason)) => Err(no(reason)),
+            Err(NotTried::Impossible(reason)) => Err(no(&reason)),
         }
     }
 

@@ -6,6 +6,8 @@ use std::time::Duration;
 use crate::mail::Stage;
 use crate::smtp::NotSmtp;
 
+use super::tls::in_tls;
+
 /// What is under way with a peer; mostly what its next reply answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
@@ -80,6 +82,9 @@ pub(super) enum Broken {
     NotSmtp(#[from] NotSmtp),
     #[error("TLS handshake failed: {0}")]
     Handshake(String),
+    /// Behind the handshake.
+    #[error("TLS failed: {0}")]
+    Tls(String),
     #[error("this relay was stopped")]
     Stopped,
 }
@@ -95,6 +100,9 @@ fn seconds(duration: &Duration) -> String {
 impl Broken {
     /// An I/O error in words without numbers, where there are such.
     pub(super) fn from_io(error: &io::Error) -> Self {
+        if let Some(told) = in_tls(error) {
+            return Self::Tls(told);
+        }
         match error.kind() {
             // rustls' word for a close without close_notify.
             io::ErrorKind::UnexpectedEof => Self::Closed,

@@ -267,6 +267,33 @@ fn a_refused_mechanism_judges_no_password_and_the_next_is_tried_in_the_same_sess
 }
 
 #[test]
+fn what_is_offered_instead_of_a_password_is_named() {
+    let peer = SmtpSink::start(secure().mechanisms("XOAUTH2 OAUTHBEARER"));
+    let relay = with_password(&peer).build();
+    one_mail(&relay);
+    relay.run_spool().expect(75);
+    let cause = relay.only_record()["cause"].to_string();
+    assert!(cause.contains("offers neither AUTH PLAIN nor AUTH LOGIN, but XOAUTH2 OAUTHBEARER"), "{cause}");
+}
+
+#[test]
+fn a_gateway_that_takes_mail_from_nobody_it_does_not_know_is_noted_as_such() {
+    for (at, refusal, noted) in [
+        ("MAIL", "530 5.7.0 Authentication required", true),
+        ("RCPT", "530 5.7.0 Must issue a STARTTLS command first", true),
+        ("MAIL", "538 5.7.11 encryption required", true),
+        ("RCPT", "550 5.7.1 relaying denied", false),
+    ] {
+        let peer = SmtpSink::start(Script::new().on(at, refusal));
+        let relay = Setup::gateway(peer.address()).build();
+        one_mail(&relay);
+        relay.run_spool().expect(69);
+        let record = relay.only_record();
+        assert_eq!(record["notes"].to_string().contains("see 'gatewayUsername'"), noted, "{refusal}: {record}");
+    }
+}
+
+#[test]
 fn a_wrong_password_at_the_second_mechanism_is_the_outcome() {
     let peer = SmtpSink::start(secure().on("AUTH PLAIN", "504 5.7.4 no").on("AUTH LOGIN", "535 5.7.8 wrong"));
     let relay = with_password(&peer).build();

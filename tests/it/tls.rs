@@ -354,6 +354,20 @@ fn a_handshake_that_failed_stands_in_the_dialogue_as_what_failed() {
 }
 
 #[test]
+fn a_peer_that_wants_a_certificate_of_ours_says_so_behind_the_handshake() {
+    let authority = Authority::new();
+    let wanted = "it wants a certificate of ours: set 'certificate' and 'key' (";
+    for (policy, expected) in [("true", "delivered end-of-data"), ("required", "deferred starttls")] {
+        let peer = SmtpSink::start(Script::new().starttls(authority.certify_for_known_clients(HOST)));
+        let record = Case::new(&peer, policy, &authority).record();
+        assert_eq!(ending(&record), expected, "{policy}: {record}");
+        let told = if policy == "true" { &record["notes"] } else { &record["cause"] };
+        assert!(told.to_string().contains(&format!("handshake failed: {wanted}")), "{policy}: {record}");
+        assert_eq!(record["tls"], Value::Null, "{policy}: {record}");
+    }
+}
+
+#[test]
 fn a_peer_that_hangs_up_right_behind_its_220_to_starttls_is_spoken_to_in_clear() {
     let go = || reply("220 2.0.0 go");
     for (what, point, then) in [

@@ -34,6 +34,8 @@ use super::network::Network;
 use super::routing::Target;
 use certificate::Certificate;
 
+pub(super) use words::in_tls;
+
 /// TLS settings of one `RemoteDelivery`; sessions are resumed across its connections.
 pub(super) struct Tls {
     client: Arc<ClientConfig>,

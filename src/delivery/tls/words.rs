@@ -8,13 +8,16 @@ use crate::delivery::step::Broken;
 
 /// What a failed handshake means.
 pub(super) fn of_failure(error: &io::Error) -> String {
-    let Some(library) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) else {
-        return Broken::from_io(error).to_string();
-    };
-    match meaning(library) {
+    in_tls(error).unwrap_or_else(|| Broken::from_io(error).to_string())
+}
+
+/// What an error means that TLS itself had, and not what carries it.
+pub(in super::super) fn in_tls(error: &io::Error) -> Option<String> {
+    let library = error.get_ref()?.downcast_ref::<Error>()?;
+    Some(match meaning(library) {
         Some(words) => format!("{words} ({library})"),
         None => library.to_string(),
-    }
+    })
 }
 
 fn meaning(error: &Error) -> Option<&'static str> {
