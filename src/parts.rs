@@ -25,8 +25,6 @@ use crate::store::{self, SqliteStore, Store};
 
 /// How long a service keeps results that the store does not take.
 const PATIENCE: Duration = Duration::from_mins(10);
-/// The same for a command, that somebody may look on.
-const PATIENCE_IN_FOREGROUND: Duration = Duration::from_secs(30);
 
 /// Why the parts cannot be built.
 #[derive(Debug, thiserror::Error)]
@@ -75,7 +73,8 @@ impl Parts {
             max_dialogue: usize::try_from(config.audit.max_dialogue).unwrap_or(usize::MAX),
             metrics: metrics.clone(),
             free_space: FreeSpace::of(config.store.directory().to_owned()),
-            patience: if down_for.is_some() { PATIENCE } else { PATIENCE_IN_FOREGROUND },
+            // A command, that somebody may look on, ends as soon as it would when it is stopped.
+            patience: if down_for.is_some() { PATIENCE } else { config.shutdown_timeout },
         };
         let spool = Spool::new(Arc::clone(store), Arc::clone(&pipeline), clock.clone(), settings, stop);
         Ok(Self { pipeline, spool })

@@ -45,6 +45,8 @@ fn every_file_that_ships_loads_and_is_what_runs_without_one() {
     assert_eq!(format!("{:?}", defaults.dns), format!("{:?}", built_in.dns));
     assert_eq!(format!("{:?}", defaults.processors), format!("{:?}", built_in.processors));
     assert_eq!((defaults.shutdown_timeout, defaults.down_for), (built_in.shutdown_timeout, built_in.down_for));
+    // That a run on a full disk waits so long is asked for where it is shorter.
+    assert_eq!(built_in.shutdown_timeout, std::time::Duration::from_secs(30));
     assert_eq!(defaults.jobs.keys().collect::<Vec<_>>(), [SPOOL_JOB]);
 }
 
