@@ -1,5 +1,6 @@
 //! Start and end.
 
+use std::io::ErrorKind;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::{Duration, Instant};
@@ -9,6 +10,9 @@ use nix::sys::signal::Signal;
 use super::{LONG, Service, served, spawn, until};
 use crate::support::relay::{Relay, Setup};
 use crate::support::sink::{Script, SmtpSink, on, script, stall, wait};
+
+/// For what only a machine without a free moment keeps waiting.
+const VERY_LONG: Duration = Duration::from_mins(2);
 
 /// The words of a service that does not start; it must end with `code`.
 fn refused(relay: &Relay, code: i32) -> String {
@@ -81,13 +85,28 @@ fn a_store_that_cannot_be_opened_is_named() {
     assert!(line.contains("var/redeliver.db"), "{line}");
 }
 
+/// What systemd is told next; nothing within `time`.
+fn next_word(socket: &UnixDatagram, time: Duration) -> Option<String> {
+    let begun = Instant::now();
+    let mut octets = [0; 512];
+    loop {
+        let left = time.checked_sub(begun.elapsed()).filter(|left| !left.is_zero())?;
+        socket.set_read_timeout(Some(left)).expect("set");
+        match socket.recv(&mut octets) {
+            Ok(length) => return Some(String::from_utf8_lossy(&octets[..length]).trim().to_owned()),
+            // With a time limit a signal to any thread ends it, SA_RESTART or not (signal(7)).
+            Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
 /// What systemd would be told, up to `last`.
 fn told(socket: &UnixDatagram, last: &str) -> Vec<String> {
     let mut told = Vec::new();
     while told.last().is_none_or(|line: &String| !line.contains(last)) {
-        let mut octets = [0; 512];
-        let length = socket.recv(&mut octets).unwrap_or_else(|error| panic!("{error} after {told:?}"));
-        told.push(String::from_utf8_lossy(&octets[..length]).trim().to_owned());
+        let word = next_word(socket, VERY_LONG);
+        told.push(word.unwrap_or_else(|| panic!("no {last} after {told:?}")));
     }
     told
 }
@@ -97,7 +116,6 @@ fn systemd_is_told_of_every_step_and_the_watchdog_is_fed() {
     let relay = served(Setup::gateway("127.0.0.2:25"));
     let path = relay.path().join("notify");
     let socket = UnixDatagram::bind(&path).expect("bound");
-    socket.set_read_timeout(Some(LONG)).expect("set");
     let environment = [("NOTIFY_SOCKET", path.to_str().expect("a path")), ("WATCHDOG_USEC", "1500000")];
     let service = Service::start_with(&relay, &environment);
     told(&socket, "READY=1");
@@ -111,9 +129,7 @@ fn systemd_is_told_of_every_step_and_the_watchdog_is_fed() {
     told(&socket, "READY=1");
     service.signal(Signal::SIGSTOP);
     // What was sent before it stood still.
-    socket.set_read_timeout(Some(Duration::from_millis(1200))).expect("set");
-    while socket.recv(&mut [0; 512]).is_ok() {}
-    socket.set_read_timeout(Some(LONG)).expect("set");
+    while next_word(&socket, Duration::from_millis(1200)).is_some() {}
     service.signal(Signal::SIGCONT);
     told(&socket, "WATCHDOG=1");
     service.signal(Signal::SIGTERM);
@@ -126,7 +142,6 @@ fn systemd_is_told_over_a_socket_without_a_file_too() {
     let name = format!("redeliver-test-{}", std::process::id());
     let address = SocketAddr::from_abstract_name(&name).expect("a name");
     let socket = UnixDatagram::bind_addr(&address).expect("bound");
-    socket.set_read_timeout(Some(LONG)).expect("set");
     let service = Service::start_with(&relay, &[("NOTIFY_SOCKET", &format!("@{name}"))]);
     told(&socket, "READY=1");
     service.stop();
