@@ -4,6 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use chrono::TimeDelta;
+use serde::{Deserialize, Serialize};
+
 use super::{Error, Fate, Result, Time, Trouble};
 use crate::mail::{
     AttemptState, Attributes, Dialogue, DialogueEntry, DsnLimits, Mail, Outcome, Planned, Recorded, Side, attribute,
@@ -122,21 +125,78 @@ pub(super) fn state_of<'a>(outcomes: impl IntoIterator<Item = &'a Recorded>) -> 
 const CUT: &str = "[dialogue cut here: it is longer than audit.maxDialogue]";
 
 /// The entries as lines of JSON while `room` octets last, then the mark; whether it was needed.
+/// See [`Line`].
 pub(super) fn lines_within(dialogue: &[DialogueEntry], room: usize) -> Result<(String, bool)> {
-    let mut lines = String::new();
+    let (mut lines, mut used, mut before) = (String::new(), 0, None);
     for entry in dialogue {
-        let line = line_of(entry)?;
-        if lines.len() + line.len() > room {
-            return Ok((lines + &line_of(&event(entry.time, CUT.to_owned()))?, true));
+        used += octets_of(entry);
+        if used > room {
+            return Ok((lines + &line_behind(&event(entry.time, CUT.to_owned()), before)?, true));
         }
-        lines.push_str(&line);
+        lines.push_str(&line_behind(entry, before)?);
+        before = Some(entry);
     }
     Ok((lines, false))
 }
 
-fn line_of(entry: &DialogueEntry) -> Result<String> {
-    let line = serde_json::to_string(entry).map_err(|error| Error::trouble(Trouble::Internal, error))?;
-    Ok(line + "\n")
+/// How many octets an entry counts for, as it is shown: the text, and time and names around it.
+pub(super) fn octets_of(entry: &DialogueEntry) -> usize {
+    entry.text.len() + 60
+}
+
+fn line_behind(entry: &DialogueEntry, before: Option<&DialogueEntry>) -> Result<String> {
+    let millis = entry.time.timestamp_millis();
+    let when = before.map_or(When::At([millis]), |before| When::Behind(millis - before.time.timestamp_millis()));
+    let side = u8::from(entry.from == Side::Server);
+    let is_with_another = before.map_or(entry.peer.is_some(), |before| before.peer != entry.peer);
+    let line = if is_with_another {
+        let peer = entry.peer.map(|peer| peer.to_string()).unwrap_or_default();
+        serde_json::to_string(&(when, side, &entry.text, peer))
+    } else {
+        serde_json::to_string(&(when, side, &entry.text))
+    };
+    Ok(line.map_err(|error| Error::trouble(Trouble::Internal, error))? + "\n")
+}
+
+/// The entries that lines were made of, at once or bit by bit.
+pub(super) fn entries_of(lines: &str) -> Result<Dialogue> {
+    let mut entries = Dialogue::new();
+    for line in lines.lines() {
+        let line: Line = serde_json::from_str(line).map_err(|error| Error::trouble(Trouble::Unreadable, error))?;
+        let entry = line.behind(entries.last());
+        entries.push(entry);
+    }
+    Ok(entries)
+}
+
+/// A line of a stored dialogue: when, who (1 is the peer), what, and over which connection where
+/// that is not the one of the line before ("" for none). What was said is most of what is kept of
+/// an attempt, so that it is kept short.
+#[derive(Deserialize)]
+struct Line(When, u8, String, #[serde(default)] Option<String>);
+
+/// In milliseconds.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(untagged)]
+enum When {
+    /// Since 1970, in the first line of what was written together.
+    At([i64; 1]),
+    /// Since the line before.
+    Behind(i64),
+}
+
+impl Line {
+    fn behind(self, before: Option<&DialogueEntry>) -> DialogueEntry {
+        let Self(when, from, text, peer) = self;
+        let (before, millis) = match when {
+            When::At([millis]) => (None, millis),
+            When::Behind(millis) => (before, millis),
+        };
+        let behind = TimeDelta::try_milliseconds(millis).unwrap_or_default();
+        let time = before.map(|before| before.time).unwrap_or_default().checked_add_signed(behind).unwrap_or_default();
+        let peer = peer.map_or(before.and_then(|before| before.peer), |peer| peer.parse().ok());
+        DialogueEntry { time, from: if from == 1 { Side::Server } else { Side::Client }, text, peer }
+    }
 }
 
 /// The entries as they followed each other: next hops that were tried at the same time came
@@ -294,12 +354,25 @@ mod tests {
     #[test]
     fn a_dialogue_is_cut_between_lines_with_a_mark() {
         let entries = [said(1, None, "220 x"), said(2, None, "250 y")];
-        let line = line_of(&entries[0]).expect("JSON").len();
+        let line = octets_of(&entries[0]);
         for (room, kept, cut) in [(0, 0, true), (line - 1, 0, true), (line, 1, true), (2 * line, 2, false)] {
             let (lines, was_cut) = lines_within(&entries, room).expect("JSON");
             assert_eq!((lines.lines().count(), was_cut), (kept + usize::from(cut), cut), "{room}");
             assert_eq!(lines.contains(CUT), cut);
         }
+    }
+
+    #[test]
+    fn stored_lines_say_what_was_said() {
+        let (one, other) = (Some("192.0.2.1:25"), Some("[2001:db8::2]:25"));
+        let early = DialogueEntry { from: Side::Client, ..said(1, one, "b") };
+        let together =
+            [said(3, one, "a \"quoted\"\nline"), early, said(4, None, "c"), said(4, other, "d"), said(4, other, "e")];
+        let later = [said(9, None, "f"), said(9, one, "g")];
+        let (first, second) = (lines_within(&together, 9999), lines_within(&later, 9999));
+        let lines = first.expect("JSON").0 + &second.expect("JSON").0;
+        assert_eq!(entries_of(&lines).expect("lines"), [&together[..], &later].concat());
+        assert!(entries_of("[0,1]\n").is_err_and(|error| error.is_unreadable()));
     }
 
     #[test]

@@ -68,12 +68,17 @@ impl Copying<'_> {
         self.copy_attempt(mails, attempts)?;
         self.count_in_groups(mails)?;
         self.count_in_sums()?;
-        self.connection.execute("UPDATE sequence SET value = value + ?1", [self.batch])?;
+        self.connection.execute("UPDATE tally SET x = x + ?1 WHERE kind = 0", [self.batch])?;
         Ok(())
     }
 
     fn highest(&self, table: &str) -> rusqlite::Result<i64> {
         self.connection.query_row(&format!("SELECT coalesce(max(id), 0) FROM {table}"), [], |row| row.get(0))
+    }
+
+    /// The first attempt of the mail that is copied.
+    fn attempt(&self) -> rusqlite::Result<i64> {
+        self.connection.query_row("SELECT id FROM attempt WHERE mail = ?1 LIMIT 1", [&self.key], |row| row.get(0))
     }
 
     /// Runs an INSERT that reads the numbers from 1 to the batch's as `n (i)`.
@@ -117,11 +122,16 @@ impl Copying<'_> {
              FROM n, (SELECT * FROM attempt WHERE mail = ?3 LIMIT 1)",
             params![self.batch, attempts, self.key, mails, self.back],
         )?;
+        self.connection.execute(
+            "INSERT INTO attempt_time (tens, first) SELECT started / 10000, id FROM attempt WHERE id = ?1 \
+             ON CONFLICT DO NOTHING",
+            [attempts + 1],
+        )?;
         self.insert(
-            "INSERT INTO attempt_recipient (attempt, position, recipient, outcome, code, next_hop, cause, record) \
-             SELECT ?2 + i, position, recipient, outcome, code, next_hop, cause, record FROM n, \
-             (SELECT * FROM attempt_recipient WHERE attempt = (SELECT id FROM attempt WHERE mail = ?3 LIMIT 1))",
-            params![self.batch, attempts, self.key],
+            "INSERT INTO attempt_recipient (id, recipient, outcome, code, next_hop, cause, record) \
+             SELECT (?2 + i) << 20 | (id & 1048575), recipient, outcome, code, next_hop, cause, record FROM n, \
+             (SELECT * FROM attempt_recipient WHERE id BETWEEN ?3 << 20 AND (?3 << 20 | 1048575))",
+            params![self.batch, attempts, self.attempt()?],
         )?;
         self.insert(
             "INSERT INTO dialogue (attempt, entries) SELECT ?2 + i, entries FROM n, \
@@ -161,36 +171,34 @@ impl Copying<'_> {
 
     fn count_in_sums(&self) -> Outcome<()> {
         self.connection.execute(
-            "INSERT INTO place_sum (repository, passes, mails, octets, acknowledged) \
-             SELECT ?3, passes, ?1, ?1 * size, 0 FROM mail JOIN message ON message.id = mail.message \
-             WHERE mail.id = ?2 ON CONFLICT (repository, passes) DO UPDATE SET mails = mails + ?1, \
-             octets = octets + excluded.octets",
+            "INSERT INTO tally (kind, a, b, x, y) \
+             SELECT 1, ?3, passes, ?1, ?1 * size FROM mail JOIN message ON message.id = mail.message \
+             WHERE mail.id = ?2 ON CONFLICT (kind, a, b, c) DO UPDATE SET x = x + ?1, y = y + excluded.y",
             params![self.batch, self.mail, self.to],
         )?;
         self.connection.execute(
-            "INSERT INTO place_hour (repository, hour, mails) \
-             SELECT ?3, (accepted - ?4) / 3600000, ?1 FROM mail WHERE id = ?2 AND ?3 > 0 \
-             ON CONFLICT (repository, hour) DO UPDATE SET mails = mails + ?1",
+            "INSERT INTO tally (kind, a, b, x) \
+             SELECT 3, ?3, (accepted - ?4) / 3600000, ?1 FROM mail WHERE id = ?2 AND ?3 > 0 \
+             ON CONFLICT (kind, a, b, c) DO UPDATE SET x = x + ?1",
             params![self.batch, self.mail, self.to, self.back],
         )?;
-        let outcomes = "FROM attempt JOIN attempt_recipient ON attempt = attempt.id \
-                        WHERE attempt.id = (SELECT id FROM attempt WHERE mail = ?2 LIMIT 1)";
+        let outcomes = "FROM attempt JOIN attempt_recipient ON attempt_recipient.id BETWEEN attempt.id << 20 \
+                        AND (attempt.id << 20 | 1048575) WHERE attempt.id = (SELECT id FROM attempt WHERE mail = ?2 LIMIT 1)";
         self.connection.execute(
             &format!(
-                "INSERT INTO outcome_sum (outcome, stage, class, recipients) \
-                 SELECT outcome, json_extract(record, '$.stage'), coalesce(code, 0) / 100, ?1 * count(*) {outcomes} \
-                 GROUP BY 1, 2, 3 ON CONFLICT (outcome, stage, class) DO UPDATE SET \
-                 recipients = recipients + excluded.recipients"
+                "INSERT INTO tally (kind, a, b, c, x) \
+                 SELECT 2, outcome, json_extract(record, '$.stage'), coalesce(code, 0) / 100, ?1 * count(*) {outcomes} \
+                 GROUP BY 1, 2, 3, 4 ON CONFLICT (kind, a, b, c) DO UPDATE SET x = x + excluded.x"
             ),
             params![self.batch, self.key],
         )?;
         self.connection.execute(
             &format!(
-                "INSERT INTO outcome_hour (hour, instance, next_hop, delivered, deferred, failed, last_at, last) \
-                 SELECT (finished - ?3) / 3600000, 0, coalesce(next_hop, ''), 0, \
+                "INSERT INTO tally (kind, a, b, c, x, y, z, last_at, last) \
+                 SELECT 4, (finished - ?3) / 3600000, 0, coalesce(next_hop, ''), 0, \
                  ?1 * sum(outcome = 'deferred'), ?1 * sum(outcome = 'failed'), finished - ?3, record \
-                 {outcomes} GROUP BY next_hop ON CONFLICT (hour, instance, next_hop) DO UPDATE SET \
-                 deferred = deferred + excluded.deferred, failed = failed + excluded.failed"
+                 {outcomes} GROUP BY next_hop ON CONFLICT (kind, a, b, c) DO UPDATE SET \
+                 y = y + excluded.y, z = z + excluded.z"
             ),
             params![self.batch, self.key, self.back],
         )?;
@@ -220,7 +228,8 @@ const COUNTED: [(&str, &str, &str); 6] = [
         "the mails of failure groups",
         "SELECT cause, count(*) FROM mail_cause GROUP BY 1 ORDER BY 1",
         "SELECT cause, count(DISTINCT mail.id) FROM mail JOIN attempt ON attempt.mail = mail.key AND number = records \
-         JOIN attempt_recipient ON attempt = attempt.id WHERE mail.repository > 0 AND cause IS NOT NULL \
+         CROSS JOIN attempt_recipient ON attempt_recipient.id BETWEEN attempt.id << 20 AND (attempt.id << 20 | 1048575) \
+         WHERE mail.repository > 0 AND cause IS NOT NULL \
          GROUP BY 1 ORDER BY 1",
     ),
     (

@@ -4,11 +4,13 @@ use std::collections::{HashMap, HashSet};
 
 use rusqlite::{Connection, Row, ToSql};
 
-use super::super::rules::in_order;
+use super::super::rules::{entries_of, in_order};
 use super::super::{AttemptFilter, AttemptId, Page, Result, Span, Time};
 use super::groups::LastCause;
 use super::pager::Pager;
-use super::records::outcomes;
+use super::records::{
+    BEHIND_RECORDED_COLUMNS, IN_ATTEMPT, RECORDED_COLUMNS, outcomes, recipients_of, recorded, tens_of,
+};
 use super::rows;
 use crate::mail::{self, Attempt, AttemptState, Dialogue, Mail, MailKey, Recorded, ReversePath};
 
@@ -16,8 +18,7 @@ fn dialogue(connection: &Connection, attempt: AttemptId) -> Result<Dialogue> {
     let mut statement = connection.prepare_cached("SELECT entries FROM dialogue WHERE attempt = ?1")?;
     let mut found = statement.query([attempt.0])?;
     let Some(row) = found.next()? else { return Ok(Vec::new()) };
-    let entries: Result<_> = row.get::<_, String>(0)?.lines().map(rows::from_json).collect();
-    Ok(in_order(entries?))
+    Ok(in_order(entries_of(&row.get::<_, String>(0)?)?))
 }
 
 const ATTEMPT_COLUMNS: &str = "attempt.id, attempt.mail, attempt.sender, attempt.number, attempt.started, \
@@ -70,59 +71,77 @@ pub(super) fn of_mail(connection: &Connection, mail: &Mail) -> Result<Vec<Attemp
     Ok(attempts)
 }
 
+/// A mail's own attempts, the last first.
+const OWN_BACK: &str = "SELECT id FROM attempt WHERE mail = ?1 ORDER BY id DESC";
+
+/// Those of the mails that it was split off from: all of them before its own.
+const SHARED_BACK: &str = "SELECT shared.id FROM lineage \
+     JOIN attempt shared ON shared.mail = lineage.key AND shared.id <= lineage.upto \
+     WHERE lineage.mail = (SELECT id FROM mail WHERE key = ?1) ORDER BY shared.id DESC";
+
+/// Looks at the attempts of a mail from the last back, as long as `goes_on` says so.
+fn look_back(connection: &Connection, key: &MailKey, mut goes_on: impl FnMut(AttemptId) -> Result<bool>) -> Result<()> {
+    for sql in [OWN_BACK, SHARED_BACK] {
+        let mut statement = connection.prepare_cached(sql)?;
+        let mut attempts = statement.query([key.as_str()])?;
+        while let Some(row) = attempts.next()? {
+            if !goes_on(AttemptId(row.get(0)?))? {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The recipients of a mail, with their places.
+fn places(mail: &Mail) -> HashMap<String, usize> {
+    mail.envelope.recipients.iter().enumerate().map(|(place, one)| (one.mailbox(), place)).collect()
+}
+
 /// The last outcome of each recipient of a mail, in their order. Attempts are read from the
 /// last back, until every recipient has one.
 pub(super) fn last_outcomes(connection: &Connection, mail: &Mail) -> Result<Vec<Option<Recorded>>> {
-    let recipients = &mail.envelope.recipients;
-    let owed: HashMap<String, usize> =
-        recipients.iter().enumerate().map(|(place, one)| (one.mailbox(), place)).collect();
-    let mut last: Vec<Option<Recorded>> = vec![None; recipients.len()];
-    let mut statement = connection.prepare_cached(&format!("SELECT id {OF_MAIL} DESC"))?;
-    let mut attempts = statement.query([mail.key.as_str()])?;
-    while let Some(row) = attempts.next()?
-        && last.iter().any(Option::is_none)
-    {
-        for recorded in outcomes(connection, AttemptId(row.get(0)?))? {
+    let owed = places(mail);
+    let mut last: Vec<Option<Recorded>> = vec![None; mail.envelope.recipients.len()];
+    look_back(connection, &mail.key, |attempt| {
+        for recorded in outcomes(connection, attempt)? {
             if let Some(&place) = owed.get(&recorded.recipient.mailbox()) {
                 last[place].get_or_insert(recorded);
             }
         }
-    }
+        Ok(last.iter().any(Option::is_none))
+    })?;
     Ok(last)
 }
 
 /// The cause of the last outcome of each recipient of a mail, in their order.
 pub(super) fn last_causes(connection: &Connection, mail: &Mail) -> Result<Vec<LastCause>> {
-    let recipients = &mail.envelope.recipients;
-    let owed: HashMap<String, usize> =
-        recipients.iter().enumerate().map(|(place, one)| (one.mailbox(), place)).collect();
-    let mut last: Vec<Option<LastCause>> = recipients.iter().map(|_| None).collect();
-    let mut statement = connection.prepare_cached(&format!("SELECT id {OF_MAIL} DESC"))?;
-    let mut attempts = statement.query([mail.key.as_str()])?;
-    let mut of_attempt = connection.prepare_cached(
-        "SELECT recipient, cause, cause IS NOT NULL AND NOT EXISTS (SELECT 1 FROM cause WHERE cause.id = \
-         attempt_recipient.cause), record FROM attempt_recipient WHERE attempt = ?1 ORDER BY position",
-    )?;
-    while let Some(row) = attempts.next()?
-        && last.iter().any(Option::is_none)
-    {
-        let mut outcomes = of_attempt.query([row.get::<_, i64>(0)?])?;
+    let owed = places(mail);
+    let mut last: Vec<Option<LastCause>> = mail.envelope.recipients.iter().map(|_| None).collect();
+    let mut of_attempt = connection.prepare_cached(&format!(
+        "SELECT {RECORDED_COLUMNS}, cause, cause IS NOT NULL AND NOT EXISTS (SELECT 1 FROM cause WHERE cause.id = \
+         attempt_recipient.cause) FROM attempt_recipient WHERE id BETWEEN ?1 AND ?2 ORDER BY id",
+    ))?;
+    look_back(connection, &mail.key, |attempt| {
+        let ids = recipients_of(attempt);
+        let mut outcomes = of_attempt.query([ids.start(), ids.end()])?;
         while let Some(row) = outcomes.next()? {
-            if let Some(&place) = owed.get(&row.get::<_, String>(0)?)
+            if let Some(&place) = owed.get(row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?)
                 && last[place].is_none()
             {
                 last[place] = Some(last_cause(row)?);
             }
         }
-    }
+        Ok(last.iter().any(Option::is_none))
+    })?;
     Ok(last.into_iter().map(|last| last.unwrap_or(LastCause::NoAttempt)).collect())
 }
 
 fn last_cause(row: &Row<'_>) -> Result<LastCause> {
-    if row.get(2)? {
-        return Ok(LastCause::Lost(Box::new(rows::from_json(&row.get::<_, String>(3)?)?)));
+    if row.get(BEHIND_RECORDED_COLUMNS + 1)? {
+        return Ok(LastCause::Lost(Box::new(recorded(row)?)));
     }
-    Ok(LastCause::Known(row.get(1)?))
+    Ok(LastCause::Known(row.get(BEHIND_RECORDED_COLUMNS)?))
 }
 
 /// A page of all attempts, by the order of their numbers.
@@ -167,7 +186,8 @@ pub(super) fn queries_of_one_mail() -> Vec<String> {
     vec![
         page_sql(&filter, false, &mut vec![Box::new(0), Box::new(0)]),
         format!("SELECT {ATTEMPT_COLUMNS} {OF_MAIL}"),
-        format!("SELECT id {OF_MAIL} DESC"),
+        OWN_BACK.to_owned(),
+        SHARED_BACK.to_owned(),
     ]
 }
 
@@ -203,21 +223,21 @@ fn matching(filter: &AttemptFilter, values: &mut Vec<Box<dyn ToSql>>) -> String 
     }
     if !of_recipient.is_empty() {
         conditions.push(format!(
-            "EXISTS (SELECT 1 FROM attempt_recipient WHERE attempt = attempt.id AND {})",
+            "EXISTS (SELECT 1 FROM attempt_recipient WHERE {IN_ATTEMPT} AND {})",
             of_recipient.join(" AND ")
         ));
     }
     conditions.join(" AND ")
 }
 
-/// Just below the first attempt of that time, so that a page does not read through all before
-/// it. By the index of times, which SQLite would not choose: it would walk through all the older
-/// ones. A clock that was set back may have given a later attempt an earlier time.
+/// Just below the first attempt of that time, or of the ten seconds around it, so that a page does
+/// not read through all before it. A clock that was set back may have given a later attempt an
+/// earlier time.
 fn first_since(connection: &Connection, since: Option<Time>) -> Result<i64> {
     let Some(since) = since else { return Ok(0) };
     let first: Option<i64> = connection
-        .prepare_cached("SELECT min(id) FROM attempt INDEXED BY attempt_started WHERE started >= ?1")?
-        .query_row([since.timestamp_millis()], |row| row.get(0))?;
+        .prepare_cached("SELECT min(first) FROM attempt_time WHERE tens >= ?1")?
+        .query_row([tens_of(since.timestamp_millis())], |row| row.get(0))?;
     // Where there is none, nothing is to be read either.
     Ok(first.map_or(i64::MAX, |id| id - 1))
 }

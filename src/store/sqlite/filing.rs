@@ -21,12 +21,12 @@ pub(super) struct Child<'a> {
 /// Inserts a part that gets a key of its own; it shares the message, and the attempts so far.
 pub(super) fn insert_child(tx: &Transaction<'_>, child: &Child<'_>) -> Result<()> {
     let mail = child.mail;
-    let dsn = rows::Dsn::of(&mail.envelope)?;
+    let (dsn, id) = (rows::Dsn::of(&mail.envelope)?, tx.next_number()?);
     tx.prepare_cached(
-        "INSERT INTO mail (key, name, origin, repository, seq, accepted, last_updated, run, attempts, \
+        "INSERT INTO mail (id, key, name, origin, repository, seq, accepted, last_updated, run, attempts, \
          last_attempt, records, sender, recipients, smtputf8, state, error, attributes, header_prefix, message, \
          passes, client, ret, envid, notify, return_path) \
-         SELECT ?1, ?2, parent.key, ?3, ?4, parent.accepted, ?5, parent.run, parent.attempts, \
+         SELECT ?4, ?1, ?2, parent.key, ?3, ?4, parent.accepted, ?5, parent.run, parent.attempts, \
          CASE WHEN ?15 THEN ?5 ELSE parent.last_attempt END, parent.records, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, \
          ?16, parent.client, ?17, ?18, ?19, ?20 \
          FROM mail parent WHERE parent.id = ?14",
@@ -35,7 +35,7 @@ pub(super) fn insert_child(tx: &Transaction<'_>, child: &Child<'_>) -> Result<()
         mail.key.as_str(),
         mail.name,
         child.repository,
-        tx.next_number()?,
+        id,
         tx.millis(),
         rows::sender(&mail.envelope.reverse_path),
         rows::to_json(&mail.envelope.recipients)?,
@@ -53,7 +53,6 @@ pub(super) fn insert_child(tx: &Transaction<'_>, child: &Child<'_>) -> Result<()
         dsn.notify,
         dsn.return_path,
     ])?;
-    let id = tx.last_insert_rowid();
     tx.add(Weight {
         repository: child.repository,
         passes: mail.passes(),

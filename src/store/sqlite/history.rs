@@ -65,7 +65,7 @@ fn fold_hours(tx: &Transaction<'_>, day: i64) -> Result<()> {
     for (place, (next_hop, recipients)) in sums.collect::<rusqlite::Result<Vec<_>>>()?.iter().enumerate() {
         add(tx, day, if place < NAMED { next_hop } else { OTHERS }, *recipients)?;
     }
-    tx.prepare_cached("DELETE FROM outcome_hour WHERE hour BETWEEN ?1 AND ?1 + 23")?.execute([day * 24])?;
+    tx.prepare_cached("DELETE FROM tally WHERE kind = 4 AND a BETWEEN ?1 AND ?1 + 23")?.execute([day * 24])?;
     Ok(())
 }
 

@@ -6,9 +6,9 @@ use async_trait::async_trait;
 use chrono::TimeDelta;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::super::{Destination, Result, Upkeep};
+use super::super::{AttemptId, Destination, Result, Upkeep};
 use super::transaction::Transaction;
-use super::{SqliteStore, backup, filing, groups, history, instance, messages, tasks};
+use super::{SqliteStore, backup, filing, groups, history, instance, messages, records, tasks};
 use crate::mail::{MessageId, RepositoryPath};
 
 /// Free pages given back to the file system at once: 4 MiB.
@@ -146,11 +146,31 @@ fn purge_attempts(tx: &Transaction<'_>, before: i64, batch: i64) -> Result<usize
         if shared {
             tx.prepare_cached("UPDATE released SET at = ?2 WHERE key = ?1")?.execute(params![key, tx.millis()])?;
         } else {
-            tx.prepare_cached("DELETE FROM attempt WHERE mail = ?1")?.execute([key])?;
+            delete_attempts(tx, key)?;
             tx.prepare_cached("DELETE FROM released WHERE key = ?1")?.execute([key])?;
         }
     }
+    if !keys.is_empty() {
+        // One entry is before the first attempt that is left, or the first of its ten seconds.
+        tx.prepare_cached(
+            "DELETE FROM attempt_time WHERE tens IN (SELECT tens FROM attempt_time \
+             WHERE tens < (SELECT started / 10000 FROM attempt ORDER BY id LIMIT 1) ORDER BY tens LIMIT ?1)",
+        )?
+        .execute([batch])?;
+    }
     Ok(keys.len())
+}
+
+/// With their recipients, whose numbers are of theirs.
+fn delete_attempts(tx: &Transaction<'_>, key: &str) -> Result<()> {
+    let mut statement = tx.prepare_cached("DELETE FROM attempt WHERE mail = ?1 RETURNING id")?;
+    let attempts = statement.query_map([key], |row| row.get(0).map(AttemptId))?;
+    for attempt in attempts.collect::<rusqlite::Result<Vec<_>>>()? {
+        let ids = records::recipients_of(attempt);
+        tx.prepare_cached("DELETE FROM attempt_recipient WHERE id BETWEEN ?1 AND ?2")?
+            .execute([ids.start(), ids.end()])?;
+    }
+    Ok(())
 }
 
 /// Whether [`tidy`] has anything to do.

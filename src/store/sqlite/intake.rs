@@ -41,7 +41,7 @@ impl Intake for SqliteStore {
 
 /// What became of a mail that was taken into the spool.
 pub(super) struct Inserted {
-    id: i64,
+    /// The mail's; its place in the order, and the claim on it where it is in hand.
     number: i64,
     message: MessageId,
     now: i64,
@@ -49,8 +49,8 @@ pub(super) struct Inserted {
 
 /// Takes a mail into the spool, and into the hand of this process.
 fn insert_in_hand(tx: &Transaction<'_>, mail: &NewMail, instance: i64) -> Result<Claimed> {
-    let Inserted { id, number, message, now } = insert(tx, mail, Some(instance))?;
-    let claim = Claim { mail: id, token: number, octets: mail.facts.size, key: mail.key.clone() };
+    let Inserted { number, message, now } = insert(tx, mail, Some(instance))?;
+    let claim = Claim { mail: number, token: number, octets: mail.facts.size, key: mail.key.clone() };
     let mail = Mail {
         key: mail.key.clone(),
         name: mail.name.clone(),
@@ -85,9 +85,9 @@ pub(super) fn insert(tx: &Transaction<'_>, mail: &NewMail, in_hand_of: Option<i6
     let (passes, number, now) = (mail.attributes.passes(), tx.next_number()?, tx.millis());
     let dsn = rows::Dsn::of(&mail.envelope)?;
     tx.prepare_cached(
-        "INSERT INTO mail (key, name, repository, seq, accepted, last_updated, sender, recipients, smtputf8, \
+        "INSERT INTO mail (id, key, name, repository, seq, accepted, last_updated, sender, recipients, smtputf8, \
          state, attributes, message, passes, client, ret, envid, notify, return_path, claimed, instance, claim) \
-         VALUES (?1, ?2, 0, ?3, ?4, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, \
+         VALUES (?3, ?1, ?2, 0, ?3, ?4, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, \
          ?17 IS NOT NULL, ?17, CASE WHEN ?17 IS NOT NULL THEN ?3 END)",
     )?
     .execute(params![
@@ -109,9 +109,8 @@ pub(super) fn insert(tx: &Transaction<'_>, mail: &NewMail, in_hand_of: Option<i6
         dsn.return_path,
         in_hand_of,
     ])?;
-    let id = tx.last_insert_rowid();
     tx.add(Weight { repository: 0, passes, hour: hour_of(now), octets: mail.facts.size, acknowledged: false });
-    Ok(Inserted { id, number, message, now })
+    Ok(Inserted { number, message, now })
 }
 
 fn note_import(tx: &Transaction<'_>, digest: &str, key: &MailKey) -> Result<()> {

@@ -14,9 +14,9 @@ use std::time::Duration;
 use rusqlite::Connection;
 use tracing::debug;
 
-/// Pages that come into the log before it is moved: 16 MiB. A page that is written again and
+/// Pages that come into the log before it is moved: 32 MiB. A page that is written again and
 /// again is moved once.
-const STRETCH: usize = 4096;
+const STRETCH: usize = 8192;
 
 /// Pages that are left in the log of a store where nothing happens.
 const LITTLE: usize = 64;

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::super::{Error, Result};
+use super::transaction::Transaction;
 use crate::mail::{CHUNK_BYTES, MessageFacts, MessageId};
 
 /// A message's rows have numbers below this: see the table `chunk`.
@@ -18,7 +19,7 @@ pub(super) fn chunk_id(message: MessageId, number: i64) -> i64 {
 
 /// Writes a row of a message; makes the message for the first.
 pub(super) fn write_chunk(
-    connection: &Connection,
+    tx: &Transaction<'_>,
     message: Option<MessageId>,
     number: u32,
     octets: &[u8],
@@ -27,25 +28,24 @@ pub(super) fn write_chunk(
     let message = if let Some(message) = message {
         message
     } else {
-        connection.prepare_cached("INSERT INTO message (writer) VALUES (?1)")?.execute([writer])?;
-        MessageId(connection.last_insert_rowid())
+        let message = MessageId(tx.next_number()?);
+        tx.prepare_cached("INSERT INTO message (id, writer) VALUES (?1, ?2)")?.execute([message.0, writer])?;
+        message
     };
-    connection
-        .prepare_cached("INSERT INTO chunk (id, octets) VALUES (?1, ?2)")?
+    tx.prepare_cached("INSERT INTO chunk (id, octets) VALUES (?1, ?2)")?
         .execute(params![chunk_id(message, i64::from(number)), octets])?;
     Ok(message)
 }
 
 /// Stores a message that came whole, as its first mail's.
-pub(super) fn store_whole(connection: &Connection, octets: &[u8], facts: &MessageFacts) -> Result<MessageId> {
-    connection
-        .prepare_cached(
-            "INSERT INTO message (size, eight_bit_header, eight_bit_body, received, mails) VALUES (?1, ?2, ?3, ?4, 1)",
-        )?
-        .execute(params![facts.size, facts.eight_bit_header, facts.eight_bit_body, facts.received])?;
-    let message = MessageId(connection.last_insert_rowid());
-    connection
-        .prepare_cached("INSERT INTO chunk (id, octets) VALUES (?1, ?2)")?
+pub(super) fn store_whole(tx: &Transaction<'_>, octets: &[u8], facts: &MessageFacts) -> Result<MessageId> {
+    let message = MessageId(tx.next_number()?);
+    tx.prepare_cached(
+        "INSERT INTO message (id, size, eight_bit_header, eight_bit_body, received, mails) \
+         VALUES (?1, ?2, ?3, ?4, ?5, 1)",
+    )?
+    .execute(params![message.0, facts.size, facts.eight_bit_header, facts.eight_bit_body, facts.received])?;
+    tx.prepare_cached("INSERT INTO chunk (id, octets) VALUES (?1, ?2)")?
         .execute(params![chunk_id(message, 0), octets])?;
     Ok(message)
 }

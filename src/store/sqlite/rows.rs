@@ -155,6 +155,10 @@ pub(super) fn key(text: &str) -> Result<MailKey> {
     MailKey::parse(text).ok_or_else(|| damaged(format!("{text:?} is no key")))
 }
 
+pub(super) fn address(text: &str) -> Result<Address> {
+    Address::parse(text).map_err(damaged)
+}
+
 pub(super) fn sender(path: &ReversePath) -> Option<String> {
     path.address().map(ToString::to_string)
 }

@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 
 use super::super::{Counts, Horizon, Page, Pause, Result, Run, RunId, Runs, SERVICE, Span, Time};
+use super::records::IN_ATTEMPT;
 use super::transaction::Transaction;
 use super::{SqliteStore, instance, pager, rows};
 
@@ -147,16 +148,17 @@ pub(super) fn end_of_dead(tx: &Transaction<'_>, instance: i64) -> Result<()> {
 /// outcomes of their recipients. What was taken and not begun is not counted. The parameters
 /// are the instance, the time, the job and what is said of it.
 fn end_unnoted(connection: &Connection, condition: &str, parameters: &[&dyn ToSql]) -> Result<()> {
-    // By the time of their beginning, which has an index.
-    let of_run = "FROM attempt WHERE attempt.run = run.id AND attempt.started >= run.started";
+    // Not those before the first of its time.
+    let of_run = "attempt.run = run.id AND attempt.id >= \
+         (SELECT min(first) FROM attempt_time WHERE tens >= run.started / 10000)";
     let with = |outcome: &str| {
         format!(
-            "{outcome} = (SELECT count(*) FROM attempt_recipient WHERE outcome = '{outcome}' \
-             AND attempt IN (SELECT attempt.id {of_run}))"
+            "{outcome} = (SELECT count(attempt_recipient.id) FROM attempt CROSS JOIN attempt_recipient \
+             ON {IN_ATTEMPT} AND outcome = '{outcome}' WHERE {of_run})"
         )
     };
     let sql = format!(
-        "UPDATE run SET finished = ?2, failure = ?4, selected = (SELECT count(*) {of_run}), \
+        "UPDATE run SET finished = ?2, failure = ?4, selected = (SELECT count(*) FROM attempt WHERE {of_run}), \
          {}, {}, {} WHERE {condition}",
         with("delivered"),
         with("deferred"),

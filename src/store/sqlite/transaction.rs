@@ -60,7 +60,7 @@ struct Hour {
     delivered: i64,
     deferred: i64,
     failed: i64,
-    last: (i64, String),
+    last: Option<(i64, Recorded)>,
 }
 
 /// What is to be added to the sums.
@@ -131,8 +131,8 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    /// A recipient has an outcome; `record` is all of it as it is stored.
-    pub(super) fn count(&self, outcome: &Recorded, record: &str) {
+    /// A recipient has an outcome.
+    pub(super) fn count(&self, outcome: &Recorded) {
         let mut changes = self.changes.borrow_mut();
         let class = outcome.code.map_or(0, |code| code / 100);
         *changes.totals.entry((outcome.outcome.to_string(), outcome.stage.to_string(), class)).or_default() += 1;
@@ -144,7 +144,7 @@ impl<'a> Transaction<'a> {
             Outcome::Deferred => &mut hour.deferred,
             Outcome::Failed => &mut hour.failed,
         } += 1;
-        hour.last = (now, record.to_owned());
+        hour.last = Some((now, outcome.clone()));
     }
 
     /// Takes over what an operation in a transaction of its own changed.
@@ -176,7 +176,7 @@ impl<'a> Transaction<'a> {
     /// Writes the sums, and up to where numbers were given out, before the commit.
     pub(super) fn write_sums(&self) -> Result<()> {
         if let Some(number) = self.number.get() {
-            self.prepare_cached("UPDATE sequence SET value = ?1")?.execute([number])?;
+            self.prepare_cached("UPDATE tally SET x = ?1 WHERE kind = 0")?.execute([number])?;
         }
         let changes = self.changes.take();
         for ((repository, passes), change) in &changes.places {
@@ -184,9 +184,8 @@ impl<'a> Transaction<'a> {
                 continue;
             }
             self.prepare_cached(
-                "INSERT INTO place_sum (repository, passes, mails, octets, acknowledged) VALUES (?1, ?2, ?3, ?4, ?5) \
-                 ON CONFLICT (repository, passes) DO UPDATE SET mails = mails + ?3, octets = octets + ?4, \
-                 acknowledged = acknowledged + ?5",
+                "INSERT INTO tally (kind, a, b, x, y, z) VALUES (1, ?1, ?2, ?3, ?4, ?5) \
+                 ON CONFLICT (kind, a, b, c) DO UPDATE SET x = x + ?3, y = y + ?4, z = z + ?5",
             )?
             .execute(params![repository, passes, change.mails, change.octets, change.acknowledged])?;
         }
@@ -195,41 +194,44 @@ impl<'a> Transaction<'a> {
             .iter()
             .filter(|(_, mails)| **mails != 0)
             .try_for_each(|(key, mails)| self.add_aged(*key, *mails))?;
-        for ((hour, next_hop), sum) in &changes.hours {
-            self.prepare_cached(
-                "INSERT INTO outcome_hour (hour, instance, next_hop, delivered, deferred, failed, last_at, last) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (hour, instance, next_hop) DO UPDATE SET \
-                 delivered = delivered + ?4, deferred = deferred + ?5, failed = failed + ?6, last_at = ?7, last = ?8",
-            )?
-            .execute(params![
-                hour,
-                self.instance,
-                next_hop,
-                sum.delivered,
-                sum.deferred,
-                sum.failed,
-                sum.last.0,
-                sum.last.1
-            ])?;
-        }
+        changes.hours.iter().try_for_each(|(key, hour)| self.add_outcomes(key, hour))?;
         for ((outcome, stage, class), recipients) in &changes.totals {
             self.prepare_cached(
-                "INSERT INTO outcome_sum (outcome, stage, class, recipients) VALUES (?1, ?2, ?3, ?4) \
-                 ON CONFLICT (outcome, stage, class) DO UPDATE SET recipients = recipients + ?4",
+                "INSERT INTO tally (kind, a, b, c, x) VALUES (2, ?1, ?2, ?3, ?4) \
+                 ON CONFLICT (kind, a, b, c) DO UPDATE SET x = x + ?4",
             )?
             .execute(params![outcome, stage, class, recipients])?;
         }
         Ok(())
     }
 
+    fn add_outcomes(&self, (hour, next_hop): &(i64, String), sum: &Hour) -> Result<()> {
+        let Some((last_at, last)) = &sum.last else { return Ok(()) };
+        self.prepare_cached(
+            "INSERT INTO tally (kind, a, b, c, x, y, z, last_at, last) VALUES (4, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) \
+             ON CONFLICT (kind, a, b, c) DO UPDATE SET x = x + ?4, y = y + ?5, z = z + ?6, last_at = ?7, last = ?8",
+        )?
+        .execute(params![
+            hour,
+            self.instance,
+            next_hop,
+            sum.delivered,
+            sum.deferred,
+            sum.failed,
+            last_at,
+            rows::to_json(last)?
+        ])?;
+        Ok(())
+    }
+
     fn add_aged(&self, (repository, hour): (i64, i64), mails: i64) -> Result<()> {
         self.prepare_cached(
-            "INSERT INTO place_hour (repository, hour, mails) VALUES (?1, ?2, ?3) \
-             ON CONFLICT (repository, hour) DO UPDATE SET mails = mails + ?3",
+            "INSERT INTO tally (kind, a, b, x) VALUES (3, ?1, ?2, ?3) \
+             ON CONFLICT (kind, a, b, c) DO UPDATE SET x = x + ?3",
         )?
         .execute([repository, hour, mails])?;
         if mails < 0 {
-            self.prepare_cached("DELETE FROM place_hour WHERE repository = ?1 AND hour = ?2 AND mails = 0")?
+            self.prepare_cached("DELETE FROM tally WHERE kind = 3 AND a = ?1 AND b = ?2 AND x = 0")?
                 .execute([repository, hour])?;
         }
         Ok(())

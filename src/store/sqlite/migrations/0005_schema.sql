@@ -17,9 +17,28 @@ CREATE TABLE instance (
 );
 CREATE INDEX instance_going ON instance (id) WHERE ended IS NULL;
 
--- One row: the order in which mails came to where they are, and the numbers of claims.
-CREATE TABLE sequence (value INTEGER NOT NULL);
-INSERT INTO sequence VALUES (0);
+-- Sums, by kind; and the last number of the sequence. Nearly every commit changes some: as
+-- tables of their own each would be a page more of it. They are read through the views below.
+CREATE TABLE tally (
+    -- 0 sequence, 1 place_sum, 2 outcome_sum, 3 place_hour, 4 outcome_hour.
+    kind INTEGER NOT NULL,
+    -- What is summed up.
+    a NOT NULL DEFAULT 0,
+    b NOT NULL DEFAULT 0,
+    c NOT NULL DEFAULT 0,
+    -- The sums.
+    x INTEGER NOT NULL DEFAULT 0,
+    y INTEGER NOT NULL DEFAULT 0,
+    z INTEGER NOT NULL DEFAULT 0,
+    last_at INTEGER,
+    last TEXT,
+    PRIMARY KEY (kind, a, b, c)
+) WITHOUT ROWID;
+
+-- One row: the order in which mails came to where they are, the numbers of claims, and those
+-- of mails, messages and attempts.
+INSERT INTO tally (kind) VALUES (0);
+CREATE VIEW sequence AS SELECT x AS value FROM tally WHERE kind = 0;
 
 -- Number 0 is the spool.
 CREATE TABLE repository (
@@ -29,8 +48,10 @@ CREATE TABLE repository (
 );
 INSERT INTO repository VALUES (0, '', 0);
 
+-- Its number is one of the sequence, and so are those of mails and attempts: what came later has
+-- a greater one, and none is used twice.
 CREATE TABLE message (
-    id               INTEGER PRIMARY KEY AUTOINCREMENT,
+    id               INTEGER PRIMARY KEY,
     size             INTEGER NOT NULL DEFAULT 0,
     eight_bit_header INTEGER NOT NULL DEFAULT 0,
     eight_bit_body   INTEGER NOT NULL DEFAULT 0,
@@ -49,7 +70,7 @@ CREATE TABLE chunk (
 );
 
 CREATE TABLE mail (
-    id            INTEGER PRIMARY KEY AUTOINCREMENT,
+    id            INTEGER PRIMARY KEY,
     key           TEXT NOT NULL UNIQUE,
     name          TEXT NOT NULL,
     origin        TEXT,
@@ -118,7 +139,7 @@ CREATE TABLE lineage (
 CREATE INDEX lineage_key ON lineage (key);
 
 CREATE TABLE attempt (
-    id       INTEGER PRIMARY KEY AUTOINCREMENT,
+    id       INTEGER PRIMARY KEY,
     mail     TEXT NOT NULL,
     sender   TEXT,
     number   INTEGER NOT NULL,
@@ -133,24 +154,32 @@ CREATE TABLE attempt (
     -- record of one whose process dies.
     planned  TEXT
 );
-CREATE INDEX attempt_mail    ON attempt (mail, id);
-CREATE INDEX attempt_started ON attempt (started);
+CREATE INDEX attempt_mail ON attempt (mail, id);
 
+-- The first attempt of every ten seconds since 1970 that had one: an index of their times would
+-- be written with each of them.
+CREATE TABLE attempt_time (
+    tens  INTEGER PRIMARY KEY,
+    first INTEGER NOT NULL
+);
+
+-- Their id is attempt * 2^20 + position: they lie together, and what is new comes last. No foreign
+-- key, which would need an index: they go with their attempt.
 CREATE TABLE attempt_recipient (
-    attempt   INTEGER NOT NULL REFERENCES attempt (id) ON DELETE CASCADE,
-    position  INTEGER NOT NULL,
+    id        INTEGER PRIMARY KEY,
     recipient TEXT NOT NULL,
     outcome   TEXT NOT NULL,
     code      INTEGER,
     next_hop  TEXT,
     -- The cause of what was not delivered: `cause.id`. NULL where none was told.
     cause     TEXT,
-    -- The whole outcome as JSON.
-    record    TEXT NOT NULL,
-    PRIMARY KEY (attempt, position)
-) WITHOUT ROWID;
+    -- What else is known of the outcome, as JSON.
+    record    TEXT NOT NULL
+);
 
--- What was said in an attempt: one JSON object a line.
+-- What was said in an attempt: one JSON array a line, of when, who (1 is the peer), what, and over
+-- which connection where that changes. The first has milliseconds since 1970, in brackets, each
+-- other those since the line before.
 CREATE TABLE dialogue (
     attempt INTEGER PRIMARY KEY REFERENCES attempt (id) ON DELETE CASCADE,
     entries TEXT NOT NULL DEFAULT '',
@@ -216,40 +245,25 @@ CREATE TABLE failure_day (
 ) WITHOUT ROWID;
 CREATE INDEX failure_day_over ON failure_day (day);
 
--- Sums of the mails of a place by the passes they have had, in hand or not.
-CREATE TABLE place_sum (
-    repository   INTEGER NOT NULL,
-    passes       INTEGER NOT NULL,
-    mails        INTEGER NOT NULL,
-    -- Of their messages, each mail's own.
-    octets       INTEGER NOT NULL,
-    acknowledged INTEGER NOT NULL,
-    PRIMARY KEY (repository, passes)
-) WITHOUT ROWID;
+-- Sums of the mails of a place by the passes they have had, in hand or not; octets are those of
+-- their messages, each mail's own.
+CREATE VIEW place_sum AS
+    SELECT a AS repository, b AS passes, x AS mails, y AS octets, z AS acknowledged FROM tally WHERE kind = 1;
+
+-- Outcomes of recipients since the store was made; class is the first digit of the reply
+-- code, 0 where there was no reply.
+CREATE VIEW outcome_sum AS
+    SELECT a AS outcome, b AS stage, c AS class, x AS recipients FROM tally WHERE kind = 2;
 
 -- Sums of the mails of a repository, in hand or not, by the hour since 1970 in which they were
 -- accepted. Not of the spool; an hour without mails has no row.
-CREATE TABLE place_hour (
-    repository INTEGER NOT NULL,
-    hour       INTEGER NOT NULL,
-    mails      INTEGER NOT NULL,
-    PRIMARY KEY (repository, hour)
-) WITHOUT ROWID;
+CREATE VIEW place_hour AS SELECT a AS repository, b AS hour, x AS mails FROM tally WHERE kind = 3;
 
 -- Outcomes of recipients by hour since 1970, process (0: none that is registered) and next hop
--- ('': none was known).
-CREATE TABLE outcome_hour (
-    hour      INTEGER NOT NULL,
-    instance  INTEGER NOT NULL,
-    next_hop  TEXT NOT NULL,
-    delivered INTEGER NOT NULL,
-    deferred  INTEGER NOT NULL,
-    failed    INTEGER NOT NULL,
-    -- The last of them: when, and the whole outcome as JSON.
-    last_at   INTEGER NOT NULL,
-    last      TEXT NOT NULL,
-    PRIMARY KEY (hour, instance, next_hop)
-) WITHOUT ROWID;
+-- ('': none was known), with the last of them: when, and the whole outcome as JSON.
+CREATE VIEW outcome_hour AS
+    SELECT a AS hour, b AS instance, c AS next_hop, x AS delivered, y AS deferred, z AS failed, last_at, last
+    FROM tally WHERE kind = 4;
 
 -- Hours that are over, folded to days since 1970: the next hops with the most, and the rest as '*'.
 CREATE TABLE outcome_day (
@@ -259,16 +273,6 @@ CREATE TABLE outcome_day (
     deferred  INTEGER NOT NULL,
     failed    INTEGER NOT NULL,
     PRIMARY KEY (day, next_hop)
-) WITHOUT ROWID;
-
--- Outcomes of recipients since the store was made; class is the first digit of the reply
--- code, 0 where there was no reply.
-CREATE TABLE outcome_sum (
-    outcome    TEXT NOT NULL,
-    stage      TEXT NOT NULL,
-    class      INTEGER NOT NULL,
-    recipients INTEGER NOT NULL,
-    PRIMARY KEY (outcome, stage, class)
 ) WITHOUT ROWID;
 
 CREATE TABLE run (
