@@ -185,6 +185,11 @@ impl<'a> Attempt<'a> {
         self.begun.get_or_init(|| self.checkpoint.begin(&self.request.attributes, &self.plan)).await.clone()
     }
 
+    /// The same where the connection is still to come: with what others commit meanwhile.
+    pub(super) async fn begin_ahead(&self) -> Result<(), NotBegun> {
+        self.begun.get_or_init(|| self.checkpoint.begin_ahead(&self.request.attributes, &self.plan)).await.clone()
+    }
+
     /// Whether it was committed, or is not to be.
     pub(super) fn has_begun(&self) -> bool {
         self.begun.initialized()

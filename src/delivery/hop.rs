@@ -6,6 +6,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio::sync::oneshot;
+
 use crate::mail::{Address, DialogueEntry, Recorded, Side};
 
 use super::attempt::Attempt;
@@ -135,7 +137,8 @@ impl<'a> HopAttempt<'a> {
         let fits: Fits<Box<Session>> =
             Box::new(move |session| first.as_ref().is_some_and(|first| session.is_with(first)));
         let gentle = &self.delivery.dialer.network.stop.gentle;
-        let mut turn = pin!(self.delivery.pool.acquire(self.name, fits));
+        let (near, soon) = oneshot::channel();
+        let mut turn = pin!(self.delivery.pool.acquire_told(self.name, fits, near));
         tokio::select! {
             biased;
             () = gentle.cancelled(), if !self.attempt.has_begun() => {
@@ -143,6 +146,10 @@ impl<'a> HopAttempt<'a> {
                 Ok(turn.await)
             }
             turn = &mut turn => Ok(turn),
+            Ok(()) = soon => {
+                let (begun, turn) = tokio::join!(Box::pin(self.attempt.begin_ahead()), turn);
+                begun.map(|()| turn)
+            }
         }
     }
 

@@ -116,8 +116,14 @@ pub enum NotBegun {
 pub trait Checkpoint: Send + Sync {
     /// Commits the open attempt with the attributes as the matchers left them: called after
     /// routing and once there is a connection to be had, before the first packet; once per
-    /// attempt. `plan` is whom it is going to be with.
+    /// attempt, by this or [`Checkpoint::begin_ahead`]. `plan` is whom it is going to be with.
     async fn begin(&self, attributes: &Attributes, plan: &[Planned]) -> Result<(), NotBegun>;
+
+    /// As [`Checkpoint::begin`], with the connection still to come, but soon: it may take a little
+    /// longer, to be committed with what others begin.
+    async fn begin_ahead(&self, attributes: &Attributes, plan: &[Planned]) -> Result<(), NotBegun> {
+        self.begin(attributes, plan).await
+    }
 
     /// Takes the outcomes of one transaction, or of recipients decided without one,
     /// with the dialogue since the last call. Returns once they are on their way to

@@ -18,6 +18,10 @@ const PRUNE_ABOVE: usize = 10_000;
 /// keep the first waiting, and all others while that is done.
 const LOOK_AHEAD: usize = 64;
 
+/// For each connection of a hop, how many of those who wait have their turn soon: what they do
+/// before it is done for many at once.
+const NEAR: usize = 2;
+
 /// Who may wait for one hop.
 const CROWD: usize = 500;
 
@@ -80,6 +84,8 @@ struct Idle<S> {
 
 struct Waiting<S: Send + 'static> {
     turn: oneshot::Sender<Turn<S>>,
+    /// Told, once, that the turn comes soon.
+    near: Option<oneshot::Sender<()>>,
     fits: Fits<S>,
 }
 
@@ -111,6 +117,15 @@ impl<S: Send + 'static> Hop<S> {
 
     fn sessions(&self) -> usize {
         self.serving + self.idle.len()
+    }
+
+    /// Whoever is among the first who wait has his turn soon.
+    fn tell_near(&mut self) {
+        let near = self.open() * NEAR;
+        for near in self.waiting.iter_mut().take(near).filter_map(|waiting| waiting.near.take()) {
+            // One who waits no more needs no word.
+            let _ = near.send(());
+        }
     }
 
     fn is_forgettable(&self) -> bool {
@@ -183,21 +198,35 @@ impl<S: Send + 'static> Pool<S> {
     }
 
     /// Waits for a connection to `hop`: an idle session where one `fits`.
+    #[cfg(test)]
     pub(super) async fn acquire(self: &Arc<Self>, hop: &str, fits: Fits<S>) -> Turn<S> {
+        self.acquire_told(hop, fits, oneshot::channel().0).await
+    }
+
+    /// The same; `near` is told when the turn comes soon, at a hop that answers.
+    pub(super) async fn acquire_told(self: &Arc<Self>, hop: &str, fits: Fits<S>, near: oneshot::Sender<()>) -> Turn<S> {
         let receiver = {
             let mut state = self.state();
             state.prune();
             let (turn, receiver) = oneshot::channel();
             let waiting = &mut state.hop(hop).waiting;
-            waiting.push_back(Waiting { turn, fits });
+            waiting.push_back(Waiting { turn, near: Some(near), fits });
             if waiting.len() == 1 {
                 state.line.push_back(hop.to_owned());
             }
             state.waiting += 1;
+            self.tell_near(&mut state, hop);
             receiver
         };
         self.serve();
         receiver.await.unwrap_or(Turn::TurnedAway)
+    }
+
+    /// Tells those who are next at a hop that answers.
+    fn tell_near(&self, state: &mut State<S>, hop: &str) {
+        if self.peers.known().answers(hop) {
+            state.hop(hop).tell_near();
+        }
     }
 
     /// How many wait for a connection.
@@ -302,6 +331,7 @@ impl<S: Send + 'static> Pool<S> {
                 None => return,
             };
             let Some((turn, session)) = state.hand_out(&name, waiting, idle) else { continue };
+            self.tell_near(&mut state, &name);
             drop(state);
             // Whoever waited may be gone just now: the permit is dropped, outside of the lock.
             let permit = Permit { pool: Arc::clone(self), hop: name, serves: session.is_some() };

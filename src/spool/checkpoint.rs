@@ -220,7 +220,30 @@ impl<'a> Pass<'a> {
         }
     }
 
-    async fn open_attempt(&self, attributes: &Attributes, plan: &[Planned]) -> Result<AttemptId, Error> {
+    /// Begins the attempt, at once or `ahead` of its connection.
+    async fn begin_attempt(&self, attributes: &Attributes, plan: &[Planned], ahead: bool) -> Result<(), NotBegun> {
+        let _one = self.beginning.lock().await;
+        // Another part of the mail had its attempt: the pass goes on.
+        self.flush().await;
+        if self.spool.is_behind() {
+            return Err(NotBegun::StoreError("results of earlier attempts cannot be written".to_owned()));
+        }
+        match self.open_attempt(attributes, plan, ahead).await {
+            Ok(attempt) => {
+                self.state().attempt = Some(attempt);
+                self.state().in_flight = Some(self.spool.settings.metrics.attempts_in_flight.hold());
+                self.spool.begun.fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            }
+            Err(Error::ClaimLost(key)) => {
+                error!(mail.id = %key, "the mail was taken from this process; nobody is contacted for it");
+                Err(NotBegun::Stopped)
+            }
+            Err(error) => Err(NotBegun::StoreError(error.to_string())),
+        }
+    }
+
+    async fn open_attempt(&self, attributes: &Attributes, plan: &[Planned], ahead: bool) -> Result<AttemptId, Error> {
         let (already, merged) = {
             let mut state = self.state();
             merge(&mut state.attributes, attributes);
@@ -229,6 +252,7 @@ impl<'a> Pass<'a> {
         let store = &self.spool.store;
         match already {
             Some(attempt) => store.extend_attempt(&self.claim, attempt, &merged, plan).await.map(|()| attempt),
+            None if ahead => store.begin_attempt_ahead(&self.claim, &merged, plan).await,
             None => store.begin_attempt(&self.claim, &merged, plan).await,
         }
     }
@@ -256,25 +280,11 @@ fn merge(into: &mut Attributes, part: &Attributes) {
 #[async_trait]
 impl Checkpoint for Pass<'_> {
     async fn begin(&self, attributes: &Attributes, plan: &[Planned]) -> Result<(), NotBegun> {
-        let _one = self.beginning.lock().await;
-        // Another part of the mail had its attempt: the pass goes on.
-        self.flush().await;
-        if self.spool.is_behind() {
-            return Err(NotBegun::StoreError("results of earlier attempts cannot be written".to_owned()));
-        }
-        match self.open_attempt(attributes, plan).await {
-            Ok(attempt) => {
-                self.state().attempt = Some(attempt);
-                self.state().in_flight = Some(self.spool.settings.metrics.attempts_in_flight.hold());
-                self.spool.begun.fetch_add(1, Ordering::Relaxed);
-                Ok(())
-            }
-            Err(Error::ClaimLost(key)) => {
-                error!(mail.id = %key, "the mail was taken from this process; nobody is contacted for it");
-                Err(NotBegun::Stopped)
-            }
-            Err(error) => Err(NotBegun::StoreError(error.to_string())),
-        }
+        self.begin_attempt(attributes, plan, false).await
+    }
+
+    async fn begin_ahead(&self, attributes: &Attributes, plan: &[Planned]) -> Result<(), NotBegun> {
+        self.begin_attempt(attributes, plan, true).await
     }
 
     async fn record(&self, outcomes: &[Recorded], dialogue: &[DialogueEntry]) {

@@ -127,6 +127,12 @@ pub trait Passes: Send + Sync {
     /// it is going to be with: where this process dies, the record names them.
     async fn begin_attempt(&self, claim: &Claim, attributes: &Attributes, plan: &[Planned]) -> Result<AttemptId>;
 
+    /// As [`Passes::begin_attempt`], where the first packet does not wait for it yet: it may take
+    /// a little longer, to be committed with others.
+    async fn begin_attempt_ahead(&self, claim: &Claim, attributes: &Attributes, plan: &[Planned]) -> Result<AttemptId> {
+        self.begin_attempt(claim, attributes, plan).await
+    }
+
     /// As [`Passes::begin_attempt`], where the attempt is open already: a second part of the
     /// mail goes its own way.
     async fn extend_attempt(

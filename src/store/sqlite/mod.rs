@@ -22,6 +22,7 @@ mod open;
 mod operate;
 mod pager;
 mod pass;
+mod queue;
 mod readers;
 mod reap;
 mod records;
@@ -46,9 +47,10 @@ use crate::clock::Clock;
 use crate::metrics::Metrics;
 use instance::{Instance, Liveness};
 use log::Log;
+use queue::Haste;
 use readers::Readers;
 use transaction::Transaction;
-use writer::{Haste, Writer};
+use writer::Writer;
 
 pub use open::oldest_sqlite;
 

@@ -6,6 +6,7 @@ use tracing::{debug, warn};
 
 use super::super::rules::Death;
 use super::super::{AttemptId, Claim, Claimed, Error, Fate, Passes, Reaped, Resting, Result, Settlement, Wanted};
+use super::queue::Haste;
 use super::transaction::{Transaction, Weight, hour_of};
 use super::{SqliteStore, claim, filing, groups, notifications, reap, records, rows};
 use crate::mail::{Attributes, DialogueEntry, Mail, Planned, Recorded};
@@ -28,12 +29,11 @@ impl Passes for SqliteStore {
     }
 
     async fn begin_attempt(&self, claim: &Claim, attributes: &Attributes, plan: &[Planned]) -> Result<AttemptId> {
-        let (claim, attributes, plan) = (claim.clone(), attributes.clone(), plan.to_vec());
-        self.write(move |tx| {
-            set_attributes(tx, &claim, &attributes, true)?;
-            records::begin(tx, &claim, &plan)
-        })
-        .await
+        self.write(beginning(claim, attributes, plan)).await
+    }
+
+    async fn begin_attempt_ahead(&self, claim: &Claim, attributes: &Attributes, plan: &[Planned]) -> Result<AttemptId> {
+        self.writer.call(beginning(claim, attributes, plan), Haste::Ahead).await
     }
 
     async fn extend_attempt(
@@ -104,6 +104,18 @@ impl Passes for SqliteStore {
 
     async fn reap(&self) -> Result<Reaped> {
         self.reap_dead().await
+    }
+}
+
+fn beginning(
+    claim: &Claim,
+    attributes: &Attributes,
+    plan: &[Planned],
+) -> impl Fn(&Transaction<'_>) -> Result<AttemptId> + Send + 'static {
+    let (claim, attributes, plan) = (claim.clone(), attributes.clone(), plan.to_vec());
+    move |tx| {
+        set_attributes(tx, &claim, &attributes, true)?;
+        records::begin(tx, &claim, &plan)
     }
 }
 

@@ -6,15 +6,10 @@
 //! ended the whole transaction (a full disk, an I/O error, no memory): then the next savepoint
 //! would commit by itself, so the group is run once more, one transaction each.
 //!
-//! Some operations end what nobody waits for: they wait a little for one that is waited for,
-//! and share its commit. Others are a turn of what is done to many mails: such a turn is short
-//! ([`Transaction::is_over`]), has a commit of its own, and comes when nobody else has asked for
-//! something for a moment, or when it has waited for long.
+//! Which operations wait together, and for how long, is [`super::queue`]'s to say.
 
-use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -25,63 +20,23 @@ use tokio::sync::oneshot;
 use super::super::{Error, Result, Trouble};
 use super::log::{self, Log};
 use super::open::{BUSY_TIMEOUT, Identity};
+use super::queue::{Haste, Queue};
 use super::transaction::Transaction;
 use crate::clock::Clock;
 use crate::metrics::Metrics;
-
-/// Operations in one transaction at most: keeps the wait for the lock short.
-const GROUP: usize = 256;
-
-/// How long operations that nobody waits for wait for one that somebody waits for. A result is
-/// to be durable within 50 ms; mail that comes one by one comes sooner than this.
-const PATIENCE: Duration = Duration::from_millis(5);
-
-/// How long nobody may have asked for anything before a turn of bulk work begins: a client that
-/// sends mail after mail asks again sooner.
-const MOMENT: Duration = Duration::from_millis(5);
-
-/// How long such a turn takes, its commit aside: whoever asks meanwhile waits for it.
-const SHORT_TURN: Duration = Duration::from_millis(3);
-
-/// Groups of others after which a turn comes though nobody pauses: fewer than one client in a
-/// hundred waits for it.
-const GROUPS: usize = 150;
-
-/// How long it waits at most: a cancelled task is to end within a second.
-const LONG: Duration = Duration::from_millis(700);
-
-/// How long a turn takes that comes so seldom.
-const LONG_TURN: Duration = Duration::from_millis(20);
 
 /// A lock of another process is waited for in turns of this length.
 const TURN: Duration = Duration::from_millis(250);
 
 /// The way to the writing thread.
 pub(super) struct Writer {
-    queue: Mutex<Option<Sender<Waiting>>>,
+    queue: Arc<Queue<Box<dyn Operation>>>,
     deadline: Deadline,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// When nothing waits for others any more; none as long as the process goes on.
 type Deadline = Arc<Mutex<Option<Instant>>>;
-
-/// An operation that waits.
-struct Waiting {
-    operation: Box<dyn Operation>,
-    haste: Haste,
-}
-
-/// When an operation is done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Haste {
-    /// At once: somebody waits for it.
-    Urgent,
-    /// With one that somebody waits for, or a little later.
-    Along,
-    /// After all others.
-    Bulk,
-}
 
 /// Something to be done in a transaction, perhaps more than once before it is answered.
 trait Operation: Send {
@@ -131,15 +86,16 @@ impl Writer {
         instance: Arc<AtomicI64>,
         counted: Arc<OnceLock<Metrics>>,
     ) -> Self {
-        let (queue, operations) = channel();
+        let queue = Arc::<Queue<Box<dyn Operation>>>::default();
+        let operations = Arc::clone(&queue);
         let deadline = Deadline::default();
-        let (shared, turn) = (Arc::clone(&deadline), SHORT_TURN);
+        let (shared, turn) = (Arc::clone(&deadline), queue.turn());
         let database = Database { connection, identity, clock, instance, deadline: shared, counted, turn };
         let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
-            .spawn(move || write(database, log, operations))
+            .spawn(move || write(database, log, &operations))
             .expect("a thread can be started when the program starts");
-        Self { queue: Mutex::new(Some(queue)), deadline, thread: Mutex::new(Some(thread)) }
+        Self { queue, deadline, thread: Mutex::new(Some(thread)) }
     }
 
     /// Has `operation` done and answers once it is durable.
@@ -151,7 +107,7 @@ impl Writer {
         let (reply, answer) = oneshot::channel();
         // A caller that went away wants no answer.
         let reply = move |outcome| drop(reply.send(outcome));
-        self.send(Waiting { operation: Box::new(Call { operation, value: None, reply }), haste })?;
+        self.add(Box::new(Call { operation, value: None, reply }), haste)?;
         answer.await.unwrap_or_else(|_| Err(closed()))
     }
 
@@ -164,13 +120,12 @@ impl Writer {
     ) -> Result<()> {
         let (reply, answer) = oneshot::channel();
         let reply = move |outcome: Result<T>| drop(reply.send(outcome.map(then)));
-        self.send(Waiting { operation: Box::new(Call { operation, value: None, reply }), haste: Haste::Urgent })?;
+        self.add(Box::new(Call { operation, value: None, reply }), Haste::Urgent)?;
         answer.await.unwrap_or_else(|_| Err(closed()))
     }
 
-    fn send(&self, waiting: Waiting) -> Result<()> {
-        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        queue.as_ref().and_then(|queue| queue.send(waiting).ok()).ok_or_else(closed)
+    fn add(&self, operation: Box<dyn Operation>, haste: Haste) -> Result<()> {
+        if self.queue.add(operation, haste) { Ok(()) } else { Err(closed()) }
     }
 
     /// No transaction waits for a lock of another process beyond `by`.
@@ -180,14 +135,19 @@ impl Writer {
 
     /// Waits for what was asked for, then closes the connection.
     pub(super) async fn stop(&self) {
-        if let Ok(mut queue) = self.queue.lock() {
-            queue.take();
-        }
+        self.queue.close();
         let thread = self.thread.lock().ok().and_then(|mut thread| thread.take());
         if let Some(thread) = thread {
             // The result of a join is a panic that was reported already.
             drop(tokio::task::spawn_blocking(move || drop(thread.join())).await);
         }
+    }
+}
+
+impl Drop for Writer {
+    /// The thread ends with what it was asked for.
+    fn drop(&mut self) {
+        self.queue.close();
     }
 }
 
@@ -233,9 +193,22 @@ impl Database {
     }
 }
 
-fn write(mut database: Database, mut log: Log, operations: Receiver<Waiting>) {
-    let mut queue = Queue { operations, bulk: VecDeque::new(), busy: None, groups: 0, is_long: false };
-    while let Some(group) = queue.next_group(&mut log) {
+/// However the thread ends, nobody waits for it after that.
+struct End<'a>(&'a Queue<Box<dyn Operation>>);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.abandon();
+    }
+}
+
+fn write(mut database: Database, mut log: Log, queue: &Queue<Box<dyn Operation>>) {
+    let _end = End(queue);
+    while let Some(group) = queue.next_group(log.is_to_be_moved().then_some(log::QUIET)) {
+        if group.is_empty() {
+            log.quiet();
+            continue;
+        }
         database.turn = queue.turn();
         let (begun, operations) = (database.clock.instant(), group.len());
         commit_group(&database, group);
@@ -254,98 +227,6 @@ fn write(mut database: Database, mut log: Log, operations: Receiver<Waiting>) {
 
 /// A group of operations under one commit.
 type Group = Vec<Box<dyn Operation>>;
-
-/// What waits for the thread.
-struct Queue {
-    operations: Receiver<Waiting>,
-    /// Turns of bulk work, and since when they wait.
-    bulk: VecDeque<(Box<dyn Operation>, Instant)>,
-    /// When a group of others was given out last.
-    busy: Option<Instant>,
-    /// How many of them in a row.
-    groups: usize,
-    /// The last turn of bulk work was one that comes seldom.
-    is_long: bool,
-}
-
-impl Queue {
-    /// What is to be done next; none once no more can come.
-    fn next_group(&mut self, log: &mut Log) -> Option<Group> {
-        loop {
-            let Some(first) = self.first(log) else {
-                self.is_long = self.has_waited();
-                self.groups = 0;
-                return self.bulk.pop_front().map(|(turn, _)| vec![turn]);
-            };
-            if let Some(first) = self.set_aside(first) {
-                let group = self.group(first);
-                (self.busy, self.groups) = (Some(Instant::now()), self.groups + 1);
-                return Some(group);
-            }
-        }
-    }
-
-    /// Whether the next turn of bulk work has let enough others go first.
-    fn has_waited(&self) -> bool {
-        self.groups >= GROUPS || self.bulk.front().is_some_and(|(_, since)| since.elapsed() >= LONG)
-    }
-
-    /// How long a turn may take that was just given out.
-    fn turn(&self) -> Duration {
-        if self.is_long { LONG_TURN } else { SHORT_TURN }
-    }
-
-    /// The next operation; none where a turn of bulk work comes before it, or none can come.
-    fn first(&self, log: &mut Log) -> Option<Waiting> {
-        let Some((_, since)) = self.bulk.front() else { return first(&self.operations, log) };
-        if self.has_waited() {
-            return None;
-        }
-        let now = Instant::now();
-        let quiet = self.busy.map_or(now, |busy| busy + MOMENT);
-        let patience = quiet.min(*since + LONG).saturating_duration_since(now);
-        self.operations.recv_timeout(patience).ok()
-    }
-
-    /// The operation, unless it is a turn of bulk work, which waits.
-    fn set_aside(&mut self, Waiting { operation, haste }: Waiting) -> Option<Waiting> {
-        if haste == Haste::Bulk {
-            self.bulk.push_back((operation, Instant::now()));
-            return None;
-        }
-        Some(Waiting { operation, haste })
-    }
-
-    /// The operations that wait together with the first.
-    fn group(&mut self, Waiting { operation, haste }: Waiting) -> Group {
-        let mut urgent = haste == Haste::Urgent;
-        let mut group = vec![operation];
-        let until = Instant::now() + PATIENCE;
-        while group.len() < GROUP {
-            let next = match self.operations.try_recv() {
-                Err(_) if !urgent => self.operations.recv_timeout(until.saturating_duration_since(Instant::now())).ok(),
-                next => next.ok(),
-            };
-            let Some(next) = next else { break };
-            if let Some(Waiting { operation, haste }) = self.set_aside(next) {
-                urgent |= haste == Haste::Urgent;
-                group.push(operation);
-            }
-        }
-        group
-    }
-}
-
-/// The next operation, however long it takes to come.
-fn first(operations: &Receiver<Waiting>, log: &mut Log) -> Option<Waiting> {
-    if log.is_to_be_moved() {
-        match operations.recv_timeout(log::QUIET) {
-            Err(RecvTimeoutError::Timeout) => log.quiet(),
-            next => return next.ok(),
-        }
-    }
-    operations.recv().ok()
-}
 
 fn commit_group(database: &Database, mut group: Group) {
     match run_group(database, &mut group) {
