@@ -92,21 +92,36 @@ pub(super) async fn list_place(
     let mut pages = Pages::new(&*app.store, place.clone(), filter.clone()).limit(limit.unwrap_or(usize::MAX));
     let mut table = Table::new(&WAITING_COLUMNS);
     let mut number = 0;
-    while let Some(page) = pages.next().await? {
-        number += page.len();
-        match format {
-            Format::Json => page.iter().try_for_each(|listed| json_lines::write(out, &mail_json(listed)))?,
-            Format::Text if page.is_empty() => {}
-            Format::Text => {
-                rows(&waiting(&*app.store, &page).await?, app.clock.now(), &mut table);
-                write!(out, "{}", table.block(terminal::width()))?;
-            }
-        }
+    let mut page = pages.next().await?;
+    while let Some(mails) = page {
+        number += mails.len();
+        // The next page is read while this one is written.
+        let (next, written) = tokio::join!(pages.next(), write_page(app, &mails, format, &mut table, out));
+        written?;
+        page = next?;
     }
     if format == Format::Text && number == 0 {
         writeln!(out, "no mails")?;
     }
     Ok(Exit::Ok)
+}
+
+async fn write_page(
+    app: &App,
+    mails: &[Listed],
+    format: Format,
+    table: &mut Table,
+    out: &mut impl Write,
+) -> Result<(), Failure> {
+    match format {
+        Format::Json => mails.iter().try_for_each(|listed| json_lines::write(out, &mail_json(listed)))?,
+        Format::Text if mails.is_empty() => {}
+        Format::Text => {
+            rows(&waiting(&*app.store, mails).await?, app.clock.now(), table);
+            write!(out, "{}", table.block(terminal::width()))?;
+        }
+    }
+    Ok(())
 }
 
 fn rows(mails: &[Waiting], now: Time, table: &mut Table) {
