@@ -421,6 +421,21 @@ def s2b(kind, bench):
             friendly.end()
 
 
+def straight(_kind, bench):
+    """The bound of S2b: smtp-source straight into the same sink, nothing between them."""
+    sink = Sink()
+    begun = time.monotonic()
+    sender = source(sink.port, bench.mails)
+    _, _, used = os.wait4(sender.pid, 0)
+    took = time.monotonic() - begun
+    sink.end()
+    return {"per_second": bench.mails / took, "cpu_ms": (used.ru_utime + used.ru_stime) * 1000 / bench.mails}
+
+
+class Straight:
+    name = "smtp-source"
+
+
 def s4(sessions):
     def accepted(kind, bench):
         # Nobody listens at the next hop, so that what is accepted is all there is to do.
@@ -522,7 +537,7 @@ def one_by_one(port, mails, got, at):
 
 
 SCENARIOS = {
-    "S1": s1, "S1c": s1_connections, "S2a": s2a, "S2b": s2b, "S4-1": s4(1), "S4-10": s4(10), "S4-50": s4(50),
+    "S1": s1, "S1c": s1_connections, "S2a": s2a, "S2b": s2b, "straight": straight, "S4-1": s4(1), "S4-10": s4(10), "S4-50": s4(50),
     "S5": s5, "S6-large": s6_large, "S6-silent": s6_silent, "S7": s7,
 }
 
@@ -563,15 +578,16 @@ def noise(values):
 
 
 def measure(name, bench):
-    scenario, rounds = SCENARIOS[name], {kind: [] for kind in bench.relays}
+    kinds = [Straight] if name == "straight" else bench.relays
+    scenario, rounds = SCENARIOS[name], {kind: [] for kind in kinds}
     for number in range(bench.rounds):
-        for kind in bench.relays:
+        for kind in kinds:
             taken = scenario(kind, bench)
             rounds[kind].append(taken)
             shown = ", ".join(f"{MEASURES[what][0]} {value:.3g}" for what, value in taken.items())
             print(f"  {name} {kind.name} {number + 1}: {shown}", file=sys.stderr, flush=True)
     result = {}
-    for kind in bench.relays:
+    for kind in kinds:
         of = {what: [taken[what] for taken in rounds[kind]] for what in rounds[kind][0]}
         result[kind.name] = {what: (statistics.median(values), noise(values)) for what, values in of.items()}
         if bench.fsync and name in ("S1", "S4-1", "S4-10"):
@@ -581,7 +597,7 @@ def measure(name, bench):
 
 def table(name, result):
     """A line for each measure: the two, the noise of each, and how many times better redeliver is."""
-    lines = [f"\n{name}: {SCENARIOS[name].__doc__.strip()}"]
+    lines = [f"\n{name}: {SCENARIOS[name].__doc__.strip()} ({', '.join(result)})"]
     for what, (title, more) in MEASURES.items():
         cells = []
         for relay in result.values():
@@ -618,6 +634,9 @@ def main():
         for name in bench.scenarios or SCENARIOS:
             results[name] = measure(name, bench)
             print(table(name, results[name]), flush=True)
+        if "straight" in results and "S2b" in results:
+            share = results["S2b"]["redeliver"]["per_second"][0] / results["straight"]["smtp-source"]["per_second"][0]
+            print(f"\nS2b is at {100 * share:.0f} % of smtp-source straight into the sink")
     if bench.json:
         bench.json.write_text(json.dumps(results, indent=1))
 
