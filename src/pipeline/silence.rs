@@ -4,6 +4,8 @@
 //! The ways of a mail with a sender are followed through the rules. A matcher takes all mails
 //! of a kind, none, or some; where it is some, the rest is followed too.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::config::{Config, Rule};
 use super::mailet::Mailet;
 use super::matcher::Matcher;
@@ -30,7 +32,7 @@ pub enum Untold {
 }
 
 /// What is known of a mail on its way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
     /// It was not tried in this pass.
     Untried,
@@ -41,8 +43,8 @@ enum Kind {
     Delivered,
 }
 
-/// One way so far.
-#[derive(Debug, Clone, Copy)]
+/// One way so far. There are few: what is followed does not grow with the rules that divide it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Way {
     kind: Kind,
     /// The sender was told, or does not want to be.
@@ -69,20 +71,42 @@ impl Config {
     /// The first rule on a way out of `processor` that leaves a sender without word of a failure,
     /// or of a delivery that he asks to be told of; `None` where there is none.
     pub fn silence(&self, processor: &str) -> Option<Silence> {
-        self.follow(processor, vec![Way::of(Kind::Untried)], &[])
+        Walk { config: self, known: BTreeMap::new(), path: Vec::new() }
+            .follow(processor, BTreeSet::from([Way::of(Kind::Untried)]))
     }
+}
 
-    /// `path` is of the processors that led here: a circle is refused elsewhere, and followed once.
-    fn follow(&self, processor: &str, mut ways: Vec<Way>, path: &[&str]) -> Option<Silence> {
-        if path.contains(&processor) {
+/// The ways through all processors. To most of them several lead: each is followed once for
+/// the same ways.
+struct Walk<'a> {
+    config: &'a Config,
+    known: BTreeMap<(&'a str, BTreeSet<Way>), Option<Silence>>,
+    /// The processors that led here: a circle is refused elsewhere, and followed once.
+    path: Vec<&'a str>,
+}
+
+impl<'a> Walk<'a> {
+    fn follow(&mut self, processor: &'a str, ways: BTreeSet<Way>) -> Option<Silence> {
+        if self.path.contains(&processor) {
             return None;
         }
-        let path = [path, &[processor]].concat();
-        let rules = self.rules_of(processor);
+        let key = (processor, ways);
+        if let Some(known) = self.known.get(&key) {
+            return known.clone();
+        }
+        self.path.push(processor);
+        let found = self.through(processor, key.1.clone());
+        self.path.pop();
+        self.known.insert(key, found.clone());
+        found
+    }
+
+    fn through(&mut self, processor: &'a str, mut ways: BTreeSet<Way>) -> Option<Silence> {
+        let rules = self.config.rules_of(processor);
         for (at, rule) in rules.iter().enumerate() {
             let silence = |of| Silence { processor: processor.to_owned(), rule: at, of };
             let (inside, outside) = divide(rule, &ways);
-            if let Some(found) = self.enter(rule, &inside, &path, &silence) {
+            if let Some(found) = self.enter(rule, &inside, &silence) {
                 return Some(found);
             }
             ways = outside;
@@ -97,22 +121,21 @@ impl Config {
 
     /// What a rule does with the ways that it takes.
     fn enter(
-        &self,
-        rule: &Rule,
-        inside: &[Way],
-        path: &[&str],
+        &mut self,
+        rule: &'a Rule,
+        inside: &BTreeSet<Way>,
         silence: &dyn Fn(Untold) -> Silence,
     ) -> Option<Silence> {
         match &rule.mailet {
             _ if inside.is_empty() => None,
             Mailet::RemoteDelivery(mailet) => {
-                let left = [Kind::Deferred, Kind::Exhausted, Kind::Failed].map(Way::of).to_vec();
-                self.follow(&mailet.bounce_processor, left, path).or_else(|| {
-                    let tells = |next: &str| self.follow(next, vec![Way::of(Kind::Delivered)], path).is_none();
+                let left = BTreeSet::from([Kind::Deferred, Kind::Exhausted, Kind::Failed].map(Way::of));
+                self.follow(&mailet.bounce_processor, left).or_else(|| {
+                    let tells = |next| self.follow(next, BTreeSet::from([Way::of(Kind::Delivered)])).is_none();
                     (!rule.on_success().is_some_and(tells)).then(|| silence(Untold::Deliveries))
                 })
             }
-            Mailet::ToProcessor(mailet) => self.follow(&mailet.processor, inside.to_vec(), path),
+            Mailet::ToProcessor(mailet) => self.follow(&mailet.processor, inside.clone()),
             Mailet::Null => inside.iter().any(|way| !way.told).then(|| silence(Untold::Failures)),
             mailet if mailet.consumes() => {
                 inside.iter().any(|way| way.given_up && !way.told).then(|| silence(Untold::Failures))
@@ -123,21 +146,23 @@ impl Config {
 }
 
 /// The ways that a rule takes, and those that go on behind it, told where it tells.
-fn divide(rule: &Rule, ways: &[Way]) -> (Vec<Way>, Vec<Way>) {
-    let (mut inside, mut outside) = (Vec::new(), Vec::new());
+fn divide(rule: &Rule, ways: &BTreeSet<Way>) -> (BTreeSet<Way>, BTreeSet<Way>) {
+    let (mut inside, mut outside) = (BTreeSet::new(), BTreeSet::new());
     for way in ways {
         let taken = taken(rule, way.kind);
         if taken > Taken::None {
             // What takes the exhausted and not the deferred is the end of their passes.
             let ends = way.kind == Kind::Exhausted && self::taken(rule, Kind::Deferred) == Taken::None;
-            inside.push(Way { given_up: way.given_up || ends, ..*way });
+            inside.insert(Way { given_up: way.given_up || ends, ..*way });
         }
         match &rule.mailet {
             Mailet::DsnBounce(mailet) => {
                 let tells = taken == Taken::All && tells(mailet.action, way.kind);
-                outside.push(Way { told: way.told || tells, ..*way });
+                outside.insert(Way { told: way.told || tells, ..*way });
             }
-            _ if taken < Taken::All => outside.push(*way),
+            _ if taken < Taken::All => {
+                outside.insert(*way);
+            }
             _ => {}
         }
     }
@@ -200,7 +225,7 @@ fn by_kind(kind: Kind, all: &[Kind], none: &[Kind]) -> Taken {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::fmt::Write as _;
     use std::path::Path;
 
     use super::*;
@@ -295,6 +320,29 @@ delivered:
             let expected = if processor.is_empty() { String::new() } else { format!("{processor} {rule} {of}") };
             assert_eq!(silence(part, instead), expected, "{part}: {instead}");
         }
+    }
+
+    /// Each rule that divides a mail would double what is followed, and each processor to which
+    /// two ways lead.
+    #[test]
+    fn many_rules_and_a_deep_diamond_are_followed_at_once() {
+        let some = "match: SenderIs=a@x.example";
+        let mut text = "relay:\n".to_owned();
+        for _ in 0..60 {
+            let _ = writeln!(text, "  - {{ {some}, mailet: LogMessage }}");
+        }
+        text.push_str("  - { mailet: ToProcessor, processor: d0 }\n");
+        for depth in 0..60 {
+            let to = |side: &str| format!("mailet: ToProcessor, processor: {side}{}", depth + 1);
+            let _ = writeln!(text, "d{depth}:\n  - {{ {some}, {} }}\n  - {{ {} }}", to("e"), to("d"));
+            let _ = writeln!(text, "e{}:\n  - {{ {} }}", depth + 1, to("d"));
+        }
+        text.push_str("d60:\n  - { mailet: ToRepository, repositoryPath: kept }\n");
+        let document = Document::parse(Path::new("f"), text.as_bytes()).expect(&text);
+        let reading = Reading::new(Path::new("f"));
+        let config = Config::read(document.root(), &BTreeSet::new(), &reading);
+        let found = config.silence("relay").expect("the mail is kept, and nobody is told");
+        assert_eq!((found.processor.as_str(), found.rule, found.of), ("d60", 0, Untold::Failures));
     }
 
     #[test]
