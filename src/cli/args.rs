@@ -158,7 +158,7 @@ pub(super) struct ImportArguments {
     /// mboxo, mboxrd, mboxcl or mboxcl2 [default: found out, where the file leaves no doubt]
     #[arg(long, value_parser = dialect)]
     pub(super) mbox_dialect: Option<crate::ingest::Dialect>,
-    /// Take also what is marked as deleted [default: it is named and passed over]
+    /// Take also what is marked as deleted or as junk [default: it is named and passed over]
     #[arg(long)]
     pub(super) include_trash: bool,
     /// Take also what is marked as a draft [default: it is named and passed over]

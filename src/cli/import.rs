@@ -192,7 +192,7 @@ impl Import<'_> {
                 "it is no message: the program whose mailbox it is keeps its data in it".to_owned(),
             ));
         }
-        match self.marked.forbids(told.trash, told.draft) {
+        match self.marked.forbids(told.marks) {
             Some(why) => Err(Refusal::Message(why.to_owned())),
             None => self.asked.envelope(told),
         }

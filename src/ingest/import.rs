@@ -3,10 +3,12 @@
 //! [`Sources`] finds the files, [`Opened`] cuts a mailbox file into its messages, and
 //! [`Transcript`] makes of each what is stored, with the envelope its header tells of.
 
+mod marks;
 mod mbox;
 mod sources;
 mod transcript;
 
+pub use marks::Marks;
 pub use mbox::Dialect;
 pub use sources::{Found, Marked, Opened, SourceError, Sources};
 pub use transcript::{FieldError, Fingerprint, Told, Transcript, TranscriptError};

@@ -18,7 +18,8 @@ mod submit;
 mod trace;
 
 pub use import::{
-    Dialect, FieldError, Fingerprint, Found, Marked, Opened, SourceError, Sources, Told, Transcript, TranscriptError,
+    Dialect, FieldError, Fingerprint, Found, Marked, Marks, Opened, SourceError, Sources, Told, Transcript,
+    TranscriptError,
 };
 pub use intake::Intake;
 pub use listener::{

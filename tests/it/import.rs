@@ -82,7 +82,7 @@ fn what_was_taken_once_is_not_taken_again() {
 
 #[test]
 fn what_is_no_message_is_named_and_the_others_are_taken() {
-    let mailbox = format!("{FROM}X: 1\n\na\n\n{FROM}no header\n\n{FROM}X: 3\n\nc\n\n");
+    let mailbox = format!("{FROM}no header\n\n{FROM}X: 1\n\na\n\n{FROM}X: 3\n\nc\n\n");
     let relay = relay(&[
         ("good.eml", b"X: 1\n\nb\n"),
         ("nul.eml", b"X: 1\n\n\0\n"),
@@ -123,7 +123,7 @@ fn what_is_no_message_is_named_and_the_others_are_taken() {
         "redeliver: nul.eml: the message has a NUL octet in line 3",
         "redeliver: text.eml: it has no header",
         "redeliver: absent.eml: it cannot be read: No such file",
-        "redeliver: box: message 2: it has no header",
+        "redeliver: box: message 1: it has no header",
         "redeliver: doubt: it may be mboxo or mboxrd, which read line 4 differently",
         "redeliver: empty: it cannot be read: the folder is no maildir",
         "redeliver: folder/notes.txt: it is not named .eml",
@@ -163,16 +163,18 @@ fn two_messages_never_become_one_and_one_is_never_cut_in_two_unasked() {
         ("bom.mbox", format!("\u{feff}\n{FROM}Subject: 3\n\nc\n").as_bytes()),
         ("bom.eml", "\u{feff}\r\nSubject: 4\r\n\r\nd\r\n".as_bytes()),
         ("words.mbox", format!("{FROM}Subject: 5\n\ne\n\nFrom now on\nNote: this\n").as_bytes()),
+        ("cited.mbox", format!("{FROM}Subject: 8\n\nhe wrote\n\n{FROM}no header here\n").as_bytes()),
         ("headless", format!("Subject: 6\n\nf\n\n{FROM}Subject: 7\n\ng\n").as_bytes()),
         ("16.mbox", b"\xff\xfeF\0r\0"),
         ("a.mbox.gz", b"\x1f\x8b\x08\0"),
     ]);
-    let paths = ["iso.mbox", "bom.mbox", "bom.eml", "words.mbox", "headless", "16.mbox", "a.mbox.gz"];
+    let paths = ["iso.mbox", "bom.mbox", "bom.eml", "words.mbox", "cited.mbox", "headless", "16.mbox", "a.mbox.gz"];
     let (told, stderr) = import(&relay, &[&paths[..], &ENVELOPE].concat(), 65);
-    assert_eq!(told, json!({"taken": 4, "before": 0, "refused": 4}));
+    assert_eq!(told, json!({"taken": 4, "before": 0, "refused": 5}));
     for line in [
         "redeliver: a.mbox.gz: it is compressed by gzip",
         "redeliver: words.mbox: line 6 'From now on' may begin a message, or be a line of one: say with --mbox-dialect",
+        "redeliver: cited.mbox: line 6 'From x@y.example Mon Jan  2 03:04:05 2026' may begin a message, or be a line of one",
         "redeliver: headless: a message of a mailbox begins at line 5",
         "redeliver: 16.mbox: it is UTF-16",
     ] {
@@ -210,6 +212,48 @@ fn trash_and_drafts_are_named_and_taken_only_when_asked_for() {
     assert_eq!(told, json!({"taken": 2, "before": 2, "refused": 1}));
     let (told, _) = import(&relay, &[&paths[..], &["--include-trash", "--include-drafts"]].concat(), 0);
     assert_eq!(told, json!({"taken": 1, "before": 4, "refused": 0}));
+}
+
+#[test]
+fn what_a_mailbox_of_another_kind_is_and_what_to_do_is_said() {
+    let cases: [(&str, &[u8], &str); 9] = [
+        ("mac", b"From a@x.example Mon Jan  2 03:04:05 2026\rSubject: a\r\rb\r", "CR alone"),
+        ("postfix", b"C_           1000             100               1\nN\x0aSubject: x", "postcat -bh"),
+        ("exim-H", b"1aBcDe-000001-AB-H\nexim 100 100\n<a@x.example>\n", "exim -Mvc"),
+        ("qf", b"V8\nT1600000000\nS<a@x.example>\n", "a queue file of sendmail's"),
+        ("1.Repository.FileObjectStore", b"\xac\xed\0\x05sr\0", "name the .FileStreamStore"),
+        ("apple", b"35\nSubject: a\n\nb\n<?xml version=\"1.0\"?>\n", "a message file of Apple Mail"),
+        ("a.zst", b"\x28\xb5\x2f\xfd\0", "zstd: unpack it first"),
+        ("In.dbx", b"\xcf\xad\x12\xfe\xc5\xfd", "Outlook Express"),
+        ("uw", b"*mbx*\r\n12340000\r\n", "University of Washington"),
+    ];
+    let relay = relay(&cases.map(|(name, octets, _)| (name, octets)));
+    for (name, _, said) in cases {
+        let (told, stderr) = import(&relay, &[&[name][..], &ENVELOPE].concat(), 65);
+        assert_eq!((&told["taken"], &told["refused"]), (&json!(0), &json!(1)), "{name}");
+        assert!(stderr.starts_with(&format!("redeliver: {name}: it")) && stderr.contains(said), "{stderr}");
+    }
+}
+
+#[test]
+fn what_gmail_exports_of_the_trash_stays() {
+    let message = |labels: &str| format!("{FROM}X-Gmail-Labels: {labels}\nSubject: x\n\n{labels}\n\n");
+    let labels = ["Inbox", "Trash", "Drafts,Important", "Opened,Spam", "Trash talk"];
+    let relay = relay(&[("all.mbox", labels.map(message).concat().as_bytes())]);
+    let (told, stderr) = import(&relay, &[&["all.mbox"][..], &ENVELOPE].concat(), 65);
+    assert_eq!(told, json!({"taken": 2, "before": 0, "refused": 3}));
+    for said in [
+        "message 2: it is marked as deleted: --include-trash",
+        "message 3: it is marked as a draft: --include-drafts",
+        "message 4: it is marked as junk: --include-trash",
+    ] {
+        assert!(stderr.contains(said), "{said}: {stderr}");
+    }
+    let everything = ["all.mbox", "--include-trash", "--include-drafts"];
+    assert_eq!(
+        import(&relay, &[&everything[..], &ENVELOPE].concat(), 0).0,
+        json!({"taken": 3, "before": 2, "refused": 0})
+    );
 }
 
 #[test]

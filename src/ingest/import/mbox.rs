@@ -558,6 +558,7 @@ mod tests {
             ("\nFrom 10:00 to 12:00 on 15.03.2021\nPlace: Berlin\n", true),
             ("\nFrom a@y.example Tue, 15 Mar 2021 10:00:00 +0000\ntext\n", true),
             ("\nFrom 1b8c7d6e5f4a3b2c1d0e9f8a7b6c5d4e3f2a1b0c Mon Sep 17 00:00:00 2001\nFrom: a@y\nSubject: x\n", true),
+            ("\nFrom bob@y.example Mon Jan  2 03:04:05 2026\nI had this\n", true),
             ("\nFrom now on\nwe see\n", false),
             ("\nFrom here on Mon we read\nit\n", false),
             ("\nFrom alice\nhttps://x.example/\n", false),

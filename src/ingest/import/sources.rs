@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
 
+use super::marks::Marks;
 use super::mbox::{Dialect, Mbox, MboxError, begins_mbox, detect, message_within};
 
 /// Octets read from a file at once.
@@ -23,7 +24,7 @@ pub struct Sources {
 /// Which messages are taken though somebody marked them; to import is to send.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Marked {
-    /// Those that were thrown away.
+    /// Those that were thrown away, or taken for junk.
     pub trash: bool,
     /// Those that were never finished.
     pub drafts: bool,
@@ -144,6 +145,9 @@ impl Sources {
         if let Some((_, why)) = FOREIGN.iter().find(|(begins, _)| start.starts_with(begins)) {
             return Err(Why::PassedOver(why));
         }
+        if let Some(why) = foreign_first_line(start) {
+            return Err(Why::PassedOver(why));
+        }
         let is_mailbox = begins_mbox(start) || start.is_empty() && !is_message;
         if is_mailbox && !matches!(waiting, Waiting::Delivered(_)) {
             let dialect = self.dialect.map_or_else(|| detect(&mut file), Ok)?;
@@ -161,19 +165,52 @@ impl Sources {
     }
 }
 
+const POSTFIX: &str = "it is a queue file of Postfix: import what postcat -bh has of it, with --from and --to";
+
 /// How files begin that hold messages and are none, and what they are.
-const FOREIGN: [(&[u8], &str); 10] = [
+const FOREIGN: [(&[u8], &str); 18] = [
     (b"\xff\xfe", "it is UTF-16: write it anew as UTF-8"),
     (b"\xfe\xff", "it is UTF-16: write it anew as UTF-8"),
     (b"\x1f\x8b", "it is compressed by gzip: unpack it first"),
     (b"BZh", "it is compressed by bzip2: unpack it first"),
+    (b"\x28\xb5\x2f\xfd", "it is compressed by zstd: unpack it first"),
+    (b"7z\xbc\xaf\x27\x1c", "it is a 7-Zip archive: unpack it first"),
     (b"\xfd7zXZ\0", "it is compressed by xz: unpack it first"),
     (b"PK\x03\x04", "it is a zip archive: unpack it first"),
     (b"BABYL OPTIONS:", "it is a Babyl file of Emacs: convert it to a mailbox file, with b2m or another program"),
     (b"\x01\x01\x01\x01\n", "it is an MMDF mailbox: convert it to a mailbox file, with formail or another program"),
+    (b"*mbx*\r\n", "it is a mailbox of the University of Washington's: convert it to a mailbox file, with mailutil"),
+    (b"\xcf\xad\x12\xfe", "it is a mailbox of Outlook Express: convert it, with readdbx or another program"),
+    (
+        b"\xac\xed\0\x05",
+        "it is the envelope of a mail in a repository of James's: name the .FileStreamStore beside it, with --from and --to",
+    ),
+    (b"C_", POSTFIX),
+    (b"CZ", POSTFIX),
+    (b"V8\nT", "it is a queue file of sendmail's, the message is in two files: let sendmail deliver it"),
     (b"!BDN", "it is a data file of Outlook: convert it, with readpst or another program"),
     (b"\xd0\xcf\x11\xe0", "it is a message file of Outlook: convert it, with msgconvert or another program"),
 ];
+
+/// What a file is that tells it by the form of its first line.
+fn foreign_first_line(start: &[u8]) -> Option<&'static str> {
+    if start.contains(&b'\r') && !start.contains(&b'\n') {
+        return Some("its lines end with CR alone: write it anew with LF, for instance by tr '\\r' '\\n'");
+    }
+    let mut lines = start.split(|&octet| octet == b'\n');
+    let (first, second) = (lines.next()?.trim_ascii_end(), lines.next().unwrap_or_default());
+    let is_number = !first.is_empty() && first.len() < 12 && first.iter().all(u8::is_ascii_digit);
+    match first {
+        // `1aBcDe-000001-AB-H`
+        [.., b'-', b'H' | b'D'] if !first.contains(&b':') && first.split(|&octet| octet == b'-').count() == 4 => Some(
+            "it is a spool file of Exim, the message is in two files: import what exim -Mvc has of it, with --from and --to",
+        ),
+        _ if is_number && second.contains(&b':') => {
+            Some("it is a message file of Apple Mail, with more than the message: export it as .mbox")
+        }
+        _ => None,
+    }
+}
 
 /// Passes over a byte order mark and the empty lines before a header.
 fn pass_over_blank_lines(file: &mut impl BufRead) -> io::Result<()> {
@@ -199,12 +236,14 @@ impl Marked {
         if !before.ends_with([':', ';', '!']) || !flags.bytes().all(|flag| flag.is_ascii_alphabetic()) {
             return None;
         }
-        self.forbids(flags.contains('T'), flags.contains('D'))
+        self.forbids(Marks { trash: flags.contains('T'), draft: flags.contains('D'), junk: false })
     }
 
-    /// Why a message is passed over that was thrown away, or is a draft.
-    pub fn forbids(self, trash: bool, draft: bool) -> Option<&'static str> {
+    /// Why a message is passed over that was thrown away, is a draft, or was taken for junk.
+    pub fn forbids(self, marks: Marks) -> Option<&'static str> {
+        let Marks { trash, draft, junk } = marks;
         match () {
+            () if junk && !self.trash => Some("it is marked as junk: --include-trash has it sent"),
             () if trash && !self.trash => Some("it is marked as deleted: --include-trash has it sent"),
             () if draft && !self.drafts => Some("it is marked as a draft: --include-drafts has it sent"),
             () => None,

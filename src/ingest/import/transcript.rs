@@ -4,6 +4,7 @@
 use ring::digest::{Context, SHA256};
 
 use super::super::header::{Field, Header, MAX_HEADER_BYTES};
+use super::marks::{Marks, is_internal};
 use crate::mail::{Address, MessageProblem, ReversePath, orcpt_of_field};
 use crate::mail::{AddressListError, parse_address_list};
 
@@ -44,10 +45,8 @@ pub struct Told {
     pub recipients: Result<Vec<Address>, FieldError>,
     /// Of `Original-Recipient:`, which keeps the ORCPT of a delivered message (RFC 8098 section 2.3).
     pub orcpt: Option<String>,
-    /// Who read it threw it away.
-    pub trash: bool,
-    /// Who wrote it has not finished it.
-    pub draft: bool,
+    /// What somebody made of it.
+    pub marks: Marks,
     /// It is no message: a program keeps data of its mailbox in it.
     pub internal: bool,
 }
@@ -58,8 +57,7 @@ impl Default for Told {
             reverse_path: Ok(None),
             recipients: Ok(Vec::new()),
             orcpt: None,
-            trash: false,
-            draft: false,
+            marks: Marks::default(),
             internal: false,
         }
     }
@@ -128,9 +126,8 @@ fn told(fields: &[Field<'_>]) -> Told {
         reverse_path: reverse_path.map_err(|error| FieldError("Return-Path", error, "reverse-path with --from")),
         recipients: recipients(fields),
         orcpt: fields.iter().find(|field| field.is("Original-Recipient")).and_then(|one| orcpt_of_field(&one.body())),
-        trash: is_deleted(fields),
+        marks: Marks::of(fields),
         internal: is_internal(fields),
-        draft: fields.iter().any(|field| field.is("X-Status") && field.body().contains('T')),
     }
 }
 
@@ -146,27 +143,6 @@ fn recipients(fields: &[Field<'_>]) -> Result<Vec<Address>, FieldError> {
         }
     }
     Ok(found)
-}
-
-/// Whether it is the first message of a mailbox of Pine or of the University of Washington's
-/// servers, which only looks like one.
-fn is_internal(fields: &[Field<'_>]) -> bool {
-    let has = |name: &str| fields.iter().any(|field| field.is(name));
-    let data = |field: &Field<'_>| field.is("Subject") && field.body().contains("FOLDER INTERNAL DATA");
-    (has("X-IMAP") || has("X-IMAPbase")) && fields.iter().any(data)
-}
-
-/// Bits of `X-Mozilla-Status:` and `X-Mozilla-Status2:`, hexadecimal numbers: the message is
-/// only still there until the mailbox is compacted; it is deleted on the server.
-const EXPUNGED: [(&str, u32); 2] = [("X-Mozilla-Status", 0x0008), ("X-Mozilla-Status2", 0x0020_0000)];
-
-/// Whether Mozilla's fields say so, or the flag `D` that other programs write.
-fn is_deleted(fields: &[Field<'_>]) -> bool {
-    let has_bit = |(name, bit): (&str, u32)| {
-        let number = |field: &Field<'_>| u32::from_str_radix(field.body().trim(), 16).unwrap_or(0);
-        fields.iter().any(|field| field.is(name) && number(field) & bit != 0)
-    };
-    EXPUNGED.into_iter().any(has_bit) || fields.iter().any(|field| field.is("X-Status") && field.body().contains('D'))
 }
 
 fn reverse_path(body: &str) -> Result<ReversePath, AddressListError> {
@@ -341,7 +317,7 @@ mod tests {
             ("X: 1\n\nX-Mozilla-Status: 0009", false, false),
         ] {
             let told = transcript(&format!("{header}\n\nb\n")).expect(header).1;
-            assert_eq!((told.trash, told.draft), (trash, draft), "{header}");
+            assert_eq!((told.marks.trash, told.marks.draft), (trash, draft), "{header}");
         }
         let data = "Subject: DON'T DELETE THIS MESSAGE -- FOLDER INTERNAL DATA\n";
         assert!(transcript(&format!("{data}X-IMAP: 1310 0000\n\nb\n")).expect("taken").1.internal);

@@ -50,7 +50,8 @@ pub(super) fn judge(likeness: Likeness, follows: Follows, after_blank: bool) -> 
     const DOUBT: Verdict = Verdict::Doubt("may begin a message, or be a line of one");
     let header = |least: Follows| follows >= least;
     let (begins, doubt_after_blank, doubt_if_tight) = match likeness {
-        Likeness::Whole => (true, true, true),
+        // A text may cite such a line; behind one that begins a message a header stands.
+        Likeness::Whole => (header(Follows::Field), true, true),
         Likeness::Dated => (header(Follows::Field), true, header(Follows::Field)),
         Likeness::Loose => (header(Follows::Known), header(Follows::Field), header(Follows::Known)),
         Likeness::Patch => (false, header(Follows::Field), header(Follows::Known)),
