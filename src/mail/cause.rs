@@ -162,7 +162,7 @@ fn general(word: &str, local_part: &str) -> String {
         return name.map_or(String::new(), |name| format!("{name}=")) + "<address>";
     }
     let bare = word.trim_matches(is_punctuation);
-    if bare.eq_ignore_ascii_case(local_part) && !is_common(bare) {
+    if bare.eq_ignore_ascii_case(local_part) && (is_quoted(word) || !is_common(bare)) {
         return "<user>".to_owned();
     }
     if !word.contains(char::is_numeric) {
@@ -187,27 +187,37 @@ fn is_punctuation(c: char) -> bool {
     matches!(c, '<' | '>' | '(' | ')' | '[' | ']' | '"' | '\'' | '`' | ':' | ';' | ',' | '.')
 }
 
-/// Words of many replies that are local parts too: "User unknown" is no other cause for user@.
+/// Words of many replies that are local parts too: "mailbox full" is no other cause for full@.
+const COMMON: &str = "a about abuse accept accepted access account action active address addresses admin again all allowed an \
+     and any are as at attempts authenticated authentication authorized available back bad be been before \
+     blacklist blacklisted block blocked body bounce box but by can cannot client closed closing command \
+     complaints connect connection connections contact contain contains content could currently daily data \
+     day days deactivated deferred deleted deliver delivered delivery denied details directory disabled disk \
+     dns do does domain down due dynamic email enabled error exceed exceeded exceeds exist exists expired \
+     failed failure file filter for format forward found from full gateway greylist greylisted greylisting \
+     group has have header helo help host hour if in inactive inbox info insufficient internal invalid is it \
+     known later limit limited line link list listed local lookup mail mailbox mailboxes maildir mailer mails \
+     malware many match maximum me message messages minutes mode more much must name network new news no \
+     nobody not now number of off office on only operation option or other our out over overquota owner \
+     parameter password per permanent permission permitted phishing please policy poor postmaster problem \
+     process prohibited protocol provider quota rate reached reason receive receiver recipient recipients \
+     record refused registered reject rejected rejection relay relaying reply reputation request required \
+     resolve resources restricted return reverse root route rule sales score seconds security see send sender \
+     sending sent server service session site size smtp some sorry space spam status storage such support \
+     suspended syntax system table team temp temporarily temporary test than that the there they this time \
+     timeout to too transaction try unable unauthenticated unauthorized unavailable undeliverable unknown \
+     unrouteable unsolicited up use user username users valid verification verify via virus was we web \
+     webmaster will with write wrong you your";
+
 fn is_common(word: &str) -> bool {
-    const WORDS: [&str; 16] = [
-        "abuse",
-        "account",
-        "address",
-        "admin",
-        "contact",
-        "host",
-        "mail",
-        "mailbox",
-        "message",
-        "no",
-        "postmaster",
-        "recipient",
-        "sender",
-        "support",
-        "unknown",
-        "user",
-    ];
-    word.is_empty() || WORDS.contains(&word.to_ascii_lowercase().as_str())
+    word.is_empty() || COMMON.split(' ').any(|common| common.eq_ignore_ascii_case(word))
+}
+
+/// Whether it stands in quotes or angle brackets: then it is somebody's name, whatever else it means.
+fn is_quoted(word: &str) -> bool {
+    let word = word.trim_end_matches([':', ';', ',', '.', ')', ']']).trim_start_matches(['(', '[']);
+    let pairs = [('<', '>'), ('\'', '\''), ('"', '"'), ('`', '\'')];
+    word.len() > 2 && pairs.into_iter().any(|(open, close)| word.starts_with(open) && word.ends_with(close))
 }
 
 /// Whether a word is one of those that stand among the numbers of a date (RFC 5322 section 3.3).
@@ -349,6 +359,17 @@ mod tests {
     fn words_of_every_reply_are_no_user() {
         for (recipient, reply, text) in [
             ("user@x.example", "550 5.1.1 User unknown", "User unknown"),
+            ("full@x.example", "552 5.2.2 Mailbox full", "Mailbox full"),
+            ("over@x.example", "552 5.2.2 The mailbox is over quota", "The mailbox is over quota"),
+            ("mail@x.example", "550 5.7.1 Mail refused, no such mail server", "Mail refused, no such mail server"),
+            ("sales@x.example", "550 sales: no such user", "sales: no such user"),
+            ("service@x.example", "421 4.3.2 Service not available", "Service not available"),
+            ("relay@x.example", "550 5.7.1 Unable to relay", "Unable to relay"),
+            ("spam@x.example", "554 5.7.1 Message is spam", "Message is spam"),
+            // In quotes it is a name.
+            ("full@x.example", "552 5.2.2 mailbox 'full' is full", "mailbox <user> is full"),
+            ("user@x.example", "550 5.1.1 <user>: User unknown", "<user> User unknown"),
+            ("info@x.example", "550 no mailbox (\"info\") here, info", "no mailbox <user> here, info"),
             ("alice@x.example", "550 5.1.1 Alice: 'alice', <ALICE>. alices", "<user> <user> <user> alices"),
             ("bob42@x.example", "550 bob42: no", "<user> no"),
             ("may@x.example", "550 you may not, may", "you <user> not, <user>"),
