@@ -92,6 +92,24 @@ pub struct Config {
     pub schedules: BTreeMap<String, schedule::Config>,
 }
 
+/// Keys that people write at the top, and where they stand.
+const ELSEWHERE: [(&str, &str); 14] = [
+    ("listen", "in 'smtp', and in 'admin'"),
+    ("networks", "in 'smtp'"),
+    ("maxMessageSize", "in 'smtp'"),
+    ("processor", "in 'smtp'"),
+    ("relay", "in 'processors', as every processor"),
+    ("users", "in 'smtp', and in 'admin'"),
+    ("password", "in 'admin'"),
+    ("servers", "in 'dns'"),
+    ("retention", "in 'audit', and in 'history'"),
+    ("gateway", "with a rule of RemoteDelivery, in 'processors'"),
+    ("maxRetries", "with a rule of RemoteDelivery, in 'processors'"),
+    ("jobs", "in files of their own, in jobsDirectory"),
+    ("schedules", "in files of their own, in schedulesDirectory"),
+    ("timezone", "in each schedule"),
+];
+
 /// Reads and checks everything that `source` leads to.
 ///
 /// # Errors
@@ -226,7 +244,7 @@ impl Config {
         }
         check_first_processor(&smtp.processor, &mut fields, &processors);
         check_listeners(&smtp, &admin, &mut fields);
-        fields.finish();
+        fields.finish_with(&ELSEWHERE);
         Some(Self {
             source: Source::BuiltIn,
             hostname: hostname.unwrap_or_else(|| delivery::machine_name(&dns)),

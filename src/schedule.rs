@@ -228,10 +228,12 @@ fn known_job(name: &str, jobs: &[&str]) -> Result<String, String> {
 fn zone(name: &str) -> Result<Zone, String> {
     Zone::find(name).ok_or_else(|| {
         let near = || nearest(name, chrono_tz::TZ_VARIANTS.iter().map(|zone| zone.name()));
+        // Of an abbreviation the nearest is another one, hours away.
+        let near = || near().filter(|near| name.chars().count() > 4 || near.eq_ignore_ascii_case(name));
         let hint = offset_in_words(name).or_else(|| near().map(|near| format!("did you mean '{near}'?")));
         format!(
             "there is no time zone '{name}': {}",
-            hint.unwrap_or_else(|| "write it as Europe/Paris or UTC".to_owned())
+            hint.unwrap_or_else(|| "write a place, such as Europe/Paris, or UTC".to_owned())
         )
     })
 }

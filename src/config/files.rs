@@ -77,10 +77,17 @@ impl Folder {
     }
 
     fn add(&mut self, path: &Path) {
-        match path.extension().and_then(|extension| extension.to_str()) {
-            Some("yaml") => self.files.push(File::read(path)),
+        let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+        match extension {
+            // A pipe would be waited for without end; a link that leads nowhere is told by reading it.
+            "yaml" if path.metadata().is_ok_and(|facts| !facts.is_file() && !facts.is_dir()) => {
+                self.wrong.push(wrong(path, "it is no file: remove it, or rename it".to_owned()));
+            }
+            "yaml" => self.files.push(File::read(path)),
             // Meant to be read, so not to be passed over in silence.
-            Some("yml") => self.wrong.push(wrong(path, "only files called .yaml are read: rename it".to_owned())),
+            other if ["yaml", "yml"].iter().any(|name| name.eq_ignore_ascii_case(other)) => {
+                self.wrong.push(wrong(path, "only files called .yaml are read: rename it".to_owned()));
+            }
             _ => {}
         }
     }
@@ -88,6 +95,15 @@ impl Folder {
     pub(super) fn into_diagnostics(self) -> Vec<Diagnostic> {
         self.wrong.into_iter().chain(self.files.into_iter().flat_map(File::into_diagnostics)).collect()
     }
+}
+
+/// The folders within a folder that have files which would be read there.
+pub(super) fn folders_within(folder: &Path) -> Vec<PathBuf> {
+    let has_files = |path: &PathBuf| {
+        let inside = if path.is_dir() { paths(path).unwrap_or_default() } else { Vec::new() };
+        inside.iter().any(|path| path.extension().is_some_and(|extension| extension == "yaml"))
+    };
+    paths(folder).unwrap_or_default().into_iter().filter(has_files).collect()
 }
 
 /// The visible entries of a folder, sorted.

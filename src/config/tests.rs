@@ -129,6 +129,53 @@ fn the_other_files_are_checked_although_one_does_not_parse() {
 }
 
 #[test]
+fn what_was_meant_to_be_read_is_not_passed_over() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name);
+    for name in ["jobs/old", "schedules"] {
+        std::fs::create_dir_all(at(name)).expect("made");
+    }
+    std::fs::write(at("redeliver.yaml"), "hostname: relay.example.org\n").expect("written");
+    for left_over in ["a.yaml~", ".a.yaml.swp", "a.yaml.dpkg-dist", "a.yaml.bak", "#a.yaml#", "README"] {
+        std::fs::write(at(&format!("jobs/{left_over}")), "kind: nonsense\n").expect("written");
+    }
+    std::fs::write(at("jobs/old/b.yaml"), "kind: nonsense\n").expect("written");
+    let source = Source::File(at("redeliver.yaml"));
+    let warnings = load(&source).expect("the left-overs are none of it").warnings();
+    let said = format!("{} is not read: jobs are files of the folder itself", at("jobs/old").display());
+    assert!(warnings.contains(&said), "{warnings:?}");
+    nix::unistd::mkfifo(&at("jobs/pipe.yaml"), nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+    std::os::unix::fs::symlink("loop.yaml", at("jobs/loop.yaml")).expect("linked");
+    for name in ["jobs/c.YAML", "jobs/d.YML"] {
+        std::fs::write(at(name), "kind: spool\n").expect("written");
+    }
+    let told = load(&source).expect_err("refused").to_string();
+    for said in [
+        "jobs/pipe.yaml:1:1: it is no file",
+        "jobs/loop.yaml:1:1: cannot be read",
+        "jobs/c.YAML:1:1: only files called .yaml are read: rename it",
+        "jobs/d.YML:1:1: only files called .yaml are read: rename it",
+    ] {
+        assert!(told.contains(said), "{said}: {told}");
+    }
+}
+
+#[test]
+fn a_key_in_the_wrong_place_is_told_where_it_stands() {
+    for (line, said) in [
+        ("listen: [\"127.0.0.1:25\"]", "unknown key 'listen': it stands in 'smtp', and in 'admin'"),
+        ("maxRetries: 3", "it stands with a rule of RemoteDelivery, in 'processors'"),
+        ("jobs: {}", "it stands in files of their own, in jobsDirectory"),
+        ("Hostname: a.example", "did you mean 'hostname'?"),
+    ] {
+        let told = wrong(&[("redeliver.yaml", &format!("{line}\n"))]);
+        assert!(told.iter().any(|one| one.contains(said)), "{line}: {told:?}");
+    }
+    let told = wrong(&[("redeliver.yaml", "hostname: relay.example.org\n"), ("jobs/a.yaml", "kind: Reproces\n")]);
+    assert!(told.iter().any(|one| one.ends_with("did you mean 'reprocess'?")), "{told:?}");
+}
+
+#[test]
 fn stores_are_one_real_one_and_its_aliases() {
     for (stores, expected) in [
         ("{cassandra: sqlite}", "redeliver.yaml:1:9: one store must be real"),

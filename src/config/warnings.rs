@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use super::files::folders_within;
 use super::{Config, Source};
 use crate::delivery;
 use crate::jobs::{self, Reprocess};
@@ -58,6 +59,12 @@ impl Config {
             if self.source != Source::BuiltIn && !folder.exists() {
                 found.push(format!("there is no folder {}: no {what} are configured", folder.display()));
             }
+            let within = if self.source == Source::BuiltIn { Vec::new() } else { folders_within(folder) };
+            found.extend(
+                within
+                    .iter()
+                    .map(|folder| format!("{} is not read: {what} are files of the folder itself", folder.display())),
+            );
         }
         for counter in self.processors.changed_counters() {
             found.push(format!(

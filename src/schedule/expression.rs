@@ -77,6 +77,9 @@ impl Expression {
             fields => fields,
         };
         let fields: Vec<_> = spelled.split_whitespace().collect();
+        if fields.first().is_some_and(|first| first.contains('=')) {
+            return Err(wrong("a time zone stands in key 'timezone'"));
+        }
         let [.., hour, day, _, weekday] = fields.as_slice() else { return Err(wrong("it has too few fields")) };
         if !(5..=6).contains(&fields.len()) {
             return Err(wrong(&format!("it has {} fields", fields.len())));
@@ -124,6 +127,9 @@ impl Field {
         let parts: Vec<_> = written.split(',').collect();
         let plain = |part: &&str| {
             let (range, step) = part.split_once('/').map_or((*part, None), |(range, step)| (range, Some(step)));
+            if !range.is_empty() {
+                self.check(range, step)?;
+            }
             match range {
                 "" => Err(format!("a part of its {} is empty", self.name)),
                 "*" if parts.len() > 1 => Ok(self.with_step(step)),
@@ -131,6 +137,36 @@ impl Field {
             }
         };
         Ok(parts.iter().map(plain).collect::<Result<Vec<_>, _>>()?.join(","))
+    }
+
+    /// The words for what the parser refuses in its own.
+    fn check(&self, range: &str, step: Option<&str>) -> Result<(), String> {
+        if step.is_some_and(|step| !step.parse().is_ok_and(|step: u32| step > 0)) {
+            return Err(format!("the step of {range} is no number above zero"));
+        }
+        // `15W`, `5L`, `1#2`, and `?` are for days.
+        let of_days = self.name.starts_with("days") && range.contains(['L', 'W', '#', '?', 'l', 'w']);
+        let is_known = |written: &str| {
+            let digits = written.bytes().all(|octet| octet.is_ascii_digit());
+            let within = |value: &u32| (self.least..=self.most + self.sunday()).contains(value);
+            self.value(written).filter(within).is_some_and(|_| digits || !self.names.is_empty())
+        };
+        let fits = range == "*" || of_days || range.split('-').all(is_known) && range.matches('-').count() < 2;
+        let names = match self.names {
+            [first, .., last] => format!(", or {first} to {last}"),
+            _ => String::new(),
+        };
+        let (name, least, most) = (self.name, self.least, self.most + self.sunday());
+        if fits {
+            Ok(())
+        } else {
+            Err(format!("its {name} are {least} to {most}{names}, and '{range}' is out of bounds"))
+        }
+    }
+
+    /// One more where Sunday may be 7.
+    fn sunday(&self) -> u32 {
+        u32::from(self.least == 0 && !self.names.is_empty())
     }
 
     fn with_step(&self, step: Option<&str>) -> String {
@@ -154,8 +190,8 @@ impl Field {
     /// The first and the last value of a range; Sunday may be 7.
     fn bounds(&self, range: &str) -> Option<(u32, u32)> {
         let (first, last) = range.split_once('-')?;
-        let sunday = u32::from(self.least == 0 && !self.names.is_empty());
-        let value = |written| self.value(written).filter(|value| (self.least..=self.most + sunday).contains(value));
+        let most = self.most + self.sunday();
+        let value = |written| self.value(written).filter(|value| (self.least..=most).contains(value));
         Some((value(first)?, value(last)?))
     }
 
@@ -255,7 +291,23 @@ mod tests {
             ("0 0 * * FRI-MON/0", "no number above zero"),
             ("0 0 * * 0-8", "is not a cron expression"),
             ("0 0 * * 9-1", "is not a cron expression"),
-            ("0~59 * * * *", "is not a cron expression"),
+            ("0~59 * * * *", "its minutes are 0 to 59, and '0~59' is out of bounds"),
+            ("60 * * * *", "its minutes are 0 to 59, and '60' is out of bounds"),
+            ("+5 * * * *", "and '+5' is out of bounds"),
+            ("-1 * * * *", "and '-1' is out of bounds"),
+            ("1-2-3 * * * *", "and '1-2-3' is out of bounds"),
+            ("* 24 * * *", "its hours are 0 to 23, and '24' is out of bounds"),
+            ("0 0 0 * *", "its days of the month are 1 to 31, and '0' is out of bounds"),
+            ("0 0 1 13 *", "its months are 1 to 12, or JAN to DEC, and '13' is out of bounds"),
+            ("0 0 1 January *", "and 'January' is out of bounds"),
+            ("0 0 * * Monday", "its days of the week are 0 to 7, or SUN to SAT, and 'Monday' is out of bounds"),
+            ("60 0 0 * * *", "and '60' is out of bounds"),
+            ("*/0 * * * *", "the step of * is no number above zero"),
+            ("*/a * * * *", "the step of * is no number above zero"),
+            ("1/2/3 * * * *", "the step of 1 is no number above zero"),
+            ("H * * * *", "and 'H' is out of bounds"),
+            ("? * * * *", "and '?' is out of bounds"),
+            ("TZ=UTC 0 0 * * *", "a time zone stands in key 'timezone'"),
         ] {
             let told = Expression::parse(written).expect_err(written);
             assert!(told.contains(why), "{written}: {told}");

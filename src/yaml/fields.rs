@@ -321,10 +321,17 @@ impl<'a> Fields<'a> {
 
     /// Tells every key that nobody asked for, with the nearest that somebody did.
     pub fn finish(self) {
+        self.finish_with(&[]);
+    }
+
+    /// As [`Fields::finish`]; `elsewhere` says of keys that belong to another place to which.
+    pub fn finish_with(self, elsewhere: &[(&str, &str)]) {
         for entry in self.entries.iter().filter(|entry| !self.known.contains(&entry.key.as_str())) {
-            let hint = match nearest(&entry.key, self.known.iter().copied()) {
-                Some(name) => format!("did you mean '{name}'?"),
-                None => format!("known are {}", self.known.join(", ")),
+            let place = elsewhere.iter().find(|(key, _)| *key == entry.key).map(|(_, place)| place);
+            let hint = match (place, nearest(&entry.key, self.known.iter().copied())) {
+                (Some(place), _) => format!("it stands {place}"),
+                (None, Some(name)) => format!("did you mean '{name}'?"),
+                (None, None) => format!("known are {}", self.known.join(", ")),
             };
             self.reading.problem(entry.key_place, format!("unknown key '{}': {hint}", entry.key));
         }

@@ -107,15 +107,20 @@ impl Document {
         let octets = octets.strip_prefix("\u{feff}".as_bytes()).unwrap_or(octets);
         let text = std::str::from_utf8(octets).map_err(|error| {
             let valid = String::from_utf8_lossy(&octets[..error.valid_up_to()]);
-            wrong(position_after(&valid), "the file is not UTF-8 here".to_owned())
+            let utf_16 = if octets.contains(&0) { ": it may be UTF-16, save it as UTF-8" } else { "" };
+            wrong(position_after(&valid), format!("the file is not UTF-8 here{utf_16}"))
         })?;
         if let Some(before) = odd_line_end(text) {
             return Err(wrong(position_after(before), "this line ends neither with LF nor with CRLF".to_owned()));
         }
+        if let Some((at, c)) = text.char_indices().find(|(_, c)| c.is_control() && !matches!(c, '\t' | '\n' | '\r')) {
+            let message = format!("a control character (0x{:02x}) stands here: remove it", u32::from(c));
+            return Err(wrong(position_after(&text[..at]), message));
+        }
         if let Some(before) = too_deep(text) {
             return Err(wrong(position_after(before), "nested too deep: more than 128 levels".to_owned()));
         }
-        let tree = node::parse(text).map_err(|(at, message)| wrong(within(text, at), explain(text, at.0, message)))?;
+        let tree = node::parse(text).map_err(|(at, message)| wrong(within(text, at), explain(text, at.0, &message)))?;
         if matches!(tree.root.value, Value::Null) {
             return Err(wrong((1, 1), "the file is empty".to_owned()));
         }
@@ -213,11 +218,42 @@ fn merge_key(node: &Node) -> Option<Place> {
     }
 }
 
+/// What the parser says, and what would be right.
+const HINTS: [(&str, &str); 8] = [
+    ("cannot start any token", "a value that begins so needs quotes"),
+    (
+        "mapping values are not allowed",
+        "a value with a colon and a blank in it needs quotes, and a key a line of its own",
+    ),
+    ("unknown anchor", "a text that begins with * needs quotes"),
+    ("scanning an alias", "a text that begins with * needs quotes"),
+    ("scanning an anchor", "a text that begins with & needs quotes"),
+    ("a !tag has no meaning", "a text that begins with ! needs quotes"),
+    ("scanning a quoted scalar", "a quote that was opened is not closed"),
+    ("parsing a flow sequence", "a bracket that was opened is not closed"),
+];
+
 /// Adds what would be right where the parser's own words do not say it.
-fn explain(text: &str, line: usize, message: String) -> String {
+fn explain(text: &str, line: usize, message: &str) -> String {
+    if message.contains("more than one document") {
+        return second_document(text);
+    }
     let indent = |line: &str| line.chars().take_while(|c| c.is_whitespace()).any(|c| c == '\t');
     let here = text.lines().nth(line.saturating_sub(1)).unwrap_or_default();
-    if indent(here) { format!("{message}: indent with blanks, not with tabs") } else { message }
+    if indent(here) {
+        return format!("{message}: indent with blanks, not with tabs");
+    }
+    let hint = HINTS.iter().find(|(words, _)| message.contains(words));
+    hint.map_or_else(|| message.to_owned(), |(_, hint)| format!("{message}: {hint}"))
+}
+
+fn second_document(text: &str) -> String {
+    let mut marks = (1..).zip(text.lines()).filter(|(_, line)| line.split_whitespace().next() == Some("---"));
+    // The first mark may stand before the first document.
+    let begun = text.lines().find(|line| !line.trim().is_empty() && !line.starts_with(['#', '%']));
+    let skipped = usize::from(begun.is_some_and(|line| line.starts_with("---")));
+    let at = marks.nth(skipped).map(|(number, _)| format!(" at line {number}")).unwrap_or_default();
+    format!("a second document begins{at}: a file has one, put the second into a file of its own or remove the '---'")
 }
 
 #[cfg(test)]
@@ -288,7 +324,11 @@ mod tests {
             (b"a: b\n  c: d\n", "f.yaml:2:4: "),
             (b"a: b\r\nc:\rd: e\r\n", "f.yaml:2:3: this line ends neither"),
             ("a: b\u{2028}c\n".as_bytes(), "f.yaml:1:5: this line ends neither"),
-            (b"a: b\n---\nc: d\n", "f.yaml:1:1: "),
+            (b"a: b\n---\nc: d\n", "f.yaml:1:1: a second document begins at line 2: a file has one"),
+            (b"# x\n---\na: b\n--- # y\nc: d\n", "f.yaml:1:1: a second document begins at line 4"),
+            (b"a: b\nc: d\0e\n", "f.yaml:2:5: a control character (0x00) stands here: remove it"),
+            (b"a: b\x1b[0m\n", "f.yaml:1:5: a control character (0x1b)"),
+            (b"\xff\xfea\0:\0", "f.yaml:1:1: the file is not UTF-8 here: it may be UTF-16"),
             (b"a: \xff\n", "f.yaml:1:4: the file is not UTF-8 here"),
             (b"", "f.yaml:1:1: the file is empty"),
             (b"# nothing\n", "f.yaml:1:1: the file is empty"),
@@ -305,7 +345,22 @@ mod tests {
             assert!(found.starts_with(expected) && !found.contains('\n'), "{shown:?}: {found}");
         }
         assert!(refused(&vec![b'#'; MAX_OCTETS + 1]).contains("larger than"));
-        assert!(refused(b"a:\n\t- b\n").contains("not with tabs"));
+        for (text, hint) in [
+            ("a:\n\t- b\n", "not with tabs"),
+            ("a: @b\n", "a value that begins so needs quotes"),
+            ("a: %b\n", "a value that begins so needs quotes"),
+            ("a: `b\n", "a value that begins so needs quotes"),
+            ("a: b: c\n", "a value with a colon and a blank in it needs quotes"),
+            ("a: *b\n", "a text that begins with * needs quotes"),
+            ("a: * * * * *\n", "a text that begins with * needs quotes"),
+            ("a: &\n", "a text that begins with & needs quotes"),
+            ("a: !b c\n", "a text that begins with ! needs quotes"),
+            ("a: \"b\n", "a quote that was opened is not closed"),
+            ("a: [b\n", "a bracket that was opened is not closed"),
+        ] {
+            let told = refused(text.as_bytes());
+            assert!(told.ends_with(hint) || told.contains(&format!(": {hint}")), "{text:?}: {told}");
+        }
     }
 
     #[test]

@@ -67,7 +67,8 @@ impl Node {
             Value::Null => "nothing".to_owned(),
             Value::Boolean(value) => value.to_string(),
             Value::Integer(value) => format!("the number {value}"),
-            Value::Float(value) => format!("the number {value}"),
+            // With its point: it is no whole number.
+            Value::Float(value) => format!("the number {value:?}"),
             Value::Text(text) => format!("the text {:?}", text.chars().take(60).collect::<String>()),
             Value::Sequence(_) => "a list".to_owned(),
             Value::Mapping(_) => "a mapping".to_owned(),

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::{Node, Value};
+use super::{Node, Value, nearest};
 
 /// A text that is not empty and has no control character.
 pub fn text(node: &Node) -> Result<String, String> {
@@ -42,7 +42,9 @@ pub fn choice<T: Copy>(options: &[(&str, T)]) -> impl Fn(&Node) -> Result<T, Str
         let found = node.as_text().and_then(|text| options.iter().find(|(word, _)| *word == text));
         found.map(|(_, value)| *value).ok_or_else(|| {
             let words: Vec<_> = options.iter().map(|(word, _)| *word).collect();
-            format!("{} is expected here, not {}", words.join(" or "), node.described())
+            let near = node.as_text().and_then(|text| nearest(text, words.iter().copied()));
+            let hint = near.map(|near| format!(": did you mean '{near}'?")).unwrap_or_default();
+            format!("{} is expected here, not {}{hint}", words.join(" or "), node.described())
         })
     }
 }
