@@ -92,7 +92,7 @@ const PATTERNS: &[(&str, &str)] = &[
     ("address", "^[A-Za-z0-9.]{1,40}@[A-Za-z0-9]{1,40}$"),
     ("somebody", "@|^<>$"),
     ("domain", "^[^@]+$"),
-    ("span", "^[0-9]{1,6}(s|m|h|d)?$"),
+    ("span", "^([0-9]{1,6}(s|m)?|[0-9]{1,5}h|[0-9]{1,4}d)$"),
     ("patience", "^([1-9][0-9]{0,3}(s|m|h)?|[1-9][0-9]?d)$"),
     (
         "time",
@@ -100,7 +100,7 @@ const PATTERNS: &[(&str, &str)] = &[
     ),
     (
         "moment",
-        r"^([0-9]{1,6}(s|m|h|d)|20[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,9})?(Z|[+-](0[0-9]|1[0-2]):[0-5][0-9]))$",
+        r"^([0-9]{1,6}(s|m)|[0-9]{1,5}h|[0-9]{1,4}d|20[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,9})?(Z|[+-](0[0-9]|1[0-2]):[0-5][0-9]))$",
     ),
     (
         "fields",
@@ -191,6 +191,16 @@ fn operations(document: &mut Value) -> impl Iterator<Item = (String, String, &mu
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_largest_values_that_the_patterns_allow_are_read() {
+        let pattern = |name| PATTERNS.iter().find(|(known, _)| *known == name).map(|(_, pattern)| *pattern);
+        let spans = "([0-9]{1,6}(s|m)?|[0-9]{1,5}h|[0-9]{1,4}d)";
+        assert_eq!(pattern("span"), Some(format!("^{spans}$").as_str()));
+        for span in ["999999s", "999999m", "99999h", "9999d"] {
+            assert!(crate::yaml::parse_duration(span).is_some(), "{span}");
+        }
+    }
 
     #[test]
     fn each_row_is_a_schema_and_each_condition_is_known() {

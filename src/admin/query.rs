@@ -30,8 +30,13 @@ impl<S: Send + Sync> FromRequestParts<S> for Query {
 }
 
 impl Query {
+    /// A name that stands there alone says yes: `?strict`. One with an empty value says nothing.
     pub(super) fn read(query: &str) -> Self {
-        Self(form_urlencoded::parse(query.as_bytes()).into_owned().collect())
+        let read = |piece: &str| {
+            let pair = form_urlencoded::parse(piece.as_bytes()).into_owned().next()?;
+            Some(if piece.contains('=') { pair } else { (pair.0, "true".to_owned()) })
+        };
+        Self(query.split('&').filter_map(read).collect())
     }
 
     /// The first value of a parameter.
@@ -70,10 +75,9 @@ impl Query {
     pub(super) fn only(&self, known: &[&str]) -> Result<(), Refusal> {
         for (at, (name, _)) in self.0.iter().enumerate() {
             if !known.contains(&name.as_str()) {
-                let known = known.join(", ");
-                return Err(Refusal::invalid(format!(
-                    "'{name}' is no query parameter of this call: there are {known}"
-                )));
+                let known =
+                    if known.is_empty() { "it has none".to_owned() } else { format!("there are {}", known.join(", ")) };
+                return Err(Refusal::invalid(format!("'{name}' is no query parameter of this call: {known}")));
             }
             if self.0[..at].iter().any(|(earlier, _)| earlier == name) {
                 return Err(Refusal::invalid(format!("The query parameter '{name}' is given twice")));
@@ -120,7 +124,7 @@ impl Query {
     /// asked for as `dryRun=1` must not do it.
     pub(super) fn boolean(&self, name: &str, default: bool) -> Result<bool, Refusal> {
         let read = |value: &str| match value.to_ascii_lowercase().as_str() {
-            "true" | "" => Ok(true),
+            "true" => Ok(true),
             "false" => Ok(false),
             _ => Err(format!("{value:?} is neither true nor false")),
         };
@@ -165,6 +169,8 @@ mod tests {
     fn what_a_changing_call_does_not_know_or_has_twice_is_named() {
         let known = ["sender", "dryRun"];
         assert!(Query::read("sender=a%40x.example&dryRun=true").only(&known).is_ok());
+        let refusal = Query::read("foo=1").only(&[]).expect_err("refused");
+        assert!(refusal.message().ends_with("of this call: it has none"), "{refusal:?}");
         for (query, named) in [("sneder=a", "'sneder'"), ("sender=a&sender=b", "'sender' is given twice")] {
             let refusal = Query::read(query).only(&known).expect_err("refused");
             assert!(format!("{refusal:?}").contains(named), "{refusal:?}");
@@ -184,6 +190,7 @@ mod tests {
         let dry = |query: &str| Query::read(query).boolean("dryRun", false).ok();
         let words = ["dryRun=true", "dryRun=TRUE", "dryRun", "dryRun=false", "", "dryRun=1", "dryRun=yes"].map(dry);
         assert_eq!(words, [Some(true), Some(true), Some(true), Some(false), Some(false), None, None]);
+        assert_eq!(["dryRun=", "a&dryRun=", "&&dryRun&a=b"].map(dry), [None, None, Some(true)]);
         for wrong in ["limit=0", "limit=1001", "limit=x", "limit="] {
             assert!(Query::read(wrong).items().is_err(), "{wrong}");
         }

@@ -268,7 +268,7 @@ fn moment(value: &str) -> Result<Moment, String> {
 
 fn yes_or_no(value: &str) -> Result<bool, String> {
     match value {
-        "true" | "" => Ok(true),
+        "true" => Ok(true),
         "false" => Ok(false),
         _ => Err(format!("{value:?} is neither true nor false")),
     }
@@ -327,6 +327,7 @@ mod tests {
             ("olderThan", "soon", "is no age"),
             ("passes", "-1", "is no number"),
             ("unacknowledged", "maybe", "neither true nor false"),
+            ("unacknowledged", "", "neither true nor false"),
             ("colour", "red", "is none of"),
         ] {
             let wrong = conditions(&[(name, value)]).expect_err(name);
