@@ -34,7 +34,7 @@ impl fmt::Display for Actor {
 pub(super) fn allows(role: Role, method: &Method, uri: &Uri) -> bool {
     match role {
         Role::Full => true,
-        Role::NoDelete => method != Method::DELETE || takes_no_mail(uri.path()),
+        Role::NoDelete => method != Method::DELETE || takes_no_mail(uri.path()) || is_dry_run(uri),
         Role::ReadOnly => reads(method) || is_dry_run(uri),
     }
 }
@@ -64,7 +64,7 @@ mod tests {
             (Method::HEAD, "/x", true, true),
             (Method::PATCH, "/mailRepositories/p/mails?action=reprocess", true, false),
             (Method::PATCH, "/mailRepositories/p/mails?action=reprocess&dryRun=true", true, true),
-            (Method::DELETE, "/mailRepositories/p/mails?dryRun=true", false, true),
+            (Method::DELETE, "/mailRepositories/p/mails?dryRun=true", true, true),
             (Method::DELETE, "/mailRepositories/p/mails/k", false, false),
             (Method::DELETE, "/mailQueues/spool/mails", false, false),
             (Method::DELETE, "/tasks/1", true, false),
