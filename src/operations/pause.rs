@@ -2,6 +2,7 @@
 
 use super::{Error, Operations, Result};
 use crate::store::{NewOperation, Time};
+use crate::text::rfc3339_seconds;
 
 impl Operations<'_> {
     /// Lets the ticks of a schedule pass, until a time or until somebody resumes it. Whether
@@ -13,7 +14,10 @@ impl Operations<'_> {
         if until.is_some_and(|until| until <= self.now) {
             return Err(Error::Refused("the end of a pause must lie in the future".to_owned()));
         }
-        self.begin_other("pause", format!("schedule={schedule}"), reason).await?;
+        let until_when = until.map(|until| format!("until {}", rfc3339_seconds(&until, true)));
+        let detail: Vec<_> = until_when.as_deref().into_iter().chain(reason).collect();
+        let detail = (!detail.is_empty()).then(|| detail.join(": "));
+        self.begin_other("pause", format!("schedule={schedule}"), detail.as_deref()).await?;
         Ok(self.store.pause(schedule, reason, until, &self.by.who).await?)
     }
 

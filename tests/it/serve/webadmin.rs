@@ -453,6 +453,12 @@ fn a_paused_schedule_does_not_tick_until_it_is_resumed() {
     ask_with(&service, "POST", "/schedules/often/pause", "", body).expect(204);
     let paused = get(&service, "/schedules")["items"][0]["paused"].clone();
     assert_eq!((&paused["reason"], &paused["by"]), (&json!("maintenance"), &json!("full")));
+    let operation = get(&service, "/operations?limit=1")["items"][0].clone();
+    let (until_when, detail) = (paused["until"].as_str().expect("a time"), operation["detail"].as_str().expect("why"));
+    assert!(
+        detail.starts_with(&format!("until {}", &until_when[..19])) && detail.ends_with(": maintenance"),
+        "{detail}"
+    );
     ask_with(&service, "POST", "/schedules/often/pause", "", "{\"until\": \"2020-01-01T00:00:00Z\"}").expect(400);
     ask_with(&service, "POST", "/schedules/often/pause", "", "[null, null]").expect(400);
     ask(&service, "POST", "/schedules/nope/pause").expect(404);
