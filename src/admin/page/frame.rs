@@ -150,7 +150,7 @@ pub(super) fn problem(refusal: &Refusal, visitor: &Visitor) -> Response {
     let (title, advice) = match refusal.status() {
         400 => ("This cannot be read", "Go back, and put right what is named above."),
         403 => ("Not allowed", ""),
-        404 => ("Not found", "It may be gone: the attempts of mails that are gone can still be searched."),
+        404 => ("Not found", "It may be gone by now, or have another name."),
         405 => ("Not possible", "This page is only looked at, or only sent as a form."),
         409 => ("Not now", "An attempt or a run is under way. Wait until it has ended, and try again."),
         429 => ("Too many wrong passwords", "Wait a minute."),

@@ -28,8 +28,10 @@ use crate::mail::{Address, Attempt, AttemptState, Mail, MailKey, Notice, Outcome
 use crate::store::{AttemptFilter, Listed, Operation, Place, Span, Time};
 use crate::text::printable;
 
-/// Recipients that are shown.
+/// Recipients whose outcomes are shown; and rows of lists of them, so that a page is no longer
+/// than 50 kB.
 const RECIPIENTS: usize = 50;
+const LISTED: usize = 20;
 
 /// Attempts that are looked at, and lines of them that are shown, the latest.
 const ATTEMPTS: usize = 1000;
@@ -157,7 +159,8 @@ struct Known {
 
 impl Known {
     async fn read(shared: &Shared, key: &str) -> Result<Self, Refusal> {
-        let unknown = || Refusal::not_found(format!("Nothing is known of a mail {key}"));
+        let searched = "The attempts of mails that are gone can be searched as long as they are on record.";
+        let unknown = || Refusal::not_found(format!("Nothing is known of a mail {key}")).with_details(searched);
         let key = MailKey::parse(key).ok_or_else(unknown)?;
         let store = &*shared.context.store;
         let here = whereabouts(store, &key).await?;
@@ -206,11 +209,11 @@ async fn one(
     let recipients = known.mail().map_or(0, |mail| mail.envelope.recipients.len());
     let lines = if whole { usize::MAX } else { LINES };
     let is_cut = is_header_cut
-        || recipients > RECIPIENTS
+        || recipients > LISTED
         || attributes_are_cut(known.mail())
         || known.attempts.len() > LINES
         || last.is_some_and(|last| last.recipients.len() > 1);
-    let shown = if whole { usize::MAX } else { RECIPIENTS };
+    let (shown, listed) = if whole { (usize::MAX, usize::MAX) } else { (RECIPIENTS, LISTED) };
     let operation = query.get("operation").unwrap_or_default();
     let notice = known.operations.iter().find(|one| one.id.to_string() == operation);
     let notice = notice.map(|one| Html::text(format!("Done: {}.", short(operation_words(one)))));
@@ -218,7 +221,7 @@ async fn one(
         frame: visitor.frame(format!("Mail {}", known.key), Section::Mails).notice(notice),
         state: state(&known, visitor.now),
         outlook: due::outlook(&shared, &known, visitor.now),
-        facts: facts(&known, shown, visitor.now),
+        facts: facts(&known, listed, visitor.now),
         actions: actions(&visitor, &known),
         message: known.here.as_ref().map(|_| format!("{}/message", url::mail(&known.key))),
         bundle: known.here.as_ref().map(|_| offered(&visitor, &known)),
@@ -228,7 +231,7 @@ async fn one(
         attempts: known.attempts.iter().rev().take(lines).map(|attempt| line(attempt, visitor.now)).collect(),
         attributes: known.mail().map(|mail| attributes(mail, whole)).unwrap_or_default(),
         header: header.map(|header| if whole { header } else { header.chars().take(HEADER).collect() }),
-        notices: known.mail().map(|mail| notices(mail, shown, visitor.now)).unwrap_or_default(),
+        notices: known.mail().map(|mail| notices(mail, listed, visitor.now)).unwrap_or_default(),
         operations: known.operations.iter().rev().map(|one| (when(one.at, visitor.now), done(one))).collect(),
         whole: (is_cut && !whole).then(|| url::with(&url::mail(&known.key), &[("whole", "true")])),
     }))

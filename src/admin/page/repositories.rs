@@ -77,6 +77,9 @@ fn what(place: &Place, is_swept: impl Fn(&RepositoryPath) -> bool) -> &'static s
         Place::Spool => "Mail on its way",
         Place::Repository(path) if is_swept(path) => "Mail that waits for its next pass",
         Place::Repository(path) if *path == RepositoryPath::error() => "Mail that something of ours went wrong with",
+        Place::Repository(path) if *path == RepositoryPath::dsn() => "Reports to senders that cannot be delivered",
+        // The name that it has in what ships.
+        Place::Repository(path) if path.last_segment() == "permanent" => "Mail that failed for good",
         Place::Repository(_) => "Mail that is kept",
     }
 }

@@ -309,3 +309,36 @@ fn what_the_sender_was_told_is_a_row_each_with_the_notification() {
     assert!(!of("quiet@y.example").contains("What the sender was told"), "he wanted to be told nothing");
     service.stop();
 }
+
+#[test]
+fn a_mail_for_many_has_a_page_of_usual_length_and_undelivered_reports_want_attention() {
+    let peer = SmtpSink::start(script![
+        "RCPT TO:" => reply("550-5.1.1 nobody of that name\r\n550-5.1.1 is known here\r\n550 5.1.1 see https://x.example/nobody"),
+    ]);
+    let listens = [("[\"127.0.0.1:2525\"]", "[\"127.0.0.1:0\"]"), ("\"127.0.0.1:8000\"", "\"127.0.0.1:0\"")];
+    let relay = shipped(peer.address(), &listens);
+    let many: Vec<_> = (0..120).map(|n| format!("{}.number.{n}@hostile.example", "recipient".repeat(5))).collect();
+    relay.submit("me@sender.example", &many.iter().map(String::as_str).collect::<Vec<_>>(), &message("m"));
+    let service = Service::start(&relay);
+    service.wait_until_settled();
+    let mails = relay.mails("permanent");
+    let path = format!("/ui/mails/{}", mails[0]["key"].as_str().expect("a key"));
+    let html = page(&service, &path);
+    assert!(html.len() < 50_000, "{} octets", html.len());
+    let whole = ask(&service, "GET", &format!("{path}?whole=true")).expect(200).text();
+    assert!(html.contains("?whole=true") && whole.contains(&many[119]));
+    let overview = page(&service, "/ui/");
+    for told in [
+        "Senders not told",
+        "reports to senders could not be delivered",
+        "Reports to senders that cannot be delivered",
+        "Mail that failed for good",
+    ] {
+        assert!(overview.contains(told), "{told}: {overview}");
+    }
+    for path in ["/ui/tasks/1", "/ui/jobs/nothing", "/ui/operations/7"] {
+        assert!(!ask(&service, "GET", path).expect(404).text().contains("attempts of mails"), "{path}");
+    }
+    assert!(ask(&service, "GET", "/ui/mails/NOTHING").expect(404).text().contains("attempts of mails"));
+    service.stop();
+}

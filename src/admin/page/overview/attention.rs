@@ -27,6 +27,7 @@ pub(super) async fn matters(shared: &Shared, now: Time) -> Result<Vec<Matter>, R
         Matter { what: if works { mark("wait", name) } else { mark("bad", name) }, why }
     });
     let mut matters: Vec<_> = unwell.collect();
+    matters.extend(undelivered_reports(shared).await?);
     matters.extend(paused(shared, now).await?);
     Ok(matters)
 }
@@ -36,6 +37,18 @@ fn error_mails() -> Html {
     let path = RepositoryPath::error();
     Html::text("a fault in the configuration or of redeliver itself brought mail to")
         .and(&link(&url::repository(&path, &[]), &path))
+}
+
+/// Senders whom nobody could tell: nobody has taken note of that.
+async fn undelivered_reports(shared: &Shared) -> Result<Option<Matter>, Refusal> {
+    let path = RepositoryPath::dsn();
+    let sums = shared.context.store.sums().await?;
+    let of_dsn = sums.into_iter().find(|(place, _)| *place == Place::Repository(path.clone()));
+    let number = of_dsn.map_or(0, |(_, sums)| sums.unacknowledged);
+    let mails = count(&url::repository(&path, &[("unacknowledged", "true")]), number);
+    let why = mails.and(&Html::text("reports to senders could not be delivered, in"));
+    let why = why.and(&link(&url::repository(&path, &[]), &path));
+    Ok((number > 0).then(|| Matter { what: mark("wait", "Senders not told"), why }))
 }
 
 async fn paused(shared: &Shared, now: Time) -> Result<Vec<Matter>, Refusal> {
