@@ -139,7 +139,7 @@ pub(super) mod tests {
         recorded.code = Some(code);
         recorded.reply = Some(reply.to_owned());
         recorded.next_hop = Some("x.example".to_owned());
-        (Listed { mail, accepted: time, in_hand: false, acknowledged: None }, recorded)
+        (Listed { mail, accepted: time, in_hand: false, acknowledged: None, attempted: None }, recorded)
     }
 
     #[test]

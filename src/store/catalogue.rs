@@ -30,6 +30,9 @@ pub struct Listed {
     pub in_hand: bool,
     /// Somebody has taken note of it.
     pub acknowledged: Option<Acknowledged>,
+    /// Attempts that count for when it is due again, and when the last of them ended; `None`
+    /// where it is due at once.
+    pub attempted: Option<(u32, Time)>,
 }
 
 /// Which mails of a place are meant; what is `Some` must all hold.

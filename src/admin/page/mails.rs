@@ -220,7 +220,7 @@ async fn one(
     Ok(page(&Page {
         frame: visitor.frame(format!("Mail {}", known.key), Section::Mails).notice(notice),
         state: state(&known, visitor.now),
-        outlook: due::outlook(&shared, &known, visitor.now),
+        outlook: due::outlook(&shared, &known, visitor.now).await?,
         facts: facts(&known, listed, visitor.now),
         actions: actions(&visitor, &known),
         message: known.here.as_ref().map(|_| format!("{}/message", url::mail(&known.key))),

@@ -16,7 +16,7 @@ macro_rules! mail_columns {
         "mail.id, mail.key, mail.name, mail.origin, mail.sender, mail.recipients, mail.smtputf8, mail.attributes, \
          mail.state, mail.error, mail.last_updated, mail.header_prefix, mail.message, mail.recorded, message.size, \
          message.eight_bit_header, message.eight_bit_body, message.received, mail.seq, mail.accepted, mail.claimed, \
-         mail.suspect, mail.client, mail.acknowledged, mail.ret, mail.envid, mail.notify, mail.return_path"
+         mail.suspect, mail.client, mail.acknowledged, mail.ret, mail.envid, mail.notify, mail.return_path, mail.attempts, mail.last_attempt"
     };
 }
 
@@ -79,6 +79,10 @@ pub(super) fn mail(row: &Row<'_>) -> Result<MailRow> {
         accepted: time(row.get(ACCEPTED)?),
         in_hand: row.get(20)?,
         acknowledged: row.get::<_, Option<String>>(23)?.map(|note| acknowledged(&note)).transpose()?,
+        attempted: match (u32::try_from(row.get::<_, i64>(28)?).unwrap_or(0), row.get(29)?) {
+            (0, _) | (_, 0) => None,
+            (attempts, last) => Some((attempts, time(last))),
+        },
     };
     let suspect = u32::try_from(row.get::<_, i64>(21)?).unwrap_or(0);
     Ok(MailRow { id: row.get(0)?, suspect, listed })

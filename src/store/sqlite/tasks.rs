@@ -162,5 +162,21 @@ fn cut_off(tx: &Transaction<'_>, instance: i64) -> Result<Vec<Task>> {
     );
     let mut statement = tx.prepare_cached(&sql)?;
     let tasks = statement.query_map([instance], task)?;
-    Ok(tasks.collect::<rusqlite::Result<_>>()?)
+    let mut tasks = tasks.collect::<rusqlite::Result<Vec<_>>>()?;
+    tasks.iter_mut().try_for_each(|task| count_done(tx, task))?;
+    Ok(tasks)
+}
+
+/// A process tells of its tasks once a second: what was done since stands in the operations. Those
+/// of a task that was cut off are among the latest.
+fn count_done(tx: &Transaction<'_>, task: &mut Task) -> Result<()> {
+    let (operation, done): (Option<i64>, Option<u64>) = tx
+        .prepare_cached(
+            "SELECT max(id), sum(done) FROM (SELECT id, done, task FROM operation ORDER BY id DESC LIMIT 10000) \
+             WHERE task = ?1",
+        )?
+        .query_row([&task.id], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    task.operation = operation.map(OperationId).or(task.operation);
+    task.done = done.unwrap_or(task.done);
+    Ok(())
 }

@@ -342,3 +342,28 @@ fn a_mail_for_many_has_a_page_of_usual_length_and_undelivered_reports_want_atten
     assert!(ask(&service, "GET", "/ui/mails/NOTHING").expect(404).text().contains("attempts of mails"));
     service.stop();
 }
+
+#[test]
+fn a_mail_says_when_it_is_due_and_who_takes_it_then() {
+    let peer = SmtpSink::start(script!["RCPT TO:" => "451 4.2.0 later"]);
+    let relay = served(Setup::gateway(peer.address()).job("spacing: [1h]"));
+    // What counts its passes has another name: when it is due goes by attempts all the same.
+    relay.reconfigure("AtMost=", "AtMost=mx:");
+    relay.reconfigure("AttemptsExhausted=", "AttemptsExhausted=mx:");
+    write_schedule(&relay, "nightly", "job: retry-temporary\ncron: \"0 3 * * *\"\n");
+    let service = Service::start(&relay);
+    service.submit(&["later@x.example"], "m1");
+    service.wait_until_settled();
+    let path = format!("/ui/mails/{}", relay.mails("temporary")[0]["key"].as_str().expect("a key"));
+    let pause = |body: &str| ask_with(&service, "POST", "/schedules/nightly/pause", "", body).expect(204);
+    let html = page(&service, &path);
+    assert!(html.contains("It is due again at") && html.contains("takes it at its next run"), "{html}");
+    pause("{}");
+    let html = page(&service, &path);
+    assert!(html.contains("when somebody runs it: schedule nightly is paused"), "{html}");
+    pause("{\"until\": \"9000d\"}");
+    let html = page(&service, &path);
+    let next = html.split("at its next run, ").nth(1).and_then(|rest| rest.get(..4)).and_then(|year| year.parse().ok());
+    assert!(next.is_some_and(|year: u32| year > 2040), "behind the pause: {html}");
+    service.stop();
+}
