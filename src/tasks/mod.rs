@@ -103,6 +103,10 @@ impl Tasks {
         let number = cut_off.len();
         for task in cut_off {
             let mut details = work::object(&task.details);
+            if task.operation.is_some() {
+                details["mails"] = task.done.into();
+                details["remainingCount"] = task.expected.map(|expected| expected.saturating_sub(task.done)).into();
+            }
             details["error"] = json!("redeliver ended before this task did; it was not begun again");
             let finished = Some(self.clock.now());
             let status = status::FAILED.to_owned();
