@@ -31,6 +31,7 @@ pub use message::IntakeError;
 pub use sendmail::{Invocation, Mode, Parties, UsageError, Waiting, parse};
 pub use submission::{Caller, Input, SubmitError, submit};
 pub use submit::{
-    Refusal, SOCKET, SubmitContext, SubmitSocket, Told as QueueTold, Unanswered, ask, hand_over, hung_up, open_session,
+    HandedOver, Kept, Refusal, SOCKET, SubmitContext, SubmitSocket, Told as QueueTold, Unanswered, ask, hand_over,
+    hung_up, open_session,
 };
 pub use trace::{Origin, Protocol, received_field};

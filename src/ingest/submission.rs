@@ -2,6 +2,7 @@
 //! committed.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -55,6 +56,9 @@ pub enum SubmitError {
     /// It did not come to its end.
     #[error("the message cannot be read: {0}")]
     Input(#[from] io::Error),
+    /// It cannot be kept until a service takes it.
+    #[error("the message cannot be kept in {} until the service takes it: {_1}; $TMPDIR may name another folder", _0.display())]
+    Keep(PathBuf, #[source] io::Error),
 }
 
 impl SubmitError {
@@ -65,7 +69,9 @@ impl SubmitError {
             Self::Message(_) | Self::Accept(AcceptError::TooLarge(_) | AcceptError::Message(_)) => 65,
             Self::Nobody | Self::Accept(AcceptError::NoRecipient) => 64,
             // The caller may try again.
-            Self::Accept(AcceptError::Behind | AcceptError::NoFreeSpace | AcceptError::Store(_)) | Self::Input(_) => 75,
+            Self::Accept(AcceptError::Behind | AcceptError::NoFreeSpace | AcceptError::Store(_))
+            | Self::Input(_)
+            | Self::Keep(..) => 75,
         }
     }
 }

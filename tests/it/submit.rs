@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::process::Stdio;
 use std::sync::Arc;
 
 use redeliver::clock::Clock;
@@ -238,8 +240,6 @@ fn a_service_that_is_being_restarted_is_waited_for_and_nothing_of_the_input_is_l
 
 #[test]
 fn what_a_service_does_not_know_it_refuses_for_the_time_being() {
-    use std::io::Read;
-
     let served = Served::start();
     for (request, why) in [
         (r#"{"version":99,"want":"submit"}"#, "restart the service"),
@@ -288,33 +288,38 @@ fn silent_clients_of_one_user_are_let_go_and_he_is_told_when_he_has_too_many() {
     assert_eq!(served.mails().len(), 1);
 }
 
-/// A `sendmail` that somebody types a message into.
-fn typing(relay: &Relay) -> (std::process::Child, std::process::ChildStdin) {
-    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_redeliver"))
-        .arg("--config")
-        .arg(relay.configuration())
-        .args(["sendmail", "b@x.example"])
-        .stdin(std::process::Stdio::piped())
-        .spawn()
-        .expect("the program");
-    let mut input = child.stdin.take().expect("piped");
-    input.write_all(b"X: y\n\nbegun\n").expect("written");
-    // Until the service has its request.
-    std::thread::sleep(std::time::Duration::from_millis(500));
-    (child, input)
+fn frame(octets: &[u8]) -> Vec<u8> {
+    [&u32::try_from(octets.len()).expect("short").to_be_bytes()[..], octets].concat()
+}
+
+fn read_frame(stream: &mut UnixStream) -> Vec<u8> {
+    let mut length = [0; 4];
+    stream.read_exact(&mut length).expect("a frame");
+    let mut octets = vec![0; usize::try_from(u32::from_be_bytes(length)).expect("short")];
+    stream.read_exact(&mut octets).expect("all of it");
+    octets
+}
+
+/// A client that has said this much of a message, and may be slow with the rest.
+fn begun(relay: &Relay) -> UnixStream {
+    let mut stream = UnixStream::connect(relay.path().join("var/submit.sock")).expect("it listens");
+    let request = br#"{"version":1,"want":"submit","recipients":["b@x.example"]}"#;
+    stream.write_all(&frame(request)).expect("written");
+    assert_eq!(read_frame(&mut stream), br#"{"Ok":null}"#);
+    stream.write_all(&frame(b"X: y\n\nbegun\n")).expect("written");
+    stream
 }
 
 #[test]
 fn at_a_stop_who_says_nothing_is_let_go_and_who_has_begun_may_end() {
     let served = Served::start();
-    let _silent =
-        std::os::unix::net::UnixStream::connect(served.relay.path().join("var/submit.sock")).expect("it listens");
-    let (mut begun, mut input) = typing(&served.relay);
+    let _silent = UnixStream::connect(served.relay.path().join("var/submit.sock")).expect("it listens");
+    let mut begun = begun(&served.relay);
     served.door_stop.gentle.cancel();
     served.stop.cancel();
-    input.write_all(b"ended\n").expect("written");
-    drop(input);
-    assert_eq!(begun.wait().expect("our own child").code(), Some(0));
+    begun.write_all(&[frame(b"ended\n"), frame(b"")].concat()).expect("written");
+    let answer = String::from_utf8(read_frame(&mut begun)).expect("JSON");
+    assert!(answer.starts_with(r#"{"Ok":""#), "{answer}");
     assert_eq!(served.mails().len(), 1);
     served.runtime.block_on(served.serving).expect("it ends though one client is silent");
 }
@@ -322,12 +327,120 @@ fn at_a_stop_who_says_nothing_is_let_go_and_who_has_begun_may_end() {
 #[test]
 fn a_hard_stop_gives_up_a_message_that_comes_to_no_end() {
     let served = Served::start();
-    let (mut begun, input) = typing(&served.relay);
+    let mut begun = begun(&served.relay);
     served.stop.cancel();
     served.door_stop.hard.cancel();
+    let mut answer = Vec::new();
+    // Octets that were not read reset it.
+    let _ = begun.read_to_end(&mut answer);
+    assert!(answer.is_empty(), "no answer is what the next service is asked after: {answer:?}");
+    assert!(served.mails().is_empty());
     served.runtime.block_on(served.serving).expect("it ends");
+}
+
+#[test]
+fn a_service_that_dies_with_the_message_in_its_hand_is_followed_by_the_next() {
+    let large = "X: y\n\n".to_owned() + &"0123456789\n".repeat(8000);
+    for (whole, told) in [(false, false), (true, true)] {
+        let mut served = Served::start();
+        served.stop.cancel();
+        served.runtime.block_on(std::mem::replace(&mut served.serving, served.runtime.spawn(async {}))).expect("ends");
+        let path = served.relay.path().join("var/submit.sock");
+        let dying = std::os::unix::net::UnixListener::bind(&path).expect("bound");
+        let waiting = served.relay.spawn(&["sendmail", "b@x.example"], large.as_bytes());
+        let (mut stream, _) = dying.accept().expect("a client");
+        read_frame(&mut stream);
+        stream.write_all(&frame(br#"{"Ok":null}"#)).expect("written");
+        while !read_frame(&mut stream).is_empty() && whole {}
+        fs::remove_file(&path).expect("removed");
+        drop((stream, dying));
+        let _serving = served.again();
+        let said = waiting.wait().expect(0).stderr;
+        assert_eq!(said.contains("may have been taken twice"), told, "{said}");
+        let mail = served.mails().remove(0).mail;
+        let message = served.runtime.block_on(served.store.content(mail.message, 0)).expect("read");
+        assert!(String::from_utf8_lossy(&message).ends_with(&large.replace('\n', "\r\n")["X: y".len()..]));
+    }
+}
+
+/// A `sendmail` whose input somebody else writes, and does not end.
+fn typing(relay: &Relay, words: &[&str]) -> (std::process::Child, std::process::ChildStdin) {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_redeliver"));
+    command.arg("--config").arg(relay.configuration()).arg("sendmail").args(words);
+    let mut child = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program");
+    let input = child.stdin.take().expect("piped");
+    (child, input)
+}
+
+#[test]
+fn a_lone_dot_ends_the_message_while_the_input_stays_open() {
+    let served = Served::start();
+    let (mut child, mut input) = typing(&served.relay, &["b@x.example"]);
+    input.write_all(b"X: y\n\ntyped\n.\n").expect("written");
+    assert_eq!(child.wait().expect("our own child").code(), Some(0));
+    assert_eq!(served.mails().len(), 1);
+}
+
+#[test]
+fn what_is_wrong_with_the_words_is_said_before_anything_is_read() {
+    let served = Served::start();
+    for top in ["hostname: relay.test", "hostname: relay.test\nadmin: { passwordFile: secret }"] {
+        served.relay.reconfigure("hostname: relay.test", top);
+        for (words, code) in [(&["-f", "a@b@c", "b@x.example"][..], 65), (&["b@x@y"], 65), (&[], 64), (&["-Z"], 64)] {
+            let (child, input) = typing(&served.relay, words);
+            let ended = child.wait_with_output().expect("our own child");
+            assert_eq!(ended.status.code(), Some(code), "{words:?}: {ended:?}");
+            assert!(!ended.stderr.is_empty(), "{words:?}");
+            drop(input);
+        }
+    }
+}
+
+#[test]
+fn where_there_is_no_room_to_keep_it_nothing_of_a_message_is_taken() {
+    let served = Served::start();
+    served.relay.reconfigure("hostname: relay.test", "hostname: relay.test\nsmtp: { maxMessageSize: 20000000 }");
+    let mut shell = std::process::Command::new("sh");
+    // In units of 512 or 1024 octets, as the shell likes.
+    shell.args(["-c", "ulimit -f 2048; \"$@\"", "sh", env!("CARGO_BIN_EXE_redeliver"), "sendmail", "--config"]);
+    shell.arg(served.relay.configuration()).arg("b@x.example").env("TMPDIR", served.relay.path());
+    let mut child = shell.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the shell");
+    let mut input = child.stdin.take().expect("piped");
+    let _ = input.write_all("X: y\n\n".to_owned().as_bytes());
+    // It may end before all is written.
+    let _ = input.write_all("0123456789\n".repeat(400_000).as_bytes());
     drop(input);
-    assert_eq!(begun.wait().expect("our own child").code(), Some(75));
+    let ended = child.wait_with_output().expect("our own child");
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.code() == Some(75) && said.contains("cannot be kept in /"), "{ended:?}");
+    assert!(served.mails().is_empty());
+}
+
+#[test]
+fn who_does_not_get_a_turn_is_told_so() {
+    let relay = Setup::gateway("127.0.0.2:25").build();
+    fs::create_dir_all(relay.path().join("var")).expect("made");
+    let store: Arc<dyn Store> =
+        Arc::new(SqliteStore::open(&relay.path().join("var/open.db"), "serve", &Clock::system()).expect("opens"));
+    // Half a minute passes at once.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+    runtime.expect("a runtime").block_on(async {
+        let path = relay.path().join("var/submit.sock");
+        let socket = SubmitSocket::bind(&path).expect("bound");
+        let serving = tokio::spawn(socket.serve(context(store, Stop::default()), CancellationToken::new()));
+        let slow = tokio::task::spawn_blocking(move || {
+            let slow: Vec<_> = (0..50).map(|_| begun(&relay)).collect();
+            (slow, UnixStream::connect(relay.path().join("var/submit.sock")).expect("it listens"), relay)
+        });
+        let (_slow, late, _relay) = slow.await.expect("no panic");
+        late.set_nonblocking(true).expect("a socket");
+        let mut late = tokio::net::UnixStream::from_std(late).expect("a socket");
+        let mut answer = Vec::new();
+        tokio::io::AsyncReadExt::read_to_end(&mut late, &mut answer).await.expect("an answer");
+        let answer = String::from_utf8_lossy(&answer[4..]);
+        assert!(answer.contains(r#""exit":75"#) && answer.contains("too many of your mails"), "{answer}");
+        serving.abort();
+    });
 }
 
 #[test]

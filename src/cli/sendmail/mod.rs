@@ -25,7 +25,7 @@ use crate::ingest::{
 };
 use crate::jobs::{self, Order, Progress};
 use crate::live::Live;
-use crate::mail::{MailKey, RepositoryPath};
+use crate::mail::{Domain, MailKey, RepositoryPath};
 use crate::operations::Conditions;
 use crate::parts::submission::{is_socket, socket};
 use crate::parts::{self, users};
@@ -116,10 +116,20 @@ pub(super) fn main(arguments: Vec<OsString>, option: Option<PathBuf>, by_name: b
     match loaded {
         Loaded::Usable(config) => with_configuration(&config, &invocation),
         Loaded::ForService { config, why, only_service } => {
+            refuse_wrong_addresses(&invocation)?;
             let hand_over = HandOver { config: config.as_deref(), invocation: &invocation, why, only_service };
             block_on(async { hand_over.carry_out(&Clock::system(), &mut io::stdout().lock()).await })
         }
     }
+}
+
+/// What is an address on no machine is said at once, and not when the message has been read.
+fn refuse_wrong_addresses(invocation: &Invocation) -> Result<(), Failure> {
+    if invocation.mode == Mode::Submit {
+        let anywhere = Domain::parse("localhost").map_err(|error| Failure::new(Exit::Internal, error.to_string()))?;
+        invocation.parties(&Here::new(anywhere, |_| true))?;
+    }
+    Ok(())
 }
 
 /// A message is not given up for a job or a schedule that somebody has just written, nor for

@@ -14,7 +14,7 @@ use super::listing::list_told;
 use super::stdio::{StandardInput, join_standard_streams};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::ingest::{Invocation, Mode, Unanswered, hand_over, hung_up, open_session};
+use crate::ingest::{Invocation, Kept, Mode, Unanswered, hand_over, hung_up, open_session};
 use crate::parts::submission::{is_socket, socket};
 
 /// How long a service that is being restarted is waited for: nothing is lost by that.
@@ -40,7 +40,7 @@ impl HandOver<'_> {
         let socket = socket(self.config);
         let done = match self.invocation.mode {
             _ if !self.only_service && !is_socket(&socket) => Err(self.why),
-            Mode::Submit => message(&socket, self.invocation, &self.why).await,
+            Mode::Submit => self.message(&socket).await,
             Mode::Smtp => session(&socket, self.invocation, &self.why, out).await,
             Mode::List => list_told(&socket, self.invocation.json, &self.why, clock.now(), out).await,
             _ => Err(self.why),
@@ -52,15 +52,21 @@ impl HandOver<'_> {
         }
         done
     }
-}
 
-async fn message(socket: &Path, invocation: &Invocation, why: &Failure) -> Result<Exit, Failure> {
-    let handed_over = hand_over(socket, invocation, PATIENCE, &mut StandardInput).await;
-    handed_over.map_err(|error| unanswered(error, why, socket))?;
-    if invocation.verbose {
-        note("the mail is stored; the service attempts it");
+    /// A message, which is read to its end before the service hears of it.
+    async fn message(&self, socket: &Path) -> Result<Exit, Failure> {
+        let limit = self.config.map(|config| config.smtp.max_message_size);
+        let message = Kept::read(&mut StandardInput, self.invocation, limit, &std::env::temp_dir()).await?;
+        let handed_over = hand_over(socket, self.invocation, PATIENCE, &message).await;
+        let handed_over = handed_over.map_err(|error| unanswered(error, &self.why, socket))?;
+        if handed_over.perhaps_twice {
+            note("a service went away before its answer: the mail may have been taken twice");
+        }
+        if self.invocation.verbose {
+            note("the mail is stored; the service attempts it");
+        }
+        Ok(Exit::Ok)
     }
-    Ok(Exit::Ok)
 }
 
 async fn session(socket: &Path, invocation: &Invocation, why: &Failure, out: &mut impl Write) -> Result<Exit, Failure> {

@@ -8,15 +8,19 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::kept::Kept;
 use super::protocol::{
-    ANSWER, Answer, MAX_FRAME, PATIENCE, Refusal, Request, read_frame, read_json, within, write_frame, write_json,
+    ANSWER, Answer, PATIENCE, Refusal, Request, read_frame, read_json, within, write_frame, write_json,
 };
 use crate::ingest::sendmail::Invocation;
-use crate::ingest::submission::Input;
 use crate::mail::MailKey;
 
 /// Between two tries to reach a service that is being restarted.
 const PAUSE: Duration = Duration::from_millis(200);
+
+/// Services that hang up on a message after which it is waited for a next one as long as for the
+/// first. There is an end to it, since it may be this message that ends them.
+const RENEWED: u32 = 3;
 
 /// Why a service did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -29,36 +33,85 @@ pub enum Unanswered {
     Connection(#[from] io::Error),
 }
 
+impl Unanswered {
+    /// Behind a service that had read all and did not answer.
+    fn in_doubt(self) -> Self {
+        let doubt = |why: &dyn std::fmt::Display| {
+            format!("{why}; a service that had all of the message went away before its answer, and may have taken it")
+        };
+        match self {
+            Self::Refused(Refusal { exit, message }) => Self::Refused(Refusal { exit, message: doubt(&message) }),
+            Self::Connection(error) => Self::Connection(io::Error::new(error.kind(), doubt(&error))),
+        }
+    }
+}
+
+/// A message that the service has.
+#[derive(Debug)]
+pub struct HandedOver {
+    /// The mail.
+    pub key: MailKey,
+    /// A service died before it answered, and may have taken it too.
+    pub perhaps_twice: bool,
+}
+
 /// Hands a message over to the service at `path`, which is waited for as long as `patience`
-/// says: the input is read only once the service has taken the request up.
+/// says. One that hangs up before its answer is being restarted: the message is handed to the
+/// next one. Whether one that had all of it took it nobody can say then; it may be taken
+/// twice, since lost it must not be.
 ///
 /// # Errors
-/// [`Unanswered`]; behind a broken connection the mail is not known to be taken.
+/// [`Unanswered`].
 pub async fn hand_over(
     path: &Path,
     invocation: &Invocation,
     patience: Duration,
-    input: &mut dyn Input,
-) -> Result<MailKey, Unanswered> {
-    let mut stream = begin(path, invocation, patience).await?;
-    // Whoever refuses reads on for a while, and may have said why where he stopped.
-    let sent = send(&mut stream, input).await;
-    let answer: Answer<MailKey> = match within(PATIENCE, read_json(&mut stream)).await {
-        Ok(answer) => answer,
-        Err(error) => return Err(hung_up(sent.err().unwrap_or(error)).into()),
-    };
-    Ok(answer?)
+    message: &Kept,
+) -> Result<HandedOver, Unanswered> {
+    let request = request(invocation)?;
+    let (mut deadline, mut breaks, mut perhaps_twice) = (Instant::now() + patience, 0, false);
+    loop {
+        let begun = begin_until(path, &request, deadline).await;
+        let stream = begun.map_err(|error| if perhaps_twice { error.in_doubt() } else { error })?;
+        let (error, whole) = match give(stream, message).await {
+            Ok(answer) => return Ok(HandedOver { key: answer?, perhaps_twice }),
+            Err(broken) => broken,
+        };
+        perhaps_twice |= whole;
+        breaks += 1;
+        if breaks <= RENEWED {
+            deadline = Instant::now() + patience;
+        }
+        if !may_pass(&error) || timeout_at(deadline, sleep(PAUSE)).await.is_err() {
+            let error = Unanswered::from(error);
+            return Err(if perhaps_twice { error.in_doubt() } else { error });
+        }
+    }
 }
 
-async fn send(stream: &mut UnixStream, input: &mut dyn Input) -> io::Result<()> {
+/// The service's answer; else why there is none, and whether it may have read all.
+async fn give(mut stream: UnixStream, message: &Kept) -> Result<Answer<MailKey>, (io::Error, bool)> {
+    // Whoever refuses reads on for a while, and may have said why where he stopped.
+    let sent = send(&mut stream, message).await;
+    match within(PATIENCE, read_json(&mut stream)).await {
+        Ok(answer) => Ok(answer),
+        Err(error) => {
+            let whole = sent.is_ok();
+            Err((hung_up(sent.err().unwrap_or(error)), whole))
+        }
+    }
+}
+
+async fn send(stream: &mut UnixStream, message: &Kept) -> io::Result<()> {
+    let mut sent = 0;
     loop {
-        let piece = input.next().await?;
+        let piece = message.piece(sent)?;
+        // The empty one is the end.
+        within(PATIENCE, write_frame(stream, &piece)).await?;
         if piece.is_empty() {
-            return write_frame(stream, &[]).await;
+            return Ok(());
         }
-        for piece in piece.chunks(MAX_FRAME) {
-            write_frame(stream, piece).await?;
-        }
+        sent += piece.len() as u64;
     }
 }
 
@@ -84,12 +137,16 @@ pub async fn ask<T: DeserializeOwned>(path: &Path, invocation: &Invocation) -> R
 /// Connects, asks, and is told that it is taken up. A service that is not there, or goes away
 /// before it has said that, is being restarted: it is tried again.
 pub(super) async fn begin(path: &Path, invocation: &Invocation, patience: Duration) -> Result<UnixStream, Unanswered> {
-    let Some(request) = Request::of(invocation) else {
-        return Err(io::Error::from(io::ErrorKind::Unsupported).into());
-    };
-    let deadline = Instant::now() + patience;
+    begin_until(path, &request(invocation)?, Instant::now() + patience).await
+}
+
+fn request(invocation: &Invocation) -> Result<Request, Unanswered> {
+    Request::of(invocation).ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported).into())
+}
+
+async fn begin_until(path: &Path, request: &Request, deadline: Instant) -> Result<UnixStream, Unanswered> {
     loop {
-        let error = match begin_once(path, &request).await {
+        let error = match begin_once(path, request).await {
             Err(Unanswered::Connection(error)) => error,
             answered => return answered,
         };

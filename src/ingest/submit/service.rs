@@ -105,8 +105,12 @@ pub(super) fn is_trusted(uid: u32) -> bool {
 
 /// A message, from its first octet to the answer.
 async fn take(stream: UnixStream, invocation: &Invocation, uid: u32, context: &SubmitContext) -> io::Result<()> {
-    let mut frames = Frames { stream, ended: false, stop: &context.stop };
+    let mut frames = Frames { stream, ended: false, given_up: false, stop: &context.stop };
     let answer = accept(&mut frames, invocation, uid, context).await;
+    if answer.is_err() && frames.given_up {
+        // Without an answer the client knows that it is to go to the next service.
+        return Err(io::Error::other("the service is stopping"));
+    }
     // With octets unread the client would see a reset instead of the answer.
     let drained = async { while !frames.ended && frames.next().await.is_ok() {} };
     drop(tokio::time::timeout(DRAIN, drained).await);
@@ -133,6 +137,8 @@ struct Frames<'a> {
     stream: UnixStream,
     /// The empty frame came: the client waits for the answer.
     ended: bool,
+    /// There is no time for the rest.
+    given_up: bool,
     stop: &'a Stop,
 }
 
@@ -140,7 +146,10 @@ struct Frames<'a> {
 impl Input for Frames<'_> {
     async fn next(&mut self) -> io::Result<Vec<u8>> {
         let frame = tokio::select! {
-            () = self.stop.hard.cancelled() => return Err(io::Error::other("the service is stopping")),
+            () = self.stop.hard.cancelled() => {
+                self.given_up = true;
+                return Err(io::Error::other("the service is stopping"));
+            }
             frame = within(PATIENCE, read_frame(&mut self.stream)) => frame?,
         };
         self.ended = frame.is_empty();

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -18,6 +19,10 @@ use super::service::{SubmitContext, serve_one};
 
 /// Clients of one user that are served at once; others of his wait, in the order they came.
 const AT_ONCE: usize = 50;
+
+/// How long a client waits for its turn; then it says 75. His others take seconds each, unless
+/// they are slow on purpose.
+const TURN: Duration = Duration::from_secs(30);
 
 /// Connections of one user, those that wait included; more are closed, and their clients
 /// say 75. A user who holds all that he may holds up nobody else.
@@ -86,7 +91,10 @@ impl SubmitSocket {
                         tokio::select! {
                             () = context.stop.gentle.cancelled() => {}
                             // Whoever has gone when his turn comes is found to be gone.
-                            _turn = turn.wait() => serve_one(stream, uid, &context).await,
+                            served = timeout(TURN, turn.wait()) => match served {
+                                Ok(_turn) => serve_one(stream, uid, &context).await,
+                                Err(_) => turn_away(&stream),
+                            },
                         }
                     });
                 }

@@ -1,10 +1,14 @@
 //! What users of the machine may do beside the service whose store is closed to them.
 
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, ChildStdin, Command, Output, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use super::{Service, served};
 use crate::support::relay::{Relay, Setup};
@@ -133,4 +137,56 @@ fn what_a_user_may_not_read_is_no_mistake_in_the_configuration() {
         let needs = if closed == "etc/jobs" { 78 } else { 75 };
         assert_eq!(swept.status.code(), Some(needs), "{closed}: a run needs the jobs: {swept:?}");
     }
+}
+
+/// A `sendmail` to which the store is closed, and whose writer takes his time.
+fn slow_writer(relay: &Relay) -> (Child, ChildStdin) {
+    let text = std::fs::read_to_string(relay.configuration()).expect("written");
+    let config = relay.path().join("asks.yaml");
+    std::fs::write(&config, text.replace("path: redeliver.db", "path: closed")).expect("written");
+    for folder in ["var/closed", "tmp"] {
+        std::fs::create_dir_all(relay.path().join(folder)).expect("made");
+    }
+    let mut command = Command::new(env!("CARGO_BIN_EXE_redeliver"));
+    command.args(["sendmail", "-i", "--config"]).arg(config).arg("b@x.example").env("TMPDIR", relay.path().join("tmp"));
+    let mut child = command.stdin(Stdio::piped()).spawn().expect("the program");
+    let mut input = child.stdin.take().expect("piped");
+    // More than a pipe and its memory hold: it has read most of it when this is written.
+    input.write_all(b"Subject: slow\n\n").expect("written");
+    input.write_all("first 789\n".repeat(200_000).as_bytes()).expect("it reads");
+    (child, input)
+}
+
+#[test]
+fn a_writer_may_be_slow_whatever_becomes_of_the_service_meanwhile() {
+    let peer = SmtpSink::start(Script::new());
+    let relay = served(Setup::gateway(peer.address()));
+    for (n, end) in [Service::stop, Service::kill].into_iter().enumerate() {
+        let service = Service::start(&relay);
+        let (mut writer, mut input) = slow_writer(&relay);
+        end(service);
+        let next = Service::start(&relay);
+        input.write_all(b"second\n").expect("it reads");
+        drop(input);
+        assert_eq!(writer.wait().expect("our own child").code(), Some(0));
+        next.wait_until_settled();
+        let sent = peer.transactions();
+        assert_eq!(sent.len(), n + 1);
+        let text = sent[n].text();
+        assert!(text.ends_with("first 789\r\nsecond\r\n") && text.matches("first").count() == 200_000);
+        assert_eq!(std::fs::read_dir(relay.path().join("tmp")).expect("there").count(), 0, "nothing is left");
+        next.stop();
+    }
+}
+
+#[test]
+fn a_writer_who_is_ended_leaves_nothing() {
+    let relay = served(Setup::gateway("127.0.0.2:25"));
+    let service = Service::start(&relay);
+    let (mut writer, _input) = slow_writer(&relay);
+    kill(Pid::from_raw(writer.id().cast_signed()), Signal::SIGTERM).expect("our own child");
+    assert_eq!(writer.wait().expect("our own child").signal(), Some(15));
+    assert_eq!(std::fs::read_dir(relay.path().join("tmp")).expect("there").count(), 0);
+    assert_eq!(service.in_spool(), 0);
+    service.stop();
 }
