@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::mail::{Address, DsnLimits};
+use crate::pipeline::notifier;
 use crate::yaml::{Fields, Node, positive_duration, text};
 
 /// Notifications at most in an hour that can be configured.
@@ -24,7 +25,7 @@ impl Dsn {
         let default = Self::default();
         let Some(mut fields) = fields else { return default };
         let found = Self {
-            from: fields.optional("from", address),
+            from: fields.optional("from", notifier),
             limits: DsnLimits {
                 per_sender: fields.optional("perSender", rate).unwrap_or(default.limits.per_sender),
                 total: fields.optional("total", rate).unwrap_or(default.limits.total),
@@ -34,11 +35,6 @@ impl Dsn {
         fields.finish();
         found
     }
-}
-
-fn address(node: &Node) -> Result<Address, String> {
-    let written = text(node)?;
-    Address::parse(&written).map_err(|error| format!("an address is expected here, not '{written}': {error}"))
 }
 
 /// So many within an hour: `100/h`.

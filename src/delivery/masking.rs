@@ -26,6 +26,13 @@ impl Masking {
         }
     }
 
+    /// Ends that for `secret`, where nothing else hides it.
+    pub(super) fn show(&mut self, secret: &str) {
+        if let Some(at) = self.secrets.iter().rposition(|hidden| hidden == secret) {
+            self.secrets.remove(at);
+        }
+    }
+
     /// AUTH, or the response to a challenge, without what is secret in it.
     pub(super) fn auth(&mut self, command: &str, is_response: bool) -> String {
         if is_response {
@@ -86,11 +93,15 @@ mod tests {
         masking.hide("secret");
         masking.hide("5357");
         masking.auth("AUTH PLAIN AHUAcA==", false);
+        masking.hide("relay");
+        assert_eq!(&*masking.line(b"535 relay: no"), b"535 ****: no");
+        masking.show("relay");
         for (line, recorded) in [
             ("535 5.7.8 no such user: AHUAcA==\r\n", "535 5.7.8 no such user: ****\r\n"),
             ("535-secret, secretsecret\r\n", "535-****, ********\r\n"),
             ("5357\n", "5357\n"),
             ("secret without code", "**** without code"),
+            ("550 relay", "550 relay"),
             ("5", "5"),
         ] {
             assert_eq!(&*masking.line(line.as_bytes()), recorded.as_bytes(), "{line}");

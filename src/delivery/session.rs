@@ -268,7 +268,11 @@ impl Opening<'_> {
             return Err(no("the credentials would go in clear (authInClear: false)"));
         }
         self.wire.hide(credentials.password.reveal());
-        match auth::authenticate(session, credentials).await {
+        // Behind it the name is a word like others, which replies may well have.
+        self.wire.hide(&credentials.username);
+        let answered = auth::authenticate(session, credentials).await;
+        self.wire.show(&credentials.username);
+        match answered {
             Ok(reply) if reply.class() == 2 => Ok(()),
             Ok(reply) => Err((Finding::at(Step::Auth, Ok(reply)), None)),
             Err(NotTried::Broken(broken)) => Err((Finding::at(Step::Auth, Err(broken)), None)),

@@ -54,6 +54,9 @@ pub struct Told {
     pub action: Action,
     /// ORCPT as it was given, `type;address` with the address in xtext (RFC 3461 section 4.2).
     pub original: Option<String>,
+    /// When the message was accepted: where several are told of together, which it was.
+    #[serde(default)]
+    pub accepted: Option<DateTime<Utc>>,
     /// The outcome that is told; `None` where nobody was asked to take the message.
     pub outcome: Option<Recorded>,
     /// The status where the reply has none of the action's class, such as `5.0.0`.
@@ -94,6 +97,9 @@ pub struct NewDsn {
 const MAX_REPLIES: usize = 128 * 1024;
 const MAX_REPLY: usize = 16 * 1024;
 const MIN_REPLY: usize = 512;
+
+/// Octets of a line of a reply in a field.
+const MAX_FIELD_LINE: usize = 900;
 
 /// What is returned of the message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -251,17 +257,23 @@ impl Notification {
     fn what_happened(&self, told: &Told) -> String {
         let who = &told.recipient;
         let first = match told.action {
-            Action::Failed => format!("Your message was not delivered to {who}."),
+            Action::Failed => format!("Your message{} was not delivered to {who}.", self.which(told)),
             Action::Delayed => format!("Your message has not been delivered to {who} yet."),
             Action::Relayed => format!("Your message for {who} was passed on."),
         };
-        let reply = told.outcome.as_ref().and_then(|outcome| Some((outcome.reply.as_deref()?, outcome)));
-        let Some((reply, outcome)) = reply else { return format!("{first}\n{}\n", own_words(told)) };
+        let Some((reply, outcome)) = reply(told) else { return format!("{first}\n{}\n", own_words(told)) };
         let said = said(up_to(reply, self.room()));
+        let whose = if is_on_the_way(outcome) { "next mail system on the way" } else { "mail system of the recipient" };
         match outcome.host.as_deref().or(outcome.next_hop.as_deref()) {
-            Some(host) => format!("{first}\nThe mail system of the recipient, {}, said:\n{said}\n", plain(host)),
-            None => format!("{first}\nThe mail system of the recipient said:\n{said}\n"),
+            Some(host) => format!("{first}\nThe {whose}, {}, said:\n{said}\n", plain(host)),
+            None => format!("{first}\nThe {whose} said:\n{said}\n"),
         }
+    }
+
+    /// Which message of several it was.
+    fn which(&self, told: &Told) -> String {
+        let accepted = told.accepted.filter(|_| self.digest.is_some());
+        accepted.map_or_else(String::new, |accepted| format!(" of {}", accepted.format("%-d %B %Y, %H:%M:%S UTC,")))
     }
 
     fn what_next(&self) -> String {
@@ -328,8 +340,7 @@ impl Notification {
 
     /// Remote-MTA and Diagnostic-Code: the reply and whose it was, or what we know ourselves.
     fn said_by_whom(&self, told: &Told) -> Vec<String> {
-        let reply = told.outcome.as_ref().and_then(|outcome| Some((outcome.reply.as_deref()?, outcome)));
-        let Some((reply, outcome)) = reply else {
+        let Some((reply, outcome)) = reply(told) else {
             return vec![format!("Diagnostic-Code: x-redeliver; {}", self.folded(&own_words(told)))];
         };
         let host = outcome.host.as_ref().map(|host| format!("Remote-MTA: dns; {}", plain(host)));
@@ -343,7 +354,8 @@ impl Notification {
             let line = plain(line);
             let line = if self.utf8 { line } else { ascii(&line) };
             // A line of a header has at most 998 octets.
-            line.char_indices().take_while(|(at, c)| at + c.len_utf8() <= 900).map(|(_, c)| c).collect::<String>()
+            let short = up_to(&line, MAX_FIELD_LINE);
+            if short.len() < line.len() { format!("{short} [...]") } else { line }
         };
         let lines: Vec<_> = text.lines().map(line).filter(|line| !line.is_empty()).collect();
         lines.join("\r\n ")
@@ -396,9 +408,25 @@ fn ascii(text: &str) -> String {
     text.chars().map(|c| if c.is_ascii() { c } else { '?' }).collect()
 }
 
+/// What a peer said of the recipient or his message. What it said of how we log in there is ours
+/// to read: it has our user name, as a rule, and a sender can do nothing about it.
+fn reply(told: &Told) -> Option<(&str, &Recorded)> {
+    let outcome = told.outcome.as_ref().filter(|outcome| outcome.stage != Stage::Auth)?;
+    Some((outcome.reply.as_deref()?, outcome))
+}
+
+/// Whether a gateway said it, and not a host that the recipient's domain names.
+fn is_on_the_way(outcome: &Recorded) -> bool {
+    let domain = outcome.recipient.domain();
+    let is_its =
+        |hop: &str| hop.eq_ignore_ascii_case(&domain.to_string()) || hop.eq_ignore_ascii_case(&domain.folded());
+    outcome.next_hop.as_deref().is_some_and(|hop| !is_its(hop))
+}
+
 /// The reply's enhanced code where it is one and of the action's class.
 fn status(told: &Told) -> String {
-    let enhanced = told.outcome.as_ref().and_then(|outcome| outcome.enhanced.as_ref());
+    let of_recipient = told.outcome.as_ref().filter(|outcome| outcome.stage != Stage::Auth);
+    let enhanced = of_recipient.and_then(|outcome| outcome.enhanced.as_ref());
     let fits = |code: &&String| is_status(code) && code.starts_with(told.action.class());
     enhanced.filter(fits).unwrap_or(&told.default_status).clone()
 }
@@ -539,7 +567,14 @@ mod tests {
         outcome.host = reply.map(|_| "mx.y.example".to_owned());
         let outcome = Some(outcome);
         let action = Action::Failed;
-        Told { recipient: address(recipient), action, original: None, outcome, default_status: "5.0.0".into() }
+        Told {
+            recipient: address(recipient),
+            action,
+            original: None,
+            accepted: None,
+            outcome,
+            default_status: "5.0.0".into(),
+        }
     }
 
     fn notification(recipients: Vec<Told>) -> Notification {
@@ -620,6 +655,29 @@ mod tests {
     }
 
     #[test]
+    fn what_is_said_of_our_login_is_told_to_nobody() {
+        let mut one = told("b@y.example", Some("535 5.7.8 relay-user@10.1.2.3 failed"), Stage::Auth);
+        outcome(&mut one).host = Some("gateway.example".into());
+        let message = text(&notification(vec![one]));
+        for ours in ["relay-user", "gateway.example", "5.7.8", "smtp;"] {
+            assert!(!message.contains(ours), "{ours}: {message}");
+        }
+        assert!(message.contains("No session could be agreed on") && message.contains("Status: 5.0.0"), "{message}");
+    }
+
+    #[test]
+    fn a_gateway_is_not_taken_for_the_recipient_s_host() {
+        for (hop, whose) in
+            [("Y.example", "mail system of the recipient"), ("gw.example:587", "next mail system on the way")]
+        {
+            let mut one = told("b@y.example", Some("550 5.1.1 no"), Stage::Rcpt);
+            outcome(&mut one).next_hop = Some(hop.into());
+            let message = text(&notification(vec![one]));
+            assert!(message.contains(&format!("\r\nThe {whose}, mx.y.example, said:\r\n")), "{message}");
+        }
+    }
+
+    #[test]
     fn what_we_found_ourselves_is_said_so_that_a_sender_can_act() {
         for (stage, status, words) in [
             (Stage::Dns, "5.1.2", "y.example does not exist."),
@@ -667,7 +725,7 @@ mod tests {
         let composed = Notification { returned, ..notification(vec![one]) }.compose();
         assert!(is_seven_bit(&composed.message) && !composed.eight_bit && !composed.utf8);
         let text = String::from_utf8(composed.message).expect("ASCII");
-        assert!(!text.contains("\r\nBcc"), "{text}");
+        assert!(!text.contains("\r\nBcc") && text.contains("xxx [...]\r\n"), "{text}");
         assert!(text.contains("Subject: =FC=00\r\n"), "{text}");
     }
 
@@ -703,11 +761,12 @@ mod tests {
     #[test]
     fn an_address_outside_ascii_is_whole_in_a_report_in_ascii() {
         let one = told("b\u{fc}+\u{1f4e7}@y.example", Some("550 5.1.1 no"), Stage::Rcpt);
-        let composed = notification(vec![one]).compose();
+        let composed = Notification { prefix: Some("R\u{fc}ck:".into()), ..notification(vec![one]) }.compose();
         assert!(is_seven_bit(&composed.message));
         let text = String::from_utf8(composed.message).expect("ASCII");
+        assert!(text.contains("\r\nSubject: =?utf-8?q?R=C3=BCck=3A=20Undelivered"), "{text}");
         assert!(text.contains("\r\nFinal-Recipient: utf-8; b\\x{FC}\\x{2B}\\x{1F4E7}@y.example\r\n"), "{text}");
-        assert!(text.contains("20message=20to=20b=C3=BC=2B?=\r\n =?utf-8?q?=F0=9F=93=A7=40y"), "{text}");
+        assert!(text.contains("=F0=9F=93=A7=40y"), "{text}");
     }
 
     #[test]

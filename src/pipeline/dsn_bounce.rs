@@ -42,7 +42,7 @@ impl DsnBounce {
         let status_place = fields.node("defaultStatus").map(|node| node.place);
         let default_status = fields.optional("defaultStatus", status);
         let wording = Wording {
-            sender: fields.optional("sender", address),
+            sender: fields.optional("sender", notifier),
             prefix: fields.optional("prefix", text),
             attachment: fields.optional("attachment", choice(&ATTACHMENTS)).unwrap_or(Attachment::Heads),
             words: fields.optional("messageString", text),
@@ -100,10 +100,20 @@ fn is_late(mail: &Mail, outcome: Option<&Recorded>, pass: &Pass<'_>) -> bool {
 }
 
 /// A sender of notifications: James's words for others stand in its documentation.
-fn address(node: &Node) -> Result<Address, String> {
+///
+/// # Errors
+/// What would be right: an address that every host on the way to a sender takes.
+pub fn notifier(node: &Node) -> Result<Address, String> {
     let written = text(node)?;
     let bare = written.strip_prefix('<').and_then(|rest| rest.strip_suffix('>')).unwrap_or(&written);
-    Address::parse(bare).map_err(|error| format!("an address is expected here, not '{written}': {error}"))
+    let address =
+        Address::parse(bare).map_err(|error| format!("an address is expected here, not '{written}': {error}"))?;
+    if address.needs_smtputf8() {
+        return Err(format!(
+            "an address in ASCII is expected here, since not every sender's host takes '{written}' (SMTPUTF8)"
+        ));
+    }
+    Ok(address)
 }
 
 fn status(node: &Node) -> Result<String, String> {

@@ -40,6 +40,7 @@ use crate::dkim::Signatory;
 use crate::mail::{Address, Attributes, Mail, MailKey, NewDsn, Recorded, RepositoryPath, attribute};
 
 pub use config::{Config, ERROR_PROCESSOR, repository};
+pub use dsn_bounce::notifier;
 pub use matcher::{check_matcher, is_matcher};
 #[cfg(test)]
 pub(crate) use part::tests::mail as test_mail;

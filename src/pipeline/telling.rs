@@ -239,6 +239,7 @@ impl Pass<'_> {
             recipient: recipient.clone(),
             action,
             original: asked.of(recipient).orcpt.clone(),
+            accepted: None,
             outcome,
             default_status: status.unwrap_or_else(|| format!("{}.0.0", action.class())),
         });
@@ -276,7 +277,8 @@ impl Pass<'_> {
         }
     }
 
-    fn written(&self, draft: Draft, whole: &Mail, row: &[u8]) -> NewDsn {
+    fn written(&self, mut draft: Draft, whole: &Mail, row: &[u8]) -> NewDsn {
+        draft.told.iter_mut().for_each(|told| told.accepted = Some(whole.accepted));
         let common = &self.pipeline.notifications;
         let requires_tls = whole.attributes.boolean(attribute::REQUIRE_TLS).unwrap_or(false);
         let date = draft.told.iter().map(|told| self.known_at(told.outcome.as_ref())).max().unwrap_or(self.now);

@@ -43,7 +43,7 @@ fn silent(recipient: &str, outcome: Outcome, stage: Stage, cause: &str) -> Recor
 fn told(action: Action, outcome: Recorded) -> Told {
     let recipient = outcome.recipient.clone();
     let default_status = format!("{}.0.0", action.class());
-    Told { recipient, action, original: None, outcome: Some(outcome), default_status }
+    Told { recipient, action, original: None, accepted: Some(accepted()), outcome: Some(outcome), default_status }
 }
 
 fn notification(recipients: Vec<Told>) -> Notification {

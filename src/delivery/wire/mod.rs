@@ -91,6 +91,11 @@ impl Wire {
         self.state().masking.hide(secret);
     }
 
+    /// Lets `secret` into the records again.
+    pub(super) fn show(&self, secret: &str) {
+        self.state().masking.show(secret);
+    }
+
     /// Starts the time that the transaction may take up to its final dot.
     pub(super) fn start_transaction(&self) {
         self.state().deadlines.start_transaction();

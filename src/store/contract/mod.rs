@@ -240,6 +240,7 @@ fn new_dsn(name: &str, sender: &str) -> NewDsn {
         recipient: address("b@x.example"),
         action: Action::Failed,
         original: None,
+        accepted: None,
         outcome: Some(recorded("b@x.example", Outcome::Failed)),
         default_status: "5.0.0".to_owned(),
     };
