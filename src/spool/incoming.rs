@@ -17,7 +17,7 @@ use crate::store::{Claimed, Error, Trouble};
 const PAUSE: Duration = Duration::from_secs(5);
 
 /// The largest message that is kept in memory until it is sent, in octets.
-const KEPT: usize = 16 * 1024;
+pub(super) const KEPT: usize = 16 * 1024;
 
 /// What is asked for beside the message.
 #[derive(Debug, Clone)]

@@ -15,6 +15,7 @@ use tokio::time::{sleep, timeout};
 use super::active::Active;
 use super::exclusion::{Exclusion, ExclusiveHold};
 use super::handover::{Handed, Handover};
+use super::incoming::KEPT;
 use super::parked::ParkedMails;
 use super::{Passed, Spool, Tally};
 use crate::pipeline::Verdict;
@@ -28,6 +29,9 @@ const FIRST_STEP: usize = 8;
 /// Mails in hand beside which new ones are handed over: what comes in beyond that rests until
 /// there is room for it.
 const HANDED_OVER: usize = 1000;
+
+/// Mails in hand up to which messages are read ahead: of those beyond, most wait for long.
+const READ_AHEAD: usize = 500;
 
 /// Mails that are parked at most: some 100 octets each.
 const PARKED: usize = 200_000;
@@ -264,6 +268,7 @@ impl<T: Taker> Taking<'_, T> {
         let shared = self.exclusion.shared().await;
         let limit = self.room().min(self.step);
         let claimed = self.claim(limit, suspects).await?;
+        let claimed = self.with_messages(claimed).await;
         let taken = claimed.len();
         let spool = self.taker.spool();
         for claimed in claimed {
@@ -274,6 +279,22 @@ impl<T: Taker> Taking<'_, T> {
             self.grow().await;
         }
         Ok(taken == limit)
+    }
+
+    /// The mails with their messages, the small ones: read for many at once, and kept in memory as
+    /// those are that came in just now. What cannot be read is met when it is to be sent.
+    async fn with_messages(&self, mut claimed: Vec<Claimed>) -> Vec<Claimed> {
+        if self.active.len() + claimed.len() > READ_AHEAD {
+            return claimed;
+        }
+        let mut small: Vec<_> =
+            claimed.iter_mut().filter(|one| one.mail.facts.size <= KEPT as u64 && one.content.is_none()).collect();
+        let messages: Vec<_> = small.iter().map(|one| one.mail.message).collect();
+        let rows = self.store.first_rows(&messages).await.unwrap_or_default();
+        for (claimed, row) in small.iter_mut().zip(rows) {
+            claimed.content = row.filter(|row| row.len() as u64 == claimed.mail.facts.size);
+        }
+        claimed
     }
 
     /// The next step is of twice as many, a little later.
@@ -296,9 +317,11 @@ impl<T: Taker> Taking<'_, T> {
             let claims: Vec<_> = parked.iter().map(|one| one.claim.clone()).collect();
             match self.store.in_hand(&claims).await {
                 // Who had to wait once does not have to again: else some would wait for ever.
-                Ok(claimed) => claimed.into_iter().for_each(|claimed| {
-                    self.active.take(&spool, self.taker.prepared(claimed), false, &shared);
-                }),
+                Ok(claimed) => {
+                    for claimed in self.with_messages(claimed).await {
+                        self.active.take(&spool, self.taker.prepared(claimed), false, &shared);
+                    }
+                }
                 Err(error) => {
                     for (hop, parked) in batches {
                         self.parked.put_back(hop, parked);
@@ -321,6 +344,9 @@ impl<T: Taker> Taking<'_, T> {
             }
             let ended = timeout(STEP, self.active.next()).await;
             if let Ok(Some(passed)) = ended {
+                self.ended(&passed);
+            }
+            while let Some(passed) = self.active.try_next() {
                 self.ended(&passed);
             }
         }

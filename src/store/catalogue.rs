@@ -195,6 +195,9 @@ pub trait Catalogue: Send + Sync {
     /// [`super::Error::NoContent`] where the message is not there any more, or not whole.
     async fn content(&self, message: MessageId, number: u32) -> Result<Bytes>;
 
+    /// The first row of each of these messages; `None` of one that is not there.
+    async fn first_rows(&self, messages: &[MessageId]) -> Result<Vec<Option<Bytes>>>;
+
     /// Attempts of a mail and of the mails it was split off from, oldest first, for the
     /// recipients it has.
     async fn attempts_of(&self, mail: &Mail) -> Result<Vec<Attempt>>;

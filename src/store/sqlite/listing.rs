@@ -59,6 +59,12 @@ impl Catalogue for SqliteStore {
         self.read(move |connection| messages::row(connection, message, number)).await
     }
 
+    async fn first_rows(&self, messages: &[MessageId]) -> Result<Vec<Option<Bytes>>> {
+        let messages = messages.to_vec();
+        self.read(move |connection| messages.into_iter().map(|one| messages::stored_row(connection, one, 0)).collect())
+            .await
+    }
+
     async fn attempts_of(&self, mail: &Mail) -> Result<Vec<Attempt>> {
         let mail = mail.clone();
         self.read(move |connection| attempts::of_mail(connection, &mail)).await

@@ -106,14 +106,19 @@ pub(super) fn delete_some(connection: &Connection, message: MessageId) -> Result
     Ok(rows)
 }
 
-/// A row of a message; none behind its last.
-pub(super) fn row(connection: &Connection, message: MessageId, number: u32) -> Result<Bytes> {
+/// A row of a message, where it is there.
+pub(super) fn stored_row(connection: &Connection, message: MessageId, number: u32) -> Result<Option<Bytes>> {
     let octets = connection
         .prepare_cached("SELECT octets FROM chunk WHERE id = ?1")?
         .query_row([chunk_id(message, i64::from(number))], |row| row.get::<_, Vec<u8>>(0))
         .optional()?;
-    if let Some(octets) = octets {
-        return Ok(octets.into());
+    Ok(octets.map(Bytes::from))
+}
+
+/// A row of a message; none behind its last.
+pub(super) fn row(connection: &Connection, message: MessageId, number: u32) -> Result<Bytes> {
+    if let Some(octets) = stored_row(connection, message, number)? {
+        return Ok(octets);
     }
     let size = connection
         .prepare_cached("SELECT size FROM message WHERE id = ?1")?

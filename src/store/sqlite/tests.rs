@@ -19,7 +19,7 @@ use super::instance::Liveness;
 use super::{SqliteStore, claim, groups, history, listing, open, operate, pager, tasks};
 use crate::clock::Clock;
 use crate::mail::{
-    Address, Attributes, Envelope, MailKey, MessageFacts, NewMail, NewMessage, RepositoryPath, ReversePath,
+    Address, Attributes, Envelope, MailKey, MessageFacts, MessageId, NewMail, NewMessage, RepositoryPath, ReversePath,
 };
 
 fn open_with(directory: &Path, clock: &Clock) -> Arc<dyn Store> {
@@ -217,6 +217,8 @@ async fn a_message_that_is_no_longer_whole_is_no_shorter_one() {
     let octets = |row: Result<Bytes>| row.map(|octets| octets.len());
     assert_eq!(octets(store.content(message, 0).await).expect("read"), 10);
     assert_eq!(octets(store.content(message, 1).await).expect("the end"), 0);
+    let rows = store.first_rows(&[MessageId(0), message]).await.expect("read");
+    assert_eq!(rows, [None, Some(Bytes::from_static(b"xxxxxxxxxx"))]);
     remove(&*store, &Place::Spool, &key).await;
     assert!(matches!(store.content(message, 0).await, Err(Error::NoContent)));
 }
