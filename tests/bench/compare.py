@@ -311,6 +311,7 @@ alias_maps =
 alias_database =
 relayhost = [{host}]:{port}
 smtpd_client_connection_count_limit = 0
+message_size_limit = 0
 {self.options}""")
 
     def start(self):
