@@ -67,7 +67,7 @@ use tls::Tls;
 
 use crate::dkim::Signatory;
 use crate::mail::{
-    Address, Attributes, DialogueEntry, DsnRequest, MailKey, MessageFacts, Planned, Recorded, ReversePath,
+    Address, Attributes, DialogueEntry, Domain, DsnRequest, MailKey, MessageFacts, Planned, Recorded, ReversePath,
 };
 
 /// Characters of a reply that a line of the log has.
@@ -190,7 +190,7 @@ impl Delivery {
     /// # Errors
     /// A sentence naming the setting or the file that cannot be used.
     pub fn new(config: Config, network: Arc<Network>) -> Result<Self, String> {
-        let helo = config.helo_name.clone().unwrap_or_else(|| network.hostname.clone());
+        let helo = in_ascii(config.helo_name.clone().unwrap_or_else(|| network.hostname.clone()));
         if helo.is_empty() || !helo.chars().all(|c| c.is_ascii_graphic()) {
             return Err(format!("the EHLO name {helo:?} is not a host name"));
         }
@@ -243,6 +243,11 @@ impl Delivery {
         let _ = tokio::time::timeout(LEAVE, self.leaving.wait()).await;
         self.leaving.reopen();
     }
+}
+
+/// A name outside ASCII goes as A-labels (RFC 5891): before EHLO nobody has offered SMTPUTF8.
+fn in_ascii(name: String) -> String {
+    if name.is_ascii() { name } else { Domain::parse(&name).and_then(|name| name.ascii()).unwrap_or(name) }
 }
 
 /// Says QUIT in the background; the connection is given back when it is closed.

@@ -72,3 +72,18 @@ fn once_the_name_is_set_right_the_mail_goes_out() {
     relay.sweep().expect(0);
     assert_eq!(peer.transactions().len(), 1);
 }
+
+#[test]
+fn a_name_outside_ascii_is_given_as_the_dns_has_it() {
+    for (hostname, delivery, said) in [
+        ("r\u{e9}lais.example", "timeout: 5s", "EHLO xn--rlais-bsa.example"),
+        ("relay.example.org", "heloName: b\u{fc}cher.example", "EHLO xn--bcher-kva.example"),
+    ] {
+        let peer = SmtpSink::start(Script::new());
+        let relay = Setup::gateway(peer.address()).delivery(delivery).build();
+        relay.reconfigure("hostname: relay.test", &format!("hostname: {hostname}"));
+        relay.submit("me@example.org", &["you@example.net"], &message("m"));
+        relay.run_spool().expect(0);
+        assert!(peer.commands().iter().any(|line| line == said), "{:?}", peer.commands());
+    }
+}
