@@ -118,6 +118,9 @@ impl Config {
             })
             .collect();
         for delivery in deliveries {
+            found.extend(delivery.gateways_that_are(&self.smtp.listen).map(|gateway| {
+                format!("gateway {gateway:?} is this relay itself (smtp.listen): every mail waits; write the host that takes it")
+            }));
             found.extend(delivery.gateways_without_full_name().map(|gateway| {
                 format!("gateway {gateway:?}: its certificate must be for just this name under startTLS: verify: write its full name")
             }));

@@ -9,6 +9,8 @@ use std::time::Duration;
 use crate::mail::Domain;
 use crate::yaml::{Fields, Node, Value, boolean, integer, milliseconds, positive_duration, text};
 
+use super::network::is_among;
+
 /// Settings of one `RemoteDelivery`. [`Default`] is what ships.
 #[derive(Debug, Clone)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own, named as James names it")]
@@ -121,6 +123,15 @@ impl Config {
         let judged = self.start_tls == StartTls::Verify && self.verify_server_identity && !self.ssl_trust_all_certs;
         let names = self.gateways.iter().map(|gateway| gateway.host.as_str());
         names.filter(move |name| judged && !name.trim_end_matches('.').contains(['.', ':']))
+    }
+
+    /// Gateways that stand there as an address at which this relay listens (`own`) itself.
+    pub fn gateways_that_are<'a>(&'a self, own: &'a [SocketAddr]) -> impl Iterator<Item = &'a str> {
+        let is_ours = move |gateway: &&Gateway| {
+            let ip = gateway.host.parse::<IpAddr>();
+            ip.is_ok_and(|ip| is_among(own, (ip, self.port_of(gateway)).into()))
+        };
+        self.gateways.iter().filter(is_ours).map(|gateway| gateway.host.as_str())
     }
 
     fn default_port(&self) -> u16 {

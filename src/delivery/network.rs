@@ -54,17 +54,22 @@ impl Network {
     /// Whether `peer` is our own listener; an unspecified listen address means every
     /// address of this machine.
     pub(super) fn is_own_address(&self, peer: SocketAddr) -> bool {
-        let reached = reached(peer.ip());
-        self.own.iter().any(|own| {
-            own.port() == peer.port()
-                && (own.ip().to_canonical() == reached || own.ip().is_unspecified() && is_local(reached))
-        })
+        is_among(&self.own, peer)
     }
 
     /// Whether `host` is this relay by name.
     pub(super) fn is_own_name(&self, host: &str) -> bool {
         host.trim_end_matches('.').eq_ignore_ascii_case(self.hostname.trim_end_matches('.'))
     }
+}
+
+/// Whether one of the listen addresses `own` is reached at `peer`.
+pub(super) fn is_among(own: &[SocketAddr], peer: SocketAddr) -> bool {
+    let reached = reached(peer.ip());
+    own.iter().any(|own| {
+        own.port() == peer.port()
+            && (own.ip().to_canonical() == reached || own.ip().is_unspecified() && is_local(reached))
+    })
 }
 
 /// Where a connection to `address` ends: IPv4 within IPv6 is IPv4, and the unspecified address

@@ -305,3 +305,19 @@ fn a_gateway_without_a_dot_is_warned_of_where_its_certificate_is_judged_by_it() 
         assert_eq!(checked.contains(&said), warned, "{gateway} {delivery}: {checked}");
     }
 }
+
+#[test]
+fn a_gateway_that_is_this_relay_is_warned_of() {
+    for (listen, gateway, warned) in [
+        ("127.0.0.1:2525", "127.0.0.1:2525", true),
+        ("0.0.0.0:2525", "127.0.0.1:2525", true),
+        ("[::1]:2525", "[::1]:2525", true),
+        ("127.0.0.1:2525", "127.0.0.1:2526", false),
+        ("127.0.0.1:2525", "192.0.2.1:2525", false),
+        ("127.0.0.1:2525", "gw.example.net:2525", false),
+    ] {
+        let relay = Setup::gateway(gateway).top(&format!("smtp: {{ listen: [\"{listen}\"] }}")).build();
+        let checked = relay.command(&["check"]).expect(0).stdout;
+        assert_eq!(checked.contains("is this relay itself (smtp.listen)"), warned, "{listen} {gateway}: {checked}");
+    }
+}
