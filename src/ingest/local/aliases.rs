@@ -115,6 +115,12 @@ impl Table {
             return self.pass_over(line, format!("{:?} is no alias: write it as name: address", shown(entry)));
         };
         let name = unquoted(name.trim()).to_lowercase();
+        if !is_name(&name) {
+            return self.pass_over(line, format!("{:?} cannot be an alias: it is no name", shown(&name)));
+        }
+        if targets.trim().is_empty() {
+            self.pass_over(line, format!("alias {:?}: nobody stands there; write an address", shown(&name)));
+        }
         if name == DEFAULT {
             let why = "names nobody but a user of this name: everybody else is written \"*\"";
             self.pass_over(line, format!("{:?} {why}", shown(&name)));

@@ -374,7 +374,7 @@ mod tests {
         write(
             "# comment\nroot: anna,\n  admin@example.net\nanna: anna@example.net\nwww: \\anna\nself: self, b@x.example\n\
              a: b\nb: a\nloop: loop\nmailer-daemon: postmaster\npostmaster: root\npipe: |/bin/cat\nmixed: /dev/null, c@x.example\n\
-             own: ops\n\"quoted\" : \"d@x.example\"\nNoColon\n",
+             own: ops\n\"quoted\" : \"d@x.example\"\nNoColon\nbad address: e@x.example\nempty:\n",
         );
         let here = here(&format!("{{ aliasesFile: '{}', aliases: {{ ops: final@example.net }} }}", path.display()));
         for (name, expected) in [
@@ -392,11 +392,13 @@ mod tests {
             assert_eq!(told(&here, name), expected, "{name}");
         }
         let told_of: Vec<_> = here.settings.warnings();
-        for (line, what) in [("12", "|/bin/cat"), ("13", "/dev/null"), ("16", "NoColon")] {
+        for (line, what) in
+            [("12", "|/bin/cat"), ("13", "/dev/null"), ("16", "NoColon"), ("17", "bad address"), ("18", "empty")]
+        {
             let place = format!("{}:{line}: ", path.display());
             assert!(told_of.iter().any(|note| note.contains(&place) && note.contains(what)), "{what}: {told_of:?}");
         }
-        assert_eq!(told_of.len(), 3, "{told_of:?}");
+        assert_eq!(told_of.len(), 5, "{told_of:?}");
         write("root: new@example.net\n");
         assert_eq!(told(&here, "root"), "new@example.net");
         std::fs::remove_file(&path).expect("removed");

@@ -90,8 +90,10 @@ impl Session {
             Some(Answer::new(538, "5.7.11", "say STARTTLS first"))
         } else if !extended {
             Some(Answer::out_of_order("say EHLO first"))
-        } else if self.user.is_some() || self.transaction.is_open() {
-            Some(Answer::out_of_order("not now"))
+        } else if self.user.is_some() {
+            Some(Answer::out_of_order("you have said AUTH already"))
+        } else if self.transaction.is_open() {
+            Some(Answer::out_of_order("a mail is begun already; say RSET to forget it, then AUTH"))
         } else if !["PLAIN", "LOGIN"].contains(&mechanism) {
             Some(Answer::new(504, "5.5.4", "the mechanisms are PLAIN and LOGIN"))
         } else {
