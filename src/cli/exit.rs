@@ -129,7 +129,7 @@ impl From<AcceptError> for Failure {
             AcceptError::NoRecipient => Exit::Usage,
             AcceptError::TooLarge(_) | AcceptError::Message(_) => Exit::Data,
             // The caller may try again: nothing was taken.
-            AcceptError::Behind | AcceptError::NoFreeSpace | AcceptError::Store(_) => Exit::Deferred,
+            AcceptError::Behind | AcceptError::NoFreeSpace(_) | AcceptError::Store(_) => Exit::Deferred,
         };
         Self::new(exit, error.to_string())
     }

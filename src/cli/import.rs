@@ -283,7 +283,7 @@ fn told(error: AcceptError) -> Refusal {
     match error {
         AcceptError::Store(Error::ImportedBefore(_)) => Refusal::Before,
         AcceptError::Store(error) => Refusal::Store(error.into()),
-        AcceptError::Behind | AcceptError::NoFreeSpace => Refusal::Store(error.into()),
+        AcceptError::Behind | AcceptError::NoFreeSpace(_) => Refusal::Store(error.into()),
         other => Refusal::Message(other.to_string()),
     }
 }

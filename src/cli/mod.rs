@@ -200,7 +200,7 @@ fn note(line: &str) {
 fn start_logging(config: &Config, console: LevelFilter) -> Result<logging::Logging, Failure> {
     // A log file of root's would keep the service out of it.
     parts::become_owner(&config.store.path)?;
-    logging::start(&config.log, console).map_err(|error| Failure::new(Exit::CannotOpen, error.to_string()))
+    logging::start(&config.log, console).map_err(|error| Failure::new(Exit::Configuration, error.to_string()))
 }
 
 fn check(option: Option<PathBuf>, format: Format, as_service: bool) -> Result<Exit, Failure> {

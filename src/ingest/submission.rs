@@ -69,7 +69,7 @@ impl SubmitError {
             Self::Message(_) | Self::Accept(AcceptError::TooLarge(_) | AcceptError::Message(_)) => 65,
             Self::Nobody | Self::Accept(AcceptError::NoRecipient) => 64,
             // The caller may try again.
-            Self::Accept(AcceptError::Behind | AcceptError::NoFreeSpace | AcceptError::Store(_))
+            Self::Accept(AcceptError::Behind | AcceptError::NoFreeSpace(_) | AcceptError::Store(_))
             | Self::Input(_)
             | Self::Keep(..) => 75,
         }

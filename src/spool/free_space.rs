@@ -10,22 +10,33 @@ pub const MIN_FREE: u64 = 64 * 1024 * 1024;
 
 /// What tells how much there is.
 #[derive(Clone)]
-pub struct FreeSpace(Arc<dyn Fn() -> io::Result<u64> + Send + Sync>);
+pub struct FreeSpace {
+    directory: PathBuf,
+    free: Arc<dyn Fn() -> io::Result<u64> + Send + Sync>,
+}
 
 impl FreeSpace {
     /// That of the file system of `directory`.
     pub fn of(directory: PathBuf) -> Self {
-        Self::told_by(move || free_space(&directory))
+        let path = directory.clone();
+        Self { directory, ..Self::told_by(move || free_space(&path)) }
     }
 
     /// As many octets as `free` says.
     pub fn told_by(free: impl Fn() -> io::Result<u64> + Send + Sync + 'static) -> Self {
-        Self(Arc::new(free))
+        Self { directory: PathBuf::new(), free: Arc::new(free) }
     }
 
     /// How much there is, where it can be told.
     pub(super) fn octets(&self) -> Option<u64> {
-        (self.0)().ok()
+        (self.free)().ok()
+    }
+
+    /// Where, and how much is left, in words.
+    pub(super) fn told(&self) -> String {
+        let mib = |octets: u64| octets / (1024 * 1024);
+        let left = self.octets().map_or_else(|| "too few".to_owned(), |free| mib(free).to_string());
+        format!("{} has {left} MiB, and {} MiB are to stay free", self.directory.display(), mib(MIN_FREE))
     }
 
     /// Whether [`MIN_FREE`] would be left after `octets` more. Where free space cannot be

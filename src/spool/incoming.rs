@@ -53,8 +53,8 @@ pub enum AcceptError {
     #[error("the store is in trouble, try again later")]
     Behind,
     /// For the time being: less than [`super::MIN_FREE`] would be left.
-    #[error("little room left where the store is, try again later")]
-    NoFreeSpace,
+    #[error("little room left where the store is ({0}), try again later")]
+    NoFreeSpace(String),
     /// What is in it.
     #[error(transparent)]
     Message(#[from] MessageProblem),
@@ -66,7 +66,7 @@ pub enum AcceptError {
 impl AcceptError {
     /// Whether it is for want of room on the disk.
     pub fn is_full(&self) -> bool {
-        matches!(self, Self::NoFreeSpace | Self::Store(Error::Trouble { kind: Trouble::Full, .. }))
+        matches!(self, Self::NoFreeSpace(_) | Self::Store(Error::Trouble { kind: Trouble::Full, .. }))
     }
 }
 

@@ -199,7 +199,7 @@ impl Spool {
             return Err(AcceptError::Behind);
         }
         if !self.settings.free_space.takes(octets) {
-            return Err(AcceptError::NoFreeSpace);
+            return Err(AcceptError::NoFreeSpace(self.settings.free_space.told()));
         }
         Ok(())
     }

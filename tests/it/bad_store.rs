@@ -243,6 +243,13 @@ fn a_run_says_what_it_waits_for_and_ends_soon_where_the_store_can_no_longer_be_w
 }
 
 #[test]
+fn a_log_directory_that_cannot_be_made_is_a_mistake_in_the_configuration() {
+    let relay = Setup::gateway(refusing()).top("log: { directory: ../redeliver.yaml/log }").build();
+    let refused = relay.run_spool().expect(78);
+    assert!(refused.stderr.contains("log.directory"), "{refused:?}");
+}
+
+#[test]
 fn with_little_room_new_mail_is_put_off_and_what_was_taken_is_delivered() {
     let peer = SmtpSink::start(Script::new());
     let relay = Setup::gateway(peer.address()).build();
@@ -255,6 +262,7 @@ fn with_little_room_new_mail_is_put_off_and_what_was_taken_is_delivered() {
     for arguments in [&["sendmail", "lost@example.net"][..], &["import", file, "--to", "lost@example.net"]] {
         let put_off = relay.command_with_input(arguments, message("lost").as_bytes()).expect(75);
         assert!(put_off.stderr.contains("little room left"), "{put_off:?}");
+        assert!(put_off.stderr.contains(" MiB, and 64 MiB are to stay free"), "{put_off:?}");
     }
     let import = relay.command(&["import", file, "--to", "lost@example.net", "--format", "json"]).expect(75);
     assert_eq!(import.json()[0]["taken"], 0, "what was taken until then is said");

@@ -75,7 +75,10 @@ impl From<&AcceptError> for Answer {
             AcceptError::Message(MessageProblem::Loop) => Self::new(554, "5.4.6", error),
             AcceptError::Message(_) => Self::new(550, "5.6.0", error),
             AcceptError::Behind => Self::new(451, "4.3.0", error),
-            AcceptError::NoFreeSpace => Self::new(452, "4.3.1", error),
+            // Where that is concerns no client.
+            AcceptError::NoFreeSpace(_) => {
+                Self::new(452, "4.3.1", "little room left where the store is, try again later")
+            }
             // The store's own words are for the log.
             AcceptError::Store(_) if error.is_full() => Self::new(452, "4.3.1", "no room left, try again later"),
             AcceptError::Store(_) => Self::new(451, "4.3.0", "the mail cannot be stored now, try again later"),

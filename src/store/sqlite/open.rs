@@ -285,7 +285,9 @@ fn explain(path: &Path, error: &rusqlite::Error) -> Error {
             "another process has locked it for more than 10 s".to_owned()
         }
         Some(ErrorCode::ReadOnly) => "it may not be written by this user, or its file system is read-only".to_owned(),
-        Some(ErrorCode::DiskFull) => "there is no room left on its file system".to_owned(),
+        Some(ErrorCode::DiskFull) => NO_ROOM.to_owned(),
+        // Of a log that it cannot write it says no more.
+        Some(ErrorCode::SystemIoFailure) if is_full(path) => NO_ROOM.to_owned(),
         Some(ErrorCode::DatabaseCorrupt) => "it is damaged: restore a backup, or try sqlite3's .recover".to_owned(),
         Some(ErrorCode::CannotOpen) if path.is_dir() => "it is a directory".to_owned(),
         Some(ErrorCode::CannotOpen) if path.is_symlink() && !path.exists() => {
@@ -295,6 +297,15 @@ fn explain(path: &Path, error: &rusqlite::Error) -> Error {
         _ => error.to_string(),
     };
     cannot_open(path, why)
+}
+
+const NO_ROOM: &str = "there is no room left on its file system (see df)";
+
+/// Whether the file system of the database has less than a page and its log would need.
+fn is_full(path: &Path) -> bool {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let room = nix::sys::statvfs::statvfs(directory);
+    room.is_ok_and(|room| room.blocks_available().saturating_mul(room.fragment_size()) < 64 * 1024)
 }
 
 /// SQLite does not tell a file system that may not be written from a file that is not there.

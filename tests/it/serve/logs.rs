@@ -156,7 +156,7 @@ fn a_log_directory_is_made_and_one_that_cannot_be_is_named() {
     relay.reconfigure("directory: a/log", "directory: file");
     std::fs::write(relay.path().join("var/file"), "text").expect("written");
     let (mut child, log) = spawn(&relay, &[]);
-    assert_eq!(child.wait().expect("our own child").code(), Some(73));
+    assert_eq!(child.wait().expect("our own child").code(), Some(78));
     let place = relay.path().join("var/file").display().to_string();
     log.wait_for("the reason", |text| (text.contains("log.directory") && text.contains(&place)).then_some(()));
     // Mail is more than its log.
