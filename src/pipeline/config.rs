@@ -236,7 +236,7 @@ impl Config {
 
     /// The processors that lead to a `RemoteDelivery`.
     pub fn delivering(&self) -> Vec<String> {
-        let delivers = |name: &&str| !self.deliveries_from(name, &[]).is_empty();
+        let delivers = |name: &&str| !self.deliveries_from(name).is_empty();
         self.processors().filter(delivers).map(str::to_owned).collect()
     }
 
@@ -244,16 +244,16 @@ impl Config {
     /// `None` without limit.
     pub fn attempts(&self, processor: &str) -> Option<u32> {
         let behind = |mailet: &RemoteDelivery| self.exhaustion(&mailet.bounce_processor).unwrap_or(u32::MAX);
-        let deliveries = self.deliveries_from(processor, &[]).into_iter();
-        let least = |limits: Vec<&Limit>| limits.iter().map(|limit| limit.most).min();
+        let deliveries = self.deliveries_from(processor).into_iter();
+        let least = |limits: BTreeSet<&Limit>| limits.iter().map(|limit| limit.most).min();
         deliveries.filter_map(|(mailet, limits)| Some(least(limits)?.min(behind(mailet)))).max()
     }
 
     /// Whether AtMost lets a mail with these attributes through to no delivery any more that
     /// is sent through `processor`.
     pub fn is_used_up(&self, processor: &str, attributes: &Attributes) -> bool {
-        let deliveries = self.deliveries_from(processor, &[]);
-        let is_barred = |limits: &[&Limit]| limits.iter().any(|limit| limit.is_reached(attributes));
+        let deliveries = self.deliveries_from(processor);
+        let is_barred = |limits: &BTreeSet<&Limit>| limits.iter().any(|limit| limit.is_reached(attributes));
         !deliveries.is_empty() && deliveries.iter().all(|(_, limits)| is_barred(limits))
     }
 
@@ -296,25 +296,27 @@ impl Config {
     /// Whether a mail out of `repository` can come back there through `processor` without
     /// an AtMost on its way: it would be tried for ever.
     pub fn circles_without_limit(&self, repository: &RepositoryPath, processor: &str) -> bool {
-        let deliveries = self.deliveries_from(processor, &[]);
+        let deliveries = self.deliveries_from(processor);
         let mut unlimited = deliveries.iter().filter(|(_, limits)| limits.is_empty());
         unlimited.any(|(mailet, _)| self.stores_in(&mailet.bounce_processor, repository))
     }
 
     /// Every `RemoteDelivery` that is reached from `processor`, with the limits of passes on
-    /// the way there, those of `before` included.
-    fn deliveries_from<'a>(
-        &'a self,
-        processor: &str,
-        before: &[&'a Limit],
-    ) -> Vec<(&'a RemoteDelivery, Vec<&'a Limit>)> {
-        let mut found = Vec::new();
-        for rule in self.rules_of(processor) {
-            let limits: Vec<_> = before.iter().copied().chain(rule.limits()).collect();
-            match &rule.mailet {
-                Mailet::RemoteDelivery(mailet) => found.push((mailet.as_ref(), limits)),
-                Mailet::ToProcessor(mailet) => found.extend(self.deliveries_from(&mailet.processor, &limits)),
-                _ => {}
+    /// each way there. To many processors several ways lead: each is followed once for the same limits.
+    fn deliveries_from<'a>(&'a self, processor: &'a str) -> Vec<(&'a RemoteDelivery, BTreeSet<&'a Limit>)> {
+        let (mut found, mut met) = (Vec::new(), BTreeSet::new());
+        let mut waiting = vec![(processor, BTreeSet::new())];
+        while let Some((name, before)) = waiting.pop() {
+            if !met.insert((name, before.clone())) {
+                continue;
+            }
+            for rule in self.rules_of(name) {
+                let limits: BTreeSet<_> = before.iter().copied().chain(rule.limits()).collect();
+                match &rule.mailet {
+                    Mailet::RemoteDelivery(mailet) => found.push((mailet.as_ref(), limits)),
+                    Mailet::ToProcessor(mailet) => waiting.push((mailet.processor.as_str(), limits)),
+                    _ => {}
+                }
             }
         }
         found

@@ -56,7 +56,7 @@ pub(super) enum Matcher {
 }
 
 /// A counter and the value it must not pass.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Limit {
     /// The attribute that counts.
     pub(super) counter: String,

@@ -341,6 +341,7 @@ delivered:
         let document = Document::parse(Path::new("f"), text.as_bytes()).expect(&text);
         let reading = Reading::new(Path::new("f"));
         let config = Config::read(document.root(), &BTreeSet::new(), &reading);
+        assert!(config.delivering().is_empty());
         let found = config.silence("relay").expect("the mail is kept, and nobody is told");
         assert_eq!((found.processor.as_str(), found.rule, found.of), ("d60", 0, Untold::Failures));
     }
