@@ -179,7 +179,7 @@ fn general_part(part: &str) -> String {
 }
 
 fn joins(c: char) -> bool {
-    matches!(c, '/' | '=' | '?' | '&')
+    matches!(c, '/' | '=' | '?' | '&' | '<' | '>' | '(' | ')')
 }
 
 /// What a reply may put around a name.
@@ -379,6 +379,11 @@ mod tests {
             ("alice@x.example", "550-5.7.1 blocked [192.0.2.1]\n550 5.7.1 see 4bXy12", "blocked # see #"),
             ("alice@x.example", "550 bad \u{202e}live\x1b[31m red", "bad # red"),
             ("alice@x.example", "550 on 2026/01/02", "on #"),
+            (
+                "alice@x.example",
+                "550-5.1.1 <script>alert(1)</script> & \"quotes\"",
+                "<script>alert(#)</script> & \"quotes\"",
+            ),
         ] {
             let cause = Cause::of(&recorded(recipient, 550, reply)).expect("a failure");
             assert_eq!(cause.text, text, "{reply}");
