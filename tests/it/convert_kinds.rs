@@ -485,6 +485,13 @@ fn what_was_meant_and_is_not_read_is_said() {
             attribute("HasMailAttributeWithValue=org.apache.james.SMTPAuthUser, bob"),
             "asks for attribute org.apache.james.SMTPAuthUser",
         ),
+        (
+            (1..24).fold(r#"<matcher name="m0" match="SenderIsNull"/>"#.to_owned(), |text, n| {
+                let last = format!(r#"<matcher match="m{}"/>"#, n - 1);
+                format!(r#"{text}<matcher name="m{n}" match="Or">{last}{last}</matcher>"#)
+            }),
+            "a matcher of more than 1000 others has no counterpart",
+        ),
         (attribute("HasMailAttribute=org.apache.james.spf.header"), "asks for attribute org.apache.james.spf.header"),
     ] {
         let (relay, ended) = convert(&relaying("127.0.0.2:25", &mailets), 65);

@@ -88,6 +88,14 @@ impl Matcher {
         }
     }
 
+    fn size(&self) -> usize {
+        match self {
+            Self::One(_) => 1,
+            Self::Several(_, inner) => inner.iter().map(Self::size).sum(),
+            Self::Not(inner) => inner.size(),
+        }
+    }
+
     /// Whether an AtMost counts in it.
     pub(super) fn counts(&self) -> bool {
         !self.counters().is_empty()
@@ -151,6 +159,11 @@ impl Known {
     /// One that nobody here can ask.
     pub(super) fn unknown() -> Self {
         Self { least: Matcher::never(), most: Matcher::all(), ..Self::exactly(Matcher::all()) }
+    }
+
+    /// How many matchers it is made of.
+    pub(super) fn size(&self) -> usize {
+        self.least.size() + self.most.size()
     }
 
     pub(super) fn is_exact(&self) -> bool {

@@ -24,6 +24,9 @@ const NEVER: [&str; 2] = ["SentByMailet", "SentByJmap"];
 /// These ask which domains James hosted.
 const HOSTED: [&str; 2] = ["RecipientIsLocal", "HostIsLocal"];
 
+/// Matchers in one at most, since one that stands in two others is written twice.
+const MOST_MATCHERS: usize = 1000;
+
 /// How attributes begin that James sets itself.
 const JAMES_ATTRIBUTES: &str = "org.apache.james.";
 
@@ -58,7 +61,11 @@ impl Conversion<'_> {
             Some("Not") => Known::or(&inner).not(),
             _ => self.matcher(element, written, composites),
         };
-        let known = if inverted { known.not() } else { known };
+        let mut known = if inverted { known.not() } else { known };
+        if known.size() > MOST_MATCHERS {
+            self.notes.warn(element, format!("a matcher of more than {MOST_MATCHERS} others has no counterpart"));
+            known = Known::unknown();
+        }
         if let Some(name) = element.attribute("name")
             && composites.insert(name.to_owned(), known.clone()).is_some()
         {
