@@ -210,7 +210,8 @@ fn without_a_service_the_message_is_to_be_tried_again() {
     assert!(ended.stderr.contains("closed"), "the store is named: {ended:?}");
     // What a service that died has left is no service.
     drop(std::os::unix::net::UnixListener::bind(served.relay.path().join("var/submit.sock")).expect("bound"));
-    served.relay.command_with_input(&["sendmail", "b@x.example"], b"X: y\n\n").expect(75);
+    let ended = served.relay.command_with_input(&["sendmail", "b@x.example"], b"X: y\n\n").expect(75);
+    assert!(ended.stderr.contains("no service took it up for "), "{ended:?}");
     let _inside = served.runtime.enter();
     let socket = SubmitSocket::bind(&served.relay.path().join("var/submit.sock")).expect("in its place");
     assert!(SubmitSocket::bind(&served.relay.path().join("var/submit.sock")).is_err(), "and a second is refused");

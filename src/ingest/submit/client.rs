@@ -145,14 +145,23 @@ fn request(invocation: &Invocation) -> Result<Request, Unanswered> {
 }
 
 async fn begin_until(path: &Path, request: &Request, deadline: Instant) -> Result<UnixStream, Unanswered> {
+    let since = Instant::now();
     loop {
         let error = match begin_once(path, request).await {
             Err(Unanswered::Connection(error)) => error,
             answered => return answered,
         };
         if !may_pass(&error) || timeout_at(deadline, sleep(PAUSE)).await.is_err() {
-            return Err(in_words(error).into());
+            return Err(tried_since(since, in_words(error)).into());
         }
+    }
+}
+
+/// Whoever waited is told that it was in vain, and how long.
+fn tried_since(since: Instant, error: io::Error) -> io::Error {
+    match since.elapsed().as_secs() {
+        0 => error,
+        waited => io::Error::new(error.kind(), format!("{error}; no service took it up for {waited} s")),
     }
 }
 
