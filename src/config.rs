@@ -238,7 +238,7 @@ impl Config {
         let schedules_directory = fields.path("schedulesDirectory").unwrap_or_else(|| reading.path("./schedules"));
         let dkim = fields.section("dkim").and_then(read_dkim);
         let dsn = Dsn::read(fields.section("dsn"));
-        let mut processors = read_processors(fields.node("processors"), &store, reading);
+        let mut processors = read_processors(fields.node("processors"), &store, &smtp.processor, reading);
         if dsn.delay_warning.is_some() {
             processors.tell_of_delays();
         }
@@ -286,17 +286,17 @@ fn host_name(node: &Node) -> Result<String, String> {
 }
 
 /// Without `processors` the ones that ship are in force.
-fn read_processors(node: Option<&Node>, store: &Store, reading: &Reading) -> pipeline::Config {
+fn read_processors(node: Option<&Node>, store: &Store, first: &str, reading: &Reading) -> pipeline::Config {
     if let Some(node) = node {
-        return pipeline::Config::read(node, &store.schemes, reading);
+        return pipeline::Config::read(node, &store.schemes, first, reading);
     }
     let shipped = Document::parse(Path::new("redeliver.yaml"), BUILT_IN.as_bytes()).expect("what ships parses");
     let own = Reading::new(Path::new("redeliver.yaml"));
     let node = Fields::of(shipped.root(), "the configuration", &own).and_then(|mut fields| fields.node("processors"));
-    pipeline::Config::read(node.expect("what ships has processors"), &store.schemes, &own)
+    pipeline::Config::read(node.expect("what ships has processors"), &store.schemes, first, &own)
 }
 
-/// `smtp.processor` must exist, also where it is the default.
+/// Mail must be able to enter `smtp.processor`, also where it is the default.
 fn check_first_processor(name: &str, fields: &mut Fields<'_>, processors: &pipeline::Config) {
     let Err(message) = processors.check_processor(name) else { return };
     let named = fields.section("smtp").and_then(|mut smtp| smtp.node("processor").map(|node| node.place));

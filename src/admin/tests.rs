@@ -130,7 +130,7 @@ async fn queues_are_the_spool_and_the_outgoing_names() {
     let yaml = format!("relay: [{}, {}, {}, {keep}]\nrde: [{keep}]\n", rule("outgoing"), rule("slow"), rule("slow"));
     let document = Document::parse(Path::new("f"), yaml.as_bytes()).expect("YAML");
     let reading = Reading::new(Path::new("f"));
-    let processors = pipeline::Config::read(document.root(), &["sqlite".to_owned()].into(), &reading);
+    let processors = pipeline::Config::read(document.root(), &["sqlite".to_owned()].into(), "relay", &reading);
     let site = Arc::new(Site { processors, ..Site::default() });
     let settings = Settings { site, ..Settings::default() };
     let bench = Bench::new(settings).await;

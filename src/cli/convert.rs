@@ -28,8 +28,9 @@ use std::path::Path;
 
 use super::exit::{Exit, Failure};
 use super::note;
+use crate::config::Smtp;
 use crate::pipeline;
-use crate::yaml::{Document, Fields, Reading};
+use crate::yaml::{Document, Fields, Reading, text};
 use conversion::{Conversion, Uncertain};
 use notes::Note;
 use retries::Job;
@@ -229,7 +230,9 @@ fn mistakes(converted: &Converted) -> Vec<String> {
     if let Some(mut fields) = Fields::of(document.root(), "the configuration", &reading) {
         let schemes = fields.section("stores").map(|stores| stores.names().map(str::to_owned).collect());
         if let Some(node) = fields.node("processors") {
-            pipeline::Config::read(node, &schemes.unwrap_or_default(), &reading);
+            let first = fields.section("smtp").and_then(|mut smtp| smtp.optional("processor", text));
+            let first = first.unwrap_or_else(|| Smtp::default().processor);
+            pipeline::Config::read(node, &schemes.unwrap_or_default(), &first, &reading);
         }
     }
     document.diagnostics(reading).iter().map(ToString::to_string).collect()

@@ -224,6 +224,110 @@ fn a_file_that_is_there_and_cannot_be_read_is_an_error() {
     assert!(wrong.to_string().contains(":1:1: cannot be read: "), "{wrong}");
 }
 
+/// `relayed` has an open end, which is right only where what is delivered alone comes to it.
+const OPEN_TO_SUCCESSES: &str = "\
+smtp: { processor: FIRST }
+processors:
+  root:
+    - { match: RecipientDomainIs=gw.example, mailet: ToProcessor, processor: gateway }
+    - { mailet: ROOT }
+  gateway:
+    - { mailet: RemoteDelivery, bounceProcessor: failed, onSuccess: SUCCESS }
+  relay:
+    - { mailet: DELIVERY, bounceProcessor: BOUNCE, onSuccess: SUCCESS }
+  failed:
+    - { mailet: LogMessage, onMailetException: MISTAKE }
+    - { mailet: ToRepository, repositoryPath: a/temporary }
+  delivered:
+    - { mailet: ToProcessor, processor: CHAIN }
+  relayed:
+    - { match: DSNSuccessRequested, mailet: DSNBounce }
+  by-hand:
+    - { mailet: HAND }
+";
+
+#[test]
+fn only_what_is_delivered_may_come_to_an_open_end() {
+    let usual = [
+        ("FIRST", "root"),
+        ("ROOT", "ToProcessor, processor: relay"),
+        ("SUCCESS", "relayed"),
+        ("DELIVERY", "RemoteDelivery"),
+        ("BOUNCE", "failed"),
+        ("MISTAKE", "error"),
+        ("HAND", "'Null'"),
+        ("CHAIN", "failed"),
+        ("JOB", "relay"),
+    ];
+    let alone = "processor 'relayed' has an open end, so that only onSuccess may lead to it";
+    let stray = "nothing leads to processor 'relayed'";
+    for (instead, errors, warned) in [
+        // Whatever leads to the RemoteDelivery, and however many share the processor.
+        (&[][..], &[][..], ""),
+        (&[("FIRST", "relay")], &[], ""),
+        (&[("SUCCESS", "delivered"), ("CHAIN", "relayed")], &[], ""),
+        (&[("JOB", "root")], &[], ""),
+        // What is not delivered is led there.
+        (&[("FIRST", "relayed")], &[("redeliver.yaml:1:20: smtp.processor: ", alone)], ""),
+        (&[("BOUNCE", "relayed")], &[("redeliver.yaml:9:50: ", alone)], ""),
+        (&[("BOUNCE", "delivered"), ("CHAIN", "relayed")], &[("redeliver.yaml:14:41: ", alone)], ""),
+        (&[("ROOT", "ToProcessor, processor: relayed")], &[("redeliver.yaml:5:41: ", alone)], ""),
+        (&[("MISTAKE", "relayed")], &[("redeliver.yaml:11:48: ", alone)], ""),
+        (&[("HAND", "ToProcessor, processor: relayed")], &[("redeliver.yaml:18:41: ", alone)], ""),
+        (&[("JOB", "relayed")], &[("jobs/again.yaml:3:12: ", alone)], ""),
+        (
+            &[("JOB", "delivered"), ("SUCCESS", "delivered"), ("CHAIN", "relayed")],
+            &[("jobs/again.yaml:3:12: ", alone)],
+            "",
+        ),
+        // It is told once, where the mail comes from first.
+        (&[("JOB", "relayed"), ("BOUNCE", "relayed")], &[("redeliver.yaml:9:50: ", alone)], ""),
+        // Nothing leads there.
+        (&[("SUCCESS", "failed")], &[], stray),
+        (
+            &[("SUCCESS", "failed"), ("FIRST", "relayed")],
+            &[("redeliver.yaml:15:3: ", "processor 'relayed' has an open end: let its last rule be")],
+            "",
+        ),
+        (
+            &[("SUCCESS", "failed"), ("JOB", "relayed")],
+            &[("jobs/again.yaml:3:12: ", "processor 'relayed' has an open end: let its last rule be")],
+            "",
+        ),
+        (&[("HAND", "LogMessage")], &[], "nothing leads to processor 'by-hand'"),
+        // What leads there is wrong by itself.
+        (&[("DELIVERY", "RemoteDelivry")], &[("redeliver.yaml:9:17: ", "unknown mailet 'RemoteDelivry'")], ""),
+    ] {
+        let part = |name: &str| {
+            let usual = usual.iter().find(|(part, _)| *part == name);
+            instead.iter().find(|(part, _)| *part == name).or(usual).expect("a part").1
+        };
+        let mut main = OPEN_TO_SUCCESSES.to_owned();
+        for (name, _) in &usual[..8] {
+            main = main.replace(name, part(name));
+        }
+        let job = format!("kind: reprocess\nrepository: temporary\nprocessor: {}\n", part("JOB"));
+        let loaded = load_files(&[("redeliver.yaml", &main), ("jobs/again.yaml", &job)]).1;
+        let told = loaded.as_ref().err().cloned().unwrap_or_default();
+        let is_told =
+            |(place, words): &(&str, &str)| told.iter().any(|line| line.starts_with(&format!("{place}{words}")));
+        assert!(told.len() == errors.len() && errors.iter().all(is_told), "{instead:?}: {told:#?}");
+        if let Ok(config) = loaded {
+            let found = config.warnings().join("\n");
+            assert_eq!(found.contains("nothing leads to"), !warned.is_empty(), "{instead:?}: {found}");
+            assert!(found.contains(warned), "{instead:?}: {found}");
+        }
+    }
+}
+
+#[test]
+fn mail_is_sent_by_hand_into_no_open_end() {
+    let config = load(&Source::BuiltIn).expect("what ships is right").processors;
+    assert!(config.check_processor("relayed").is_err_and(|told| told.contains("open end")));
+    assert_eq!(config.processors().collect::<Vec<_>>(), ["give-up", "relay", "remote-delivery-error"]);
+    assert!(config.processors().all(|name| config.check_processor(name).is_ok()));
+}
+
 #[test]
 fn what_is_allowed_and_yet_unwise_gets_a_word() {
     let processors = "processors:\n  relay: [{match: MATCH, mailet: RemoteDelivery, bounceProcessor: rde}, {mailet: ToRepository, repositoryPath: a/permanent}]\n  rde: [{mailet: ToRepository, repositoryPath: a/temporary}]\n";

@@ -71,6 +71,12 @@ impl Config {
                 "a mailet sets or removes {counter}, which limits the passes of a mail: that limit may never be reached"
             ));
         }
+        for name in self.processors.stray_processors() {
+            found.push(format!(
+                "nothing leads to processor '{name}', and mail cannot be sent into it by hand since its end is open: \
+                 let onSuccess lead to it, let its last rule be 'match: All', or take it out"
+            ));
+        }
         let stored_in = self.processors.repositories();
         for (name, job) in &self.jobs {
             if let Some(repository) = job.repository().filter(|repository| !stored_in.contains(repository)) {

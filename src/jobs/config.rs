@@ -255,7 +255,7 @@ rde: [{match: AttemptsExhausted=2, mailet: ToRepository, repositoryPath: b/perma
     fn read(text: &str) -> Result<Config, Vec<String>> {
         let schemes = ["sqlite".to_owned()].into();
         let document = Document::parse(Path::new("p"), PROCESSORS.as_bytes()).expect("parses");
-        let pipeline = pipeline::Config::read(document.root(), &schemes, &Reading::new(Path::new("p")));
+        let pipeline = pipeline::Config::read(document.root(), &schemes, "relay", &Reading::new(Path::new("p")));
         let document = Document::parse(Path::new("f"), text.as_bytes()).expect("parses");
         let reading = Reading::new(Path::new("etc/jobs/f"));
         let known = Known { pipeline: Some(&pipeline), schemes: Some(&schemes) };

@@ -3,35 +3,63 @@
 //! Every recipient reaches an end, in one pass is tried at most once, and no rule waits
 //! for a counter that nothing counts.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::config::{Draft, DraftRule};
+use super::config::{Draft, DraftRule, ERROR_PROCESSOR};
 use super::mailet::Mailet;
 use super::matcher::Matcher;
 use crate::mail::Action;
 use crate::yaml::Reading;
 
-pub(super) fn all(drafts: &[Draft<'_>], reading: &Reading) {
-    let only_after_success = only_after_success(drafts);
-    for draft in drafts.iter().filter(|draft| !draft.incomplete && !only_after_success.contains(draft.name)) {
-        open_end(draft, reading);
-    }
+/// What closes an open end.
+pub(super) const CLOSE: &str = "let its last rule be 'match: All' with RemoteDelivery, ToRepository (without \
+    passThrough), ToProcessor or Null";
+
+/// Notes what is wrong in `reading`; mail comes in at processor `first`.
+pub(super) fn all(drafts: &[Draft<'_>], first: &str, reading: &Reading) {
+    open_ends(drafts, first, reading);
     successes(drafts, reading);
     circles(drafts, reading);
     second_attempts(drafts, reading);
     uncounted_limits(drafts, reading);
 }
 
-/// A recipient that passes the last rule would be nowhere.
-fn open_end(draft: &Draft<'_>, reading: &Reading) {
-    if !draft.rules.iter().any(|draft| draft.rule.takes_all()) {
-        let message = format!(
-            "processor '{}' has an open end: let its last rule be 'match: All' with RemoteDelivery, ToRepository \
-             (without passThrough), ToProcessor or Null",
-            draft.name
-        );
-        reading.problem(draft.place, message);
+/// A recipient that passes the last rule would be nowhere, unless he has the mail.
+fn open_ends(drafts: &[Draft<'_>], first: &str, reading: &Reading) {
+    let (after, undelivered) = (after_success(drafts), undelivered(drafts, first));
+    for draft in open_drafts(drafts).filter(|draft| undelivered.contains(draft.name)) {
+        let mut astray: Vec<_> = edges_of_undelivered(drafts, &undelivered, &after)
+            .filter_map(|(rule, edge)| (edge == draft.name).then_some(rule.edge_place))
+            .collect();
+        if !after.contains(draft.name) || astray.is_empty() {
+            let message = format!("processor '{}' has an open end: {CLOSE}", draft.name);
+            reading.problem(draft.place, message);
+            continue;
+        }
+        astray.dedup();
+        for place in astray {
+            reading.problem(place, open_to_successes_alone(draft.name));
+        }
     }
+}
+
+/// What to do about a processor for what is delivered, where another mail would come to it.
+pub(super) fn open_to_successes_alone(name: &str) -> String {
+    format!(
+        "processor '{name}' has an open end, so that only onSuccess may lead to it: let its last rule be 'match: All' \
+         with ToRepository (without passThrough) or Null, or name another processor here"
+    )
+}
+
+/// Processors with an open end that no mail comes to, but for what is delivered, and whether that does.
+pub(super) fn loose(drafts: &[Draft<'_>], first: &str) -> BTreeMap<String, bool> {
+    let (after, undelivered) = (after_success(drafts), undelivered(drafts, first));
+    let found = open_drafts(drafts).map(|draft| draft.name).filter(|name| !undelivered.contains(name));
+    found.map(|name| (name.to_owned(), after.contains(name))).collect()
+}
+
+fn open_drafts<'a>(drafts: &'a [Draft<'a>]) -> impl Iterator<Item = &'a Draft<'a>> {
+    drafts.iter().filter(|draft| !draft.incomplete && !draft.rules.iter().any(|draft| draft.rule.takes_all()))
 }
 
 /// Told once for each edge that closes a circle.
@@ -94,15 +122,32 @@ fn after_success<'a>(drafts: &'a [Draft<'a>]) -> BTreeSet<&'a str> {
     first.flat_map(|name| reachable(name, drafts)).collect()
 }
 
-/// Those of them that nothing else leads to: whoever passes their last rule has the mail.
-fn only_after_success<'a>(drafts: &'a [Draft<'a>]) -> BTreeSet<&'a str> {
+/// The processors that a mail may come to before it is delivered. One that is named for what is
+/// delivered is none for a mistake in `smtp.processor`: that is told where it is.
+fn undelivered<'a>(drafts: &'a [Draft<'a>], first: &'a str) -> BTreeSet<&'a str> {
     let after = after_success(drafts);
+    let entered = [first, ERROR_PROCESSOR].into_iter().filter(|name| *name == ERROR_PROCESSOR || !after.contains(name));
+    let mut found = BTreeSet::new();
+    let mut waiting: Vec<_> = entered.collect();
     let others = drafts.iter().filter(|draft| !after.contains(draft.name)).flat_map(|draft| &draft.rules);
-    let elsewhere: BTreeSet<_> = others
-        .flat_map(|draft| draft.rule.edges().filter(|edge| draft.rule.on_success() != Some(edge)))
-        .flat_map(|edge| reachable(edge, drafts))
-        .collect();
-    after.difference(&elsewhere).copied().collect()
+    waiting.extend(others.flat_map(|draft| draft.rule.ways_on()));
+    while let Some(name) = waiting.pop() {
+        if found.insert(name) {
+            waiting.extend(rules_of(name, drafts).flat_map(|draft| draft.rule.ways_on()));
+        }
+    }
+    found
+}
+
+/// Each rule that sends what is not delivered on, with the processor that it goes to.
+fn edges_of_undelivered<'a>(
+    drafts: &'a [Draft<'a>],
+    undelivered: &BTreeSet<&str>,
+    after: &BTreeSet<&str>,
+) -> impl Iterator<Item = (&'a DraftRule, &'a str)> {
+    let theirs = |draft: &&Draft<'_>| undelivered.contains(draft.name) || !after.contains(draft.name);
+    let rules: Vec<_> = drafts.iter().filter(theirs).flat_map(|draft| &draft.rules).collect();
+    rules.into_iter().flat_map(|draft| draft.rule.ways_on().map(move |edge| (draft, edge)))
 }
 
 /// Those whose rules do more than to tell who asked for it.
@@ -140,6 +185,9 @@ fn successes(drafts: &[Draft<'_>], reading: &Reading) {
 
 /// Nothing but a delivery is told as `relayed`.
 fn relayed_elsewhere(drafts: &[Draft<'_>], reading: &Reading) {
+    if drafts.iter().any(|draft| draft.incomplete) {
+        return;
+    }
     let after = after_success(drafts);
     for draft in drafts.iter().filter(|draft| !after.contains(draft.name)) {
         for rule in &draft.rules {

@@ -20,6 +20,9 @@ pub const ERROR_PROCESSOR: &str = "error";
 #[derive(Debug, Clone, Default)]
 pub struct Config {
     pub(super) processors: BTreeMap<String, Vec<Rule>>,
+    /// Processors with an open end, since what comes to them is delivered, or nothing does; true
+    /// where it is delivered.
+    loose: BTreeMap<String, bool>,
 }
 
 /// A matcher with the mailet for what it matches.
@@ -60,12 +63,17 @@ pub(super) struct DraftRule {
 impl Rule {
     /// The processors it leads to.
     pub(super) fn edges(&self) -> impl Iterator<Item = &str> {
+        self.ways_on().chain(self.on_success())
+    }
+
+    /// The processors it leads to what is not delivered.
+    pub(super) fn ways_on(&self) -> impl Iterator<Item = &str> {
         let of_mailet = match &self.mailet {
             Mailet::RemoteDelivery(mailet) => Some(mailet.bounce_processor.as_str()),
             Mailet::ToProcessor(mailet) => Some(mailet.processor.as_str()),
             _ => None,
         };
-        of_mailet.into_iter().chain(self.on_success()).chain(self.on_exception.edge())
+        of_mailet.into_iter().chain(self.on_exception.edge())
     }
 
     /// The processor for what is delivered.
@@ -136,9 +144,9 @@ pub fn repository(written: &str, schemes: &BTreeSet<String>) -> Result<Repositor
 }
 
 impl Config {
-    /// Reads the mapping of processors. Problems are noted in `reading`; the result is
-    /// sound only while there are none.
-    pub fn read(node: &Node, schemes: &BTreeSet<String>, reading: &Reading) -> Self {
+    /// Reads the mapping of processors, of which `first` is the one that mail comes in at.
+    /// Problems are noted in `reading`; the result is sound only while there are none.
+    pub fn read(node: &Node, schemes: &BTreeSet<String>, first: &str, reading: &Reading) -> Self {
         let Value::Mapping(entries) = &node.value else {
             let message = format!("'processors' is expected here as names with their rules, not {}", node.described());
             reading.problem(node.place, message);
@@ -146,8 +154,9 @@ impl Config {
         };
         let known = Known { processors: entries.iter().map(|entry| entry.key.as_str()).collect(), schemes };
         let drafts: Vec<_> = entries.iter().map(|entry| read_processor(entry, &known, reading)).collect();
-        check::all(&drafts, reading);
-        Self::numbered(drafts)
+        check::all(&drafts, first, reading);
+        let loose = check::loose(&drafts, first);
+        Self { loose, ..Self::numbered(drafts) }
     }
 
     fn numbered(drafts: Vec<Draft<'_>>) -> Self {
@@ -164,17 +173,34 @@ impl Config {
             }
             processors.insert(draft.name.to_owned(), rules);
         }
-        Self { processors }
+        Self { processors, loose: BTreeMap::new() }
     }
 
-    /// Refuses a processor that does not exist, naming what would be right.
+    /// Refuses a processor that no mail can be sent into: one that does not exist, or that leads
+    /// to an open end. Names what would be right.
     pub fn check_processor(&self, name: &str) -> Result<(), String> {
-        check_processor(name, self.processors.keys().map(String::as_str))
+        check_processor(name, self.processors.keys().map(String::as_str))?;
+        match self.open_end(name) {
+            None => Ok(()),
+            Some(open) if self.loose[open] => Err(check::open_to_successes_alone(open)),
+            Some(open) => Err(format!("processor '{open}' has an open end: {}", check::CLOSE)),
+        }
     }
 
-    /// The names of the configured processors.
+    /// The names of the configured processors that a mail can be sent into.
     pub fn processors(&self) -> impl Iterator<Item = &str> {
-        self.processors.keys().map(String::as_str)
+        self.processors.keys().map(String::as_str).filter(|name| self.open_end(name).is_none())
+    }
+
+    /// Processors with an open end that nothing leads to.
+    pub fn stray_processors(&self) -> impl Iterator<Item = &str> {
+        self.loose.iter().filter_map(|(name, is_delivered)| (!is_delivered).then_some(name.as_str()))
+    }
+
+    /// The first processor with an open end that a mail would come to.
+    fn open_end<'a>(&'a self, processor: &'a str) -> Option<&'a str> {
+        let behind = self.behind(processor, |rule| rule.ways_on().collect());
+        behind.into_iter().find(|name| self.loose.contains_key(*name))
     }
 
     /// Every repository that a rule stores in, and the error repository.
@@ -347,11 +373,16 @@ impl Config {
 
     /// `processor` and all that can be reached from it.
     fn reachable<'a>(&'a self, processor: &'a str) -> BTreeSet<&'a str> {
+        self.behind(processor, |rule| rule.edges().collect())
+    }
+
+    /// `processor` and all that `edges` lead to from it.
+    fn behind<'a>(&'a self, processor: &'a str, edges: impl Fn(&'a Rule) -> Vec<&'a str>) -> BTreeSet<&'a str> {
         let mut found = BTreeSet::new();
         let mut waiting = vec![processor];
         while let Some(name) = waiting.pop() {
             if found.insert(name) {
-                waiting.extend(self.rules_of(name).iter().flat_map(Rule::edges));
+                waiting.extend(self.rules_of(name).iter().flat_map(&edges));
             }
         }
         found

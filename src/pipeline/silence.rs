@@ -264,7 +264,7 @@ delivered:
         });
         let document = Document::parse(Path::new("f"), text.as_bytes()).expect(&text);
         let reading = Reading::new(Path::new("f"));
-        let config = Config::read(document.root(), &BTreeSet::new(), &reading);
+        let config = Config::read(document.root(), &BTreeSet::new(), "relay", &reading);
         let wrong = document.diagnostics(reading);
         assert!(wrong.is_empty(), "{instead}: {wrong:?}");
         let found = config.silence("relay");
@@ -340,7 +340,7 @@ delivered:
         text.push_str("d60:\n  - { mailet: ToRepository, repositoryPath: kept }\n");
         let document = Document::parse(Path::new("f"), text.as_bytes()).expect(&text);
         let reading = Reading::new(Path::new("f"));
-        let config = Config::read(document.root(), &BTreeSet::new(), &reading);
+        let config = Config::read(document.root(), &BTreeSet::new(), "relay", &reading);
         assert!(config.delivering().is_empty());
         let found = config.silence("relay").expect("the mail is kept, and nobody is told");
         assert_eq!((found.processor.as_str(), found.rule, found.of), ("d60", 0, Untold::Failures));
@@ -355,6 +355,6 @@ delivered:
             .and_then(|mut fields| fields.node("processors").cloned())
             .expect("processors");
         let schemes = BTreeSet::from(["sqlite".to_owned()]);
-        assert_eq!(Config::read(&processors, &schemes, &reading).silence("relay"), None);
+        assert_eq!(Config::read(&processors, &schemes, "relay", &reading).silence("relay"), None);
     }
 }

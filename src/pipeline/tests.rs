@@ -42,7 +42,7 @@ fn schemes() -> std::collections::BTreeSet<String> {
 fn read(text: &str) -> Result<Config, Vec<String>> {
     let document = Document::parse(Path::new("f"), text.as_bytes()).map_err(|error| vec![error.to_string()])?;
     let reading = Reading::new(Path::new("f"));
-    let config = Config::read(document.root(), &schemes(), &reading);
+    let config = Config::read(document.root(), &schemes(), "p", &reading);
     let told: Vec<_> = document.diagnostics(reading).iter().map(ToString::to_string).collect();
     if told.is_empty() { Ok(config) } else { Err(told) }
 }

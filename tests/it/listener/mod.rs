@@ -87,7 +87,7 @@ fn spool(store: &Arc<dyn Store>, free_space: &Arc<AtomicU64>) -> Arc<Spool> {
     let free_space = Arc::clone(free_space);
     let document = Document::parse(Path::new("f"), b"relay: [{match: All, mailet: 'Null'}]").expect("YAML");
     let reading = Reading::new(Path::new("f"));
-    let config = pipeline::Config::read(document.root(), &["sqlite".to_owned()].into(), &reading);
+    let config = pipeline::Config::read(document.root(), &["sqlite".to_owned()].into(), "relay", &reading);
     let pipeline = Pipeline::new(config, |_| Ok(Arc::new(NoDelivery))).expect("a pipeline");
     let settings = Settings {
         patience: Duration::from_secs(1),
