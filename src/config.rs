@@ -188,10 +188,10 @@ fn read_all(source: &Source) -> Read {
     let jobs = read_jobs(&job_files.files, config.as_ref());
     let schedules = read_schedules(&schedule_files.files, &job_files.files);
     if let Some(config) = &mut config {
-        config.silence = dsn_offer::silence(config, &main);
         config.source = source.clone();
         config.jobs = jobs;
         config.schedules = schedules;
+        config.silence = dsn_offer::silence(config, &main);
     }
     let folders = job_files.into_diagnostics().into_iter().chain(schedule_files.into_diagnostics()).collect();
     Read { config, main: main.into_diagnostics(), folders }

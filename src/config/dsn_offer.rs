@@ -2,18 +2,39 @@
 
 use super::Config;
 use super::files::File;
-use crate::pipeline::{Silence, Untold};
+use crate::jobs::{self, Reprocess};
+use crate::pipeline::{Silence, Taker, Untold};
 use crate::yaml::{Node, Place, Value};
 
 /// The rule that stands against it, in words with its place.
 pub(super) fn silence(config: &Config, main: &File) -> Option<String> {
-    let found = config.processors.silence(&config.smtp.processor)?;
+    let takers: Vec<_> = config.jobs.iter().filter_map(|(name, job)| taker(name, job)).collect();
+    let found = config.processors.silence(&config.smtp.processor, &takers)?;
     let place = main.root().and_then(|root| place(root, &found)).and_then(|place| main.line_of(place));
     let rule = place.unwrap_or_else(|| format!("{} of processor {}", found.rule + 1, found.processor));
+    let way = found.job.map(|job| format!(", where job {job} leads")).unwrap_or_default();
     Some(match found.of {
-        Untold::Failures => format!("rule at {rule} keeps failures without telling"),
-        Untold::Deliveries => format!("rule at {rule} tells nobody of deliveries: it needs onSuccess with a DSNBounce"),
+        Untold::Failures => format!("rule at {rule} keeps failures without telling{way}"),
+        Untold::Deliveries => {
+            format!("rule at {rule} tells nobody of deliveries{way}: it needs onSuccess with a DSNBounce")
+        }
+        Untold::Waiting(repository) => {
+            format!("rule at {rule} keeps what is deferred in {repository}{way}, and no job takes it up again")
+        }
+        Untold::Removal(repository, job) => {
+            format!("rule at {rule} keeps mail in {repository}{way}, and job {job} removes it there without telling")
+        }
     })
+}
+
+fn taker<'a>(job: &'a str, config: &'a jobs::Config) -> Option<Taker<'a>> {
+    match config {
+        jobs::Config::Reprocess(Reprocess { repository, processor, .. }) => {
+            Some(Taker { job, repository, processor: Some(processor) })
+        }
+        jobs::Config::Purge { repository, .. } => Some(Taker { job, repository, processor: None }),
+        _ => None,
+    }
 }
 
 fn place(root: &Node, found: &Silence) -> Option<Place> {

@@ -1,5 +1,6 @@
 //! What is allowed and yet worth a word.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -8,6 +9,7 @@ use super::files::folders_within;
 use super::{Config, Source};
 use crate::delivery;
 use crate::jobs::{self, Reprocess};
+use crate::mail::RepositoryPath;
 use crate::schedule;
 use crate::yaml::format_duration;
 
@@ -65,6 +67,12 @@ impl Config {
                     .iter()
                     .map(|folder| format!("{} is not read: {what} are files of the folder itself", folder.display())),
             );
+        }
+        for repository in self.processors.temporary_repositories().difference(&self.swept_by_schedule()) {
+            found.push(format!(
+                "what is deferred rests in {repository} until somebody takes it out, since no job with a schedule does: \
+                 write a job of kind reprocess, and a schedule for it"
+            ));
         }
         for counter in self.processors.changed_counters() {
             found.push(format!(
@@ -154,6 +162,16 @@ impl Config {
             ));
         }
         found
+    }
+
+    /// The repositories out of which a job delivers without anybody's doing.
+    fn swept_by_schedule(&self) -> BTreeSet<RepositoryPath> {
+        let sweeps = self.jobs.iter().filter(|(name, _)| !self.schedules_of(name).is_empty());
+        let swept = sweeps.filter_map(|(_, job)| match job {
+            jobs::Config::Reprocess(sweep) => Some(sweep.repository.clone()),
+            _ => None,
+        });
+        swept.collect()
     }
 
     fn schedules_of(&self, job: &str) -> Vec<&schedule::Config> {

@@ -363,7 +363,7 @@ impl Config {
         rules.any(|rule| matches!(&rule.mailet, Mailet::ToRepository(mailet) if mailet.repository == *repository))
     }
 
-    fn rules(&self) -> impl Iterator<Item = &Rule> {
+    pub(super) fn rules(&self) -> impl Iterator<Item = &Rule> {
         self.processors.values().flatten()
     }
 

@@ -45,7 +45,7 @@ pub use matcher::{check_matcher, is_matcher};
 #[cfg(test)]
 pub(crate) use part::tests::mail as test_mail;
 pub use remote_delivery::Deliver;
-pub use silence::{Silence, Untold};
+pub use silence::{Silence, Taker, Untold};
 use telling::Telling;
 pub use telling::{Addressees, Notifications};
 

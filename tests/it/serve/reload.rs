@@ -158,6 +158,32 @@ fn offers_dsn(service: &Service) -> bool {
 }
 
 #[test]
+fn dsn_is_offered_as_long_as_a_job_takes_up_what_is_deferred() {
+    let relay = telling("127.0.0.1:1", &LISTENERS.join("\n"));
+    let job = relay.configuration().with_file_name("jobs").join("retry-temporary.yaml");
+    let sweep = std::fs::read_to_string(&job).expect("read");
+    let service = Service::start(&relay);
+    for (written, expected) in [
+        (sweep.replace("temporary", "else/where"), "keeps what is deferred in temporary, and no job takes it up again"),
+        (sweep.clone(), ""),
+        (
+            sweep.replace("processor: relay", "processor: failed"),
+            "keeps failures without telling, where job retry-temporary leads",
+        ),
+        (sweep, ""),
+    ] {
+        std::fs::write(&job, &written).expect("written");
+        reload(&service, "the configuration is reloaded");
+        let checked = relay.command(&["check"]).expect(0).stdout;
+        assert_eq!(offers_dsn(&service), expected.is_empty(), "{written}{checked}");
+        assert!(checked.contains(if expected.is_empty() { "DSN: offered\n" } else { expected }), "{written}{checked}");
+        let rests = "what is deferred rests in temporary until somebody takes it out";
+        assert!(checked.contains(rests), "no schedule starts it: {checked}");
+    }
+    service.stop();
+}
+
+#[test]
 fn dsn_is_offered_as_long_as_the_rules_tell_and_check_names_the_one_that_does_not() {
     let relay = telling("127.0.0.1:1", &LISTENERS.join("\n"));
     let checked = || relay.command(&["check"]).expect(0).stdout;
