@@ -342,7 +342,7 @@ fn a_hard_stop_gives_up_a_message_that_comes_to_no_end() {
 #[test]
 fn a_service_that_dies_with_the_message_in_its_hand_is_followed_by_the_next() {
     let large = "X: y\n\n".to_owned() + &"0123456789\n".repeat(8000);
-    for (whole, told) in [(false, false), (true, true)] {
+    for whole in [false, true] {
         let mut served = Served::start();
         served.stop.cancel();
         served.runtime.block_on(std::mem::replace(&mut served.serving, served.runtime.spawn(async {}))).expect("ends");
@@ -357,7 +357,8 @@ fn a_service_that_dies_with_the_message_in_its_hand_is_followed_by_the_next() {
         drop((stream, dying));
         let _serving = served.again();
         let said = waiting.wait().expect(0).stderr;
-        assert_eq!(said.contains("may have been taken twice"), told, "{said}");
+        // The kernel may have had all of it where the service had not.
+        assert!(!whole || said.contains("may have been taken twice"), "{said}");
         let mail = served.mails().remove(0).mail;
         let message = served.runtime.block_on(served.store.content(mail.message, 0)).expect("read");
         assert!(String::from_utf8_lossy(&message).ends_with(&large.replace('\n', "\r\n")["X: y".len()..]));
