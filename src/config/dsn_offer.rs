@@ -18,9 +18,6 @@ pub(super) fn silence(config: &Config, main: &File) -> Option<String> {
         Untold::Deliveries => {
             format!("rule at {rule} tells nobody of deliveries{way}: it needs onSuccess with a DSNBounce")
         }
-        Untold::Waiting(repository) => {
-            format!("rule at {rule} keeps what is deferred in {repository}{way}, and no job takes it up again")
-        }
         Untold::Removal(repository, job) => {
             format!("rule at {rule} keeps mail in {repository}{way}, and job {job} removes it there without telling")
         }

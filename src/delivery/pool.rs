@@ -22,6 +22,10 @@ const LOOK_AHEAD: usize = 64;
 /// before it is done for many at once.
 const NEAR: usize = 2;
 
+/// With fewer connections to a hop nobody begins ahead: there is little to do at once, and who has
+/// begun is bound to this configuration, and in doubt after a death.
+const BUSY: usize = 4;
+
 /// Who may wait for one hop.
 const CROWD: usize = 500;
 
@@ -121,7 +125,7 @@ impl<S: Send + 'static> Hop<S> {
 
     /// Whoever is among the first who wait has his turn soon.
     fn tell_near(&mut self) {
-        let near = self.open() * NEAR;
+        let near = if self.open() < BUSY { 0 } else { self.open() * NEAR };
         for near in self.waiting.iter_mut().take(near).filter_map(|waiting| waiting.near.take()) {
             // One who waits no more needs no word.
             let _ = near.send(());

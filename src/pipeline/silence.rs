@@ -35,8 +35,6 @@ pub enum Untold {
     Failures,
     /// A delivery to a next hop that does not tell of it.
     Deliveries,
-    /// That nobody tries any more what is deferred: no job takes it out of there.
-    Waiting(RepositoryPath),
     /// That this job removes out of there what is deferred.
     Removal(RepositoryPath, String),
 }
@@ -238,7 +236,7 @@ impl<'a> Walk<'a> {
             (_, Some(purge)) if self.looks_at_rest => {
                 Some(silence(Untold::Removal(repository.clone(), purge.job.to_owned())))
             }
-            _ if sweeps.is_empty() && self.looks_at_rest => Some(silence(Untold::Waiting(repository.clone()))),
+            // Without a job it rests until somebody takes it out, by hand or from outside, and has not failed.
             _ => sweeps.into_iter().find_map(|(job, processor)| self.sweep(job, processor, kind, silence)),
         }
     }
@@ -419,7 +417,6 @@ delivered:
             jobs.iter().map(|(job, repository, processor)| Taker { job, repository, processor: *processor }).collect();
         let Some(found) = config.silence("relay", &takers) else { return String::new() };
         let of = match found.of {
-            Untold::Waiting(repository) => format!("Waiting in {repository}"),
             Untold::Removal(repository, job) => format!("Removal out of {repository} by {job}"),
             of => format!("{of:?}"),
         };
@@ -509,11 +506,10 @@ delivered:
         let to = |processor| ("temporary", Some(processor));
         let purge = ("temporary", None);
         let held = [("FIRST", "{ match: RecipientIs=a@x.example, mailet: ToRepository, repositoryPath: held }")];
-        let waits = "failed 3 Waiting in temporary";
         for (parts, jobs, expected) in [
             (&[][..], &[to("relay")][..], ""),
-            (&[], &[], waits),
-            (&[], &[("elsewhere", Some("relay")), ("permanent", None)], waits),
+            (&[], &[], ""),
+            (&[], &[("elsewhere", Some("relay")), ("permanent", None)], ""),
             (&[], &[to("relay"), purge], "failed 3 Removal out of temporary by job1"),
             (&[], &[purge], "failed 3 Removal out of temporary by job0"),
             (&[], &[to("relay"), ("permanent", None)], ""),
@@ -578,6 +574,6 @@ delivered:
         let sweep = Taker { job: "retry-temporary", repository: &temporary, processor: Some("relay") };
         let config = Config::read(&processors, &schemes, "relay", &reading);
         assert_eq!(config.silence("relay", &[sweep]), None);
-        assert_eq!(config.silence("relay", &[]).map(|found| found.of), Some(Untold::Waiting(temporary)));
+        assert_eq!(config.silence("relay", &[]), None, "a site that sweeps from outside");
     }
 }

@@ -49,7 +49,7 @@ fn failed() -> (SmtpSink, Relay) {
 }
 
 const UNKNOWN: &str = "no such user here, id #";
-const FULL: &str = "mailbox <user> is over quota # of # MB)";
+const FULL: &str = "mailbox full is over quota # of # MB)";
 
 #[test]
 fn a_mail_is_in_the_group_of_each_of_its_causes() {
