@@ -196,7 +196,7 @@ impl Copying<'_> {
             &format!(
                 "INSERT INTO tally (kind, a, b, c, x, y, z, last_at, last) \
                  SELECT 4, (finished - ?3) / 3600000, 0, coalesce(next_hop, ''), 0, \
-                 ?1 * sum(outcome = 'deferred'), ?1 * sum(outcome = 'failed'), finished - ?3, record \
+                 ?1 * sum(outcome = 'deferred'), ?1 * sum(outcome = 'failed'), finished - ?3, {WHOLE} \
                  {outcomes} GROUP BY next_hop ON CONFLICT (kind, a, b, c) DO UPDATE SET \
                  y = y + excluded.y, z = z + excluded.z"
             ),
@@ -205,6 +205,10 @@ impl Copying<'_> {
         Ok(())
     }
 }
+
+/// A whole outcome as JSON of a row of attempt_recipient, whose record leaves out what the row has.
+const WHOLE: &str = "json_set(record, '$.recipient', recipient, '$.outcome', outcome, '$.code', code, '$.nextHop', \
+                     next_hop, '$.time', strftime('%Y-%m-%dT%H:%M:%SZ', (finished - ?3) / 1000, 'unixepoch'))";
 
 /// What every sum must be, counted anew.
 const COUNTED: [(&str, &str, &str); 6] = [
