@@ -33,8 +33,8 @@ pub(super) struct Attempt<'a> {
     recorded: Mutex<HashMap<Address, Recorded>>,
 }
 
-/// Next hops that have no hosts, whose they are, and why.
-type Unrouted = Vec<(String, Vec<Address>, NoRoute)>;
+/// A next hop that has no hosts, whose it is, and why.
+type Unrouted = (String, Vec<Address>, NoRoute);
 
 fn planned(name: &str, recipients: &[Address], route: &Route) -> Option<Planned> {
     let first = route.targets.first()?;
@@ -100,7 +100,7 @@ impl<'a> Attempt<'a> {
 
     /// Why some could not be routed, where that is an error of our own: a question that could not
     /// be sent, or no name server that has said anything, or anything but errors, in this sweep.
-    async fn dead_dns(&self, unrouted: &[(String, Vec<Address>, NoRoute)]) -> Option<String> {
+    async fn dead_dns(&self, unrouted: &[Unrouted]) -> Option<String> {
         let cause = |whose| {
             let found = unrouted.iter().find(|(_, _, none)| none.trouble == Some(whose))?;
             Some(found.2.cause.clone())
@@ -117,7 +117,7 @@ impl<'a> Attempt<'a> {
     }
 
     /// What is on record at the end: `dead` says why those that met trouble with names met our own.
-    async fn conclude(self, ends: Vec<HopEnd>, unrouted: Unrouted, dead: Option<String>) -> Attempted {
+    async fn conclude(self, ends: Vec<HopEnd>, unrouted: Vec<Unrouted>, dead: Option<String>) -> Attempted {
         let mut left = Vec::new();
         let mut local_error = None;
         for end in ends {
@@ -139,7 +139,7 @@ impl<'a> Attempt<'a> {
             Err(NotBegun::Stopped) => return Attempted::Stopped,
             Err(NotBegun::StoreError(cause)) => return self.local_error(Stage::Connect, cause),
         }
-        let is_ours = |(_, _, none): &(String, Vec<Address>, NoRoute)| dead.is_some() && none.trouble.is_some();
+        let is_ours = |(_, _, none): &Unrouted| dead.is_some() && none.trouble.is_some();
         let (ours, theirs): (Vec<_>, Vec<_>) = unrouted.into_iter().partition(is_ours);
         left.extend(self.unrouted(&ours));
         self.record(self.unrouted(&theirs), Vec::new()).await;
@@ -149,7 +149,7 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    fn unrouted(&self, unrouted: &[(String, Vec<Address>, NoRoute)]) -> Vec<Recorded> {
+    fn unrouted(&self, unrouted: &[Unrouted]) -> Vec<Recorded> {
         let (network, config) = (&self.delivery.dialer.network, &self.delivery.dialer.config);
         let retries = self.request.dns_problems < config.max_dns_problem_retries;
         let mut recorded = Vec::new();
