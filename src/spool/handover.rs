@@ -23,11 +23,24 @@ pub struct Handover {
 
 #[derive(Debug, Default)]
 struct State {
-    /// How many more the loop would take now.
-    room: usize,
+    /// How many the loop would take now, those with a seat and those that wait included.
+    offered: usize,
     /// Given out, for mails that are being committed.
     seats: usize,
     waiting: VecDeque<Handed>,
+}
+
+impl State {
+    fn has_room(&self) -> bool {
+        self.seats + self.waiting.len() < self.offered
+    }
+
+    /// A mail that the loop takes has used up what was offered for it.
+    fn take(&mut self) -> Option<Handed> {
+        let handed = self.waiting.pop_front()?;
+        self.offered = self.offered.saturating_sub(1);
+        Some(handed)
+    }
 }
 
 /// A mail in hand, with what keeps suspects from being alone.
@@ -55,15 +68,16 @@ impl Handover {
 
     /// So many would be taken now, those included that have a seat already.
     pub(super) fn offer(&self, room: usize) {
-        let mut state = self.state();
-        state.room = room.saturating_sub(state.seats + state.waiting.len());
+        self.state().offered = room;
     }
 
     /// Room for a mail that is about to be committed, where there is some.
     pub(super) fn seat(&self) -> Option<Seat> {
         let shared = self.exclusion.try_shared()?;
         let mut state = self.state();
-        state.room = state.room.checked_sub(1)?;
+        if !state.has_room() {
+            return None;
+        }
         state.seats += 1;
         drop(state);
         Some(Seat { handover: self.clone(), shared: Some(shared) })
@@ -71,7 +85,7 @@ impl Handover {
 
     /// The next mail that was handed over, where one waits.
     pub(super) fn try_next(&self) -> Option<Handed> {
-        self.state().waiting.pop_front()
+        self.state().take()
     }
 
     /// Waits for the next mail that is handed over.
@@ -113,12 +127,7 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        {
-            let mut state = self.handover.state();
-            state.seats -= 1;
-            // Not taken: the next may have it.
-            state.room += usize::from(self.shared.is_some());
-        }
+        self.handover.state().seats -= 1;
         self.handover.news.notify_one();
     }
 }
@@ -175,6 +184,18 @@ mod tests {
         third.take(claimed("K3").await);
         assert_eq!(handover.last().await.expect("the last").claimed.mail.key.to_string(), "K3");
         assert!(handover.last().await.is_none() && handover.seat().is_none());
+    }
+
+    #[tokio::test]
+    async fn what_failed_gives_back_no_room_that_is_no_longer_offered() {
+        let handover = Handover::new(&Exclusion::default());
+        handover.offer(2);
+        let (first, second) = (handover.seat().expect("room"), handover.seat().expect("room"));
+        handover.offer(0);
+        drop(first);
+        assert!(handover.seat().is_none(), "the loop pauses");
+        let (last, ()) = tokio::join!(handover.last(), async { drop(second) });
+        assert!(last.is_none() && handover.seat().is_none(), "nobody takes any more");
     }
 
     #[tokio::test]
