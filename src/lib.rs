@@ -19,6 +19,7 @@ pub mod logging;
 pub mod mail;
 pub mod metrics;
 pub mod operations;
+pub mod panics;
 pub mod parts;
 pub mod pipeline;
 pub mod schedule;

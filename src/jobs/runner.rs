@@ -1,12 +1,8 @@
 //! One run of a job, whatever its kind.
 
-use std::any::Any;
-use std::future::poll_fn;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::Poll;
 
 use tracing::info;
 
@@ -15,6 +11,7 @@ use super::sweep::{Progress, Sweep, Swept};
 use super::{backup, export, purge, report};
 use crate::clock::Clock;
 use crate::mail::MailKey;
+use crate::panics::caught;
 use crate::spool::{Exclusion, Spool};
 use crate::stop::Stop;
 use crate::store::{Error, Horizon, Place, RunId, Store};
@@ -60,7 +57,8 @@ impl Runner<'_> {
     pub async fn run(&self, order: Order<'_>, config: &Config) -> Result<Swept, Error> {
         let (run, within) = self.store.start_run(order.job, order.trigger).await?;
         let mut swept = Swept::default();
-        let outcome = caught(self.work(order, config, run, within, &mut swept)).await.unwrap_or_else(|panic| {
+        let outcome = caught(pin!(self.work(order, config, run, within, &mut swept))).await;
+        let outcome = outcome.unwrap_or_else(|panic| {
             swept.trouble = Some(format!("the run panicked, a fault of redeliver: {panic}"));
             Ok(())
         });
@@ -138,22 +136,6 @@ impl Runner<'_> {
     }
 }
 
-/// Does `work`; what it panicked with, where it did.
-async fn caught<T>(work: impl Future<Output = T>) -> Result<T, String> {
-    let mut work = pin!(work);
-    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
-        Ok(Poll::Pending) => Poll::Pending,
-        Ok(Poll::Ready(value)) => Poll::Ready(Ok(value)),
-        Err(panic) => Poll::Ready(Err(words_of(panic.as_ref()))),
-    })
-    .await
-}
-
-fn words_of(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
-}
-
 fn spool(order: Order<'_>) -> Sweep {
     Sweep { from: Place::Spool, processor: None, limit: None, spacing: Vec::new(), only: order.only.cloned() }
 }
@@ -165,20 +147,5 @@ fn reprocessing(order: Order<'_>, config: &Reprocess) -> Sweep {
         limit: config.limit.and_then(|limit| usize::try_from(limit).ok()),
         spacing: if order.all_due { Vec::new() } else { config.spacing.clone() },
         only: order.only.cloned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_panic_is_an_answer() {
-        let panics = async {
-            tokio::task::yield_now().await;
-            panic!("seven {}", 7);
-        };
-        assert_eq!(caught::<()>(panics).await, Err("seven 7".to_owned()));
-        assert_eq!(caught(async { 3 }).await, Ok(3));
     }
 }

@@ -6,7 +6,6 @@
 //! Sweeps and the service take mail up by [`take_up`].
 
 mod active;
-mod caught;
 mod checkpoint;
 mod exclusion;
 mod free_space;
@@ -29,11 +28,11 @@ use crate::clock::Clock;
 use crate::delivery::{Explanation, Outcomes, Peer};
 use crate::mail::{Address, CHUNK_BYTES, Mail, MailKey, NewMail, NewMessage, RepositoryPath};
 use crate::metrics::Metrics;
+use crate::panics::caught;
 use crate::pipeline::{Disposition, ERROR_PROCESSOR, End, Pipeline, Verdict};
 use crate::stop::Stop;
 use crate::store::{self, Claim, Claimed, Error, Resting, Settlement, Store};
 use crate::text::rfc3339;
-use caught::caught;
 use checkpoint::{Pass, Settled, Stored};
 use parked::Waits;
 

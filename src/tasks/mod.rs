@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 
 use crate::clock::Clock;
 use crate::operations::Operator;
+use crate::panics::caught;
 use crate::stop::Stop;
 use crate::store::{Error, Page, Result, Span, Store, Task};
 use going::Going;
@@ -146,8 +147,12 @@ impl Tasks {
             return Err(error.into());
         }
         let by = Operator { task: Some(id.clone()), ..new.by };
-        let (tasks, handle) = (Arc::clone(self), Handle::new(&going, by));
-        let worker = async move { tasks.carry_out(going, work(handle)).await };
+        let (tasks, handle, of_work) = (Arc::clone(self), Handle::new(&going, by), going.clone());
+        let work = async move {
+            let ended = caught(Box::pin(async move { work(handle).await })).await;
+            ended.unwrap_or_else(|panic| panicked(&of_work.task(), &panic))
+        };
+        let worker = async move { tasks.carry_out(going, work).await };
         let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
         // Those that are over are let go of.
         while workers.try_join_next().is_some() {}
@@ -159,7 +164,9 @@ impl Tasks {
     fn enter(&self, id: &str, going: &Going) -> std::result::Result<(), NotBegun> {
         let mut all = self.going();
         if let Together::Never(name) = going.together()
-            && let Some((other, _)) = all.iter().find(|(_, one)| one.together() == going.together())
+            // One that has ended is about to be put on record, and no longer in the way.
+            && let Some((other, _)) =
+                all.iter().find(|(_, one)| one.together() == going.together() && !is_over(&one.task()))
         {
             return Err(NotBegun::GoesOn(name.clone(), other.clone()));
         }
@@ -292,6 +299,15 @@ impl Tasks {
         let mut workers = std::mem::take(&mut *self.workers.lock().unwrap_or_else(PoisonError::into_inner));
         while workers.join_next().await.is_some() {}
     }
+}
+
+/// The end of work that panicked, with what it had done until then.
+fn panicked(task: &Task, panic: &str) -> Ended {
+    let why = format!("it panicked, a fault of redeliver: {panic}");
+    tracing::error!(task = task.id, kind = task.kind, "{why}");
+    let mut details = work::object(&task.details);
+    details["error"] = json!(why);
+    Ended::failed(details)
 }
 
 #[cfg(test)]

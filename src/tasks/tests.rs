@@ -75,6 +75,23 @@ async fn a_cancelled_task_ends_at_once_and_keeps_what_it_said() {
 }
 
 #[tokio::test]
+async fn a_task_that_panics_has_failed_and_holds_up_no_other() {
+    let Scene { tasks, directory: _directory, .. } = scene();
+    let only = || new(Together::Never("job x".to_owned()));
+    let broken = tasks.begin(only(), |handle| async move {
+        handle.progress(1, &json!({"done": 1}));
+        assert!(handle.by.task.is_none(), "as it is");
+        Ended::completed(json!({}))
+    });
+    let broken = broken.await.expect("begun");
+    let Awaited::Ended(task) = tasks.wait(&broken, LONG).await.expect("read") else { panic!("it ends") };
+    let error = "it panicked, a fault of redeliver: as it is";
+    assert_eq!((task.status.as_str(), details(&task)), ("failed", json!({"done": 1, "error": error})));
+    let next = tasks.begin(only(), |_| async { Ended::completed(json!({})) }).await.expect("the name is free again");
+    assert!(matches!(tasks.wait(&next, LONG).await, Ok(Awaited::Ended(task)) if task.status == "completed"));
+}
+
+#[tokio::test]
 async fn tasks_of_one_name_wait_for_their_turn_or_are_refused() {
     let Scene { tasks, directory: _directory, .. } = scene();
     let in_turn = || new(Together::InTurn("var/x".to_owned()));

@@ -1,4 +1,4 @@
-//! A panic of some work, as a value.
+//! A panic of some work as a value: it is that work's failure, and nobody else's.
 
 use std::any::Any;
 use std::future::poll_fn;
@@ -6,8 +6,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::Poll;
 
-/// What `work` yields, or the words of its panic.
-pub(super) async fn caught<F: Future + Unpin>(mut work: F) -> Result<F::Output, String> {
+/// What `work` yields.
+///
+/// # Errors
+/// The words of its panic.
+pub async fn caught<F: Future + Unpin>(mut work: F) -> Result<F::Output, String> {
     poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| Pin::new(&mut work).poll(cx))) {
         Ok(polled) => polled.map(Ok),
         Err(panic) => Poll::Ready(Err(words_of(&*panic))),
