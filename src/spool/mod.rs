@@ -146,6 +146,12 @@ impl Spool {
         let store = crate::store::SqliteStore::open(&directory.path().join("store.db"), "test", &Clock::system())
             .expect("opens");
         let pipeline = Pipeline::new(crate::pipeline::Config::default(), |_| Err("nobody delivers".to_owned()));
+        Self::of_test(Arc::new(store), pipeline.expect("a pipeline"))
+    }
+
+    /// One that takes messages of an octet, and never waits for its store.
+    #[cfg(test)]
+    fn of_test(store: Arc<dyn Store>, pipeline: Pipeline) -> Arc<Self> {
         let settings = Settings {
             processor: "relay".to_owned(),
             max_message_size: 1,
@@ -155,8 +161,7 @@ impl Spool {
             free_space: FreeSpace::told_by(|| Ok(u64::MAX)),
             patience: Duration::ZERO,
         };
-        let pipeline = Arc::new(pipeline.expect("a pipeline"));
-        Self::new(Arc::new(store), pipeline, Clock::system(), settings, Stop::default())
+        Self::new(store, Arc::new(pipeline), Clock::system(), settings, Stop::default())
     }
 
     /// Begins no more attempts: mails in hand that only wait go back to where they were.

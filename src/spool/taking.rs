@@ -109,19 +109,7 @@ pub trait Taker: Send {
 
 /// Takes up mail until `taker` has had enough, and returns when none is active any more.
 pub async fn take_up(taker: &mut impl Taker, store: &dyn Store, exclusion: &Exclusion) {
-    let active = Active::new(&taker.spool());
-    let handover = taker.handover();
-    let mut taking = Taking {
-        store,
-        exclusion,
-        handover,
-        active,
-        parked: ParkedMails::default(),
-        step: FIRST_STEP,
-        more: true,
-        suspects: Suspects::Alone,
-        taker,
-    };
+    let mut taking = Taking::new(taker, store, exclusion);
     while !taking.is_over() {
         if let Err(error) = taking.take().await {
             taking.taker.failed(error);
@@ -158,7 +146,21 @@ struct Taking<'a, T> {
     suspects: Suspects,
 }
 
-impl<T: Taker> Taking<'_, T> {
+impl<'a, T: Taker> Taking<'a, T> {
+    fn new(taker: &'a mut T, store: &'a dyn Store, exclusion: &'a Exclusion) -> Self {
+        Self {
+            store,
+            exclusion,
+            handover: taker.handover(),
+            active: Active::new(&taker.spool()),
+            parked: ParkedMails::default(),
+            step: FIRST_STEP,
+            more: true,
+            suspects: Suspects::Alone,
+            taker,
+        }
+    }
+
     fn is_over(&self) -> bool {
         self.taker.is_over(!self.more && self.suspects == Suspects::None)
     }
@@ -342,9 +344,10 @@ impl<T: Taker> Taking<'_, T> {
             } else if let Err(error) = self.take_parked().await {
                 self.taker.failed(error);
             }
-            let ended = timeout(STEP, self.active.next()).await;
-            if let Ok(Some(passed)) = ended {
-                self.ended(&passed);
+            tokio::select! {
+                Some(passed) = self.active.next() => self.ended(&passed),
+                // Those that are parked may have to wait though nothing is active.
+                () = sleep(STEP) => {}
             }
             while let Some(passed) = self.active.try_next() {
                 self.ended(&passed);
@@ -419,5 +422,119 @@ async fn next_of(handover: Option<&Handover>) -> Handed {
     match handover {
         Some(handover) => handover.next().await,
         None => pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::delivery::{Attempted, Checkpoint, Request};
+    use crate::pipeline::{Config, Deliver, Pipeline};
+    use crate::spool::parked::Waits;
+    use crate::store::{Claim, Place, SqliteStore};
+    use crate::yaml::{Document, Reading};
+
+    /// A next hop that others wait for; how often it was asked how many they are.
+    #[derive(Default)]
+    struct Busy {
+        waiting: AtomicUsize,
+        asked: AtomicUsize,
+    }
+
+    #[async_trait]
+    impl Deliver for Arc<Busy> {
+        async fn attempt(&self, _: Request, _: &dyn Checkpoint) -> Attempted {
+            Attempted::Stopped
+        }
+
+        fn waiting_for(&self, _: &str) -> usize {
+            self.asked.fetch_add(1, Ordering::Relaxed);
+            self.waiting.load(Ordering::Relaxed)
+        }
+    }
+
+    /// It has taken all that there is.
+    struct Done(Arc<Spool>);
+
+    impl Taker for Done {
+        fn spool(&self) -> Arc<Spool> {
+            Arc::clone(&self.0)
+        }
+
+        fn wanted(&self) -> Wanted {
+            Wanted {
+                from: Place::Spool,
+                run: None,
+                within: None,
+                spacing: Vec::new(),
+                limit: 1,
+                suspects: false,
+                only: None,
+            }
+        }
+
+        fn allowance(&self) -> usize {
+            0
+        }
+
+        fn is_over(&self, _: bool) -> bool {
+            true
+        }
+
+        fn has_given_up(&self) -> bool {
+            false
+        }
+
+        fn took(&mut self, _: usize, _: bool) {}
+
+        fn ended(&mut self, _: &Passed) -> bool {
+            false
+        }
+
+        fn failed(&mut self, error: Error) {
+            panic!("{error}");
+        }
+
+        async fn news(&mut self) -> News {
+            pending().await
+        }
+    }
+
+    fn spool(store: &Arc<dyn Store>, hop: &Arc<Busy>) -> Arc<Spool> {
+        let rules = b"relay: [{mailet: RemoteDelivery, bounceProcessor: kept}]\n\
+            kept: [{mailet: ToRepository, repositoryPath: x}]";
+        let document = Document::parse(Path::new("f"), rules).expect("YAML");
+        let reading = Reading::new(Path::new("f"));
+        let config = Config::read(document.root(), &["sqlite".to_owned()].into(), "relay", &reading);
+        let pipeline = Pipeline::new(config, |_| Ok(Arc::new(Arc::clone(hop)))).expect("a pipeline");
+        Spool::of_test(Arc::clone(store), pipeline)
+    }
+
+    /// While the last mails of a sweep are parked, others may have all places at their next hop.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn the_end_waits_for_a_busy_next_hop_and_does_not_spin() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let store = SqliteStore::open(&directory.path().join("t.db"), "test", &Clock::system()).expect("opens");
+        let (store, hop): (Arc<dyn Store>, _) = (Arc::new(store), Arc::<Busy>::default());
+        hop.waiting.store(1000, Ordering::Relaxed);
+        let spool = spool(&store, &hop);
+        let end = tokio::spawn(async move {
+            let (mut taker, exclusion) = (Done(spool), Exclusion::default());
+            let mut taking = Taking::new(&mut taker, &*store, &exclusion);
+            let (claim, next_hop) = (Claim::of_test("K"), "x.example".to_owned());
+            taking.parked.park(Waits { claim, next_hop, recipients: 1 });
+            taking.end().await;
+        });
+        sleep(STEP * 10).await;
+        let times = hop.asked.load(Ordering::Relaxed);
+        assert!((1..=20).contains(&times), "it looked {times} times within ten steps");
+        hop.waiting.store(0, Ordering::Relaxed);
+        timeout(Duration::from_secs(10), end).await.expect("it ends").expect("no panic");
     }
 }
