@@ -1,5 +1,7 @@
 //! A part of a mail on its way through the processors.
 
+use std::collections::HashSet;
+
 use crate::mail::{Address, AttributeValue, Attributes, Mail, Outcome, Recorded, attribute};
 
 /// Some recipients of the mail of a pass, with what happened to them in this pass.
@@ -56,6 +58,13 @@ impl Part {
         }
         let rest = self.clone().only(without);
         (Some(self.only(with)), Some(rest))
+    }
+
+    /// Parts with the recipients of these outcomes, and without them.
+    pub(super) fn of(self, outcomes: &[Recorded]) -> (Option<Self>, Option<Self>) {
+        let those: HashSet<_> = outcomes.iter().map(|one| one.recipient.mailbox()).collect();
+        let selected = self.each(|recipient| those.contains(&recipient.mailbox()));
+        self.split(&selected)
     }
 
     /// The same part with these recipients.

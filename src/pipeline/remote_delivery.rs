@@ -103,9 +103,9 @@ impl RemoteDelivery {
         match pass.deliver(self.number).attempt(self.request(&part, pass), pass.backing).await {
             Attempted::Done(recorded) => self.sort(&part, recorded, pass),
             Attempted::Partly(recorded, uncounted, cause) => {
-                let left = stays(part.clone().only(recipients(&uncounted)), uncounted, cause);
-                let decided = part.only(recipients(&recorded));
-                self.sort(&decided, recorded, pass).into_iter().chain([left]).collect()
+                let (left, decided) = part.of(&uncounted);
+                let decided = decided.map_or_else(Vec::new, |part| self.sort(&part, recorded, pass));
+                decided.into_iter().chain(left.map(|part| stays(part, uncounted, cause))).collect()
             }
             Attempted::LocalError(uncounted, cause) => vec![stays(part, uncounted, cause)],
             Attempted::Stopped => vec![Step::End(Ended::new(part, End::Stay(None)))],

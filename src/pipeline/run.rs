@@ -63,8 +63,7 @@ fn start(mut mail: Mail, pass: &Pass<'_>) -> Vec<Moved> {
     for outcome in [Outcome::Delivered, Outcome::Failed] {
         let Some(part) = rest.take() else { break };
         let those: Vec<_> = recorded.iter().filter(|one| one.outcome == outcome).cloned().collect();
-        let selected = part.each(|recipient| those.iter().any(|one| one.recipient.mailbox() == recipient.mailbox()));
-        let (found, others) = part.split(&selected);
+        let (found, others) = part.of(&those);
         rest = others;
         moved.extend(found.map(|part| on_record(part, outcome, &those, on_success.as_deref(), pass)));
     }

@@ -230,6 +230,33 @@ async fn trouble_of_our_own_and_a_stop_leave_the_mail_as_it_came() {
     }
 }
 
+/// An attempt that tells of the first recipient, leaves the second, and forgets the others.
+struct Forgetful;
+
+#[async_trait]
+impl Deliver for Forgetful {
+    async fn attempt(&self, request: Request, _: &dyn Checkpoint) -> Attempted {
+        let [told, left] = [0, 1].map(|at| vec![answer(&request.recipients[at])]);
+        Attempted::Partly(told, left, "no DNS server answered anything".into())
+    }
+}
+
+#[tokio::test]
+async fn of_whom_an_attempt_says_nothing_is_deferred_and_not_lost() {
+    let pipeline = Pipeline::new(read(SEED).expect("valid"), |_| Ok(Arc::new(Forgetful))).expect("a pipeline");
+    let (notes, key) = (Notes::default(), || MailKey::parse("NEW").expect("a key"));
+    let whole = mail("<>", &["d1@x.example", "left@x.example", "forgotten@x.example"]);
+    let ends = pipeline.run(whole, &notes, DateTime::UNIX_EPOCH, &key).await;
+    assert_eq!(
+        picture(&ends),
+        [
+            "Error WHOLE left -> stay Some(\"no DNS server answered anything\")",
+            "Delivered WHOLE d1 -> delivered",
+            "Deferred NEW forgotten -> temporary"
+        ]
+    );
+}
+
 #[tokio::test]
 async fn what_a_dead_process_recorded_is_filed_without_contact() {
     let mut mail = mail("<>", &["d1@x.example", "f1@x.example", "r1@x.example"]);
