@@ -358,6 +358,9 @@ impl FilterArguments {
 
 #[derive(Debug, Args)]
 pub(super) struct AttemptsArguments {
+    /// Attempts of this mail, there or gone, and those before it was split off from another
+    #[arg(long, value_name = "KEY")]
+    pub(super) key: Option<String>,
     /// Attempts for this recipient, or *@domain
     #[arg(long, value_name = "ADDRESS")]
     pub(super) recipient: Option<String>,

@@ -8,6 +8,7 @@ use super::app::App;
 use super::args::{AttemptsArguments, Format, OutcomeArgument};
 use super::exit::{Exit, Failure};
 use super::json_lines;
+use super::repository::parse_key;
 use super::terminal;
 use crate::audit::{ATTEMPT_COLUMNS, attempt_json, attempt_rows};
 use crate::mail::Outcome;
@@ -26,7 +27,8 @@ pub(super) async fn run(app: &App, arguments: AttemptsArguments, out: &mut impl 
         OutcomeArgument::Deferred => Outcome::Deferred,
         OutcomeArgument::Failed => Outcome::Failed,
     });
-    let filter = AttemptFilter { recipient: arguments.recipient, outcome, since, ..AttemptFilter::default() };
+    let key = arguments.key.as_deref().map(parse_key).transpose()?;
+    let filter = AttemptFilter { key, recipient: arguments.recipient, outcome, since, ..AttemptFilter::default() };
     let mut table = Table::new(&ATTEMPT_COLUMNS);
     let (mut span, mut number) = (Some(Span::of(PAGE)), 0_u64);
     while let Some(wanted) = span.take() {

@@ -12,7 +12,7 @@ use crate::audit::{self, Extent, QueuePage, QueueTotal, WAITING_COLUMNS, Waiting
 use crate::config;
 use crate::mail::{MailKey, RepositoryPath};
 use crate::operations::{self, Bounds, Conditions, Selection, Verb, Wrong};
-use crate::store::{Error, Listed, MailFilter, Pages, Place, Respool, Time};
+use crate::store::{Error, Gone, Listed, MailFilter, Pages, Place, Respool, Time};
 use crate::text::Table;
 
 pub(super) async fn run(app: &App, command: RepositoryCommand, out: &mut impl Write) -> Result<Exit, Failure> {
@@ -192,14 +192,19 @@ pub(super) async fn find(app: &App, repository: &str, key: &str) -> Result<Liste
     let (path, key) = (resolve(app, repository).await?, parse_key(key)?);
     match app.store.find(&Place::Repository(path), &key).await {
         Err(error @ Error::NoSuchMail(_)) => match app.store.gone(&key).await? {
-            Some(gone) => Err(Failure::new(Exit::NotFound, format!("{error}: {}", audit::gone_words(&gone)))),
+            Some(gone) => Err(Failure::new(Exit::NotFound, gone_failure(&error, &key, &gone))),
             None => Err(error.into()),
         },
         found => Ok(found?),
     }
 }
 
-fn parse_key(key: &str) -> Result<MailKey, Failure> {
+fn gone_failure(error: &Error, key: &MailKey, gone: &Gone) -> String {
+    let words = audit::gone_words(gone);
+    format!("{error}: {words}; `redeliver attempts --key {key}` lists what was tried")
+}
+
+pub(super) fn parse_key(key: &str) -> Result<MailKey, Failure> {
     MailKey::parse(key).ok_or_else(|| Failure::new(Exit::NotFound, format!("{key:?} is no key of a mail")))
 }
 

@@ -79,7 +79,8 @@ pub struct AttemptFilter {
     pub code: Option<u16>,
     /// Attempts with at least one outcome at this next hop.
     pub next_hop: Option<String>,
-    /// Attempts of this mail.
+    /// Attempts of this mail, and those of what it was split off from, until then and of the
+    /// recipients that it then had.
     pub key: Option<MailKey>,
     /// Begun at or after this time.
     pub since: Option<Time>,
@@ -96,6 +97,20 @@ impl AttemptFilter {
             && self.code.is_none_or(|wanted| recorded.code == Some(wanted))
             && self.next_hop.as_ref().is_none_or(|wanted| recorded.next_hop.as_ref() == Some(wanted))
     }
+}
+
+/// Where a mail comes from and what came of it, there or gone.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Lineage {
+    /// What it was split off from.
+    pub origin: Option<MailKey>,
+    /// What was split off from it, at most [`Self::PARTS`].
+    pub parts: Vec<MailKey>,
+}
+
+impl Lineage {
+    /// How many parts are named.
+    pub const PARTS: usize = 20;
 }
 
 /// What rests in a place, in hand or not.
@@ -201,6 +216,9 @@ pub trait Catalogue: Send + Sync {
     /// Attempts of a mail and of the mails it was split off from, oldest first, for the
     /// recipients it has.
     async fn attempts_of(&self, mail: &Mail) -> Result<Vec<Attempt>>;
+
+    /// Where a mail comes from and what came of it, as long as that is on record.
+    async fn lineage_of(&self, key: &MailKey) -> Result<Lineage>;
 
     /// For each mail the last outcome of each of its recipients, in their order; `None` for
     /// one without an outcome on record. Dialogues are not read.

@@ -35,7 +35,8 @@ use chrono::{DateTime, Utc};
 use crate::mail::RepositoryPath;
 
 pub use catalogue::{
-    Acknowledged, AttemptFilter, Catalogue, Listed, MailFilter, OutcomeTotal, Period, Recipients, SeenHop, Sums,
+    Acknowledged, AttemptFilter, Catalogue, Lineage, Listed, MailFilter, OutcomeTotal, Period, Recipients, SeenHop,
+    Sums,
 };
 pub use error::{Error, Trouble};
 pub use groups::{DAYS, FailureGroup, GroupFilter, Groups};

@@ -2,7 +2,7 @@
 
 mod due;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use askama::Template;
@@ -25,7 +25,7 @@ use super::url;
 use crate::audit::{gone_words, header, operation_words, whereabouts};
 use crate::clients::Role;
 use crate::mail::{Address, Attempt, AttemptState, Mail, MailKey, Notice, Outcome, RepositoryPath};
-use crate::store::{AttemptFilter, Listed, Operation, Place, Span, Time};
+use crate::store::{AttemptFilter, Lineage, Listed, Operation, Place, Span, Time};
 use crate::text::printable;
 
 /// Recipients whose outcomes are shown; and rows of lists of them, so that a page is no longer
@@ -152,6 +152,7 @@ struct Known {
     /// Where it is, unless it is gone.
     here: Option<(Place, Listed)>,
     gone: Option<crate::store::Gone>,
+    lineage: Lineage,
     /// Oldest first.
     attempts: Vec<Attempt>,
     operations: Vec<Operation>,
@@ -169,11 +170,11 @@ impl Known {
             Some((_, listed)) => store.attempts_of(&listed.mail).await?,
             None => recorded(shared, &key).await?,
         };
-        let operations = store.operations_of(&key).await?;
+        let (lineage, operations) = (store.lineage_of(&key).await?, store.operations_of(&key).await?);
         if here.is_none() && gone.is_none() && attempts.is_empty() && operations.is_empty() {
             return Err(unknown());
         }
-        Ok(Self { key, here, gone, attempts, operations })
+        Ok(Self { key, here, gone, lineage, attempts, operations })
     }
 
     fn mail(&self) -> Option<&Mail> {
@@ -276,14 +277,17 @@ fn worst(attempt: &Attempt) -> (&'static str, &'static str) {
 
 fn facts(known: &Known, shown: usize, now: Time) -> Vec<Fact> {
     let fact = |name, value| Fact { name, value };
+    let related = related(&known.lineage).into_iter().map(|(name, value)| fact(name, value));
     let Some((_, listed)) = &known.here else {
-        let sender = known.attempts.last().map(|attempt| Html::text(short(&attempt.sender)));
-        return sender.into_iter().map(|sender| fact("Sender", sender)).collect();
+        let sender = known.attempts.last().map(|attempt| fact("Sender", Html::text(short(&attempt.sender))));
+        let tried =
+            (!known.attempts.is_empty()).then(|| fact("Recipients tried", recipients(known, &tried(known), shown)));
+        return sender.into_iter().chain(tried).chain(related).collect();
     };
     let mail = &listed.mail;
     let mut facts = vec![
         fact("Sender", Html::text(short(&mail.envelope.reverse_path))),
-        fact("Recipients", recipients(known, mail, shown)),
+        fact("Recipients", recipients(known, &mail.envelope.recipients, shown)),
         fact("Accepted", when(listed.accepted, now)),
         fact("Size", Html::text(html::size(mail.facts.size))),
         fact("Passes", Html::text(mail.passes())),
@@ -291,7 +295,7 @@ fn facts(known: &Known, shown: usize, now: Time) -> Vec<Fact> {
     ];
     facts.extend(mail.client.map(|client| fact("From client", Html::text(client))));
     facts.extend(asked(mail).map(|asked| fact("Asked of notifications", Html::text(short(asked)))));
-    facts.extend(mail.origin.as_ref().map(|origin| fact("Split off from", link(&url::mail(origin), origin))));
+    facts.extend(related);
     facts.extend(mail.error.as_ref().map(|error| fact("Why here", Html::text(short(error)))));
     if let Some(note) = &listed.acknowledged {
         let words = if note.note.is_empty() { String::new() } else { format!(": {}", note.note) };
@@ -301,8 +305,22 @@ fn facts(known: &Known, shown: usize, now: Time) -> Vec<Fact> {
     facts
 }
 
-fn recipients(known: &Known, mail: &Mail, shown: usize) -> Html {
-    let all = &mail.envelope.recipients;
+/// Mails that it shares attempts with.
+fn related(lineage: &Lineage) -> Vec<(&'static str, Html)> {
+    let to = |key: &MailKey| link(&url::mail(key), key);
+    let origin = lineage.origin.as_ref().map(|origin| ("Split off from", to(origin)));
+    let parts = (!lineage.parts.is_empty()).then(|| ("Split off from it", html::lines(lineage.parts.iter().map(to))));
+    origin.into_iter().chain(parts).collect()
+}
+
+/// Whom its attempts were for.
+fn tried(known: &Known) -> Vec<Address> {
+    let mut seen = HashSet::new();
+    let all = known.attempts.iter().flat_map(|attempt| &attempt.recipients).map(|one| &one.recipient);
+    all.filter(|one| seen.insert(one.mailbox())).cloned().collect()
+}
+
+fn recipients(known: &Known, all: &[Address], shown: usize) -> Html {
     let rest = all.len().saturating_sub(shown);
     let whole = url::with(&url::mail(&known.key), &[("whole", "true")]);
     let more = (rest > 0).then(|| count(&whole, rest as u64).and(&Html::text("more")));

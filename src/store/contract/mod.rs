@@ -14,6 +14,7 @@ pub(super) mod operations;
 pub(super) mod passes;
 mod picture;
 pub(super) mod runs;
+pub(super) mod splits;
 pub(super) mod tasks;
 pub(super) mod upkeep;
 
@@ -154,6 +155,11 @@ macro_rules! store_contract {
             deaths::a_mail_given_up_by_a_living_process_is_counted_too
             deaths::who_only_waited_at_a_death_is_no_suspect
             deaths::many_mails_of_a_dead_process_are_freed_in_steps_and_judged_alike
+            splits::the_record_of_a_split_mail_is_found_by_each_key
+            splits::a_shared_record_goes_with_the_last_that_needs_it
+            splits::a_split_off_record_ends_before_that_of_the_mail_it_came_from
+            splits::what_operators_did_goes_with_what_is_split_off
+            splits::a_death_in_a_pass_that_splits_loses_no_record
             runs::a_run_whose_end_is_not_on_record_keeps_nothing_from_the_next
             runs::runs_are_recorded
             runs::a_report_goes_on_where_the_last_one_ended

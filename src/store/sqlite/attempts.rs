@@ -2,17 +2,17 @@
 
 use std::collections::{HashMap, HashSet};
 
-use rusqlite::{Connection, Row, ToSql};
+use rusqlite::{Connection, OptionalExtension, Row, ToSql};
 
 use super::super::rules::{entries_of, in_order};
-use super::super::{AttemptFilter, AttemptId, Page, Result, Span, Time};
+use super::super::{AttemptFilter, AttemptId, Lineage, Page, Result, Span, Time};
 use super::groups::LastCause;
 use super::pager::Pager;
 use super::records::{
     BEHIND_RECORDED_COLUMNS, IN_ATTEMPT, RECORDED_COLUMNS, outcomes, recipients_of, recorded, tens_of,
 };
 use super::rows;
-use crate::mail::{self, Attempt, AttemptState, Dialogue, Mail, MailKey, Recorded, ReversePath};
+use crate::mail::{self, Address, Attempt, AttemptState, Dialogue, Mail, MailKey, Recorded, ReversePath};
 
 fn dialogue(connection: &Connection, attempt: AttemptId) -> Result<Dialogue> {
     let mut statement = connection.prepare_cached("SELECT entries FROM dialogue WHERE attempt = ?1")?;
@@ -49,16 +49,26 @@ fn attempt(connection: &Connection, row: &Row<'_>) -> Result<Attempt> {
     })
 }
 
+/// Numbers of the attempts of the mail ?1 that are under the keys of mails it was split off from,
+/// and of mails those were split off from: there or gone.
+const SHARED: &str = "WITH RECURSIVE line (key, upto) AS (SELECT origin, upto FROM lineage WHERE key = ?1 \
+     UNION ALL SELECT lineage.origin, lineage.upto FROM line CROSS JOIN lineage ON lineage.key = line.key) \
+     SELECT shared.id FROM line CROSS JOIN attempt shared ON shared.mail = line.key AND shared.id < line.upto";
+
 /// The attempts of a mail, and those of the mails it was split off from.
-const OF_MAIL: &str = "FROM attempt WHERE mail = ?1 OR id IN (SELECT shared.id FROM lineage \
-     JOIN attempt shared ON shared.mail = lineage.key AND shared.id <= lineage.upto \
-     WHERE lineage.mail = (SELECT id FROM mail WHERE key = ?1)) ORDER BY id";
+fn of_mail_sql() -> String {
+    format!("SELECT {ATTEMPT_COLUMNS} FROM attempt WHERE mail = ?1 OR id IN ({SHARED}) ORDER BY id")
+}
+
+fn mailboxes(recipients: &[Address]) -> HashSet<String> {
+    recipients.iter().map(Address::mailbox).collect()
+}
 
 /// Attempts of a mail and of those it was split off from, for the recipients it has.
 pub(super) fn of_mail(connection: &Connection, mail: &Mail) -> Result<Vec<Attempt>> {
-    let mut statement = connection.prepare_cached(&format!("SELECT {ATTEMPT_COLUMNS} {OF_MAIL}"))?;
+    let mut statement = connection.prepare_cached(&of_mail_sql())?;
     let mut found = statement.query([mail.key.as_str()])?;
-    let owed: HashSet<String> = mail.envelope.recipients.iter().map(crate::mail::Address::mailbox).collect();
+    let owed = mailboxes(&mail.envelope.recipients);
     let mut attempts = Vec::new();
     while let Some(row) = found.next()? {
         let mut attempt = attempt(connection, row)?;
@@ -71,17 +81,30 @@ pub(super) fn of_mail(connection: &Connection, mail: &Mail) -> Result<Vec<Attemp
     Ok(attempts)
 }
 
+/// What a mail was split off from, and what was split off from it.
+pub(super) fn lineage_of(connection: &Connection, key: &MailKey) -> Result<Lineage> {
+    let keys = |sql: &str| -> Result<Vec<MailKey>> {
+        let mut statement = connection.prepare_cached(sql)?;
+        let keys = statement.query_map([key.as_str()], |row| row.get::<_, String>(0))?;
+        keys.take(Lineage::PARTS).map(|key| rows::key(&key?)).collect()
+    };
+    Ok(Lineage {
+        origin: keys("SELECT origin FROM lineage WHERE key = ?1")?.pop(),
+        parts: keys("SELECT key FROM lineage WHERE origin = ?1")?,
+    })
+}
+
 /// A mail's own attempts, the last first.
 const OWN_BACK: &str = "SELECT id FROM attempt WHERE mail = ?1 ORDER BY id DESC";
 
 /// Those of the mails that it was split off from: all of them before its own.
-const SHARED_BACK: &str = "SELECT shared.id FROM lineage \
-     JOIN attempt shared ON shared.mail = lineage.key AND shared.id <= lineage.upto \
-     WHERE lineage.mail = (SELECT id FROM mail WHERE key = ?1) ORDER BY shared.id DESC";
+fn shared_back() -> String {
+    format!("{SHARED} ORDER BY shared.id DESC")
+}
 
 /// Looks at the attempts of a mail from the last back, as long as `goes_on` says so.
 fn look_back(connection: &Connection, key: &MailKey, mut goes_on: impl FnMut(AttemptId) -> Result<bool>) -> Result<()> {
-    for sql in [OWN_BACK, SHARED_BACK] {
+    for sql in [OWN_BACK, &shared_back()] {
         let mut statement = connection.prepare_cached(sql)?;
         let mut attempts = statement.query([key.as_str()])?;
         while let Some(row) = attempts.next()? {
@@ -156,16 +179,48 @@ pub(super) fn page(connection: &Connection, filter: &AttemptFilter, span: &Span)
     let sql = page_sql(filter, span.newest_first, &mut values);
     let mut statement = connection.prepare_cached(&sql)?;
     let mut found = statement.query(rusqlite::params_from_iter(values.iter().map(|value| &**value)))?;
+    let own = filter.key.as_ref().map(|key| Own::of(connection, key)).transpose()?;
     let mut pager = Pager::new(span);
     while let Some(row) = found.next()?
         && pager.goes_on()
     {
         pager.looked(row.get(0)?, row.get(4)?);
         if row.get(8)? {
-            pager.found(attempt(connection, row)?);
+            let mut attempt = attempt(connection, row)?;
+            if own.as_ref().is_none_or(|own| own.keeps(&mut attempt, filter)) {
+                pager.found(attempt);
+            }
         }
     }
     Ok(pager.page())
+}
+
+/// The mail whose attempts are asked for, there or gone.
+struct Own<'a> {
+    key: &'a MailKey,
+    /// Whom it had when it was split off, if it was.
+    recipients: HashSet<String>,
+}
+
+impl<'a> Own<'a> {
+    fn of(connection: &Connection, key: &'a MailKey) -> Result<Self> {
+        let recipients: Option<String> = connection
+            .prepare_cached("SELECT recipients FROM lineage WHERE key = ?1")?
+            .query_row([key.as_str()], |row| row.get(0))
+            .optional()?;
+        let recipients = recipients.as_deref().map_or(Ok(Vec::new()), rows::from_json::<Vec<Address>>)?;
+        Ok(Self { key, recipients: mailboxes(&recipients) })
+    }
+
+    /// Leaves of an attempt before it was split off what concerns it; whether anything that is
+    /// meant does.
+    fn keeps(&self, attempt: &mut Attempt, filter: &AttemptFilter) -> bool {
+        if attempt.key == *self.key {
+            return true;
+        }
+        attempt.recipients.retain(|recorded| self.recipients.contains(&recorded.recipient.mailbox()));
+        attempt.recipients.iter().any(|recorded| filter.means(recorded))
+    }
 }
 
 /// The query of a page; behind lower and upper bound its values follow.
@@ -173,7 +228,7 @@ fn page_sql(filter: &AttemptFilter, newest_first: bool, values: &mut Vec<Box<dyn
     let mut rows_meant = "id > ?1 AND id < ?2".to_owned();
     if let Some(key) = &filter.key {
         values.push(Box::new(key.to_string()));
-        rows_meant.push_str(" AND mail = ?3");
+        rows_meant.push_str(&format!(" AND (mail = ?3 OR id IN ({}))", SHARED.replace("?1", "?3")));
     }
     let (matches, direction) = (matching(filter, values), if newest_first { "DESC" } else { "ASC" });
     format!("SELECT {ATTEMPT_COLUMNS}, {matches} FROM attempt WHERE {rows_meant} ORDER BY id {direction}")
@@ -185,9 +240,9 @@ pub(super) fn queries_of_one_mail() -> Vec<String> {
     let filter = AttemptFilter { key: mail::MailKey::parse("K"), ..AttemptFilter::default() };
     vec![
         page_sql(&filter, false, &mut vec![Box::new(0), Box::new(0)]),
-        format!("SELECT {ATTEMPT_COLUMNS} {OF_MAIL}"),
+        of_mail_sql(),
         OWN_BACK.to_owned(),
-        SHARED_BACK.to_owned(),
+        shared_back(),
     ]
 }
 

@@ -61,20 +61,23 @@ pub(super) fn insert_child(tx: &Transaction<'_>, child: &Child<'_>) -> Result<()
         acknowledged: false,
     });
     messages::share(tx, mail.message)?;
-    inherit(tx, id, child.parent)?;
+    inherit(tx, id, child)?;
     groups::refresh(tx, id, mail)
 }
 
-/// The child shares its parent's attempts up to now, and what the parent itself shares.
-fn inherit(tx: &Transaction<'_>, child: i64, parent: i64) -> Result<()> {
-    tx.prepare_cached("INSERT INTO lineage (mail, key, upto) SELECT ?1, key, upto FROM lineage WHERE mail = ?2")?
-        .execute([child, parent])?;
+/// The child shares its parent's attempts up to now, what the parent itself shares, and what
+/// operators did so far.
+fn inherit(tx: &Transaction<'_>, id: i64, child: &Child<'_>) -> Result<()> {
+    let key = child.mail.key.as_str();
     tx.prepare_cached(
-        "INSERT INTO lineage (mail, key, upto) SELECT ?1, key, \
-         (SELECT coalesce(max(id), 0) FROM attempt WHERE attempt.mail = parent.key) \
-         FROM mail parent WHERE parent.id = ?2",
+        "INSERT INTO lineage (key, origin, upto, recipients) SELECT ?1, key, ?2, ?3 FROM mail WHERE id = ?4",
     )?
-    .execute([child, parent])?;
+    .execute(params![key, id, rows::to_json(&child.mail.envelope.recipients)?, child.parent])?;
+    tx.prepare_cached(
+        "INSERT INTO operation_mail (key, operation) SELECT ?1, operation FROM operation_mail \
+         WHERE key = (SELECT key FROM mail WHERE id = ?2)",
+    )?
+    .execute(params![key, child.parent])?;
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use chrono::TimeDelta;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension};
 
 use super::super::{AttemptId, Destination, Result, Upkeep};
 use super::transaction::Transaction;
@@ -98,7 +98,7 @@ const IN_ORDER: [(&str, &str); 3] = [("operation", "at"), ("run", "finished"), (
 
 /// Whether there is anything that [`purge_records`] would delete.
 fn any_expired(connection: &Connection, now: i64, before: i64, batch: i64) -> Result<bool> {
-    if connection.prepare_cached("SELECT 1 FROM released WHERE at < ?1 LIMIT 1")?.exists([before])? {
+    if connection.prepare_cached("SELECT 1 FROM released WHERE held = 0 AND at < ?1 LIMIT 1")?.exists([before])? {
         return Ok(true);
     }
     if groups::any_expired(connection, now, before)? || tasks::any_expired(connection, before, batch)? {
@@ -136,18 +136,20 @@ fn purge_records(tx: &Transaction<'_>, before: i64, batch: i64) -> Result<usize>
     Ok(purged)
 }
 
-/// Where a mail split off from a gone one is still there, the attempts wait for it.
+/// Where the record of a mail split off from a gone one is still kept, the attempts wait for it.
 fn purge_attempts(tx: &Transaction<'_>, before: i64, batch: i64) -> Result<usize> {
-    let mut statement = tx.prepare_cached("SELECT key FROM released WHERE at < ?1 ORDER BY at LIMIT ?2")?;
+    let mut statement =
+        tx.prepare_cached("SELECT key FROM released WHERE held = 0 AND at < ?1 ORDER BY at LIMIT ?2")?;
     let keys = statement.query_map([before, batch], |row| row.get::<_, String>(0))?;
     let keys = keys.collect::<rusqlite::Result<Vec<_>>>()?;
     for key in &keys {
-        let shared = tx.prepare_cached("SELECT 1 FROM lineage WHERE key = ?1")?.exists([key])?;
+        let shared = tx.prepare_cached("SELECT 1 FROM lineage WHERE origin = ?1")?.exists([key])?;
         if shared {
-            tx.prepare_cached("UPDATE released SET at = ?2 WHERE key = ?1")?.execute(params![key, tx.millis()])?;
+            tx.prepare_cached("UPDATE released SET held = 1 WHERE key = ?1")?.execute([key])?;
         } else {
             delete_attempts(tx, key)?;
             tx.prepare_cached("DELETE FROM released WHERE key = ?1")?.execute([key])?;
+            let_go_of_origin(tx, key)?;
         }
     }
     if !keys.is_empty() {
@@ -159,6 +161,18 @@ fn purge_attempts(tx: &Transaction<'_>, before: i64, batch: i64) -> Result<usize
         .execute([batch])?;
     }
     Ok(keys.len())
+}
+
+/// Of what a mail was split off from nothing is kept any more on its account.
+fn let_go_of_origin(tx: &Transaction<'_>, key: &str) -> Result<()> {
+    let origin: Option<String> = tx
+        .prepare_cached("DELETE FROM lineage WHERE key = ?1 RETURNING origin")?
+        .query_row([key], |row| row.get(0))
+        .optional()?;
+    if let Some(origin) = origin {
+        tx.prepare_cached("UPDATE released SET held = 0 WHERE key = ?1 AND held = 1")?.execute([origin])?;
+    }
+    Ok(())
 }
 
 /// With their recipients, whose numbers are of theirs.

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, ToSql, params};
 use tracing::warn;
 
 use super::super::{
-    AttemptFilter, Catalogue, Cursor, Error, Horizon, Listed, MailFilter, OutcomeTotal, Page, Period, Place,
+    AttemptFilter, Catalogue, Cursor, Error, Horizon, Lineage, Listed, MailFilter, OutcomeTotal, Page, Period, Place,
     Recipients, Result, SeenHop, Span, Sums, Time,
 };
 use super::pager::Pager;
@@ -68,6 +68,11 @@ impl Catalogue for SqliteStore {
     async fn attempts_of(&self, mail: &Mail) -> Result<Vec<Attempt>> {
         let mail = mail.clone();
         self.read(move |connection| attempts::of_mail(connection, &mail)).await
+    }
+
+    async fn lineage_of(&self, key: &MailKey) -> Result<Lineage> {
+        let key = key.clone();
+        self.read(move |connection| attempts::lineage_of(connection, &key)).await
     }
 
     async fn last_outcomes(&self, mails: &[Mail]) -> Result<Vec<Vec<Option<Recorded>>>> {

@@ -79,8 +79,8 @@ fn a_page_begins_in_an_index_and_is_not_sorted() {
     let plans = [listing::plans, groups::plans, history::plans, tasks::plans, pager::plans, operate::plans]
         .map(|plans| plans(&connection));
     for (query, plan) in plans.into_iter().flat_map(|plans| plans.expect("plans")) {
-        // What was searched already, at most 10 000 rows.
-        let scans = plan.replace("SCAN mine", "").contains("SCAN");
+        // What was searched already, at most 10 000 rows; and what a mail was split off from.
+        let scans = plan.replace("SCAN mine", "").replace("SCAN line", "").contains("SCAN");
         assert!(plan.contains("SEARCH") && !scans, "{query}\n{plan}");
         // Those of one mail, and of what it was split off from, are few; so are the repositories of
         // a cause, and the next hops of a day.
@@ -107,7 +107,7 @@ fn what_goes_is_looked_for_by_an_index_where_others_may_refer_to_it() {
          UNION SELECT child.name, part.name FROM sqlite_schema child, pragma_table_info(child.name) part \
          WHERE child.type = 'table' AND part.pk = 1";
     let (references, indexed) = (rows(references), rows(indexed));
-    assert!(references.len() >= 4, "{references:?}");
+    assert!(references.len() >= 3, "{references:?}");
     for reference in references {
         assert!(indexed.contains(&reference), "{reference:?} has no index");
     }

@@ -367,3 +367,44 @@ fn a_mail_says_when_it_is_due_and_who_takes_it_then() {
     assert!(next.is_some_and(|year: u32| year > 2040), "behind the pause: {html}");
     service.stop();
 }
+
+#[test]
+fn a_mail_that_was_split_off_has_its_record_also_when_it_is_gone() {
+    let peer = SmtpSink::start(script!["RCPT TO:<later" => "451 4.2.0 later", "RCPT TO:<no" => "550 5.1.1 unknown"]);
+    let relay = served(Setup::gateway(peer.address()));
+    let service = Service::start(&relay);
+    service.submit(&["no@x.example", "later@x.example", "yes@x.example"], "m");
+    service.wait_until_settled();
+    let key_in = |place: &str| {
+        let mails = get(&service, &format!("/mailRepositories/{place}/mails"));
+        mails[0].as_str().expect("a key").to_owned()
+    };
+    let (failed, deferred) = (key_in("permanent"), key_in("temporary"));
+    let held = || {
+        let found = get(&service, &format!("/attempts?key={failed}"));
+        let to: Vec<_> = found["items"][0]["recipients"].as_array().expect("recipients").iter().collect();
+        assert_eq!((to.len(), &to[0]["recipient"]), (1, &json!("no@x.example")), "{found}");
+        assert_eq!(found["items"].as_array().map(Vec::len), Some(1), "{found}");
+        let html = page(&service, &format!("/ui/mails/{failed}"));
+        for part in ["no@x.example", "550", "unknown", &format!("<a href=\"/ui/mails/{deferred}\">")] {
+            assert!(html.contains(part), "{part}: {html}");
+        }
+        assert!(!html.contains("later@x.example"), "{html}");
+        assert!(page(&service, &format!("/ui/mails/{failed}/attempts/1")).contains("550 5.1.1 unknown"));
+        let other = page(&service, &format!("/ui/mails/{deferred}"));
+        assert!(other.contains(&format!("<a href=\"/ui/mails/{failed}\">")), "{other}");
+        let record = relay.command(&["attempts", "--key", &failed, "--format", "json"]).expect(0).json();
+        assert_eq!((record.len(), &record[0]["key"]), (1, &json!(deferred)));
+    };
+    held();
+    ask(&service, "DELETE", &format!("/mailRepositories/permanent/mails/{failed}")).expect(204);
+    held();
+    ask(&service, "DELETE", &format!("/mailRepositories/temporary/mails/{deferred}")).expect(204);
+    held();
+    let gone = relay.command(&["repository", "show", "permanent", &failed]).expect(66);
+    assert!(
+        gone.stderr.contains("removed by operation 1") && gone.stderr.contains(&format!("--key {failed}")),
+        "{gone:?}"
+    );
+    relay.command(&["attempts", "--key", "no key"]).expect(66);
+}

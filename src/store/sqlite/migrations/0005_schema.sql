@@ -129,14 +129,17 @@ CREATE INDEX mail_due     ON mail (repository, attempts, last_attempt) WHERE cla
 CREATE INDEX mail_suspect ON mail (repository, seq) WHERE claimed = 0 AND suspect > 0;
 CREATE INDEX mail_in_hand ON mail (instance) WHERE claimed = 1;
 
--- Whose attempts a split-off mail shares, up to which attempt.
+-- What a mail was split off from, whose attempts until then are its own too; for as long as
+-- its record is kept, whichever of the two is gone.
 CREATE TABLE lineage (
-    mail INTEGER NOT NULL REFERENCES mail (id) ON DELETE CASCADE,
-    key  TEXT NOT NULL,
-    upto INTEGER NOT NULL,
-    PRIMARY KEY (mail, key)
+    key        TEXT PRIMARY KEY,
+    origin     TEXT NOT NULL,
+    -- The number that it got then: later attempts have greater ones.
+    upto       INTEGER NOT NULL,
+    -- Those it had then, as JSON.
+    recipients TEXT NOT NULL
 ) WITHOUT ROWID;
-CREATE INDEX lineage_key ON lineage (key);
+CREATE INDEX lineage_origin ON lineage (origin);
 
 CREATE TABLE attempt (
     id       INTEGER PRIMARY KEY,
@@ -192,9 +195,11 @@ CREATE TABLE released (
     key       TEXT PRIMARY KEY,
     at        INTEGER NOT NULL,
     -- What took it away; NULL where it was delivered, or its way through the processors ended it.
-    operation INTEGER
+    operation INTEGER,
+    -- 1: its time is over, and a mail that was split off from it still has a record of its own.
+    held      INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
-CREATE INDEX released_at ON released (at);
+CREATE INDEX released_at ON released (at) WHERE held = 0;
 
 -- Causes of failures (failure groups), told apart by what does not differ from mail to mail.
 CREATE TABLE cause (
