@@ -274,6 +274,31 @@ fn the_environment_names_the_socket_for_the_service_and_for_those_who_ask_it() {
 }
 
 #[test]
+fn where_the_store_is_hidden_as_in_a_sandbox_the_service_takes_the_mail() {
+    let served = Served::start();
+    let path = served.relay.path().join("elsewhere.sock");
+    fs::rename(served.relay.path().join("var/submit.sock"), &path).expect("renamed");
+    // The same machine, seen from where its state directory is empty.
+    let config = fs::read_to_string(served.relay.configuration()).expect("there");
+    let sandbox = served.relay.path().join("sandbox.yaml");
+    fs::write(&sandbox, config.replace("stateDirectory: ./var", "stateDirectory: ./empty")).expect("written");
+    let send = || {
+        let mut sendmail = std::process::Command::new(env!("CARGO_BIN_EXE_redeliver"));
+        sendmail.args(["sendmail", "--config"]).arg(&sandbox).arg("b@x.example");
+        let message = fs::File::open(&sandbox).expect("there");
+        sendmail.env("REDELIVER_SUBMIT", &path).stdin(message).status().expect("the program").code()
+    };
+    let store = served.relay.path().join("empty/closed");
+    assert_eq!((send(), store.exists()), (Some(0), false), "a store beside the service's");
+    assert_eq!(served.mails().len(), 1);
+    // With nobody at the socket it is a store's first mail.
+    fs::rename(&path, served.relay.path().join("kept.sock")).expect("renamed");
+    drop(std::os::unix::net::UnixListener::bind(&path).expect("bound"));
+    assert_eq!((send(), store.exists()), (Some(0), true), "no store was made");
+    assert_eq!(served.mails().len(), 1);
+}
+
+#[test]
 fn silent_clients_of_one_user_are_let_go_and_he_is_told_when_he_has_too_many() {
     let served = Served::start();
     let path = served.relay.path().join("var/submit.sock");

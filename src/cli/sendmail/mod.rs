@@ -194,6 +194,10 @@ async fn with_own_store(
         return verify(config, invocation, here, &mut out).await;
     }
     let clock = Clock::system();
+    if let Some(why) = service::hidden_store(config, &invocation.mode) {
+        let hand_over = HandOver { config: Some(config), invocation, why, only_service: true };
+        return hand_over.carry_out(&clock, &mut out).await;
+    }
     let app = match App::open(config.clone(), clock.clone(), "sendmail").await.map_err(try_again) {
         Ok(app) => app,
         Err(why) if why.exit != Exit::Deferred => return Err(why),

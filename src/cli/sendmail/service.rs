@@ -1,6 +1,7 @@
 //! What this user cannot do by himself, handed over to the service.
 
 use std::io::{self, Write};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
@@ -87,6 +88,18 @@ pub(super) fn unanswered(error: Unanswered, why: &Failure, socket: &Path) -> Fai
             Failure::new(why.exit, format!("{}; {}: {error}", why.message, socket.display()))
         }
     }
+}
+
+/// Why mail is left to the service where there is no store to be seen and somebody listens elsewhere.
+///
+/// A sandbox may have an empty folder in place of ours (`TemporaryFileSystem=/var`), and what were
+/// stored in it would go with it.
+pub(super) fn hidden_store(config: &Config, mode: &Mode) -> Option<Failure> {
+    let (store, socket) = (&config.store.path, socket(Some(config)));
+    let asked = matches!(mode, Mode::Submit | Mode::Smtp | Mode::List);
+    let hidden = asked && !store.exists() && !socket.starts_with(&config.state_directory);
+    let why = || Failure::new(Exit::Deferred, format!("{} is not there, as in a sandbox", store.display()));
+    (hidden && UnixStream::connect(&socket).is_ok()).then(why)
 }
 
 /// Whether this user may not write the store, so that only the service can.
