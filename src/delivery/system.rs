@@ -109,10 +109,14 @@ pub fn machine_name(config: &DnsConfig) -> String {
     full_name(&host_name(), &hosts, &std::fs::read(&config.resolv_conf).unwrap_or_default())
 }
 
-/// Whether peers can take `name` for one of a machine (RFC 5321 section 4.1.2): it has a dot
-/// and is not that of the loopback. An address literal will do.
+/// Whether peers can take `name` for one of a machine (RFC 5321 section 4.1.2): it has a dot, letters,
+/// digits and hyphens, and is neither that of the loopback nor an address without brackets, which
+/// some machines are called by. An address literal will do.
 pub fn is_full_name(name: &str) -> bool {
-    name.starts_with('[') || name.trim_end_matches('.').contains('.') && !is_localhost(name)
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let is_label = |label: &str| !label.is_empty() && label.chars().all(|c| c.is_alphanumeric() || c == '-');
+    let has_domain = || name.rsplit_once('.').is_some_and(|(_, last)| !last.chars().all(|c| c.is_ascii_digit()));
+    name.starts_with('[') || has_domain() && name.split('.').all(is_label) && !is_localhost(name)
 }
 
 /// `name` itself where it has a dot; else the full name beside it in the hosts' file; else
@@ -134,6 +138,29 @@ fn full_name(name: &str, hosts: &Hosts, resolv_conf: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn peers_take_a_full_name_or_an_address_literal() {
+        for (name, full) in [
+            ("relay.example.org", true),
+            ("relay.example.org.", true),
+            ("xn--bcher-kva.example", true),
+            ("bücher.example", true),
+            ("4.relay.example", true),
+            ("[192.0.2.1]", true),
+            ("relay", false),
+            ("relay.", false),
+            ("1843", false),
+            ("192.0.2.1", false),
+            ("my_relay.example.org", false),
+            ("relay..example", false),
+            ("localhost", false),
+            ("localhost.localdomain", false),
+            ("", false),
+        ] {
+            assert_eq!(is_full_name(name), full, "{name}");
+        }
+    }
 
     #[test]
     fn the_full_name_of_a_machine_is_found_without_a_lookup() {
