@@ -115,7 +115,12 @@ impl Operations<'_> {
                 break;
             }
             page.retain(|listed| bounds.allow(&listed.mail));
-            page.truncate(bounds.left(preview.count));
+            let mut left = bounds.left(preview.count);
+            page.retain(|listed| {
+                let is_within = left > 0;
+                left -= usize::from(is_within && !listed.in_hand);
+                is_within
+            });
             self.count_in(preview, &page, verb).await?;
         }
         if let (Some(group), Place::Repository(repository)) = (&filter.group, place) {
@@ -299,24 +304,24 @@ impl Bulk<'_> {
         let mut pages = Pages::new(self.operations.store, self.place.clone(), filter);
         while let Some(mut page) = pages.next().await? {
             page.retain(|listed| bounds.allow(&listed.mail));
-            page.truncate(bounds.left(self.done.mails));
-            if self.is_to_stop() || bounds.left(self.done.mails) == 0 {
+            if !self.goes_on(bounds) {
                 break;
             }
-            for some in page.chunks(BATCH) {
-                if self.is_to_stop() {
-                    return Ok(());
-                }
+            let mut rest = &page[..];
+            while !rest.is_empty() && self.goes_on(bounds) {
+                // Those in hand use up nothing of a limit: what is behind them comes next.
+                let (some, behind) = rest.split_at(BATCH.min(bounds.left(self.done.mails)).min(rest.len()));
                 self.some(some, &now).await?;
                 progress(&self.done);
+                rest = behind;
             }
         }
         Ok(())
     }
 
-    fn is_to_stop(&mut self) -> bool {
+    fn goes_on(&mut self, bounds: &Bounds) -> bool {
         self.done.stopped = self.operations.stop.is_cancelled();
-        self.done.stopped
+        !self.done.stopped && bounds.left(self.done.mails) > 0
     }
 
     async fn some(&mut self, some: &[Listed], now: &Horizon) -> Result<()> {
@@ -348,5 +353,74 @@ impl Bulk<'_> {
     fn count(&mut self, mail: Option<&Mail>) {
         self.done.exhausted += u64::from(self.operations.is_exhausted(self.verb, mail));
         self.done.mails += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::mail::{Address, Attributes, Envelope, MessageFacts, NewMail, NewMessage, ReversePath};
+    use crate::store::{Intake, Passes, SqliteStore, Wanted};
+
+    fn mail(key: &str) -> NewMail {
+        NewMail {
+            key: MailKey::parse(key).expect("a key"),
+            name: key.to_owned(),
+            envelope: Envelope::new(ReversePath::Null, vec![Address::parse("b@x.example").expect("an address")]),
+            state: "relay".to_owned(),
+            attributes: Attributes::default(),
+            message: NewMessage::Whole(Bytes::from_static(b"x")),
+            facts: MessageFacts::default(),
+            client: None,
+            import_digest: None,
+        }
+    }
+
+    /// Five in the spool, of which the two oldest are in hand.
+    async fn busy_store(directory: &tempfile::TempDir) -> SqliteStore {
+        let store = SqliteStore::open(&directory.path().join("t.db"), "test", &Clock::system()).expect("opens");
+        for key in ["K1", "K2", "K3", "K4", "K5"] {
+            store.insert(mail(key)).await.expect("inserted");
+        }
+        let oldest = Wanted {
+            from: Place::Spool,
+            run: None,
+            within: None,
+            spacing: Vec::new(),
+            limit: 2,
+            suspects: false,
+            only: None,
+        };
+        assert_eq!(store.claim(&oldest).await.expect("claimed").len(), 2);
+        store
+    }
+
+    #[tokio::test]
+    async fn bounds_are_of_what_it_is_done_to_and_not_of_what_is_in_hand() {
+        for (limit, recipient, mails, in_hand) in [
+            (None, None, 3, 2),
+            (Some(2), None, 2, 2),
+            (Some(3), None, 3, 2),
+            (Some(9), None, 3, 2),
+            (Some(2), Some("B@X.Example"), 2, 2),
+            (None, Some("c@x.example"), 0, 0),
+        ] {
+            let directory = tempfile::tempdir().expect("a directory");
+            let store = busy_store(&directory).await;
+            let (by, processors, stop) = (Operator::default(), pipeline::Config::default(), CancellationToken::new());
+            let now = Clock::system().now();
+            let operations = Operations { store: &store, by: &by, processors: &processors, now, stop: &stop };
+            let recipient = recipient.map(|text| Address::parse(text).expect(text));
+            let bounds = Bounds { recipient, limit, ..Bounds::default() };
+            let selection = Selection::Matching { conditions: Box::default(), until: None, bounds };
+            let preview = operations.preview(&Place::Spool, &selection, &Verb::Remove).await.expect("counted");
+            assert_eq!((preview.count, preview.in_hand), (mails, in_hand), "{limit:?}");
+            let done = operations.carry_out(&Place::Spool, &selection, &Verb::Remove, &mut |_| {}).await;
+            let done = done.expect("removed");
+            assert_eq!((done.mails, done.in_hand, done.stopped), (mails, in_hand, false), "{limit:?}");
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 
-use crate::mail::{Address, CauseId, Mail, MailKey, attribute};
+use crate::mail::{Address, CauseId, Mail, MailKey, attribute, folded, is_named_by};
 use crate::store::{Horizon, MailFilter, Time};
 use crate::text::parse_rfc3339;
 use crate::yaml::parse_duration;
@@ -30,7 +30,7 @@ pub enum Selection {
 pub struct Bounds {
     /// Mails that were taken for reprocessing less often than this.
     pub max_retries: Option<u32>,
-    /// Mails for this recipient.
+    /// Mails for this recipient, without case.
     pub recipient: Option<Address>,
     /// So many of them at most.
     pub limit: Option<u64>,
@@ -40,13 +40,28 @@ impl Bounds {
     /// Whether a mail that matches is within all of them but the limit.
     pub(super) fn allow(&self, mail: &Mail) -> bool {
         let taken = mail.attributes.integer(attribute::REPROCESSING).unwrap_or(0);
-        self.max_retries.is_none_or(|most| taken < i64::from(most))
-            && self.recipient.as_ref().is_none_or(|one| mail.envelope.recipients.contains(one))
+        let is_for = |wanted: &Address| {
+            let wanted = folded(&wanted.to_string());
+            mail.envelope.recipients.iter().any(|one| is_named_by(&one.to_string(), &wanted))
+        };
+        self.max_retries.is_none_or(|most| taken < i64::from(most)) && self.recipient.as_ref().is_none_or(is_for)
     }
 
     /// How many more there may be behind `taken`.
     pub(super) fn left(&self, taken: u64) -> usize {
         self.limit.map_or(usize::MAX, |limit| usize::try_from(limit.saturating_sub(taken)).unwrap_or(usize::MAX))
+    }
+}
+
+impl std::fmt::Display for Bounds {
+    /// As they are given over HTTP: `maxRetries=3 limit=10`; nothing where there are none.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let given = [
+            self.max_retries.map(|most| format!("maxRetries={most}")),
+            self.recipient.as_ref().map(|one| format!("forRecipient={one}")),
+            self.limit.map(|most| format!("limit={most}")),
+        ];
+        f.write_str(&given.into_iter().flatten().collect::<Vec<_>>().join(" "))
     }
 }
 
@@ -73,7 +88,9 @@ impl std::fmt::Display for Selection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Mail(key) => write!(f, "key={key}"),
-            Self::Matching { conditions, .. } => conditions.fmt(f),
+            Self::Matching { conditions, bounds, .. } if *bounds == Bounds::default() => conditions.fmt(f),
+            Self::Matching { conditions, bounds, .. } if conditions.is_empty() => bounds.fmt(f),
+            Self::Matching { conditions, bounds, .. } => write!(f, "{conditions} {bounds}"),
         }
     }
 }
@@ -299,6 +316,20 @@ mod tests {
         ] {
             let conditions = conditions(given).expect("conditions");
             assert_eq!((conditions.to_string().as_str(), conditions.is_empty()), (text, text == "all"));
+        }
+    }
+
+    #[test]
+    fn a_selection_is_on_record_with_its_bounds() {
+        let recipient = Address::parse("b@x.example").expect("an address");
+        let all = Bounds { max_retries: Some(3), recipient: Some(recipient), limit: Some(10) };
+        for (given, bounds, text) in [
+            (&[][..], Bounds::default(), "all"),
+            (&[], Bounds { limit: Some(10), ..Bounds::default() }, "limit=10"),
+            (&[("code", "550")], all, "code=550 maxRetries=3 forRecipient=b@x.example limit=10"),
+        ] {
+            let conditions = Box::new(conditions(given).expect("conditions"));
+            assert_eq!(Selection::Matching { conditions, until: None, bounds }.to_string(), text);
         }
     }
 
