@@ -8,6 +8,7 @@ mod dsn_offer;
 mod files;
 mod sections;
 mod source;
+mod vain;
 mod warnings;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -80,6 +81,8 @@ pub struct Config {
     /// The rule that leaves senders without word, so that DSN is not offered to those who bring
     /// mail, in words; `None` where there is none.
     pub silence: Option<String>,
+    /// Limits of passes that no mail comes to, in words.
+    pub vain_limits: Vec<String>,
     /// Who signs what redeliver writes itself.
     pub dkim: Option<Arc<Signatory>>,
     /// The folder of the jobs' files.
@@ -192,6 +195,7 @@ fn read_all(source: &Source) -> Read {
         config.jobs = jobs;
         config.schedules = schedules;
         config.silence = dsn_offer::silence(config, &main);
+        config.vain_limits = vain::limits_in_vain(config, &main);
     }
     let folders = job_files.into_diagnostics().into_iter().chain(schedule_files.into_diagnostics()).collect();
     Read { config, main: main.into_diagnostics(), folders }
@@ -262,6 +266,7 @@ impl Config {
             processors,
             dsn,
             silence: None,
+            vain_limits: Vec::new(),
             dkim,
             jobs_directory,
             schedules_directory,

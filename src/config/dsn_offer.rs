@@ -3,14 +3,17 @@
 use super::Config;
 use super::files::File;
 use crate::jobs::{self, Reprocess};
-use crate::pipeline::{Silence, Taker, Untold};
+use crate::pipeline::{Taker, Untold};
 use crate::yaml::{Node, Place, Value};
 
 /// The rule that stands against it, in words with its place.
 pub(super) fn silence(config: &Config, main: &File) -> Option<String> {
     let takers: Vec<_> = config.jobs.iter().filter_map(|(name, job)| taker(name, job)).collect();
     let found = config.processors.silence(&config.smtp.processor, &takers)?;
-    let place = main.root().and_then(|root| place(root, &found)).and_then(|place| main.line_of(place));
+    let place = main
+        .root()
+        .and_then(|root| rule_place(root, &found.processor, found.rule))
+        .and_then(|place| main.line_of(place));
     let rule = place.unwrap_or_else(|| format!("{} of processor {}", found.rule + 1, found.processor));
     let way = found.job.map(|job| format!(", where job {job} leads")).unwrap_or_default();
     Some(match found.of {
@@ -34,10 +37,11 @@ fn taker<'a>(job: &'a str, config: &'a jobs::Config) -> Option<Taker<'a>> {
     }
 }
 
-fn place(root: &Node, found: &Silence) -> Option<Place> {
-    let processor = entry(entry(root, "processors")?, &found.processor)?;
+/// Where a rule of a processor stands, from 0.
+pub(super) fn rule_place(root: &Node, processor: &str, number: usize) -> Option<Place> {
+    let processor = entry(entry(root, "processors")?, processor)?;
     match &processor.value {
-        Value::Sequence(rules) => rules.get(found.rule).map(|rule| rule.place),
+        Value::Sequence(rules) => rules.get(number).map(|rule| rule.place),
         _ => None,
     }
 }

@@ -373,3 +373,33 @@ fn what_is_allowed_and_yet_unwise_gets_a_word() {
     let (path, text) = late("15m");
     assert!(!warnings("AtMost=5", &[(path, &text)]).contains("jitter"));
 }
+
+#[test]
+fn a_limit_that_no_mail_comes_to_is_named_with_its_place() {
+    let processors = "processors:\n  relay:\n  - {match: AtMost=8, mailet: RemoteDelivery, bounceProcessor: rde}\n  - {mailet: ToRepository, repositoryPath: a/permanent}\n  rde:\n  - {match: FIRST, mailet: DSNBounce}\n  - {match: SECOND, mailet: ToRepository, repositoryPath: a/WHERE}\n  - {mailet: ToRepository, repositoryPath: a/temporary}\n";
+    let never = "AttemptsExhausted=9 never matches, since AtMost=8 lets no mail have more passes";
+    let stored = "redeliver.yaml:7 stores in a/permanent what has had 5 passes";
+    for (first, second, place, told) in [
+        ("AttemptsExhausted=8", "AttemptsExhausted=8", "permanent", &[][..]),
+        ("AttemptsExhausted=5", "AttemptsExhausted=8", "permanent", &[]),
+        ("AttemptsExhausted=8", "AttemptsExhausted=9", "permanent", &[("7", never)]),
+        ("{ Or: [IsRemoteDeliveryPermanentError, AttemptsExhausted=9] }", "All", "permanent", &[("6", never)]),
+        ("AttemptsExhausted=8", "AttemptsExhausted=5", "permanent", &[("6", stored)]),
+        ("{ Not: AttemptsExhausted=8 }", "AttemptsExhausted=5", "permanent", &[("6", stored)]),
+        // What is stored there comes back, with more passes.
+        ("AttemptsExhausted=8", "AttemptsExhausted=5", "temporary", &[]),
+        ("AttemptsExhausted=8", "{ Not: AttemptsExhausted=5 }", "permanent", &[]),
+    ] {
+        let main = processors.replace("FIRST", first).replace("SECOND", second).replace("WHERE", place);
+        let job = ("jobs/retry.yaml", "kind: reprocess\nrepository: temporary\nprocessor: relay\n");
+        let found = load_files(&[("redeliver.yaml", &main), job]).1.expect("valid").warnings();
+        let found: Vec<_> = found.iter().filter(|line| line.contains("AttemptsExhausted")).collect();
+        assert_eq!(found.len(), told.len(), "{first} {second}: {found:?}");
+        for (line, (at, words)) in found.iter().zip(told) {
+            assert!(
+                line.contains(&format!("redeliver.yaml:{at}: AttemptsExhausted")) && line.contains(words),
+                "{line}"
+            );
+        }
+    }
+}

@@ -79,6 +79,7 @@ impl Config {
                 "a mailet sets or removes {counter}, which limits the passes of a mail: that limit may never be reached"
             ));
         }
+        found.extend(self.vain_limits.iter().cloned());
         for name in self.processors.stray_processors() {
             found.push(format!(
                 "nothing leads to processor '{name}', and mail cannot be sent into it by hand since its end is open: \

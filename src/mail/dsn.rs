@@ -57,6 +57,9 @@ pub struct Told {
     /// When the message was accepted: where several are told of together, which it was.
     #[serde(default)]
     pub accepted: Option<DateTime<Utc>>,
+    /// Fields by which its sender knows it, `Subject: x`: likewise.
+    #[serde(default)]
+    pub marks: Vec<String>,
     /// The outcome that is told; `None` where nobody was asked to take the message.
     pub outcome: Option<Recorded>,
     /// The status where the reply has none of the action's class, such as `5.0.0`.
@@ -100,6 +103,9 @@ const MIN_REPLY: usize = 512;
 
 /// Octets of a line of a reply in a field.
 const MAX_FIELD_LINE: usize = 900;
+
+/// Octets of a field by which a message is known.
+const MAX_MARK: usize = 200;
 
 /// What is returned of the message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -261,13 +267,20 @@ impl Notification {
             Action::Delayed => format!("Your message has not been delivered to {who} yet."),
             Action::Relayed => format!("Your message for {who} was passed on."),
         };
-        let Some((reply, outcome)) = reply(told) else { return format!("{first}\n{}\n", own_words(told)) };
+        let marks = self.marks(told);
+        let Some((reply, outcome)) = reply(told) else { return format!("{first}\n{}\n{marks}", own_words(told)) };
         let said = said(up_to(reply, self.room()));
         let whose = if is_on_the_way(outcome) { "next mail system on the way" } else { "mail system of the recipient" };
         match outcome.host.as_deref().or(outcome.next_hop.as_deref()) {
-            Some(host) => format!("{first}\nThe {whose}, {}, said:\n{said}\n", plain(host)),
-            None => format!("{first}\nThe {whose} said:\n{said}\n"),
+            Some(host) => format!("{first}\nThe {whose}, {}, said:\n{said}\n{marks}", plain(host)),
+            None => format!("{first}\nThe {whose} said:\n{said}\n{marks}"),
         }
+    }
+
+    /// By what the sender knows which message of several it was.
+    fn marks(&self, told: &Told) -> String {
+        let shown = if self.digest.is_some() { told.marks.as_slice() } else { &[] };
+        shown.iter().map(|mark| format!("{}\n", up_to(&plain(mark), MAX_MARK))).collect()
     }
 
     /// Which message of several it was.
@@ -572,6 +585,7 @@ mod tests {
             action,
             original: None,
             accepted: None,
+            marks: Vec::new(),
             outcome,
             default_status: "5.0.0".into(),
         }

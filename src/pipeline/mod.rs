@@ -28,6 +28,7 @@ mod telling;
 mod tests;
 mod to_processor;
 mod to_repository;
+mod vain;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -48,6 +49,7 @@ pub use remote_delivery::Deliver;
 pub use silence::{Silence, Taker, Untold};
 use telling::Telling;
 pub use telling::{Addressees, Notifications};
+pub use vain::{Kept, Vain};
 
 /// What a pass needs of its caller: what an attempt needs, and the record of earlier ones.
 #[async_trait]

@@ -240,6 +240,7 @@ impl Pass<'_> {
             action,
             original: asked.of(recipient).orcpt.clone(),
             accepted: None,
+            marks: Vec::new(),
             outcome,
             default_status: status.unwrap_or_else(|| format!("{}.0.0", action.class())),
         });
@@ -278,7 +279,10 @@ impl Pass<'_> {
     }
 
     fn written(&self, mut draft: Draft, whole: &Mail, row: &[u8]) -> NewDsn {
-        draft.told.iter_mut().for_each(|told| told.accepted = Some(whole.accepted));
+        let marks = marks(whole, row);
+        for told in &mut draft.told {
+            (told.accepted, told.marks) = (Some(whole.accepted), marks.clone());
+        }
         let common = &self.pipeline.notifications;
         let requires_tls = whole.attributes.boolean(attribute::REQUIRE_TLS).unwrap_or(false);
         let date = draft.told.iter().map(|told| self.known_at(told.outcome.as_ref())).max().unwrap_or(self.now);
@@ -351,6 +355,24 @@ fn returned(draft: &Draft, whole: &Mail, row: &[u8], requires_tls: bool) -> Retu
         return Returned::Message(row.to_vec());
     }
     Returned::Header(header.to_vec())
+}
+
+/// What a sender knows his message by.
+fn marks(whole: &Mail, row: &[u8]) -> Vec<String> {
+    let envelope_id = whole.envelope.dsn.envid.as_ref().map(|id| format!("Envelope-Id: {id}"));
+    let fields =
+        ["Subject", "Message-ID"].into_iter().filter_map(|name| Some(format!("{name}: {}", field(row, name)?)));
+    fields.chain(envelope_id).collect()
+}
+
+/// The first field of that name, its lines joined; beyond ASCII it may be what it is.
+fn field(row: &[u8], name: &str) -> Option<String> {
+    let text = String::from_utf8_lossy(header(row)).replace("\r\n ", " ").replace("\r\n\t", " ");
+    let of_name = |line: &str| {
+        let (before, value) = line.split_once(':')?;
+        before.trim_end().eq_ignore_ascii_case(name).then(|| value.trim().to_owned())
+    };
+    text.split("\r\n").find_map(of_name).filter(|value| !value.is_empty())
 }
 
 /// The header without the empty line; one that is too long is cut between two fields.
@@ -433,5 +455,15 @@ mod tests {
         let many = "Some: field\r\n".repeat(10_000);
         let cut = header(many.as_bytes());
         assert!(cut.len() > MAX_RETURNED - 30 && cut.len() <= MAX_RETURNED && cut.ends_with(b"field\r\n"));
+    }
+
+    #[test]
+    fn a_message_is_known_by_its_subject_and_numbers() {
+        let row = b"From: a@x.example\r\nsubject : Minutes\r\n of\r\n\tMonday\r\nMESSAGE-ID:<1@x.example>\r\nSubject: no\r\n\r\nSubject: body";
+        assert_eq!(field(row, "Subject").as_deref(), Some("Minutes of Monday"));
+        assert_eq!(field(row, "Message-ID").as_deref(), Some("<1@x.example>"));
+        assert_eq!(field(row, "To"), None);
+        assert_eq!(field(b"Subject:\r\n\r\n", "Subject"), None, "an empty one says nothing");
+        assert_eq!(field(b"Subject: \xff\r\n", "Subject").as_deref(), Some("\u{fffd}"));
     }
 }

@@ -43,7 +43,16 @@ fn silent(recipient: &str, outcome: Outcome, stage: Stage, cause: &str) -> Recor
 fn told(action: Action, outcome: Recorded) -> Told {
     let recipient = outcome.recipient.clone();
     let default_status = format!("{}.0.0", action.class());
-    Told { recipient, action, original: None, accepted: Some(accepted()), outcome: Some(outcome), default_status }
+    let marks = ["Subject: Minutes of Monday", "Message-ID: <minutes@sender.example>"].map(str::to_owned).to_vec();
+    Told {
+        recipient,
+        action,
+        original: None,
+        accepted: Some(accepted()),
+        marks,
+        outcome: Some(outcome),
+        default_status,
+    }
 }
 
 fn notification(recipients: Vec<Told>) -> Notification {

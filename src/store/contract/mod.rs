@@ -247,6 +247,7 @@ fn new_dsn(name: &str, sender: &str) -> NewDsn {
         action: Action::Failed,
         original: None,
         accepted: None,
+        marks: Vec::new(),
         outcome: Some(recorded("b@x.example", Outcome::Failed)),
         default_status: "5.0.0".to_owned(),
     };
