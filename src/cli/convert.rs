@@ -28,6 +28,7 @@ use std::path::Path;
 
 use super::exit::{Exit, Failure};
 use super::note;
+use super::output::Report;
 use crate::config::Smtp;
 use crate::pipeline;
 use crate::yaml::{Document, Fields, Reading, text};
@@ -76,7 +77,7 @@ pub(super) fn run(file: &Path, out: &mut impl Write) -> Result<Exit, Failure> {
     if !converted.yaml.contains("\n    - ") {
         return Err(wrong(&"1: there is no processor with a mailet in it"));
     }
-    out.write_all(converted.yaml.as_bytes())?;
+    Report(out).write_all(converted.yaml.as_bytes())?;
     Ok(report(file, &converted))
 }
 

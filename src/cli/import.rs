@@ -10,6 +10,7 @@ use super::args::{Format, ImportArguments};
 use super::exit::{Exit, Failure};
 use super::json_lines;
 use super::note;
+use super::output::Report;
 use crate::audit::import_json;
 use crate::ingest::{
     FieldError, Fingerprint, Found, Marked, Opened, Origin, Sources, Told, Transcript, received_field,
@@ -38,7 +39,8 @@ pub(super) async fn run(app: &App, arguments: ImportArguments, out: &mut impl Wr
     let read = import.all(Sources::new(arguments.paths, arguments.mbox_dialect, marked)).await;
     let settled = import.settle(0).await;
     // Also where the store gave out: what was taken is taken.
-    let exit = import.finish(arguments.format, out)?;
+    let mut out = Report(out);
+    let exit = import.finish(arguments.format, &mut out)?;
     out.flush()?;
     read.and(settled).map(|()| exit)
 }

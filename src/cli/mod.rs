@@ -15,6 +15,7 @@ mod import;
 mod jobs;
 mod json_lines;
 mod manual;
+mod output;
 mod peers;
 mod repository;
 mod run;
@@ -276,8 +277,11 @@ async fn with_app(config: Config, clock: Clock, uid: u32, command: Command) -> R
         _ => Ok(Exit::Ok),
     };
     app.close().await;
-    out.flush()?;
-    exit
+    let exit = exit?;
+    match out.flush().map_err(Failure::from) {
+        Err(unwritten) if unwritten.exit > exit => Err(unwritten),
+        _ => Ok(exit),
+    }
 }
 
 #[cfg(test)]

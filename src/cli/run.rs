@@ -13,6 +13,7 @@ use super::app::App;
 use super::args::{Format, RunArguments};
 use super::exit::{self, Exit, Failure};
 use super::json_lines;
+use super::output::Report;
 use crate::audit::result_json;
 use crate::clock::Clock;
 use crate::jobs::{self, Order, Progress, Swept};
@@ -46,8 +47,9 @@ pub(super) async fn run(app: &App, arguments: RunArguments, out: &mut impl Write
     clear_line();
     let swept = swept?;
     let finished = app.clock.now();
+    let mut out = Report(out);
     match arguments.format {
-        Format::Json => json_lines::write(out, &result_json(&arguments.job, started, finished, &swept.counts))?,
+        Format::Json => json_lines::write(&mut out, &result_json(&arguments.job, started, finished, &swept.counts))?,
         Format::Text => writeln!(out, "{}", as_text(&arguments.job, job, finished - started, &swept))?,
     }
     out.flush()?;
@@ -128,7 +130,7 @@ pub(super) async fn sweep_job(
     let (started, progress) = (app.clock.now(), Progress::default());
     let job = app.job(name)?;
     let swept = app.runner(&progress).run(order, job).await?;
-    writeln!(out, "{}", as_text(name, job, app.clock.now() - started, &swept))?;
+    writeln!(Report(out), "{}", as_text(name, job, app.clock.now() - started, &swept))?;
     match swept.failure {
         Some(error) => Err(error.into()),
         None => Ok(exit::of_run(&swept)),

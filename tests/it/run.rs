@@ -326,3 +326,34 @@ fn mails_that_a_deadline_left_untaken_are_no_success() {
     assert_eq!(finished.counts(), [1, 1, 0, 0, 0, 0]);
     assert_eq!(relay.run_spool().expect(0).counts(), [2, 2, 0, 0, 0, 0]);
 }
+
+#[test]
+fn what_was_done_has_its_exit_code_though_nobody_reads_it() {
+    let peer = SmtpSink::start(script!["RCPT TO:<d" => "451 4.2.0 later", "RCPT TO:<f" => "550 5.1.1 no"]);
+    let relay = Setup::gateway(peer.address()).build();
+    let no_message = relay.path().join("empty.eml");
+    std::fs::write(&no_message, "").expect("a file");
+    let no_message = no_message.to_str().expect("a name");
+    let container = relay.path().join("mailetcontainer.xml");
+    std::fs::write(
+        &container,
+        "<processors><processor state='root'><mailet match='All' class='org.example.Ours'/></processor></processors>",
+    )
+    .expect("a file");
+    let container = container.to_str().expect("a name");
+    for (recipient, arguments, code) in [
+        ("d@example.net", &["run", "spool"][..], 75),
+        ("f@example.net", &["run", "spool", "--format", "json"], 69),
+        ("f@example.net", &["sendmail", "-q"], 69),
+        ("a@example.net", &["run", "spool"], 0),
+        ("a@example.net", &["repository", "list"], 0),
+        ("a@example.net", &["import", no_message, "--from", "a@b.example", "--to", "c@d.example"], 65),
+        ("a@example.net", &["convert", container], 65),
+    ] {
+        relay.submit("me@example.org", &[recipient], &message("m"));
+        let (reader, nobody_reads) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let status = relay.program(arguments).stdout(nobody_reads).status().expect("a status");
+        assert_eq!(status.code(), Some(code), "{arguments:?}");
+    }
+}

@@ -1,6 +1,5 @@
 //! The program under test with a configuration of its own in a temporary directory.
 
-use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::io::{Read, Write as _};
 use std::path::{Path, PathBuf};
@@ -207,15 +206,18 @@ impl Relay {
         self.spawn(arguments, input).wait()
     }
 
+    /// A command, not started yet.
+    pub(crate) fn program(&self, arguments: &[&str]) -> Command {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_redeliver"));
+        program.arg("--config").arg(self.configuration()).args(arguments);
+        program.env_remove("REDELIVER_CONFIG").current_dir(self.path());
+        program
+    }
+
     /// Starts a command, for tests that do something to it while it runs.
     pub(crate) fn spawn(&self, arguments: &[&str], input: &[u8]) -> Running {
-        let configuration = self.configuration();
-        let arguments =
-            [OsStr::new("--config"), configuration.as_os_str()].into_iter().chain(arguments.iter().map(OsStr::new));
-        let child = Command::new(env!("CARGO_BIN_EXE_redeliver"))
-            .args(arguments)
-            .env_remove("REDELIVER_CONFIG")
-            .current_dir(self.path())
+        let child = self
+            .program(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
