@@ -64,11 +64,20 @@ fn name(argument: &[u8]) -> String {
     }
 }
 
-/// With one blank for each stretch of blanks. Octets that are no UTF-8 are marked as such: in a
-/// display name they hurt nobody.
+/// With a blank for each TAB, but not in a quoted local part: that would be somebody else's
+/// mailbox. Octets that are no UTF-8 are marked as such: in a display name they hurt nobody.
 fn text(argument: &[u8]) -> Result<String, CommandError> {
-    let text = String::from_utf8_lossy(argument).replace('\t', " ");
+    let text = String::from_utf8_lossy(argument);
+    if text.contains('\t') && text.split('"').skip(1).zip(text.split('"').skip(2)).any(is_local_part_with_tab) {
+        return Err(CommandError::Octets);
+    }
+    let text = text.replace('\t', " ");
     if text.contains(char::is_control) { Err(CommandError::Octets) } else { Ok(text.trim().to_owned()) }
+}
+
+/// What stands between two quotes, and what behind the second.
+fn is_local_part_with_tab((quoted, behind): (&str, &str)) -> bool {
+    quoted.contains('\t') && behind.starts_with('@')
 }
 
 fn mail(argument: &str, leniency: &Leniency<'_>) -> Parsed {
@@ -218,6 +227,12 @@ mod tests {
             ),
             ("RCPT TO: b@x.example", "rcpt b@x.example"),
             ("RCPT TO:<@r.example:b@x.example>", "rcpt b@x.example"),
+            ("RCPT TO:\tAnna\tB\t<b@x.example>", "rcpt b@x.example"),
+            ("RCPT TO:\"Anna\tB\" <b@x.example>", "rcpt b@x.example"),
+            ("RCPT TO:<\"a b\"@x.example>", "rcpt \"a b\"@x.example"),
+            ("RCPT TO:<\"a\tb\"@x.example>", "500 the line has octets that do not belong into a command"),
+            ("RCPT TO:\"a\\\"\tb\"@x.example", "500 the line has octets that do not belong into a command"),
+            ("MAIL FROM:<\"a\tb\"@x.example>", "500 the line has octets that do not belong into a command"),
             ("RCPT TO: root", "rcpt Local(\"root\")"),
             ("RCPT TO: PostMaster", "rcpt Postmaster"),
             ("HELO", "Helo(\"\")"),
