@@ -15,11 +15,8 @@ use super::body::{MOST_OCTETS, MessageBody};
 use super::error::Refusal;
 use super::query::Query;
 use crate::audit::{header_field, header_of};
-use crate::ingest::{Caller, Input, Invocation, SubmitError, submit};
+use crate::ingest::{Caller, Input, Invocation, Origin, SubmitError, submit};
 use crate::mail::{Address, parse_address_list};
-
-/// `nobody`, as the trace field names whoever gives a message in over HTTP.
-const NOBODY: u32 = 65534;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
     let body = DefaultBodyLimit::max(MOST_OCTETS);
@@ -38,7 +35,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
 )]
 async fn take(
     State(shared): super::State,
-    _actor: Actor,
+    actor: Actor,
     query: Query,
     MessageBody(body): MessageBody,
 ) -> Result<StatusCode, Refusal> {
@@ -51,11 +48,11 @@ async fn take(
     let intake = shared.context.intake.now();
     let invocation =
         Invocation { recipients_from_header: true, reverse_path: Some(address.to_string()), ..Invocation::default() };
-    let caller = Caller { uid: NOBODY, address, full_name: None };
+    let caller = Caller { origin: Origin::Http(actor.address), address, full_name: None };
     let mut input = Whole(Some(body.to_vec()));
     let now = shared.context.clock.now();
     let key = submit(&intake.spool, &invocation, &caller, &intake.here, now, &mut input).await?;
-    tracing::info!(mail.id = %key, "accepted over HTTP");
+    tracing::info!(mail.id = %key, by = %actor, "accepted over HTTP");
     Ok(StatusCode::CREATED)
 }
 

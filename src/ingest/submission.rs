@@ -20,8 +20,8 @@ use crate::spool::{AcceptError, Incoming, Spool, Submission};
 /// Who submits.
 #[derive(Debug, Clone)]
 pub struct Caller {
-    /// The user's number, as the kernel has it.
-    pub uid: u32,
+    /// How it comes here: by [`Origin::User`] or [`Origin::Http`].
+    pub origin: Origin<'static>,
     /// `user@hostname`.
     pub address: Address,
     /// From the table of users.
@@ -103,7 +103,7 @@ pub async fn submit(
     let mut incoming = spool.incoming();
     // It names the recipient only where it is the only one.
     let only = if invocation.recipients_from_header { None } else { only(&recipients) };
-    let trace = received_field(Origin::User(caller.uid), &here.hostname, incoming.key(), only, now);
+    let trace = received_field(caller.origin, &here.hostname, incoming.key(), only, now);
     incoming.write_trace(&trace);
     let reader = MessageReader::new(Lines::new(Mend::ALL, invocation.dot_ends_input), edit);
     let ended = match read(reader, &mut incoming, input).await {
@@ -123,7 +123,11 @@ pub async fn submit(
         attributes.set(attribute::REQUIRE_TLS, AttributeValue::Boolean(true));
     }
     ended.repairs.note_in(&mut attributes);
-    Ok(incoming.accept(Submission { attributes, ..envelope.into() }).await?)
+    let client = match caller.origin {
+        Origin::Http(address) => Some(address),
+        _ => None,
+    };
+    Ok(incoming.accept(Submission { attributes, client, ..envelope.into() }).await?)
 }
 
 fn only(recipients: &[Address]) -> Option<&Address> {

@@ -27,6 +27,8 @@ pub enum Origin<'a> {
         /// How he was spoken to.
         protocol: Protocol,
     },
+    /// Over HTTP, from this address.
+    Http(IpAddr),
 }
 
 /// How a peer spoke: what stands behind `with` (RFC 3848, RFC 6531 section 4.3).
@@ -74,6 +76,7 @@ pub fn received_field(
         }
         Origin::User(uid) => (by_user(&by, uid), String::new()),
         Origin::UserSession { uid, protocol } => (by_user(&by, uid), format!("with {} ", protocol.keyword())),
+        Origin::Http(address) => (format!("from {}\r\n\tby {by}", literal(address)), "with HTTP ".to_owned()),
     };
     let recipient = recipient.map(Address::to_string).filter(|recipient| recipient.is_ascii());
     let recipient = recipient.map_or_else(String::new, |recipient| format!("\r\n\tfor <{recipient}>"));
@@ -139,6 +142,21 @@ mod tests {
         assert_eq!(
             local,
             "Received: by relay.test (redeliver, from userid 1000)\r\n\tid K1;\r\n\tTue, 14 Nov 2023 22:13:20 +0000\r\n"
+        );
+    }
+
+    #[test]
+    fn over_http_it_names_the_client() {
+        let field = received_field(
+            Origin::Http("::1".parse().expect("an IP address")),
+            &Domain::parse("relay.test").expect("a domain"),
+            &MailKey::parse("K1").expect("a key"),
+            None,
+            DateTime::from_timestamp(1_700_000_000, 0).expect("in range"),
+        );
+        assert_eq!(
+            field,
+            "Received: from [IPv6:::1]\r\n\tby relay.test\r\n\twith HTTP id K1;\r\n\tTue, 14 Nov 2023 22:13:20 +0000\r\n"
         );
     }
 

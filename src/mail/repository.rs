@@ -60,6 +60,11 @@ impl RepositoryPath {
         &self.0
     }
 
+    /// Whether lists and numbers could not tell it from the spool.
+    pub fn is_called_as_the_spool(&self) -> bool {
+        self.0 == "spool"
+    }
+
     /// What stands behind the last slash: the short name, where it is unique.
     pub fn last_segment(&self) -> &str {
         self.0.rsplit('/').next().unwrap_or(&self.0)

@@ -3,7 +3,7 @@
 use nix::unistd::{Uid, User};
 
 use crate::config::Config;
-use crate::ingest::{Caller, Here, SystemNames};
+use crate::ingest::{Caller, Here, Origin, SystemNames};
 use crate::mail::Domain;
 
 /// Where Debian keeps the domain of local names.
@@ -51,5 +51,5 @@ pub fn caller(uid: u32, here: &Here) -> Result<Caller, String> {
         .and_then(|user| user.gecos.into_string().ok())
         .and_then(|gecos| gecos.split(',').next().map(str::to_owned))
         .filter(|name| !name.is_empty());
-    Ok(Caller { uid, address, full_name })
+    Ok(Caller { origin: Origin::User(uid), address, full_name })
 }

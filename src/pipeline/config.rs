@@ -139,6 +139,10 @@ pub fn repository(written: &str, schemes: &BTreeSet<String>) -> Result<Repositor
             let known: Vec<_> = schemes.iter().map(String::as_str).collect();
             Err(format!("no store is called '{scheme}': 'stores' has {}", known.join(", ")))
         }
+        _ if path.is_called_as_the_spool() => {
+            Err("'spool' is what the spool is called: name the repository otherwise, such as 'var/mail/spool'"
+                .to_owned())
+        }
         _ => Ok(path),
     }
 }

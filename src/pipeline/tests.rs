@@ -409,6 +409,7 @@ fn every_mistake_has_its_line_and_says_what_would_be_right() {
         (rule("mailet: RemoteDelivry"), "f:2:14: unknown mailet 'RemoteDelivry': did you mean 'RemoteDelivery'?"),
         (rule("match: All, notmatch: All, mailet: 'Null'"), "f:2:28: Please configure only match or nomatch per mailet"),
         (rule("mailet: ToRepository"), "f:2:5: key 'repositoryPath' is missing"),
+        (rule("mailet: ToRepository, repositoryPath: sqlite://spool/"), "f:2:44: 'spool' is what the spool is called: name the repository otherwise, such as 'var/mail/spool'"),
         (rule("mailet: ToRepository, repositoryPath: file://a/b"), "f:2:44: no store is called 'file': 'stores' has cassandra, sqlite"),
         (rule("mailet: ToRepository, repositoryPath: a/../b"), "f:2:44: \"a/../b\" is not a repository"),
         (rule("mailet: ToRepository, repositoryPaht: a/b"), "f:2:28: unknown key 'repositoryPaht': did you mean 'repositoryPath'?"),

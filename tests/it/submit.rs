@@ -8,7 +8,9 @@ use std::process::Stdio;
 use std::sync::Arc;
 
 use redeliver::clock::Clock;
-use redeliver::ingest::{Caller, Here, Intake, Listener, ListenerConfig, ListenerContext, SubmitContext, SubmitSocket};
+use redeliver::ingest::{
+    Caller, Here, Intake, Listener, ListenerConfig, ListenerContext, Origin, SubmitContext, SubmitSocket,
+};
 use redeliver::live::Live;
 use redeliver::mail::{Address, Domain, RepositoryPath};
 use redeliver::metrics::Metrics;
@@ -81,7 +83,7 @@ fn context(store: Arc<dyn Store>, stop: Stop) -> Arc<SubmitContext> {
     let here = Here::new(Domain::parse("relay.test").expect("a domain"), |_| false);
     let caller = |uid, _: &Here| {
         let address = Address::parse(&format!("uid{uid}@relay.test")).expect("an address");
-        Ok(Caller { uid, address, full_name: None })
+        Ok(Caller { origin: Origin::User(uid), address, full_name: None })
     };
     let kept = BTreeSet::from([RepositoryPath::parse("var/mail/temporary").expect("a path")]);
     let clock = Clock::system();

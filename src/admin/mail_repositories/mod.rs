@@ -115,6 +115,9 @@ async fn create(
         return Err(Refusal::invalid(format!("'{protocol}' is an unsupported protocol")));
     }
     let (_, path) = RepositoryPath::parse_url(&name).map_err(|error| Refusal::invalid(error.to_string()))?;
+    if path.is_called_as_the_spool() {
+        return Err(Refusal::invalid("'spool' is what the spool is called".to_owned()));
+    }
     let operator = actor.operator();
     let operation = NewOperation {
         who: operator.who,

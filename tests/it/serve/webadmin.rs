@@ -517,6 +517,12 @@ fn a_message_is_taken_over_http_and_its_queue_is_shown_and_emptied() {
         (&mail["sender"], &mail["recipients"]),
         (&json!("me@example.org"), &json!(["n1@later.example", "n2@later.example"]))
     );
+    let key = mail["key"].as_str().expect("a key");
+    let shown = get(&service, &format!("/mailRepositories/temporary/mails/{key}?additionalFields=headers"));
+    assert_eq!(shown["remoteAddr"], "127.0.0.1");
+    let received = shown["headers"]["Received"][0].as_str().expect("a field").to_owned();
+    assert!(received.replace('\t', " ").starts_with("from [127.0.0.1] by relay.test with HTTP id "), "{received}");
+    ask(&service, "PUT", "/mailRepositories/spool?protocol=sqlite").expect(400);
     for wrong in ["", "Subject: s\r\n\r\nb\r\n", "From: me@example.org\r\n\r\nnobody\r\n"] {
         ask_with(&service, "POST", "/mail-transfer-service", header, wrong).expect(400);
     }
