@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::unistd::{Gid, Uid, User};
+use tracing::warn;
 
 use crate::admin;
 use crate::clients::{self, Columns, FileError, Users, WrongPasswords};
@@ -16,12 +17,12 @@ use crate::clock::Clock;
 use crate::config::{self, Config, Dialogue};
 use crate::delivery::{Delivery, Network};
 use crate::ingest::{Intake, ListenerConfig, TlsFiles};
-use crate::mail::{Address, Domain};
+use crate::mail::{Address, Domain, RepositoryPath};
 use crate::metrics::Metrics;
 use crate::pipeline::{Deliver, Notifications, Pipeline};
 use crate::spool::{FreeSpace, Settings, Spool};
 use crate::stop::Stop;
-use crate::store::{self, SqliteStore, Store};
+use crate::store::{self, Place, SqliteStore, Store};
 
 /// How long a service keeps results that the store does not take.
 const PATIENCE: Duration = Duration::from_mins(10);
@@ -107,6 +108,38 @@ pub async fn open_store(
 pub async fn ensure_repositories(config: &Config, store: &dyn Store) -> Result<(), store::Error> {
     let repositories: Vec<_> = config.repositories().into_iter().collect();
     store.ensure_repositories(&repositories).await
+}
+
+/// Says which mails rest where no rule and no job knows of them: those of a repository that was
+/// renamed in the configuration wait there for ever.
+pub async fn warn_of_unnamed_repositories(config: &Config, store: &dyn Store) {
+    match unnamed_repositories(config, store).await {
+        Ok(unnamed) => {
+            for (repository, mails) in unnamed {
+                warn!(
+                    %repository, mails,
+                    "no rule and no job names {repository}, where mails rest: \
+                     redeliver repository move {repository} --all --to REPOSITORY, if it was renamed"
+                );
+            }
+        }
+        Err(error) => warn!(%error, "mails may rest in repositories that no rule and no job names"),
+    }
+}
+
+async fn unnamed_repositories(config: &Config, store: &dyn Store) -> Result<Vec<(RepositoryPath, u64)>, store::Error> {
+    let named = config.repositories();
+    let mut found = Vec::new();
+    for repository in store.repositories().await? {
+        if named.contains(&repository) || [RepositoryPath::error(), RepositoryPath::dsn()].contains(&repository) {
+            continue;
+        }
+        let mails = store.size(&Place::Repository(repository.clone())).await?;
+        if mails > 0 {
+            found.push((repository, mails));
+        }
+    }
+    Ok(found)
 }
 
 /// The listener as the configuration has it.

@@ -246,6 +246,7 @@ async fn serve(
     let submit = submit_context(&service, smtp.control());
     let waker = Waker::start().await.map_err(Error::System)?;
     announce(config, &smtp.addresses(), admin.address());
+    parts::warn_of_unnamed_repositories(config, &*service.store).await;
 
     tell_of_tasks_cut_off(&service).await;
     let controls = reload::Controls { smtp: smtp.control(), admin: admin.control() };

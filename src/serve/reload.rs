@@ -56,6 +56,7 @@ async fn put_in_force(service: &Arc<Service>, controls: &Controls, config: Confi
     let admin = parts::admin_settings(&config, &service.wrong_passwords)?;
     let intake = parts::intake(&config, &parts.spool)?;
     controls.smtp.reload(&parts::listener_config(&config)?)?;
+    parts::warn_of_unnamed_repositories(&config, &*service.store).await;
     // From here nothing can fail.
     controls.admin.set(admin);
     service.current.replace(Current { config, parts });

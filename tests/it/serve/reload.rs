@@ -213,3 +213,28 @@ fn dsn_is_offered_as_long_as_the_rules_tell_and_check_names_the_one_that_does_no
     }
     service.stop();
 }
+
+#[test]
+fn mails_of_a_repository_that_nothing_names_any_more_are_told_of() {
+    let peer = SmtpSink::start(script!["RCPT TO" => "451 4.2.0 later"]);
+    let relay = served(Setup::gateway(peer.address()));
+    let service = Service::start(&relay);
+    service.submit(&["you@example.net"], "m");
+    service.wait_until_settled();
+    replace(&relay, "/temporary", "/renamed");
+    let job = relay.path().join("jobs/retry-temporary.yaml");
+    let text = std::fs::read_to_string(&job).expect("a job");
+    std::fs::write(&job, text.replace("temporary/", "renamed/")).expect("a file");
+    reload(&service, "the configuration is reloaded");
+    let told = |log: &str| {
+        let told = |line: &&str| {
+            line.contains("WARN") && line.contains("mails=1") && line.contains("no rule and no job names")
+        };
+        log.lines().filter(told).filter(|line| line.contains("remote-delivery/temporary")).count()
+    };
+    assert_eq!(told(&service.log.text()), 1, "{}", service.log.text());
+    service.stop();
+    let again = Service::start(&relay);
+    again.log.wait_for("the mails", |log| (told(log) == 1).then_some(()));
+    again.stop();
+}
