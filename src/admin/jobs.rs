@@ -16,13 +16,13 @@ use super::answer::{created, whole_list};
 use super::body::{JsonBody, NoBody, object};
 use super::error::Refusal;
 use super::query::Query;
-use super::{JobRun, Shared, Site};
+use super::{Shared, Site};
 use crate::audit::{result_json, run_json};
 use crate::clients::Role;
-use crate::jobs;
+use crate::jobs::{self, Swept};
 use crate::operations::Moment;
 use crate::schedule::Pauses;
-use crate::store::{Span, Time};
+use crate::store::{Error, Span, Time};
 use crate::tasks::{Ended, Handle, NewTask, Together};
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
@@ -124,34 +124,20 @@ pub(super) async fn begin_run(
         expected: None,
         together: Together::Never(format!("a run of job {name}")),
     };
-    let stop = shared.context.stop.gentle.child_token();
-    let Some(run) = shared.context.jobs.begin(name, all_due, &stop) else {
+    let Some(run) = shared.context.jobs.begin(name, all_due) else {
         return Err(Refusal::conflict(format!("a run of job {name} is going on already")));
     };
     let started = shared.context.clock.now();
     let (of_task, name) = (Arc::clone(shared), name.to_owned());
     let work = move |handle: Handle| async move {
-        let _cancel = cancelled_with(&handle, stop);
-        ended(run, &name, started, &of_task).await
+        let run = run(handle.stop().clone(), handle.cancellation().clone());
+        ended(run.await, &handle, &name, started, &of_task)
     };
     Ok(shared.context.tasks.begin(new, work).await?)
 }
 
-/// Cancels `stop` once the task is cancelled, for as long as what is returned lives.
-fn cancelled_with(handle: &Handle, stop: tokio_util::sync::CancellationToken) -> tokio_util::sync::DropGuard {
-    let (asked, over) = (handle.stop().clone(), tokio_util::sync::CancellationToken::new());
-    let ended = over.clone();
-    tokio::spawn(async move {
-        tokio::select! {
-            () = asked.cancelled() => stop.cancel(),
-            () = ended.cancelled() => {}
-        }
-    });
-    over.drop_guard()
-}
-
-async fn ended(run: JobRun, job: &str, started: Time, shared: &Shared) -> Ended {
-    match run.await {
+fn ended(run: Result<Swept, Error>, handle: &Handle, job: &str, started: Time, shared: &Shared) -> Ended {
+    match run {
         Ok(swept) => {
             let mut details = result_json(job, started, shared.context.clock.now(), &swept.counts);
             details["left"] = swept.left.into();
@@ -161,6 +147,8 @@ async fn ended(run: JobRun, job: &str, started: Time, shared: &Shared) -> Ended 
                     details["error"] = failure.into();
                     Ended::failed(details)
                 }
+                // Whether anything was left is not to be known of what it did not look at.
+                None if handle.stop().is_cancelled() => Ended::failed(details),
                 None => Ended::completed(details),
             }
         }

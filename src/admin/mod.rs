@@ -48,7 +48,7 @@ use crate::logging::LostLines;
 use crate::metrics::Metrics;
 use crate::pipeline;
 use crate::schedule;
-use crate::stop::Stop;
+use crate::stop::{Cancellation, Stop};
 use crate::store::{self, Store};
 use crate::tasks::Tasks;
 use connections::Limits;
@@ -118,13 +118,16 @@ pub struct Context {
 }
 
 /// What a run of a job answers.
-pub type JobRun = Pin<Box<dyn Future<Output = Result<Swept, store::Error>> + Send>>;
+pub type JobEnd = Pin<Box<dyn Future<Output = Result<Swept, store::Error>> + Send>>;
+
+/// A run of a job that is to begin: it begins nothing more once the token is cancelled, and breaks
+/// off what it has under way once it is cancelled itself.
+pub type JobRun = Box<dyn FnOnce(CancellationToken, Cancellation) -> JobEnd + Send>;
 
 /// What runs jobs of this process, one run of each job at a time.
 pub trait RunJobs: Send + Sync {
     /// A run of `job`, as if every mail were due where `all_due`; `None` where one is going.
-    /// Asked to end by `stop`.
-    fn begin(&self, job: &str, all_due: bool, stop: &CancellationToken) -> Option<JobRun>;
+    fn begin(&self, job: &str, all_due: bool) -> Option<JobRun>;
 }
 
 struct Shared {

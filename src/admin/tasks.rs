@@ -12,6 +12,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Shared;
+use super::actor::Actor;
 use super::body::NoBody;
 use super::error::Refusal;
 use super::query::Query;
@@ -211,9 +212,23 @@ fn patience(text: &str) -> Option<Duration> {
         (status = 400, description = "No id of a task", body = Refusal),
     )
 )]
-async fn cancel(State(shared): super::State, id: super::Name, query: Query, _: NoBody) -> Result<StatusCode, Refusal> {
+async fn cancel(
+    State(shared): super::State,
+    actor: Actor,
+    id: super::Name,
+    query: Query,
+    _: NoBody,
+) -> Result<StatusCode, Refusal> {
     query.only(&[])?;
     let Path(id) = id?;
-    shared.context.tasks.cancel(&checked(&id)?);
+    cancel_task(&shared, &actor, &checked(&id)?).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Asks a task to end, and puts that on record where it was going on.
+pub(super) async fn cancel_task(shared: &Shared, actor: &Actor, id: &str) -> Result<(), Refusal> {
+    if shared.context.tasks.cancel(id, &actor.to_string()) {
+        shared.asked_by(actor).operations().note_cancelled(id).await?;
+    }
+    Ok(())
 }

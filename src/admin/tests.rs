@@ -9,7 +9,6 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use super::{Context, JobRun, RunJobs, Settings, Shared, Site, router};
@@ -32,7 +31,7 @@ use crate::yaml::{Document, Reading};
 struct NoJobs;
 
 impl RunJobs for NoJobs {
-    fn begin(&self, _: &str, _: bool, _: &CancellationToken) -> Option<JobRun> {
+    fn begin(&self, _: &str, _: bool) -> Option<JobRun> {
         None
     }
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::attempt::of_mail_json;
 use super::{header_field, said, zip};
-use crate::mail::{Attempt, Dialogue, Recorded};
+use crate::mail::{Attempt, CANCELLED_BY, Dialogue, Recorded};
 use crate::store::Listed;
 use crate::text::{one_line, printable, rfc3339};
 
@@ -210,9 +210,15 @@ fn attempt_summary(attempt: &Attempt) -> String {
 
 /// The part of an attempt that is about those meant; `None` where nothing is.
 fn cut_down(attempt: &Attempt, is_meant: impl Fn(&Recorded) -> bool, full: bool) -> Option<Attempt> {
-    let (meant, others): (Vec<_>, Vec<_>) = attempt.recipients.iter().cloned().partition(|one| is_meant(one));
+    let (mut meant, others): (Vec<_>, Vec<_>) = attempt.recipients.iter().cloned().partition(|one| is_meant(one));
     if meant.is_empty() {
         return None;
+    }
+    if !full {
+        // Who works here is nobody else's business.
+        for one in &mut meant {
+            one.notes.retain(|note| !note.starts_with(CANCELLED_BY));
+        }
     }
     let whole = others.is_empty() || full;
     let dialogue = if whole { attempt.dialogue.clone() } else { dialogue_with(&attempt.dialogue, &meant) };

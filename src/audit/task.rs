@@ -20,6 +20,7 @@ pub fn task_json(task: &Task) -> Value {
             information[name] = value.clone();
         }
     }
+    let cancelled_from = information.as_object_mut().and_then(|members| members.shift_remove("cancelledFrom"));
     let noted = task.finished.or(task.started).unwrap_or(task.submitted);
     information["timestamp"] = rfc3339(noted).into();
     let mut object = json!({
@@ -28,7 +29,7 @@ pub fn task_json(task: &Task) -> Value {
         "status": task.status,
         "submittedFrom": task.who,
         "executedOn": null,
-        "cancelledFrom": null,
+        "cancelledFrom": cancelled_from,
         "additionalInformation": information,
         "operation": task.operation,
         "done": task.done,

@@ -11,7 +11,7 @@ use crate::operations::{Operations, Operator};
 use crate::parts::{self, Parts};
 use crate::pipeline::Pipeline;
 use crate::spool::{Exclusion, Spool};
-use crate::stop::Stop;
+use crate::stop::{Cancellation, Stop};
 use crate::store::Store;
 
 /// The parts, each built on those before it.
@@ -76,6 +76,7 @@ impl App {
     /// What carries out jobs.
     pub(super) fn runner<'a>(&'a self, progress: &'a Progress) -> Runner<'a> {
         let Self { spool, clock, exclusion, stop, .. } = self;
-        Runner { store: &*self.store, spool, clock, exclusion, stop, progress }
+        let cancellation = Cancellation::default();
+        Runner { store: &*self.store, spool, clock, exclusion, stop, cancellation, progress }
     }
 }

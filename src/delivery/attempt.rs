@@ -10,20 +10,24 @@ use chrono::{DateTime, Utc};
 use tokio::sync::OnceCell;
 
 use crate::mail::{Address, DialogueEntry, Outcome, Planned, Recorded, Stage};
+use crate::stop::Cancellation;
 
 use super::content::Message;
 use super::dns::Whose;
 use super::hop::{HopAttempt, HopEnd};
-use super::outcome::without_route;
+use super::outcome::{cancelled_by, without_route};
 use super::routing::{Hop, NoRoute, Route};
 use super::signature::Signers;
-use super::{Attempted, Checkpoint, Delivery, NotBegun, Request, concurrently, log};
+use super::step::Broken;
+use super::{Attempted, Checkpoint, Delivery, NotBegun, Request, Uncounted, concurrently, log};
 
 /// One mail's attempt.
 pub(super) struct Attempt<'a> {
     delivery: &'a Delivery,
     request: &'a Request,
     checkpoint: &'a dyn Checkpoint,
+    /// What it is part of.
+    pub(super) of_run: Cancellation,
     pub(super) message: Message,
     plan: Vec<Planned>,
     started: Instant,
@@ -48,7 +52,12 @@ fn planned(name: &str, recipients: &[Address], route: &Route) -> Option<Planned>
 }
 
 impl<'a> Attempt<'a> {
-    pub(super) fn new(delivery: &'a Delivery, request: &'a Request, checkpoint: &'a dyn Checkpoint) -> Self {
+    pub(super) fn new(
+        delivery: &'a Delivery,
+        request: &'a Request,
+        checkpoint: &'a dyn Checkpoint,
+        of_run: Cancellation,
+    ) -> Self {
         let message = Message {
             from: request.reverse_path.clone(),
             smtputf8: request.smtputf8,
@@ -68,6 +77,7 @@ impl<'a> Attempt<'a> {
             delivery,
             request,
             checkpoint,
+            of_run,
             message,
             plan: Vec::new(),
             started: delivery.dialer.network.clock.instant(),
@@ -88,7 +98,7 @@ impl<'a> Attempt<'a> {
         }
         let dead = Box::pin(self.dead_dns(&unrouted)).await;
         if let (true, Some(cause)) = (routed.is_empty(), &dead) {
-            return self.local_error(Stage::Dns, cause.clone());
+            return self.trouble(Stage::Dns, cause.clone());
         }
         self.plan = routed.iter().filter_map(|(name, recipients, route)| planned(name, recipients, route)).collect();
         let hops = routed
@@ -123,28 +133,30 @@ impl<'a> Attempt<'a> {
         for end in ends {
             match end {
                 HopEnd::Decided => {}
-                HopEnd::LocalError(recorded, cause) => {
+                HopEnd::LocalError(recorded, why) => {
                     left.extend(recorded);
-                    local_error.get_or_insert(cause);
+                    local_error.get_or_insert(why);
                 }
                 HopEnd::NotBegun(NotBegun::Stopped) => return Attempted::Stopped,
-                HopEnd::NotBegun(NotBegun::StoreError(cause)) => return self.local_error(Stage::Connect, cause),
+                HopEnd::NotBegun(NotBegun::StoreError(cause)) => return self.trouble(Stage::Connect, cause),
             }
         }
-        if let Some(cause) = local_error.take_if(|_| !self.has_contacted()) {
-            return self.local_error(Stage::Connect, cause);
+        match local_error.take_if(|_| !self.has_contacted()) {
+            Some(Uncounted::Trouble(cause)) => return self.trouble(Stage::Connect, cause),
+            Some(Uncounted::GivenUp) => return self.given_up(),
+            None => {}
         }
         match self.begin().await {
             Ok(()) => {}
             Err(NotBegun::Stopped) => return Attempted::Stopped,
-            Err(NotBegun::StoreError(cause)) => return self.local_error(Stage::Connect, cause),
+            Err(NotBegun::StoreError(cause)) => return self.trouble(Stage::Connect, cause),
         }
         let is_ours = |(_, _, none): &Unrouted| dead.is_some() && none.trouble.is_some();
         let (ours, theirs): (Vec<_>, Vec<_>) = unrouted.into_iter().partition(is_ours);
         left.extend(self.unrouted(&ours));
         self.record(self.unrouted(&theirs), Vec::new()).await;
-        match local_error.or(dead).filter(|_| !left.is_empty()) {
-            Some(cause) => Attempted::Partly(self.in_order(), left, cause),
+        match local_error.or(dead.map(Uncounted::Trouble)).filter(|_| !left.is_empty()) {
+            Some(why) => Attempted::Partly(self.in_order(), left, why),
             None => Attempted::Done(self.in_order()),
         }
     }
@@ -171,13 +183,50 @@ impl<'a> Attempt<'a> {
         self.request.recipients.iter().filter_map(|recipient| recorded.remove(recipient)).collect()
     }
 
-    fn local_error(&self, stage: Stage, cause: String) -> Attempted {
+    fn trouble(&self, stage: Stage, cause: String) -> Attempted {
         let time = self.now();
         let deferred = |recipient: &Address| {
             Recorded::without_contact(recipient.clone(), Outcome::Deferred, stage, cause.clone(), time)
         };
         let recorded = self.request.recipients.iter().map(deferred).collect();
-        Attempted::LocalError(recorded, cause)
+        Attempted::LocalError(recorded, Uncounted::Trouble(cause))
+    }
+
+    fn given_up(&self) -> Attempted {
+        Attempted::LocalError(self.untried(&self.request.recipients), Uncounted::GivenUp)
+    }
+
+    /// What is on record of those whose connection did not come before the end of the run or of the
+    /// process.
+    pub(super) fn untried(&self, recipients: &[Address]) -> Vec<Recorded> {
+        let why = self.has_ended().unwrap_or(Broken::Stopped);
+        let (cause, time) = (format!("{why}, before anything was sent"), self.now());
+        let note = match &why {
+            Broken::Cancelled(by) => Some(cancelled_by(by)),
+            _ => None,
+        };
+        let untried = |recipient: &Address| {
+            let (outcome, cause) = (Outcome::Deferred, cause.clone());
+            let mut recorded = Recorded::without_contact(recipient.clone(), outcome, Stage::Connect, cause, time);
+            recorded.notes.extend(note.clone());
+            recorded
+        };
+        recipients.iter().map(untried).collect()
+    }
+
+    /// Whether nothing is waited for any more: why.
+    pub(super) fn has_ended(&self) -> Option<Broken> {
+        self.delivery.dialer.network.has_ended(&self.of_run)
+    }
+
+    /// Waits for that.
+    pub(super) async fn ended(&self) {
+        self.delivery.dialer.network.ended(&self.of_run).await;
+    }
+
+    /// Waits until nothing new is to begin.
+    pub(super) async fn closing(&self) {
+        self.delivery.dialer.network.closing(&self.of_run).await;
     }
 
     /// Has the open attempt committed, once for all next hops.

@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::mail::TlsFacts;
+use crate::stop::Cancellation;
 
 use super::config::Config;
 use super::ehlo_name::EhloName;
@@ -39,21 +40,23 @@ pub(super) struct Secure {
 }
 
 impl Dialer {
-    /// Connects. The local address is returned beside the wire.
+    /// Connects for a run. The local address is returned beside the wire.
     ///
     /// # Errors
     /// What it means for the recipients.
-    pub(super) async fn connect(&self, target: &Target) -> Result<(Wire, SocketAddr), Finding> {
+    pub(super) async fn connect(&self, target: &Target, run: &Cancellation) -> Result<(Wire, SocketAddr), Finding> {
         let stream = tokio::select! {
+            biased;
+            why = self.network.ended(run) => Err(broken(why)),
             result = tokio::time::timeout(self.config.connect_timeout, tcp(target.address, self.config.bind)) => {
                 result.unwrap_or_else(|_| Err(broken(Broken::TimedOut(self.config.connect_timeout))))
             }
-            () = self.network.stop.hard.cancelled() => Err(broken(Broken::Stopped)),
         }?;
         let local = stream.local_addr().map_err(|error| broken(Broken::from_io(&error)))?;
         let limits = Limits { timeout: self.config.timeout, transaction: self.config.attempt_timeout };
         let hard = self.network.stop.hard.clone();
         let wire = Wire::new(stream, target.address, self.ehlo.name.clone(), limits, self.network.clock.clone(), hard);
+        wire.belong_to(Some(run));
         wire.note(&format!("connected to {target}"));
         Ok((wire, local))
     }
@@ -62,15 +65,15 @@ impl Dialer {
     ///
     /// # Errors
     /// Why not. The wire is then of no use any more.
-    pub(super) async fn secure(&self, wire: &Wire, target: &Target) -> Result<Secure, Broken> {
-        let secured = self.handshake(wire, target).await.inspect_err(|broken| wire.fail_handshake(broken))?;
+    pub(super) async fn secure(&self, wire: &Wire, target: &Target, run: &Cancellation) -> Result<Secure, Broken> {
+        let secured = self.handshake(wire, target, run).await.inspect_err(|broken| wire.fail_handshake(broken))?;
         wire.secure(secured.stream);
         let resumed = if secured.resumed { ", resumed" } else { "" };
         wire.note(&format!("{} {}{resumed}", secured.facts.version, secured.facts.cipher));
         Ok(Secure { facts: secured.facts, refused: secured.refused })
     }
 
-    async fn handshake(&self, wire: &Wire, target: &Target) -> Result<Secured, Broken> {
+    async fn handshake(&self, wire: &Wire, target: &Target, run: &Cancellation) -> Result<Secured, Broken> {
         let stream = wire.take_stream()?;
         let limit = self.config.timeout.unwrap_or(HANDSHAKE);
         tokio::select! {
@@ -78,7 +81,7 @@ impl Dialer {
                 Ok(result) => result.map_err(Broken::Handshake),
                 Err(_) => Err(Broken::Handshake(Broken::TimedOut(limit).to_string())),
             },
-            () = self.network.stop.hard.cancelled() => Err(Broken::Stopped),
+            why = self.network.ended(run) => Err(why),
         }
     }
 }

@@ -9,6 +9,7 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 
 use crate::mail::{Address, DialogueEntry, Recorded, Side};
+use crate::stop::Cancellation;
 
 use super::attempt::Attempt;
 use super::network;
@@ -20,7 +21,7 @@ use super::routing::{Route, Target};
 use super::session::{Refused, Session};
 use super::step::Broken;
 use super::wire::Wire;
-use super::{Delivery, NotBegun};
+use super::{Delivery, NotBegun, Uncounted};
 
 /// One next hop of an attempt, on its way. Many wait and few are at work: what only those
 /// need room for is in boxes.
@@ -47,7 +48,7 @@ pub(super) enum HopEnd {
     /// Each of its recipients has an outcome.
     Decided,
     /// Nobody was contacted, because of ourselves: deferrals, not yet recorded, and why.
-    LocalError(Vec<Recorded>, String),
+    LocalError(Vec<Recorded>, Uncounted),
     /// Nobody was contacted, because nothing may begin.
     NotBegun(NotBegun),
 }
@@ -112,8 +113,9 @@ impl<'a> HopAttempt<'a> {
                 return Box::pin(self.answer_for_down_hop(&down)).await;
             }
             let (permit, session) = match self.wait().await {
-                Ok(Turn::Permit(permit, session)) => (permit, session),
-                Ok(Turn::TurnedAway) => continue,
+                Ok(Some(Turn::Permit(permit, session))) => (permit, session),
+                Ok(Some(Turn::TurnedAway)) => continue,
+                Ok(None) => return Box::pin(self.close()).await,
                 Err(not_begun) => return HopEnd::NotBegun(not_begun),
             };
             if let Err(not_begun) = Box::pin(self.attempt.begin()).await {
@@ -126,9 +128,10 @@ impl<'a> HopAttempt<'a> {
         }
     }
 
-    /// A connection, or word that there is nothing to wait for; an error where a stop comes
-    /// before the attempt was begun for any next hop, or where it is to wait elsewhere.
-    async fn wait(&self) -> Result<Turn<Box<Session>>, NotBegun> {
+    /// A connection, or word that there is nothing to wait for; nothing where an end is asked for
+    /// that waits for nobody; an error where an end is asked for before the attempt was begun for any
+    /// next hop, or where it is to wait elsewhere.
+    async fn wait(&self) -> Result<Option<Turn<Box<Session>>>, NotBegun> {
         if self.delivery.pool.is_crowded(self.name) && self.attempt.park(self.name) {
             return Err(NotBegun::Stopped);
         }
@@ -136,27 +139,33 @@ impl<'a> HopAttempt<'a> {
         let first = self.route.targets.iter().find(|target| peers.down_at(self.name, target).is_none()).cloned();
         let fits: Fits<Box<Session>> =
             Box::new(move |session| first.as_ref().is_some_and(|first| session.is_with(first)));
-        let gentle = &self.delivery.dialer.network.stop.gentle;
         let (near, soon) = oneshot::channel();
         let mut turn = pin!(self.delivery.pool.acquire_told(self.name, fits, near));
         tokio::select! {
             biased;
-            () = gentle.cancelled(), if !self.attempt.has_begun() => {
-                self.attempt.stop().await?;
-                Ok(turn.await)
-            }
-            turn = &mut turn => Ok(turn),
-            Ok(()) = soon => {
-                let (begun, turn) = tokio::join!(Box::pin(self.attempt.begin_ahead()), turn);
-                begun.map(|()| turn)
-            }
+            () = self.attempt.closing(), if !self.attempt.has_begun() => self.attempt.stop().await?,
+            () = self.attempt.ended() => return Ok(None),
+            turn = &mut turn => return Ok(Some(turn)),
+            Ok(()) = soon => Box::pin(self.attempt.begin_ahead()).await?,
+        }
+        tokio::select! {
+            biased;
+            () = self.attempt.ended() => Ok(None),
+            turn = turn => Ok(Some(turn)),
         }
     }
 
     /// An earlier mail found the hop down: that answers for this one.
     async fn answer_for_down_hop(mut self, down: &Down) -> HopEnd {
         // Nobody closes it; without a permit the answer would be the same.
-        let _one_of_few = self.delivery.answers.acquire().await;
+        let _one_of_few = tokio::select! {
+            biased;
+            () = self.attempt.closing(), if !self.attempt.has_begun() => match self.attempt.stop().await {
+                Ok(()) => None,
+                Err(not_begun) => return HopEnd::NotBegun(not_begun),
+            },
+            one = self.delivery.answers.acquire() => one.ok(),
+        };
         if let Err(not_begun) = self.attempt.begin().await {
             return HopEnd::NotBegun(not_begun);
         }
@@ -175,6 +184,9 @@ impl<'a> HopAttempt<'a> {
         }
         let mut targets = in_order(self.route, idle.as_deref());
         while let Some(target) = targets.pop_front() {
+            if self.attempt.has_ended().is_some() {
+                break;
+            }
             self.last_host = targets.is_empty();
             if !self.recipients.are_for_this_host() {
                 self.recipients.next_host();
@@ -183,7 +195,7 @@ impl<'a> HopAttempt<'a> {
                 break;
             }
             let connected = match idle.take() {
-                Some(session) => Connected::again(session),
+                Some(session) => Connected::again(session, &self.attempt.of_run),
                 None => self.connect(&target).await,
             };
             let session = match connected {
@@ -197,6 +209,7 @@ impl<'a> HopAttempt<'a> {
                 // Those who have their answer from this host wait for the next.
                 Served::Stale => targets.push_front(target),
                 Served::Open(session) if !self.recipients.are_for_another_host() => {
+                    session.belong_to(None);
                     permit.keep(session);
                     return Tried::All;
                 }
@@ -217,13 +230,14 @@ impl<'a> HopAttempt<'a> {
             return Connected::Refused { next_host: true };
         }
         let in_clear = peers.clear_text(target.address);
-        let mut opened = Session::open(dialer, target, in_clear.as_deref()).await;
+        let run = &self.attempt.of_run;
+        let mut opened = Session::open(dialer, target, in_clear.as_deref(), run).await;
         if let Err(refused) = &mut opened
             && let Some(reason) = refused.in_clear_instead.take()
         {
             peers.note_clear_text(target.address, &reason);
             self.dialogue.append(&mut refused.dialogue);
-            opened = Session::open(dialer, target, Some(&reason)).await;
+            opened = Session::open(dialer, target, Some(&reason), run).await;
         }
         match opened {
             Ok(session) => {
@@ -254,7 +268,8 @@ impl<'a> HopAttempt<'a> {
         match peers.judge(self.name, &contact, &finding, seen) {
             Judgement::Limit { alone } => {
                 if alone {
-                    tokio::time::sleep(LIMIT_PAUSE).await;
+                    // Where the run ends meanwhile, that is all there is to it.
+                    let _ = tokio::time::timeout(LIMIT_PAUSE, self.attempt.ended()).await;
                 }
                 return Connected::AtLimit;
             }
@@ -291,6 +306,9 @@ impl<'a> HopAttempt<'a> {
             let dialogue = self.dialogue_of(&refused, &wire);
             let ((), done) = tokio::join!(self.record(refused, dialogue), transaction.end());
             let (stale, last) = (done.stale, done.last_word());
+            if !stale {
+                self.attempt.note_contact();
+            }
             let outcomes = self.recipients.sort(&contact, done, self.last_host, self.stamp());
             let dialogue = self.dialogue_of(&outcomes, &wire);
             self.record(outcomes, dialogue).await;
@@ -317,9 +335,16 @@ impl<'a> HopAttempt<'a> {
 
     /// Records what no host did better.
     async fn close(mut self) -> HopEnd {
-        let rest = self.recipients.rest(self.name, self.attempt.now());
+        let cause = match self.attempt.has_ended() {
+            Some(_) if !self.recipients.are_known() => {
+                return HopEnd::LocalError(self.attempt.untried(&self.recipients.all()), Uncounted::GivenUp);
+            }
+            Some(why) => why.to_string(),
+            None => format!("no host of {} was tried", self.name),
+        };
+        let rest = self.recipients.rest(&cause, self.attempt.now());
         match self.local_error.take() {
-            Some(cause) if !self.attempt.has_contacted() => HopEnd::LocalError(rest, cause),
+            Some(cause) if !self.attempt.has_contacted() => HopEnd::LocalError(rest, Uncounted::Trouble(cause)),
             _ => {
                 if !self.asked {
                     // For whoever asks what is known of the hop.
@@ -344,7 +369,8 @@ impl<'a> HopAttempt<'a> {
 
 impl Connected {
     /// Over a session that is open already.
-    fn again(session: Box<Session>) -> Self {
+    fn again(session: Box<Session>, run: &Cancellation) -> Self {
+        session.belong_to(Some(run));
         session.wire.note(&format!("session with {} reused", session.contact.target));
         Self::Session(session)
     }

@@ -13,6 +13,10 @@ use super::step::{Broken, Step};
 /// QUIT is never waited for longer: the outcome is known.
 const QUIT: Duration = Duration::from_secs(2);
 
+/// What the reply to a final dot that was sent may still take once its run is cancelled: a peer
+/// that has the mail is mostly about to say so, and who is cancelled is to end within a second.
+const LAST_WORD: Duration = Duration::from_millis(500);
+
 /// How long content is watched before its rate is judged.
 const RATE_WINDOW: Duration = Duration::from_mins(1);
 
@@ -53,6 +57,8 @@ pub(super) struct Deadlines {
     step_limit: Duration,
     transaction: Option<Instant>,
     rate: Option<Rate>,
+    /// The run was cancelled while it waits for this reply: until when, and by whom.
+    last_word: Option<(Instant, String)>,
 }
 
 /// Octets of content since a point in time.
@@ -84,6 +90,7 @@ impl Deadlines {
             step_limit: Duration::ZERO,
             transaction: None,
             rate: None,
+            last_word: None,
         };
         deadlines.start(Step::Banner);
         deadlines
@@ -95,6 +102,7 @@ impl Deadlines {
         if matches!(step, Step::EndOfData | Step::Quit | Step::Rset) {
             self.transaction = None;
         }
+        self.last_word = None;
         self.rate = (step == Step::Content).then(|| Rate { since: Instant::now(), octets: 0 });
         self.step_limit = self.limits.of(step);
         self.step = Instant::now() + self.step_limit;
@@ -104,6 +112,15 @@ impl Deadlines {
     /// Starts the time for a transaction, which ends with its final dot.
     pub(super) fn start_transaction(&mut self) {
         self.transaction = Some(Instant::now() + self.limits.transaction);
+    }
+
+    /// The run was cancelled: what is waited for now is waited for a little longer, from the
+    /// first time that this is said on.
+    pub(super) fn await_last_word(&mut self, by: &str) {
+        if self.last_word.is_none() {
+            self.last_word = Some((Instant::now() + LAST_WORD, by.to_owned()));
+            self.set();
+        }
     }
 
     /// Octets of content have gone: the time without progress starts again.
@@ -117,7 +134,9 @@ impl Deadlines {
 
     fn set(&mut self) {
         let window = self.rate.as_ref().map(|rate| rate.since + RATE_WINDOW);
-        let first = [Some(self.step), self.transaction, window].into_iter().flatten().min().unwrap_or(self.step);
+        let last_word = self.last_word.as_ref().map(|(end, _)| *end);
+        let others = [self.transaction, window, last_word];
+        let first = others.into_iter().flatten().fold(self.step, Instant::min);
         self.sleep.as_mut().reset(first);
     }
 
@@ -128,6 +147,9 @@ impl Deadlines {
             let now = Instant::now();
             if self.transaction.is_some_and(|end| end <= now) {
                 return Poll::Ready(Broken::TransactionTooLong(self.limits.transaction));
+            }
+            if let Some((_, by)) = self.last_word.take_if(|(end, _)| *end <= now) {
+                return Poll::Ready(Broken::Cancelled(by));
             }
             if self.step <= now {
                 return Poll::Ready(Broken::TimedOut(self.step_limit));

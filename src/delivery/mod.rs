@@ -69,6 +69,7 @@ use crate::dkim::Signatory;
 use crate::mail::{
     Address, Attributes, DialogueEntry, Domain, DsnRequest, MailKey, MessageFacts, Planned, Recorded, ReversePath,
 };
+use crate::stop::Cancellation;
 
 /// Characters of a reply that a line of the log has.
 const LOGGED: usize = 1000;
@@ -142,6 +143,11 @@ pub trait Checkpoint: Send + Sync {
         false
     }
 
+    /// The run that the attempt is part of, which somebody may cancel.
+    fn run(&self) -> Cancellation {
+        Cancellation::default()
+    }
+
     /// The mail's stored message.
     fn content(&self) -> Arc<dyn Content>;
 }
@@ -153,13 +159,22 @@ pub enum Attempted {
     Done(Vec<Recorded>),
     /// The first had their outcomes; the others nothing came of because of ourselves, as below, and
     /// the pass does not count for them.
-    Partly(Vec<Recorded>, Vec<Recorded>, String),
-    /// It ended before a packet because of ourselves (no DNS server answered anything,
-    /// no route at all, bind refused, out of descriptors, store trouble): the pass is
-    /// not counted. One deferral per recipient, and the cause in a sentence.
-    LocalError(Vec<Recorded>, String),
-    /// A stop was asked for before anything was begun.
+    Partly(Vec<Recorded>, Vec<Recorded>, Uncounted),
+    /// It ended before a packet because of ourselves: the pass is not counted. One deferral per
+    /// recipient, and why.
+    LocalError(Vec<Recorded>, Uncounted),
+    /// An end was asked for before anything was begun.
     Stopped,
+}
+
+/// Why a pass does not count.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Uncounted {
+    /// Trouble of our own that the next mails would meet too, in a sentence: no DNS server answered
+    /// anything, no route at all, bind refused, out of descriptors, store trouble.
+    Trouble(String),
+    /// Somebody cancelled the run, or the process ends.
+    GivenUp,
 }
 
 /// For all idle sessions to take leave.
@@ -208,13 +223,13 @@ impl Delivery {
     ///
     /// A waiting attempt costs little, so that thousands may wait for a connection.
     pub async fn attempt(&self, request: Request, checkpoint: &dyn Checkpoint) -> Attempted {
-        let network = &self.dialer.network;
+        let (network, run) = (&self.dialer.network, checkpoint.run());
         let plan = tokio::select! {
             biased;
-            () = network.stop.gentle.cancelled() => return Attempted::Stopped,
+            () = network.closing(&run) => return Attempted::Stopped,
             plan = routing::plan(&self.dialer.config, network, &request.recipients) => plan,
         };
-        Attempt::new(self, &request, checkpoint).run(plan).await
+        Attempt::new(self, &request, checkpoint, run).run(plan).await
     }
 
     /// How many attempts wait for a connection: they have begun nothing.

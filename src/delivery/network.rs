@@ -8,10 +8,11 @@ use std::time::Duration;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 
 use crate::clock::Clock;
-use crate::stop::Stop;
+use crate::stop::{Cancellation, Stop};
 
 use super::config::DnsConfig;
 use super::dns::Dns;
+use super::step::Broken;
 
 /// What all deliveries of a process share.
 pub struct Network {
@@ -49,6 +50,33 @@ impl Network {
             }
             loaded.certs
         })
+    }
+
+    /// Waits until nothing under way is waited for any more, in this process or in `run`: why.
+    pub(super) async fn ended(&self, run: &Cancellation) -> Broken {
+        tokio::select! {
+            biased;
+            () = self.stop.hard.cancelled() => {}
+            () = run.asked() => {}
+        }
+        self.has_ended(run).unwrap_or(Broken::Stopped)
+    }
+
+    /// Whether that is so already: why.
+    pub(super) fn has_ended(&self, run: &Cancellation) -> Option<Broken> {
+        match run.by() {
+            _ if self.stop.hard.is_cancelled() => Some(Broken::Stopped),
+            Some(by) => Some(Broken::Cancelled(by.to_owned())),
+            None => None,
+        }
+    }
+
+    /// Waits until nothing new is to begin, in this process or in `run`.
+    pub(super) async fn closing(&self, run: &Cancellation) {
+        tokio::select! {
+            () = self.stop.gentle.cancelled() => {}
+            () = run.asked() => {}
+        }
     }
 
     /// Whether `peer` is our own listener; an unspecified listen address means every

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
-use crate::mail::{Address, DsnRequest, IN_DOUBT, Outcome, Recorded, Stage, TlsFacts};
+use crate::mail::{Address, CANCELLED_BY, DsnRequest, IN_DOUBT, Outcome, Recorded, Stage, TlsFacts};
 use crate::smtp::Reply;
 
 use super::ehlo_name::{EhloName, speaks_of_helo};
@@ -229,7 +229,11 @@ impl Contact {
         let suspected = matches!(&finding.event, Event::Reply(reply) if speaks_of_helo(finding.step, reply));
         let suspected = suspected.then(|| self.ehlo.suspected());
         let unknown = self.is_unknown_to_gateway(finding).then(|| WANTS_MORE.to_owned());
-        self.notes.iter().cloned().chain(suspected).chain(unknown).collect()
+        let cancelled = match &finding.event {
+            Event::Broken(Broken::Cancelled(by)) => Some(cancelled_by(by)),
+            _ => None,
+        };
+        self.notes.iter().cloned().chain(suspected).chain(unknown).chain(cancelled).collect()
     }
 
     /// Whether a gateway takes mail only from those who have said more of themselves (RFC 4954
@@ -272,6 +276,11 @@ impl Contact {
             duration: 0.0,
         }
     }
+}
+
+/// What is noted with those whose run somebody ended.
+pub(super) fn cancelled_by(by: &str) -> String {
+    format!("{CANCELLED_BY}{by}")
 }
 
 /// The record of a recipient whose next hop has no host.

@@ -44,6 +44,16 @@ impl Recipients {
         Self { todo: VecDeque::new(), later: recipients.to_vec(), pending: HashMap::new() }
     }
 
+    /// Whether a host has said anything of one of those who are left.
+    pub(super) fn are_known(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// All who are left.
+    pub(super) fn all(&mut self) -> Vec<Address> {
+        self.todo.drain(..).chain(self.later.drain(..)).collect()
+    }
+
     /// Whether somebody is still to be asked at this host.
     pub(super) fn are_for_this_host(&self) -> bool {
         !self.todo.is_empty()
@@ -126,13 +136,13 @@ impl Recipients {
         }
     }
 
-    /// What is left when there is no other host of `hop`. Nobody is left without an outcome.
-    pub(super) fn rest(&mut self, hop: &str, time: DateTime<Utc>) -> Vec<Recorded> {
+    /// What is left when there is no other host; those of whom nothing is known are deferred
+    /// for this `cause`.
+    pub(super) fn rest(&mut self, cause: &str, time: DateTime<Utc>) -> Vec<Recorded> {
         let mut rest = Vec::new();
         for recipient in self.todo.drain(..).chain(self.later.drain(..)) {
             let outcome = self.pending.remove(&recipient).unwrap_or_else(|| {
-                let cause = format!("no host of {hop} was tried");
-                Recorded::without_contact(recipient, Outcome::Deferred, Stage::Connect, cause, time)
+                Recorded::without_contact(recipient, Outcome::Deferred, Stage::Connect, cause.to_owned(), time)
             });
             rest.push(outcome);
         }

@@ -13,6 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::mail::DialogueEntry;
 use crate::smtp::{Capabilities, Command, Reply};
+use crate::stop::Cancellation;
 
 use super::auth::{self, NotTried};
 use super::config::{Credentials, StartTls};
@@ -52,6 +53,8 @@ struct Opening<'a> {
     dialer: &'a Dialer,
     wire: Wire,
     contact: Contact,
+    /// Whose mail it is for.
+    run: &'a Cancellation,
 }
 
 impl Session {
@@ -60,17 +63,22 @@ impl Session {
     ///
     /// # Errors
     /// What it means for the recipients, and what was said.
-    pub(super) async fn open(dialer: &Dialer, target: &Target, in_clear: Option<&str>) -> Result<Self, Box<Refused>> {
+    pub(super) async fn open(
+        dialer: &Dialer,
+        target: &Target,
+        in_clear: Option<&str>,
+        run: &Cancellation,
+    ) -> Result<Self, Box<Refused>> {
         let mut contact = Contact::to(target);
         contact.ehlo = dialer.ehlo.clone();
-        let (wire, local) = match dialer.connect(target).await {
+        let (wire, local) = match dialer.connect(target, run).await {
             Ok(connected) => connected,
             Err(finding) => {
                 return Err(Box::new(Refused { finding, contact, dialogue: Vec::new(), in_clear_instead: None }));
             }
         };
         contact.local_address = Some(local.to_string());
-        let mut opening = Opening { dialer, wire, contact };
+        let mut opening = Opening { dialer, wire, contact, run };
         match opening.come_to_mail(in_clear).await {
             Ok(session) => Ok(session),
             Err((finding, in_clear_instead)) => {
@@ -114,6 +122,11 @@ impl Session {
     /// Whether a transaction may be begun in it although it was idle for a while.
     pub(super) fn is_usable(&self) -> bool {
         !self.over && self.wire.is_quiet()
+    }
+
+    /// The next mail that it carries is one of `run`; while it is idle, of none.
+    pub(super) fn belong_to(&self, run: Option<&Cancellation>) {
+        self.wire.belong_to(run);
     }
 
     /// Takes leave. Never waits long, and nothing depends on the answer.
@@ -191,7 +204,7 @@ impl Opening<'_> {
 
     async fn secure(&mut self, step: Step) -> Result<(), Hindrance> {
         let broken = |broken| (Finding::at(step, Err(broken)), None);
-        let secure = self.dialer.secure(&self.wire, &self.contact.target).await.map_err(broken)?;
+        let secure = self.dialer.secure(&self.wire, &self.contact.target, self.run).await.map_err(broken)?;
         if let Some(reason) = &secure.facts.reason {
             self.contact.notes.push(format!("certificate not verified: {reason}"));
         }

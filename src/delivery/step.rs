@@ -87,6 +87,9 @@ pub(super) enum Broken {
     Tls(String),
     #[error("this relay was stopped")]
     Stopped,
+    /// By whom stands in the notes.
+    #[error("broken off: the run was cancelled")]
+    Cancelled(String),
 }
 
 fn seconds(duration: &Duration) -> String {

@@ -13,7 +13,7 @@ use crate::clock::Clock;
 use crate::mail::MailKey;
 use crate::panics::caught;
 use crate::spool::{Exclusion, Spool};
-use crate::stop::Stop;
+use crate::stop::{Cancellation, Stop};
 use crate::store::{Error, Horizon, Place, RunId, Store};
 
 /// What carries out jobs.
@@ -28,6 +28,8 @@ pub struct Runner<'a> {
     pub exclusion: &'a Exclusion,
     /// Ends a run early.
     pub stop: &'a Stop,
+    /// Breaks off what it has under way; `stop` is cancelled with it.
+    pub cancellation: Cancellation,
     /// Is kept up to date.
     pub progress: &'a Progress,
 }
@@ -104,7 +106,9 @@ impl Runner<'_> {
 
     /// Ends the record of a run, and says in the log how it went.
     async fn finish(&self, run: RunId, job: &str, outcome: &Result<(), Error>, swept: &Swept) -> Result<(), Error> {
-        let failure = outcome.as_ref().err().map(ToString::to_string).or_else(|| swept.trouble.clone());
+        let cancelled = || self.cancellation.by().map(|by| format!("cancelled by {by}"));
+        let failure =
+            outcome.as_ref().err().map(ToString::to_string).or_else(|| swept.trouble.clone()).or_else(cancelled);
         let counts = swept.counts;
         self.store.finish_run(run, counts, failure.as_deref()).await?;
         info!(

@@ -1,6 +1,5 @@
 //! One run over the due mails of a place: each once through its processor.
 
-use std::future::pending;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,6 +9,7 @@ use super::runner::Runner;
 use crate::mail::MailKey;
 use crate::pipeline::Verdict;
 use crate::spool::{News, Passed, Spool, Taker, take_up};
+use crate::stop::Cancellation;
 use crate::store::{Claimed, Counts, Error, Horizon, Place, RunId, Wanted, taken_for_reprocessing};
 
 /// What a sweep takes, and where to.
@@ -114,7 +114,7 @@ impl Sweeping<'_> {
     /// Whether a stop or a deadline left mails that were never taken: one is enough for
     /// the run not to look complete, so one is looked for and given back.
     async fn left_untaken(&mut self) -> Result<(), Error> {
-        if !self.runner.spool.is_retired() || self.room() == 0 {
+        if !self.is_ended() || self.room() == 0 {
             return Ok(());
         }
         for suspects in [false, true] {
@@ -129,7 +129,12 @@ impl Sweeping<'_> {
 
     /// Trouble of our own would meet the next mails too, so no more are taken then.
     fn goes_on(&self) -> bool {
-        self.room() > 0 && self.swept.trouble.is_none() && !self.runner.spool.is_retired()
+        self.room() > 0 && self.swept.trouble.is_none() && !self.is_ended()
+    }
+
+    /// Whether an end was asked for: of the run, of what mails go through, or of the process.
+    fn is_ended(&self) -> bool {
+        self.runner.is_stopped() || self.runner.spool.is_retired()
     }
 
     /// Mails that the limit still allows.
@@ -156,6 +161,10 @@ impl Taker for Sweeping<'_> {
         }
     }
 
+    fn run(&self) -> Cancellation {
+        self.runner.cancellation.clone()
+    }
+
     fn allowance(&self) -> usize {
         self.room()
     }
@@ -165,7 +174,7 @@ impl Taker for Sweeping<'_> {
     }
 
     fn has_given_up(&self) -> bool {
-        self.failure.is_some() || self.swept.trouble.is_some() || self.runner.spool.is_retired()
+        self.failure.is_some() || self.swept.trouble.is_some() || self.is_ended()
     }
 
     /// A mail out of a repository enters the job's processor, and is counted as taken.
@@ -211,8 +220,9 @@ impl Taker for Sweeping<'_> {
         self.failure = Some(error);
     }
 
-    /// A sweep takes what was there when it began, and waits for nothing.
+    /// A sweep takes what was there when it began, and waits for nothing but its end.
     async fn news(&mut self) -> News {
-        pending().await
+        self.runner.stop.gentle.cancelled().await;
+        News::Stop
     }
 }

@@ -226,6 +226,9 @@ impl Planned {
 /// [`Recorded::in_doubt`].
 pub const IN_DOUBT: &str = "in doubt: ";
 
+/// How a note begins that says who ended the run in which an attempt was broken off.
+pub const CANCELLED_BY: &str = "the run was cancelled by ";
+
 /// Who said a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -23,7 +23,8 @@ use serde::{Deserialize, Serialize};
 pub use address::{Address, AddressError, Domain, ReversePath, folded, folded_domain, is_named_by};
 pub use address_list::{AddressListError, Meaning, parse_address_list, parse_list};
 pub use attempt::{
-    Attempt, AttemptState, Dialogue, DialogueEntry, IN_DOUBT, Outcome, Planned, Recorded, Side, Stage, TlsFacts,
+    Attempt, AttemptState, CANCELLED_BY, Dialogue, DialogueEntry, IN_DOUBT, Outcome, Planned, Recorded, Side, Stage,
+    TlsFacts,
 };
 pub use attributes::{AttributeValue, Attributes, attribute};
 pub use cause::{CAUSE_VERSION, Cause, CauseId, OTHER_TEXTS};

@@ -1,4 +1,4 @@
-//! Schedules paused and resumed.
+//! Schedules paused and resumed, and tasks cancelled: what is about no mails.
 
 use super::{Error, Operations, Result};
 use crate::store::{NewOperation, Time};
@@ -32,6 +32,14 @@ impl Operations<'_> {
         self.begin_other("resume", format!("schedule={schedule}"), None).await?;
         self.store.see_schedule(schedule, self.now).await?;
         Ok(self.store.resume(schedule).await?)
+    }
+
+    /// Puts on record that somebody ended a task.
+    ///
+    /// # Errors
+    /// Where the store cannot write it.
+    pub async fn note_cancelled(&self, task: &str) -> Result<()> {
+        self.begin_other("cancel", format!("task={task}"), None).await
     }
 
     /// Puts on record what is about no mails.

@@ -11,7 +11,7 @@ use super::config::Known;
 use super::mailet::{Ended, Step};
 use super::part::Part;
 use super::{End, Pass};
-use crate::delivery::{self, Attempted, Checkpoint, Explanation, Peer, Request};
+use crate::delivery::{self, Attempted, Checkpoint, Explanation, Peer, Request, Uncounted};
 use crate::mail::{Address, AttributeValue, Event, Outcome, Recorded, Stage, attribute};
 use crate::yaml::Fields;
 
@@ -102,12 +102,12 @@ impl RemoteDelivery {
         }
         match pass.deliver(self.number).attempt(self.request(&part, pass), pass.backing).await {
             Attempted::Done(recorded) => self.sort(&part, recorded, pass),
-            Attempted::Partly(recorded, uncounted, cause) => {
+            Attempted::Partly(recorded, uncounted, why) => {
                 let (left, decided) = part.of(&uncounted);
                 let decided = decided.map_or_else(Vec::new, |part| self.sort(&part, recorded, pass));
-                decided.into_iter().chain(left.map(|part| stays(part, uncounted, cause))).collect()
+                decided.into_iter().chain(left.map(|part| stays(part, uncounted, why))).collect()
             }
-            Attempted::LocalError(uncounted, cause) => vec![stays(part, uncounted, cause)],
+            Attempted::LocalError(uncounted, why) => vec![stays(part, uncounted, why)],
             Attempted::Stopped => vec![Step::End(Ended::new(part, End::Stay(None)))],
         }
     }
@@ -183,8 +183,12 @@ impl RemoteDelivery {
 }
 
 /// A part for which this pass did not happen.
-fn stays(part: Part, uncounted: Vec<Recorded>, cause: String) -> Step {
-    Step::End(Ended { part, end: End::Stay(Some(cause)), uncounted })
+fn stays(part: Part, uncounted: Vec<Recorded>, why: Uncounted) -> Step {
+    let trouble = match why {
+        Uncounted::Trouble(cause) => Some(cause),
+        Uncounted::GivenUp => None,
+    };
+    Step::End(Ended { part, end: End::Stay(trouble), uncounted })
 }
 
 fn recipients(recorded: &[Recorded]) -> Vec<Address> {

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 use super::part::tests::mail;
 use super::*;
-use crate::delivery::{Attempted, Checkpoint, Content, MemoryContent, NotBegun, Request};
+use crate::delivery::{Attempted, Checkpoint, Content, MemoryContent, NotBegun, Request, Uncounted};
 use crate::mail::{AttributeValue, Attributes, DialogueEntry, Outcome, Planned, Stage, attribute};
 use crate::yaml::{Document, Reading};
 
@@ -78,7 +78,7 @@ impl Deliver for Arc<Script> {
         }
         let outcomes: Vec<_> = request.recipients.iter().map(answer).collect();
         if names.iter().any(|name| name.starts_with('t')) {
-            return Attempted::LocalError(outcomes, "no DNS server answered anything".into());
+            return Attempted::LocalError(outcomes, Uncounted::Trouble("no DNS server answered anything".into()));
         }
         self.tried.lock().expect("no panic").extend(names);
         checkpoint.begin(&request.attributes, &[]).await.expect("the test's checkpoint says yes");
@@ -237,7 +237,7 @@ struct Forgetful;
 impl Deliver for Forgetful {
     async fn attempt(&self, request: Request, _: &dyn Checkpoint) -> Attempted {
         let [told, left] = [0, 1].map(|at| vec![answer(&request.recipients[at])]);
-        Attempted::Partly(told, left, "no DNS server answered anything".into())
+        Attempted::Partly(told, left, Uncounted::Trouble("no DNS server answered anything".into()))
     }
 }
 

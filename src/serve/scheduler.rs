@@ -17,7 +17,7 @@ use crate::admin::{JobRun, RunJobs};
 use crate::health::Status;
 use crate::jobs::{self, Order, Progress, Runner, Swept};
 use crate::schedule::{Asked, Moment, Overlap, Pauses, Timetable};
-use crate::stop::Stop;
+use crate::stop::{Cancellation, Stop};
 use crate::store::{self, Time};
 
 /// How often it is noted that the schedules were seen to.
@@ -267,6 +267,7 @@ async fn carry_out(
     order: Order<'_>,
     config: &jobs::Config,
     stop: &Stop,
+    cancellation: Cancellation,
 ) -> Result<Swept, store::Error> {
     let progress = Progress::default();
     let runner = Runner {
@@ -275,10 +276,15 @@ async fn carry_out(
         clock: &service.clock,
         exclusion: &service.exclusion,
         stop,
+        cancellation: cancellation.clone(),
         progress: &progress,
     };
     let ran = runner.run(order, config).await;
-    housekeeping::keep_house(service).await;
+    tokio::select! {
+        biased;
+        () = cancellation.asked() => {}
+        () = housekeeping::keep_house(service) => {}
+    }
     ran
 }
 
@@ -286,19 +292,27 @@ async fn carry_out(
 pub(super) struct Asks(pub(super) Arc<Service>);
 
 impl RunJobs for Asks {
-    fn begin(&self, job: &str, all_due: bool, stop: &CancellationToken) -> Option<JobRun> {
+    fn begin(&self, job: &str, all_due: bool) -> Option<JobRun> {
         if self.0.flights().ask(job, "", Overlap::Skip) != Asked::Start {
             return None;
         }
         let flight = Flight { service: Arc::clone(&self.0), job: job.to_owned() };
-        let stop = Stop { gentle: stop.clone(), hard: self.0.stop.hard.clone() };
-        Some(Box::pin(async move {
-            let current = flight.service.current();
-            let Some(config) = current.config.jobs.get(&flight.job) else { return Ok(Swept::default()) };
-            let order = Order { job: &flight.job, all_due, trigger: "http", only: None };
-            carry_out(&flight.service, &current, order, config, &stop).await
-        }))
+        Some(Box::new(move |gentle, cancellation| Box::pin(asked(flight, all_due, gentle, cancellation))))
     }
+}
+
+/// A run that was asked for, from beginning to end.
+async fn asked(
+    flight: Flight,
+    all_due: bool,
+    gentle: CancellationToken,
+    cancellation: Cancellation,
+) -> Result<Swept, store::Error> {
+    let current = flight.service.current();
+    let Some(config) = current.config.jobs.get(&flight.job) else { return Ok(Swept::default()) };
+    let order = Order { job: &flight.job, all_due, trigger: "http", only: None };
+    let stop = Stop { gentle, hard: flight.service.stop.hard.clone() };
+    carry_out(&flight.service, &current, order, config, &stop, cancellation).await
 }
 
 /// A run that goes on: dropped, the job may run again. A tick that came meanwhile waits for
@@ -361,7 +375,7 @@ async fn one_run(service: &Service, job: &str, trigger: &str) -> Option<String> 
     };
     let started = service.clock.now();
     let order = Order { job, all_due: false, trigger, only: None };
-    match carry_out(service, &current, order, config, &service.stop).await {
+    match carry_out(service, &current, order, config, &service.stop, Cancellation::default()).await {
         Ok(swept) => {
             record_late(service).await;
             swept.failure.map(|error| error.to_string()).or(swept.trouble)

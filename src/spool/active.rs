@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use super::exclusion::SharedHold;
 use super::{Passed, Spool};
+use crate::stop::Cancellation;
 use crate::store::Claimed;
 
 /// Active mails at most. Many that wait for one next hop are parked before they are so many.
@@ -39,12 +40,14 @@ pub(super) struct Active {
     passes: JoinSet<Passed>,
     /// Attempts that the spool had begun before.
     begun_before: u64,
+    /// What they are part of.
+    run: Cancellation,
 }
 
 impl Active {
-    /// Nothing yet, of `spool`.
-    pub(super) fn new(spool: &Spool) -> Self {
-        Self { passes: JoinSet::new(), begun_before: spool.begun() }
+    /// Nothing yet, of `spool`, in `run`.
+    pub(super) fn new(spool: &Spool, run: Cancellation) -> Self {
+        Self { passes: JoinSet::new(), begun_before: spool.begun(), run }
     }
 
     /// How many more may be taken in one step.
@@ -79,7 +82,7 @@ impl Active {
 
     /// Sets a claimed mail on its way, which may park it.
     pub(super) fn take(&mut self, spool: &Arc<Spool>, claimed: Claimed, parks: bool, shared: &SharedHold) {
-        let (pass, shared) = (spool.process(claimed, parks), Arc::clone(shared));
+        let (pass, shared) = (spool.process(claimed, parks, &self.run), Arc::clone(shared));
         self.passes.spawn(async move {
             let passed = pass.await;
             drop(shared);
@@ -90,7 +93,7 @@ impl Active {
     /// Sets a suspect on its way, and waits for its pass to end, not for ever: what takes
     /// longer is in hand like any other.
     pub(super) async fn examine(&mut self, spool: &Arc<Spool>, claimed: Claimed) -> Option<Passed> {
-        let mut pass = tokio::spawn(spool.process(claimed, false));
+        let mut pass = tokio::spawn(spool.process(claimed, false, &self.run));
         let ended = timeout(EXAMINATION, &mut pass).await.ok();
         if ended.is_none() {
             self.passes.spawn(async move { passed(pass.await) });

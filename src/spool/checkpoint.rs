@@ -18,6 +18,7 @@ use crate::mail::{
 };
 use crate::metrics::Held;
 use crate::pipeline::{Backing, Disposition, End};
+use crate::stop::Cancellation;
 use crate::store::{AttemptId, Claim, Error, Fate, Settlement, Store};
 
 /// How long the last outcomes of an attempt wait for the end of the pass, to be committed with
@@ -35,6 +36,7 @@ pub(super) struct Pass<'a> {
     /// How many recipients the mail has, where it may be parked.
     parks: Option<usize>,
     message: Stored,
+    run: Cancellation,
     state: Mutex<State>,
     /// One begins, others wait for the answer.
     beginning: tokio::sync::Mutex<()>,
@@ -71,6 +73,7 @@ impl<'a> Pass<'a> {
         parks: Option<usize>,
         message: Stored,
         attributes: Attributes,
+        run: Cancellation,
     ) -> Self {
         let state = State {
             attributes,
@@ -81,7 +84,7 @@ impl<'a> Pass<'a> {
             waits_for: None,
         };
         let (state, beginning, holds) = (Mutex::new(state), tokio::sync::Mutex::default(), Notify::new());
-        Self { spool, claim, parks, message, state, beginning, holds }
+        Self { spool, claim, parks, message, run, state, beginning, holds }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -311,6 +314,10 @@ impl Checkpoint for Pass<'_> {
             state.waits_for = Some(next_hop.to_owned());
         }
         parks
+    }
+
+    fn run(&self) -> Cancellation {
+        self.run.clone()
     }
 
     fn content(&self) -> Arc<dyn Content> {

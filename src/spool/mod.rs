@@ -30,7 +30,7 @@ use crate::mail::{Address, CHUNK_BYTES, Mail, MailKey, NewMail, NewMessage, Repo
 use crate::metrics::Metrics;
 use crate::panics::caught;
 use crate::pipeline::{Disposition, ERROR_PROCESSOR, End, Pipeline, Verdict};
-use crate::stop::Stop;
+use crate::stop::{Cancellation, Stop};
 use crate::store::{self, Claim, Claimed, Error, Resting, Settlement, Store};
 use crate::text::rfc3339;
 use checkpoint::{Pass, Settled, Stored};
@@ -345,11 +345,17 @@ impl Spool {
     ///
     /// It begins at once, and goes on where the future is dropped. Thousands of mails wait at
     /// a time, so that what one needs while it waits is kept small; where the mail may be parked
-    /// (`parks`) and many wait for its next hop, it ends as parked.
-    pub fn process(self: &Arc<Self>, claimed: Claimed, parks: bool) -> impl Future<Output = Passed> + Send + use<> {
+    /// (`parks`) and many wait for its next hop, it ends as parked. It is part of `run`, which may
+    /// be cancelled.
+    pub fn process(
+        self: &Arc<Self>,
+        claimed: Claimed,
+        parks: bool,
+        run: &Cancellation,
+    ) -> impl Future<Output = Passed> + Send + use<> {
         let recipients = claimed.mail.envelope.recipients.len() as u64;
         let (spool, claim) = (Arc::clone(self), claimed.claim.clone());
-        let work = tokio::spawn(Box::pin(Arc::clone(self).pass(claimed, parks)));
+        let work = tokio::spawn(Box::pin(Arc::clone(self).pass(claimed, parks, run.clone())));
         async move {
             match work.await {
                 Ok(passed) => passed,
@@ -366,7 +372,7 @@ impl Spool {
         left_by_trouble(recipients, format!("the pass of mail {} panicked: a fault of redeliver", claim.key))
     }
 
-    async fn pass(self: Arc<Self>, claimed: Claimed, parks: bool) -> Passed {
+    async fn pass(self: Arc<Self>, claimed: Claimed, parks: bool, run: Cancellation) -> Passed {
         let Claimed { claim, mut mail, deaths_alone, content } = claimed;
         if deaths_alone >= DEATHS_BEFORE_SET_ASIDE {
             set_aside(&mut mail, deaths_alone);
@@ -374,7 +380,7 @@ impl Spool {
         let recipients = mail.envelope.recipients.len() as u64;
         let parks = (parks && self.parks.load(Ordering::Relaxed)).then_some(mail.envelope.recipients.len());
         let stored = Stored { message: mail.message, whole: content };
-        let pass = Pass::new(&self, claim.clone(), parks, stored, mail.attributes.clone());
+        let pass = Pass::new(&self, claim.clone(), parks, stored, mail.attributes.clone(), run);
         let dispositions = match caught(Box::pin(self.run(mail, &pass))).await {
             Ok(dispositions) => dispositions,
             Err(panic) => {

@@ -13,12 +13,13 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 use super::active::Active;
-use super::exclusion::{Exclusion, ExclusiveHold};
+use super::exclusion::{Exclusion, ExclusiveHold, SharedHold};
 use super::handover::{Handed, Handover};
 use super::incoming::KEPT;
-use super::parked::ParkedMails;
+use super::parked::{Parked, ParkedMails};
 use super::{Passed, Spool, Tally};
 use crate::pipeline::Verdict;
+use crate::stop::Cancellation;
 use crate::store::{Claimed, Error, Store, Wanted};
 
 /// Mails of the first step; each further one is of twice as many. Local trouble that meets
@@ -61,6 +62,11 @@ pub trait Taker: Send {
 
     /// Which mails. How many, and whether suspects, is set by the loop.
     fn wanted(&self) -> Wanted;
+
+    /// The run that all of it is, which somebody may cancel; a service's spool is none.
+    fn run(&self) -> Cancellation {
+        Cancellation::default()
+    }
 
     /// How many more mails may be taken now; 0 while it pauses.
     fn allowance(&self) -> usize;
@@ -136,6 +142,7 @@ struct Taking<'a, T> {
     taker: &'a mut T,
     store: &'a dyn Store,
     exclusion: &'a Exclusion,
+    run: Cancellation,
     handover: Option<Handover>,
     active: Active,
     parked: ParkedMails,
@@ -152,7 +159,8 @@ impl<'a, T: Taker> Taking<'a, T> {
             store,
             exclusion,
             handover: taker.handover(),
-            active: Active::new(&taker.spool()),
+            active: Active::new(&taker.spool(), taker.run()),
+            run: taker.run(),
             parked: ParkedMails::default(),
             step: FIRST_STEP,
             more: true,
@@ -254,11 +262,12 @@ impl<'a, T: Taker> Taking<'a, T> {
     /// Waits until nothing is beside a suspect, and takes meanwhile what was about to be handed
     /// over: it would be waited for.
     async fn begin(&mut self, hold: &mut ExclusiveHold) {
-        let handover = self.handover.clone();
+        let (handover, run) = (self.handover.clone(), self.run.clone());
         let mut begun = pin!(hold.begin());
         loop {
             tokio::select! {
                 biased;
+                () = run.asked() => return,
                 () = &mut begun => return,
                 handed = next_of(handover.as_ref()) => self.take_handed_over(handed),
             }
@@ -267,7 +276,7 @@ impl<'a, T: Taker> Taking<'a, T> {
 
     /// Claims a batch and sets it to work; whether there may be more.
     async fn take_batch(&mut self, suspects: bool) -> Result<bool, Error> {
-        let shared = self.exclusion.shared().await;
+        let Some(shared) = self.shared().await else { return Ok(false) };
         let limit = self.room().min(self.step);
         let claimed = self.claim(limit, suspects).await?;
         let claimed = self.with_messages(claimed).await;
@@ -281,6 +290,15 @@ impl<'a, T: Taker> Taking<'a, T> {
             self.grow().await;
         }
         Ok(taken == limit)
+    }
+
+    /// The right to have mails in hand; none where the run is cancelled before.
+    async fn shared(&self) -> Option<SharedHold> {
+        tokio::select! {
+            biased;
+            () = self.run.asked() => None,
+            shared = self.exclusion.shared() => Some(shared),
+        }
     }
 
     /// The mails with their messages, the small ones: read for many at once, and kept in memory as
@@ -315,7 +333,10 @@ impl<'a, T: Taker> Taking<'a, T> {
         let spool = self.taker.spool();
         let mut batches = self.parked.next(self.active.room_for_parked(&spool), |hop| spool.waiting_for(hop));
         while let Some((_, parked)) = batches.last() {
-            let shared = self.exclusion.shared().await;
+            let Some(shared) = self.shared().await else {
+                self.put_back(batches);
+                return Ok(());
+            };
             let claims: Vec<_> = parked.iter().map(|one| one.claim.clone()).collect();
             match self.store.in_hand(&claims).await {
                 // Who had to wait once does not have to again: else some would wait for ever.
@@ -325,15 +346,19 @@ impl<'a, T: Taker> Taking<'a, T> {
                     }
                 }
                 Err(error) => {
-                    for (hop, parked) in batches {
-                        self.parked.put_back(hop, parked);
-                    }
+                    self.put_back(batches);
                     return Err(error);
                 }
             }
             batches.pop();
         }
         Ok(())
+    }
+
+    fn put_back(&mut self, batches: Vec<(String, Vec<Parked>)>) {
+        for (hop, parked) in batches {
+            self.parked.put_back(hop, parked);
+        }
     }
 
     /// Until nothing is in hand any more. No further mail is claimed.

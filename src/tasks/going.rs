@@ -1,12 +1,13 @@
 //! A task that goes on.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::work::object;
 use super::{Together, is_over, status};
+use crate::stop::Cancellation;
 use crate::store::Task;
 
 /// Clones are the same task.
@@ -17,12 +18,12 @@ pub(super) struct Going {
     /// Ends it, also where the service ends.
     stop: CancellationToken,
     /// Somebody asked for it.
-    asked: Arc<AtomicBool>,
+    cancellation: Cancellation,
 }
 
 impl Going {
     pub(super) fn new(task: Task, together: Together, stop: CancellationToken) -> Self {
-        Self { task: Arc::new(watch::Sender::new(task)), together, stop, asked: Arc::default() }
+        Self { task: Arc::new(watch::Sender::new(task)), together, stop, cancellation: Cancellation::default() }
     }
 
     /// As far as it is.
@@ -47,14 +48,21 @@ impl Going {
     }
 
     pub(super) fn was_cancelled(&self) -> bool {
-        self.asked.load(Ordering::Relaxed)
+        self.cancellation.by().is_some()
     }
 
-    pub(super) fn cancel(&self) {
-        self.asked.store(true, Ordering::Relaxed);
+    pub(super) fn cancellation(&self) -> &Cancellation {
+        &self.cancellation
+    }
+
+    pub(super) fn cancel(&self, by: &str) {
+        self.cancellation.cancel(by);
         self.change(|task| {
             if !is_over(task) {
                 status::CANCEL_REQUESTED.clone_into(&mut task.status);
+                let mut parameters = object(&task.parameters);
+                parameters["cancelledFrom"] = self.cancellation.by().into();
+                task.parameters = parameters.to_string();
             }
         });
         self.stop.cancel();

@@ -287,11 +287,13 @@ impl Tasks {
         }
     }
 
-    /// Asks a task of this process to end; nothing happens to others.
-    pub fn cancel(&self, id: &str) {
-        if let Some(going) = self.going().get(id) {
-            going.cancel();
-        }
+    /// Asks a task of this process to end, on behalf of `by`; nothing happens to others. Whether
+    /// it was going on, and nobody had asked before.
+    pub fn cancel(&self, id: &str, by: &str) -> bool {
+        let Some(going) = self.going().get(id).cloned() else { return false };
+        let is_first = !going.was_cancelled();
+        going.cancel(by);
+        is_first
     }
 
     /// Waits for the ends of all, which a stop has been asked of.

@@ -67,11 +67,11 @@ async fn a_cancelled_task_ends_at_once_and_keeps_what_it_said() {
     let Scene { tasks, directory: _directory, .. } = scene();
     let id = tasks.begin(new(Together::Always), forever).await.expect("begun");
     assert_eq!(tasks.wait(&id, Duration::from_millis(50)).await.expect("read"), Awaited::TimedOut);
-    tasks.cancel(&id);
+    tasks.cancel(&id, "anna");
     let Awaited::Ended(task) = tasks.wait(&id, Duration::from_secs(1)).await.expect("read") else { panic!("it ends") };
     assert_eq!((task.status.as_str(), task.done, details(&task)), ("canceled", 1, json!({"done": 1})));
-    tasks.cancel(&id);
-    tasks.cancel("unknown");
+    tasks.cancel(&id, "anna");
+    tasks.cancel("unknown", "anna");
 }
 
 #[tokio::test]
@@ -102,10 +102,10 @@ async fn tasks_of_one_name_wait_for_their_turn_or_are_refused() {
     let beside = tasks.wait(&beside.expect("begun"), LONG).await.expect("read");
     assert!(matches!(beside, Awaited::Ended(_)), "another one goes on beside");
     assert_eq!(tasks.find(&second).await.expect("read").map(|task| task.status), Some("waiting".to_owned()));
-    tasks.cancel(&third);
+    tasks.cancel(&third, "anna");
     let Awaited::Ended(third) = tasks.wait(&third, LONG).await.expect("read") else { panic!("it ends") };
     assert_eq!((third.status.as_str(), third.started), ("canceled", None), "before its turn");
-    tasks.cancel(&first);
+    tasks.cancel(&first, "anna");
     let Awaited::Ended(second) = tasks.wait(&second, LONG).await.expect("read") else { panic!("it ends") };
     assert_eq!(second.status, "completed");
 
@@ -113,7 +113,7 @@ async fn tasks_of_one_name_wait_for_their_turn_or_are_refused() {
     let one = tasks.begin(only(), forever).await.expect("begun");
     let refused = tasks.begin(only(), forever).await.expect_err("there may be one");
     assert!(refused.to_string().contains(&one), "{refused}");
-    tasks.cancel(&one);
+    tasks.cancel(&one, "anna");
     tasks.wait(&one, LONG).await.expect("read");
     tasks.end().await;
     tasks.begin(only(), forever).await.expect("begun");

@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 use super::going::Going;
 use super::status;
 use crate::operations::Operator;
+use crate::stop::Cancellation;
 use crate::store::OperationId;
 
 /// A task that is asked for.
@@ -49,6 +50,11 @@ impl Handle {
     /// Cancelled where the work is to end: somebody asked for it, or the service stops.
     pub fn stop(&self) -> &CancellationToken {
         self.going.stop()
+    }
+
+    /// What somebody asks for who cancels it; [`Handle::stop`] is cancelled after that.
+    pub fn cancellation(&self) -> &Cancellation {
+        self.going.cancellation()
     }
 
     /// So much is done; `details` are James's `additionalInformation`.

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::super::error::Refusal;
 use super::super::query::Query;
-use super::super::tasks::checked;
+use super::super::tasks::{cancel_task, checked};
 use super::super::{self as admin, Shared};
 use super::door::{Form, Visitor, see};
 use super::frame::{Frame, Section, page};
@@ -179,7 +179,7 @@ async fn ask_first(State(shared): admin::State, visitor: Visitor, id: admin::Nam
     let action = format!("{}/cancel", url::task(&task.id));
     let words = vec![
         format!("{}, asked for by {}: {} done.", short(&task.kind), short(&task.who), progress(&task)),
-        "It ends between two steps; what is done stays done.".to_owned(),
+        what_cancelling_does(&task.kind).to_owned(),
     ];
     Ok(page(&Ask {
         frame: visitor.frame("Cancel this task?", Section::Tasks),
@@ -191,8 +191,17 @@ async fn ask_first(State(shared): admin::State, visitor: Visitor, id: admin::Nam
     }))
 }
 
-async fn cancel(State(shared): admin::State, _: Visitor, id: admin::Name, _: Form) -> Result<Response, Refusal> {
+fn what_cancelling_does(kind: &str) -> &'static str {
+    match kind {
+        "job" => {
+            "It ends within a second. Attempts under way are broken off: deferred, and in doubt where the peer has the mail and has not said so."
+        }
+        _ => "It ends between two steps; what is done stays done.",
+    }
+}
+
+async fn cancel(State(shared): admin::State, visitor: Visitor, id: admin::Name, _: Form) -> Result<Response, Refusal> {
     let task = find(&shared, id).await?;
-    shared.context.tasks.cancel(&task.id);
+    cancel_task(&shared, &visitor.actor, &task.id).await?;
     Ok(see(&url::task(&task.id)))
 }

@@ -53,6 +53,9 @@ pub(in crate::delivery) enum Judgement {
 /// for, only time can help, and not for ever: a peer that has ended all our sessions and then
 /// refused each try is down too, since the next mail would wait in vain as well.
 pub(super) fn judge(finding: &Finding, seen: Circumstances) -> Judgement {
+    if matches!(finding.event, Event::Broken(Broken::Cancelled(_))) {
+        return Judgement::Nothing;
+    }
     let alone = seen.sessions == 0;
     if !seen.asked {
         match limit(finding) {
@@ -137,7 +140,10 @@ mod tests {
         let (with_sessions, has_delivered) =
             (Circumstances { sessions: 2, ..seen }, Circumstances { delivered: true, ..seen });
         let limit = |alone| Judgement::Limit { alone };
+        let cancelled = || broken(Step::Banner, Broken::Cancelled("anna".into()));
         for (what, finding, seen, says) in [
+            ("broken off by us", cancelled(), seen, Judgement::Nothing),
+            ("broken off beside a session", cancelled(), with_sessions, Judgement::Nothing),
             ("4xx beside a session", busy(), with_sessions, limit(false)),
             ("4xx to EHLO beside a session", said(Step::Ehlo, "450 busy"), with_sessions, limit(false)),
             ("for whom others were asked", busy(), Circumstances { asked: true, ..with_sessions }, Judgement::Nothing),

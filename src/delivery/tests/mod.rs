@@ -1,5 +1,6 @@
 //! Attempts over real sockets against a small peer that says what a test tells it to.
 
+mod cancelled;
 mod tls;
 
 use std::sync::{Arc, Mutex};
@@ -14,11 +15,11 @@ use crate::clock::Clock;
 use crate::mail::{
     Address, Attributes, DialogueEntry, DsnRequest, HeaderScan, MailKey, Outcome, Planned, Recorded, ReversePath, Stage,
 };
-use crate::stop::Stop;
+use crate::stop::{Cancellation, Stop};
 
 use super::{
     Attempted, Checkpoint, Config, Content, Credentials, Delivery, DnsConfig, Gateway, MemoryContent, Network,
-    NotBegun, Request, Secret, StartTls,
+    NotBegun, Request, Secret, StartTls, Uncounted,
 };
 
 /// What a peer answers to a line: nothing keeps silent, an empty text closes.
@@ -115,6 +116,7 @@ struct Record {
     begun: Mutex<u32>,
     recorded: Mutex<Vec<Recorded>>,
     dialogue: Mutex<Vec<String>>,
+    run: Cancellation,
 }
 
 #[async_trait]
@@ -127,6 +129,10 @@ impl Checkpoint for Record {
     async fn record(&self, outcomes: &[Recorded], dialogue: &[DialogueEntry]) {
         self.recorded.lock().expect("lock").extend_from_slice(outcomes);
         self.dialogue.lock().expect("lock").extend(dialogue.iter().map(|entry| entry.text.clone()));
+    }
+
+    fn run(&self) -> Cancellation {
+        self.run.clone()
     }
 
     fn content(&self) -> Arc<dyn Content> {
@@ -464,7 +470,7 @@ async fn trouble_of_our_own_is_not_counted() {
     let record = Record::default();
     let ended = unbound.attempt(request("A: b\r\n", &["a@x.example"]), &record).await;
     assert!(
-        matches!(&ended, Attempted::LocalError(recorded, cause)
+        matches!(&ended, Attempted::LocalError(recorded, Uncounted::Trouble(cause))
         if recorded.len() == 1 && cause.contains("192.0.2.1")),
         "{ended:?}"
     );
@@ -473,7 +479,7 @@ async fn trouble_of_our_own_is_not_counted() {
     let deaf = Delivery::new(config, network(Stop::default())).expect("a delivery");
     let ended = deaf.attempt(request("A: b\r\n", &["a@x.example"]), &record).await;
     assert!(
-        matches!(&ended, Attempted::LocalError(_, cause) if cause.starts_with("no name server answers")),
+        matches!(&ended, Attempted::LocalError(_, Uncounted::Trouble(cause)) if cause.starts_with("no name server answers")),
         "{ended:?}"
     );
     assert!(record.recorded.lock().expect("lock").is_empty());

@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::mail::{DialogueEntry, Side};
 use crate::smtp::{NotSmtp, Reply};
+use crate::stop::Cancellation;
 
 use super::limits::Limits;
 use super::step::{Broken, Step};
@@ -84,6 +85,11 @@ impl Wire {
     /// Adds an event, in brackets, to the dialogue.
     pub(super) fn note(&self, event: &str) {
         self.state().log(Side::Client, format!("[{event}]"));
+    }
+
+    /// It carries mail of a run from now on, which somebody may cancel; or of none.
+    pub(super) fn belong_to(&self, run: Option<&Cancellation>) {
+        self.state().run = run.map(|run| (run.clone(), Box::pin(run.token().clone().cancelled_owned())));
     }
 
     /// Keeps `secret` out of all records of what is said from now on, by whomever.

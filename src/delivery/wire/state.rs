@@ -12,6 +12,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use crate::clock::Clock;
 use crate::mail::{DialogueEntry, Side};
 use crate::smtp::{Reply, ReplyReader};
+use crate::stop::Cancellation;
 
 use super::stream::Stream;
 use crate::delivery::limits::{Deadlines, Limits};
@@ -38,6 +39,8 @@ pub(super) struct State {
     pub(super) stream: Stream,
     pub(super) deadlines: Deadlines,
     pub(super) stop: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// The run whose mail is under way, with the end that somebody may ask of it.
+    pub(super) run: Option<(Cancellation, Pin<Box<WaitForCancellationFutureOwned>>)>,
     pub(super) clock: Clock,
     /// Our name, for HELO where EHLO is refused.
     pub(super) helo: String,
@@ -75,6 +78,7 @@ impl State {
             stream,
             deadlines: Deadlines::new(limits),
             stop: Box::pin(hard.cancelled_owned()),
+            run: None,
             clock,
             helo,
             incoming: BytesMut::new(),
@@ -133,12 +137,31 @@ impl State {
         io::Error::other(self.broken.clone().unwrap_or(Broken::Closed))
     }
 
-    /// Breaks the connection off once a deadline is over or a stop was asked for.
+    /// Breaks the connection off once a deadline is over or an end was asked for.
     pub(super) fn poll_limits(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let is_stopped = self.stop.as_mut().poll(cx).is_ready();
-        let broken = if is_stopped { Broken::Stopped } else { ready!(self.deadlines.poll(cx)) };
+        let broken = match self.poll_cancelled(cx) {
+            _ if is_stopped => Broken::Stopped,
+            Some(by) => Broken::Cancelled(by),
+            None => ready!(self.deadlines.poll(cx)),
+        };
         self.give_up_content();
         self.break_off(broken);
         Poll::Ready(())
+    }
+
+    /// Who cancelled the run, where nothing is to be waited for any more. A peer that has the
+    /// final dot has a little time for its last word: without it the mail is in doubt.
+    fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Option<String> {
+        let (run, asked) = self.run.as_mut()?;
+        if asked.as_mut().poll(cx).is_pending() {
+            return None;
+        }
+        let by = run.by().unwrap_or_default();
+        if self.awaiting.front() == Some(&Step::EndOfData) {
+            self.deadlines.await_last_word(by);
+            return None;
+        }
+        Some(by.to_owned())
     }
 }

@@ -16,7 +16,7 @@ use crate::support::sink::{Script, SmtpSink, on, reply, script, wait};
 const MAILS: &str = "/mailRepositories/temporary/mails";
 
 /// A service with so many mails in its temporary repository.
-fn filled(peer: &SmtpSink, mails: usize) -> (Relay, Service) {
+pub(super) fn filled(peer: &SmtpSink, mails: usize) -> (Relay, Service) {
     let relay = served(Setup::gateway(peer.address()));
     relay.fill((0..mails).map(|number| vec![format!("n{number}@later.example")]));
     let service = Service::start(&relay);
@@ -26,7 +26,7 @@ fn filled(peer: &SmtpSink, mails: usize) -> (Relay, Service) {
 }
 
 /// Begins a task; its id.
-fn begin(service: &Service, method: &str, path: &str, body: &str) -> String {
+pub(super) fn begin(service: &Service, method: &str, path: &str, body: &str) -> String {
     let begun = ask_with(service, method, path, "", body).expect(201).json();
     begun["taskId"].as_str().expect("an id").to_owned()
 }

@@ -2,6 +2,7 @@
 //! becomes of mail when it is killed or in trouble.
 
 mod bulk;
+mod cancelled;
 mod corpus;
 mod lifecycle;
 mod logs;
