@@ -25,9 +25,11 @@ mod terminal;
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
-use std::io::Write;
+use std::io::{self, Write};
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::RwLock;
 
 use clap::Parser;
 use nix::sys::signal::Signal;
@@ -46,6 +48,11 @@ use crate::text::{self};
 use app::App;
 use args::{Arguments, Command, Format};
 use exit::{Exit, Failure};
+use output::StandardOutput;
+
+/// Threads that the least command has beside the runtime's own: one that writes the store, one that
+/// reads it, one that reads the input.
+const BESIDE_WORKERS: usize = 3;
 
 /// Runs the program; `arguments` begin with its name.
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
@@ -108,10 +115,10 @@ fn run(arguments: Vec<OsString>) -> Result<Exit, Failure> {
         Command::Check { format, service } => check(arguments.config, format, service),
         Command::Serve => serve(arguments.config, false, clock),
         Command::Manual { directory } => manual::write(&directory),
-        Command::Convert { file } => convert::run(&file, &mut std::io::stdout().lock()),
+        Command::Convert { file } => convert::run(&file, &mut StandardOutput::new()),
         Command::Explain { recipient, format } => {
             let config = load(arguments.config, false)?;
-            let mut out = std::io::stdout().lock();
+            let mut out = StandardOutput::new();
             block_on(explain::run(&config, &clock, &recipient, format, &mut out))
         }
         command => {
@@ -143,7 +150,13 @@ fn usage(error: &clap::Error) -> Exit {
 }
 
 fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let workers = std::thread::available_parallelism().map_or(1, NonZero::get);
+    have_threads(workers + BESIDE_WORKERS).map_err(|error| {
+        let limits = "the limit of the user (ulimit -u), or TasksMax= of the unit, is reached";
+        Failure::new(Exit::Deferred, format!("no thread can be started: {error}: {limits}: try again later"))
+    })?;
     tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers)
         .enable_all()
         .build()
         .map_err(|error| Failure::new(Exit::Internal, format!("the runtime cannot be started: {error}")))?
@@ -151,6 +164,17 @@ fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Fail
             outlive_file_size_limit();
             work.await
         })
+}
+
+/// Whether so many threads can be had at once. The runtime panics where one cannot, and then waits
+/// for ever for those that it has.
+fn have_threads(number: usize) -> io::Result<()> {
+    let gate = RwLock::new(());
+    let closed = gate.write();
+    std::thread::scope(|scope| {
+        let _opened_at_the_end = closed;
+        (0..number).try_for_each(|_| std::thread::Builder::new().spawn_scoped(scope, || drop(gate.read())).map(drop))
+    })
 }
 
 /// A write beyond `ulimit -f` is to fail like one on a full disk. Whoever listens for the signal
@@ -215,7 +239,7 @@ fn check(option: Option<PathBuf>, format: Format, as_service: bool) -> Result<Ex
     if !wrong.is_empty() {
         return Err(refused(&wrong));
     }
-    let mut out = std::io::stdout().lock();
+    let mut out = StandardOutput::new();
     if format == Format::Json {
         let sweeps: Vec<_> =
             config.sweeps().iter().map(|sweep| sweep_json(&sweep.job, sweep.attempts, sweep.covers)).collect();
@@ -261,7 +285,7 @@ async fn with_app(config: Config, clock: Clock, uid: u32, command: Command) -> R
     };
     let mut app = App::open(config, clock, kind).await?;
     app.by.who = parts::users::named(uid);
-    let mut out = std::io::BufWriter::new(std::io::stdout());
+    let mut out = io::BufWriter::new(StandardOutput::new());
     let exit = match command {
         Command::Run(arguments) => run::run(&app, arguments, &mut out).await,
         Command::Import(arguments) => import::run(&app, arguments, &mut out).await,

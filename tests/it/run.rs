@@ -1,6 +1,7 @@
 //! `redeliver run` as a script sees it: one line of JSON, an exit code, and what signals,
 //! deadlines and a second run beside it do.
 
+use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -356,4 +357,30 @@ fn what_was_done_has_its_exit_code_though_nobody_reads_it() {
         let status = relay.program(arguments).stdout(nobody_reads).status().expect("a status");
         assert_eq!(status.code(), Some(code), "{arguments:?}");
     }
+}
+
+/// `O_NONBLOCK` belongs to the open file: ssh, node and others leave it set on what they share.
+#[test]
+fn streams_that_do_not_block_are_waited_for() {
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    let peer = SmtpSink::start(Script::new());
+    let relay = Setup::gateway(peer.address()).build();
+    let (input, mut writer) = std::io::pipe().expect("a pipe");
+    fcntl(&input, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).expect("set");
+    let mut sendmail =
+        relay.program(&["sendmail", "-f", "me@example.org", "you@example.net"]).stdin(input).spawn().expect("it");
+    std::thread::sleep(Duration::from_millis(300));
+    writer.write_all(b"Subject: s\n\nb\n").expect("it reads");
+    drop(writer);
+    assert_eq!(sendmail.wait().expect("it ends").code(), Some(0));
+
+    relay.fill((0..600).map(|n| vec![format!("r{n}@example.net")]));
+    let (mut reader, output) = std::io::pipe().expect("a pipe");
+    fcntl(&output, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).expect("set");
+    let mut mailq = relay.program(&["sendmail", "-bp", "--format", "json"]).stdout(output).spawn().expect("it");
+    std::thread::sleep(Duration::from_millis(300));
+    let mut listed = String::new();
+    reader.read_to_string(&mut listed).expect("text");
+    assert!(listed.len() > 100_000 && listed.lines().count() == 601, "{} lines", listed.lines().count());
+    assert_eq!(mailq.wait().expect("it ends").code(), Some(0));
 }

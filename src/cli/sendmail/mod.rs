@@ -15,6 +15,7 @@ use tracing::level_filters::LevelFilter;
 use super::app::App;
 use super::args::Format;
 use super::exit::{Exit, Failure};
+use super::output::StandardOutput;
 use super::run::{sweep_all, sweep_job};
 use super::{block_on, explain, find, load, note, note_all, refused, serve, start_logging};
 use crate::audit::attempt_picture;
@@ -101,7 +102,7 @@ pub(super) fn main(arguments: Vec<OsString>, option: Option<PathBuf>, by_name: b
     let invocation = parse(arguments)?;
     match invocation.mode {
         Mode::Help => {
-            write!(io::stdout(), "{HELP}")?;
+            write!(StandardOutput::new(), "{HELP}")?;
             return Ok(Exit::Ok);
         }
         // They are read as they are.
@@ -118,7 +119,7 @@ pub(super) fn main(arguments: Vec<OsString>, option: Option<PathBuf>, by_name: b
         Loaded::ForService { config, why, only_service } => {
             refuse_wrong_addresses(&invocation)?;
             let hand_over = HandOver { config: config.as_deref(), invocation: &invocation, why, only_service };
-            block_on(async { hand_over.carry_out(&Clock::system(), &mut io::stdout().lock()).await })
+            block_on(async { hand_over.carry_out(&Clock::system(), &mut StandardOutput::new()).await })
         }
     }
 }
@@ -189,7 +190,7 @@ async fn with_own_store(
     uid: u32,
     without_log: Option<&str>,
 ) -> Result<Exit, Failure> {
-    let mut out = io::stdout().lock();
+    let mut out = StandardOutput::new();
     if invocation.mode == Mode::Verify {
         return verify(config, invocation, here, &mut out).await;
     }

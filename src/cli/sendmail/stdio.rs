@@ -1,10 +1,13 @@
 //! Standard input and output.
 
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 
 use async_trait::async_trait;
+use nix::poll::PollFlags;
 use tokio::net::UnixStream;
 
+use super::super::output::wait_for;
 use crate::ingest::Input;
 
 /// Octets read at once.
@@ -19,7 +22,7 @@ pub(super) fn join_standard_streams(stream: UnixStream, out: &mut impl Write) ->
     // Left alone in the end: it may wait for input that never comes.
     std::thread::spawn(move || {
         // However the input ends, the client has said all.
-        let _ = pass_on(&mut io::stdin().lock(), &mut to);
+        let _ = pass_on(&mut io::stdin(), &mut to);
         let _ = to.shutdown(std::net::Shutdown::Write);
     });
     tokio::task::block_in_place(|| {
@@ -32,7 +35,7 @@ pub(super) fn join_standard_streams(stream: UnixStream, out: &mut impl Write) ->
 
 /// As `io::copy`, without its splice(2): that holds a pipe's lock while it waits for the
 /// socket, and whoever reads the pipe waits with it. Whether there was anything.
-fn pass_on(from: &mut impl Read, to: &mut impl Write) -> io::Result<bool> {
+fn pass_on(from: &mut (impl Read + AsFd), to: &mut impl Write) -> io::Result<bool> {
     let mut any = false;
     loop {
         // Who ends a connection without reading all that was said resets it.
@@ -55,16 +58,17 @@ pub(super) struct StandardInput;
 #[async_trait]
 impl Input for StandardInput {
     async fn next(&mut self) -> io::Result<Vec<u8>> {
-        read_piece(&mut io::stdin().lock())
+        read_piece(&mut io::stdin())
     }
 }
 
 /// The next octets, as soon as there are any; empty at the end.
-fn read_piece(from: &mut impl Read) -> io::Result<Vec<u8>> {
+fn read_piece(from: &mut (impl Read + AsFd)) -> io::Result<Vec<u8>> {
     let mut piece = vec![0; PIECE];
     loop {
         match from.read(&mut piece) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => wait_for(from.as_fd(), PollFlags::POLLIN)?,
             read => {
                 piece.truncate(read?);
                 return Ok(piece);

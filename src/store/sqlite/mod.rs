@@ -84,18 +84,13 @@ impl SqliteStore {
         let log = Log::of(&mut connection, path)?;
         let number = Arc::<AtomicI64>::default();
         let counted = Arc::<OnceLock<Metrics>>::default();
+        let identity = open::Identity::of(path)?;
+        let writer = Writer::start(connection, log, identity, clock.clone(), Arc::clone(&number), Arc::clone(&counted));
         Ok(Self {
             path: path.to_owned(),
             kind: kind.to_owned(),
             clock: clock.clone(),
-            writer: Writer::start(
-                connection,
-                log,
-                open::Identity::of(path)?,
-                clock.clone(),
-                Arc::clone(&number),
-                Arc::clone(&counted),
-            ),
+            writer: writer.map_err(|error| open::cannot_open(path, format!("no thread can be started: {error}")))?,
             counted,
             readers: Arc::new(Readers::new(path)),
             liveness: Arc::new(liveness),

@@ -8,6 +8,7 @@
 //!
 //! Which operations wait together, and for how long, is [`super::queue`]'s to say.
 
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -78,6 +79,9 @@ fn closed() -> Error {
 
 impl Writer {
     /// Starts the thread on a connection that is set up.
+    ///
+    /// # Errors
+    /// Where no thread can be had.
     pub(super) fn start(
         connection: Connection,
         log: Log,
@@ -85,7 +89,7 @@ impl Writer {
         clock: Clock,
         instance: Arc<AtomicI64>,
         counted: Arc<OnceLock<Metrics>>,
-    ) -> Self {
+    ) -> io::Result<Self> {
         let queue = Arc::<Queue<Box<dyn Operation>>>::default();
         let operations = Arc::clone(&queue);
         let deadline = Deadline::default();
@@ -93,9 +97,8 @@ impl Writer {
         let database = Database { connection, identity, clock, instance, deadline: shared, counted, turn };
         let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
-            .spawn(move || write(database, log, &operations))
-            .expect("a thread can be started when the program starts");
-        Self { queue, deadline, thread: Mutex::new(Some(thread)) }
+            .spawn(move || write(database, log, &operations))?;
+        Ok(Self { queue, deadline, thread: Mutex::new(Some(thread)) })
     }
 
     /// Has `operation` done and answers once it is durable.
