@@ -256,10 +256,17 @@ pub fn become_owner(database: &Path) -> Result<(), Error> {
         return Ok(());
     }
     let owner = [Some(database), database.parent()].into_iter().flatten().find_map(|path| path.metadata().ok());
-    let Some(owner) = owner.map(|metadata| metadata.uid()).filter(|&uid| uid != 0) else { return Ok(()) };
-    become_user(Uid::from_raw(owner), None).map_err(|error| {
+    let Some(metadata) = owner.filter(|metadata| metadata.uid() != 0) else { return Ok(()) };
+    let (owner, group) = (Uid::from_raw(metadata.uid()), Gid::from_raw(metadata.gid()));
+    let cannot = |error: nix::errno::Errno| {
         Error::Owner(format!("cannot become the owner (user {owner}) of {}: {error}", database.display()))
-    })
+    };
+    // In a container, or of a restored volume, the owner may have no name.
+    match User::from_uid(owner).map_err(cannot)? {
+        Some(_) => become_user(owner, None),
+        None => nix::unistd::setgroups(&[]).and_then(|()| become_member(owner, group)),
+    }
+    .map_err(cannot)
 }
 
 /// Becomes a user, with the groups he has, and with `group` in place of his own first one;
@@ -272,6 +279,10 @@ pub fn become_user(uid: Uid, group: Option<Gid>) -> nix::Result<()> {
     let name = std::ffi::CString::new(user.name).map_err(|_| nix::errno::Errno::EINVAL)?;
     let group = group.unwrap_or(user.gid);
     nix::unistd::initgroups(&name, group)?;
+    become_member(uid, group)
+}
+
+fn become_member(uid: Uid, group: Gid) -> nix::Result<()> {
     nix::unistd::setgid(group)?;
     nix::unistd::setuid(uid)?;
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));

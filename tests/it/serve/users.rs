@@ -1,7 +1,7 @@
 //! What users of the machine may do beside the service whose store is closed to them.
 
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
@@ -189,4 +189,65 @@ fn a_writer_who_is_ended_leaves_nothing() {
     assert_eq!(std::fs::read_dir(relay.path().join("tmp")).expect("there").count(), 0);
     assert_eq!(service.in_spool(), 0);
     service.stop();
+}
+
+/// A user whose limit of processes is reached gets an answer, whatever is left to him.
+#[test]
+fn without_threads_a_user_is_told_to_try_again_and_nobody_hangs() {
+    if !nix::unistd::Uid::effective().is_root() {
+        eprintln!("not run: this user is not root, and cannot become another");
+        return;
+    }
+    let peer = SmtpSink::start(Script::new());
+    let relay = served(Setup::gateway(peer.address()));
+    std::fs::create_dir(relay.path().join("var")).expect("made");
+    for directory in [relay.path().to_owned(), relay.path().join("var")] {
+        std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o755)).expect("its owner");
+    }
+    let service = Service::start(&relay);
+    let program = relay.path().join("redeliver");
+    std::fs::copy(env!("CARGO_BIN_EXE_redeliver"), &program).expect("copied");
+    let mut taken = 0;
+    for limit in [1, 2, 3, 4, 5, 6, 8, 500] {
+        let mut command = Command::new("timeout");
+        command
+            .args(["-s", "KILL", "60", "prlimit", &format!("--nproc={limit}")])
+            .args(["setpriv", "--reuid=61234", "--regid=61234", "--clear-groups"])
+            .arg(&program)
+            .arg("--config")
+            .arg(relay.configuration())
+            .args(["sendmail", "-f", "me@example.org", "you@example.net"])
+            .env_remove("REDELIVER_CONFIG")
+            .current_dir(relay.path())
+            .stdin(Stdio::null());
+        let ended = command.output().expect("timeout, prlimit and setpriv");
+        let (code, said) = (ended.status.code(), text(&ended.stderr));
+        assert!(!said.contains("panicked"), "{limit}: {said}");
+        match code {
+            Some(0) => taken += 1,
+            Some(75) => assert!(said.contains("no thread can be started"), "{limit}: {said}"),
+            other => panic!("{limit}: {other:?} {said}"),
+        }
+        assert!((limit > 1 || code == Some(75)) && (limit < 500 || code == Some(0)), "{limit}: {code:?} {said}");
+    }
+    peer.wait_for_transactions(taken);
+    service.stop();
+}
+
+/// In a container, or of a restored volume, the owner of the store may have no name.
+#[test]
+fn root_becomes_an_owner_without_a_name() {
+    if !nix::unistd::Uid::effective().is_root() {
+        eprintln!("not run: this user is not root, and cannot become another");
+        return;
+    }
+    let peer = SmtpSink::start(Script::new());
+    let relay = Setup::gateway(peer.address()).build();
+    relay.command(&["repository", "list"]).expect(0);
+    let chown = Command::new("chown").args(["-R", "61235:61235"]).arg(relay.path()).status().expect("chown");
+    assert!(chown.success());
+    relay.submit("me@example.org", &["you@example.net"], "Subject: s\n\nb\n");
+    assert_eq!(relay.run_spool().expect(0).counts(), [1, 1, 0, 0, 0, 0]);
+    let database = std::fs::metadata(relay.path().join("var/redeliver.db")).expect("the store");
+    assert_eq!((database.uid(), database.gid()), (61235, 61235));
 }
