@@ -11,6 +11,7 @@ pub mod clock;
 pub mod config;
 pub mod delivery;
 pub mod dkim;
+pub mod files;
 pub mod health;
 pub mod ingest;
 pub mod jobs;

@@ -198,9 +198,7 @@ fn james_name(class: &str) -> Option<&str> {
 fn read(file: &Path) -> Result<String, Failure> {
     let cannot = |error: std::io::Error| Failure::new(Exit::NotFound, format!("{}: {error}", file.display()));
     let mut octets = Vec::new();
-    std::fs::File::open(file)
-        .and_then(|file| file.take(xml::MAX_BYTES + 1).read_to_end(&mut octets))
-        .map_err(cannot)?;
+    crate::files::open(file).and_then(|file| file.take(xml::MAX_BYTES + 1).read_to_end(&mut octets)).map_err(cannot)?;
     if octets.len() as u64 > xml::MAX_BYTES {
         return Err(Failure::new(Exit::Data, format!("the file is larger than {} octets", xml::MAX_BYTES)));
     }

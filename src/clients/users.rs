@@ -174,7 +174,7 @@ pub fn read(file: &Path, columns: Columns) -> Result<(), Vec<FileError>> {
 }
 
 fn users(file: &Path, columns: Columns) -> Result<HashMap<String, User>, Vec<FileError>> {
-    let text = std::fs::read_to_string(file).map_err(|error| vec![FileError::new(file, 1, error.to_string())])?;
+    let text = crate::files::read_text(file).map_err(|error| vec![FileError::new(file, 1, error.to_string())])?;
     let (mut by_name, mut errors) = (HashMap::new(), Vec::new());
     for (at, line) in text.lines().enumerate() {
         if line.trim().is_empty() || line.starts_with('#') {

@@ -16,7 +16,7 @@ impl Source {
     /// Why this user may not read it; `None` where he may, or something else is wrong with it.
     pub fn forbidden(&self) -> Option<String> {
         let Self::File(path) = self else { return None };
-        let error = std::fs::File::open(path).err()?;
+        let error = crate::files::open(path).err()?;
         let forbidden = error.kind() == std::io::ErrorKind::PermissionDenied;
         forbidden.then(|| format!("{} cannot be read: {error}", path.display()))
     }

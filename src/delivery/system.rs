@@ -13,6 +13,7 @@ use nix::net::if_::if_nametoindex;
 use super::config::DnsConfig;
 use super::hosts::{Hosts, is_localhost};
 use super::resolv_conf::{Machine, ResolvConf, Server};
+use crate::files;
 use crate::mail::Domain;
 
 /// Both files as they were read.
@@ -21,7 +22,12 @@ pub(super) struct System {
     pub(super) hosts: Hosts,
     /// Why 127.0.0.1 is asked, where no name server is named.
     pub(super) without_server: Option<String>,
+    /// Why the file of hosts is of no use, though there is something of its name.
+    pub(super) without_hosts: Option<String>,
 }
+
+/// Octets of a resolv.conf: a few lines are usual.
+const MAX_RESOLV_CONF: u64 = 64 << 10;
 
 /// What changes when one of the files does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +59,7 @@ impl System {
     /// Reads both.
     pub(super) fn read(config: &DnsConfig) -> Self {
         let (path, name) = (config.resolv_conf.display(), host_name());
-        let read = std::fs::read(&config.resolv_conf);
+        let read = files::read(&config.resolv_conf, MAX_RESOLV_CONF);
         let resolv_conf = parse(read.as_deref().unwrap_or_default(), &name);
         let without_server = resolv_conf.servers.is_empty().then(|| match &read {
             Ok(_) => format!("{path} names no name server, so that 127.0.0.1 is asked"),
@@ -62,8 +68,8 @@ impl System {
             }
             Err(error) => format!("{path} cannot be read ({error}), so that 127.0.0.1 is asked"),
         });
-        let hosts = Hosts::parse(&std::fs::read(&config.hosts).unwrap_or_default());
-        Self { resolv_conf, hosts, without_server }
+        let (hosts, without_hosts) = read_hosts(&config.hosts);
+        Self { resolv_conf, hosts, without_server, without_hosts }
     }
 
     /// The name servers at `port`.
@@ -82,7 +88,19 @@ impl System {
     pub(super) fn warnings(&self, path: &Path) -> Vec<String> {
         let passed_over = self.resolv_conf.passed_over.iter();
         let lines = passed_over.map(|(line, why)| format!("{}:{line}: {why}: passed over", path.display()));
-        lines.chain(self.without_server.clone()).collect()
+        lines.chain(self.without_server.clone()).chain(self.without_hosts.clone()).collect()
+    }
+}
+
+/// The file of hosts, and why it is of no use where that is to be said.
+fn read_hosts(path: &Path) -> (Hosts, Option<String>) {
+    match files::read(path, files::MOST) {
+        Ok(text) => (Hosts::parse(&text), None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => (Hosts::parse(b""), None),
+        Err(error) => (
+            Hosts::parse(b""),
+            Some(format!("{} cannot be read ({error}), so that its names are not known", path.display())),
+        ),
     }
 }
 
@@ -99,14 +117,20 @@ fn host_name() -> String {
 
 /// What of `/etc/resolv.conf` cannot be used, where it is in force: sentences for the operator.
 pub fn resolver_warnings(config: &DnsConfig) -> Vec<String> {
-    if config.servers.is_empty() { System::read(config).warnings(&config.resolv_conf) } else { Vec::new() }
+    let system = System::read(config);
+    if config.servers.is_empty() {
+        system.warnings(&config.resolv_conf)
+    } else {
+        system.without_hosts.into_iter().collect()
+    }
 }
 
 /// The name of this machine as others may know it, found without a lookup: `localhost`
 /// where it has none that can stand in EHLO.
 pub fn machine_name(config: &DnsConfig) -> String {
-    let hosts = Hosts::parse(&std::fs::read(&config.hosts).unwrap_or_default());
-    full_name(&host_name(), &hosts, &std::fs::read(&config.resolv_conf).unwrap_or_default())
+    let (hosts, _) = read_hosts(&config.hosts);
+    let resolv_conf = files::read(&config.resolv_conf, MAX_RESOLV_CONF).unwrap_or_default();
+    full_name(&host_name(), &hosts, &resolv_conf)
 }
 
 /// Whether peers can take `name` for one of a machine (RFC 5321 section 4.1.2): it has a dot, letters,

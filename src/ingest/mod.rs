@@ -26,7 +26,7 @@ pub use listener::{
     Config as ListenerConfig, Context as ListenerContext, Control as ListenerControl, Error as ListenerError, Limits,
     Listener, TlsFiles,
 };
-pub use local::{Here, Sendmail, SystemNames};
+pub use local::{Here, MAILNAME, Sendmail, SystemNames};
 pub use message::IntakeError;
 pub use sendmail::{Invocation, Mode, Parties, UsageError, Waiting, parse};
 pub use submission::{Caller, Input, SubmitError, submit};

@@ -1,13 +1,13 @@
 //! The users of this machine.
 
+use std::path::Path;
+
 use nix::unistd::{Uid, User};
 
 use crate::config::Config;
-use crate::ingest::{Caller, Here, Origin, SystemNames};
+use crate::files;
+use crate::ingest::{Caller, Here, MAILNAME, Origin, SystemNames};
 use crate::mail::Domain;
-
-/// Where Debian keeps the domain of local names.
-const MAILNAME: &str = "/etc/mailname";
 
 /// This machine under its configured name.
 ///
@@ -33,7 +33,7 @@ fn nodename() -> Option<Domain> {
 
 /// What the system calls itself in addresses: the first line of its file.
 fn mailname() -> Option<Domain> {
-    let text = std::fs::read_to_string(MAILNAME).ok()?;
+    let text = files::read_text(Path::new(MAILNAME)).ok()?;
     Domain::parse(text.lines().next()?.trim()).ok()
 }
 

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use chrono::{DateTime, FixedOffset, LocalResult, NaiveDateTime, Offset, TimeDelta, TimeZone, Utc};
 use chrono_tz::Tz;
 
+use crate::files;
+
 /// The system's rules, a file for each zone (tzfile(5)).
 const SYSTEM: &str = "/usr/share/zoneinfo";
 
@@ -102,7 +104,7 @@ fn is_name(name: &str) -> bool {
 }
 
 fn system_rules(system: &Path, name: &str) -> Option<tz::TimeZone> {
-    tz::TimeZone::from_tz_data(&std::fs::read(system.join(name)).ok()?).ok()
+    tz::TimeZone::from_tz_data(&files::read(&system.join(name), files::MOST).ok()?).ok()
 }
 
 /// Which rules are in force, in words: `2025b of /usr/share/zoneinfo`.
@@ -121,7 +123,7 @@ fn zone_data_in(system: &Path) -> String {
 
 /// As Debian and others leave it: `# version 2025b` at the head of one file, or alone in another.
 fn version(system: &Path) -> Option<String> {
-    let read = |file: &str| std::fs::read_to_string(system.join(file)).ok();
+    let read = |file: &str| files::read_text(&system.join(file)).ok();
     let first = |text: String| text.lines().next().map(|line| line.trim_start_matches("# version ").trim().to_owned());
     let found = read("tzdata.zi").or_else(|| read("+VERSION")).and_then(first)?;
     (!found.is_empty() && found.len() < 20 && found.is_ascii()).then_some(found)

@@ -72,7 +72,7 @@ impl Unit {
         };
         let mut settings = Settings::default();
         for file in std::iter::once(main).chain(drop_ins(&folders)) {
-            let text = std::fs::read_to_string(&file)
+            let text = crate::files::read_text(&file)
                 .map_err(|error| format!("{} cannot be read: {error}", file.display()))?;
             settings.read(&text);
         }

@@ -8,6 +8,7 @@ use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::{Entry, Node, Place, Value, secret_text, text};
+use crate::files;
 
 /// One file while it is read: where its relative paths begin, and what is wrong so far.
 #[derive(Debug)]
@@ -212,9 +213,15 @@ impl<'a> Fields<'a> {
     fn placed_file(&mut self, name: &'static str) -> Option<(Place, PathBuf)> {
         let node = self.node(name)?;
         let path = self.reading.path(&self.reading.value(node, text)?);
-        match std::fs::File::open(&path).and_then(|file| file.metadata()) {
-            Ok(facts) if facts.is_dir() => self.reading.problem(node.place, format!("{} is a folder", path.display())),
+        match files::open(&path).and_then(|file| file.metadata()) {
+            Ok(facts) if facts.len() > files::MOST => {
+                let message = format!("{} is larger than {} MiB: is it the file?", path.display(), files::MOST >> 20);
+                self.reading.problem(node.place, message);
+            }
             Ok(_) => return Some((node.place, path)),
+            Err(error) if error.kind() == std::io::ErrorKind::IsADirectory => {
+                self.reading.problem(node.place, format!("{} is a folder", path.display()));
+            }
             Err(error) => self.reading.unreadable(node.place, &path, &error),
         }
         None
@@ -248,7 +255,7 @@ impl<'a> Fields<'a> {
     /// kept out of the configuration.
     pub fn lines_of_file(&mut self, name: &'static str) -> Option<Vec<String>> {
         let (place, path) = self.placed_file(name)?;
-        let content = match std::fs::read_to_string(&path) {
+        let content = match files::read_text(&path) {
             Ok(content) => content,
             Err(error) => {
                 self.reading.unreadable(place, &path, &error);
@@ -267,7 +274,8 @@ impl<'a> Fields<'a> {
     /// path, and what is in it.
     pub fn private_file(&mut self, name: &'static str) -> Option<(Place, PathBuf, Vec<u8>)> {
         let (place, path) = self.placed_file(name)?;
-        let read = std::fs::metadata(&path).and_then(|facts| Ok((facts.permissions().mode(), std::fs::read(&path)?)));
+        let read = std::fs::metadata(&path)
+            .and_then(|facts| Ok((facts.permissions().mode(), files::read(&path, files::MOST)?)));
         match read {
             Ok((mode, _)) if mode & 0o007 != 0 => {
                 let message =

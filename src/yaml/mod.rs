@@ -90,7 +90,7 @@ impl Document {
     pub fn read(file: &Path) -> Result<Self, Diagnostic> {
         let cannot = |error: std::io::Error| diagnostic(file, (1, 1), format!("cannot be read: {error}"));
         let mut octets = Vec::new();
-        let opened = std::fs::File::open(file).map_err(cannot)?;
+        let opened = crate::files::open(file).map_err(cannot)?;
         opened.take(MAX_OCTETS as u64 + 1).read_to_end(&mut octets).map_err(cannot)?;
         Self::parse(file, &octets)
     }

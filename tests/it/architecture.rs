@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Rooms that every other may use; those without I/O and clock use `text` alone.
-const FOR_ALL: [&str; 6] = ["clock", "yaml", "text", "stop", "live", "panics"];
+const FOR_ALL: [&str; 7] = ["clock", "yaml", "text", "stop", "live", "panics", "files"];
 const PURE: [&str; 4] = ["mail", "smtp", "yaml", "text"];
 
 type Rooms = BTreeMap<String, BTreeSet<String>>;

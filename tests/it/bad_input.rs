@@ -143,10 +143,38 @@ fn what_is_wrong_with_senders_and_aliases_has_its_place() {
         ("aliases: { root@h: a@x.example }", "redeliver.yaml:1:24: 'root@h' cannot be an alias"),
         ("aliasesFile: /nowhere/aliases", "redeliver.yaml:1:26: /nowhere/aliases cannot be read"),
         ("aliasesFile: /etc", "redeliver.yaml:1:26: /etc is a folder"),
+        ("aliasesFile: /dev/zero", "redeliver.yaml:1:26: /dev/zero cannot be read: it is a device, and no file"),
     ] {
         let told = complaints(&[("redeliver.yaml", &format!("sendmail: {{ {settings} }}\n{RELAY}"))]);
         assert!(told.len() == 1 && told[0].starts_with(expected), "{settings}: {told:#?}");
     }
+}
+
+#[test]
+fn a_pipe_in_the_place_of_a_file_is_named_and_not_waited_for() {
+    for (settings, code, told) in [
+        ("dns: { resolvConf: pipe }", 0, "pipe cannot be read (it is a pipe, and no file), so that 127.0.0.1 is asked"),
+        ("sendmail: { aliasesFile: pipe }", 78, "redeliver.yaml:1:26: "),
+        ("admin: { users: pipe }", 78, "pipe:1:1: it is a pipe, and no file"),
+        ("admin: { passwordFile: pipe }", 78, "redeliver.yaml:1:24: "),
+        ("admin: { tls: { certificate: pipe, key: pipe } }", 78, "redeliver.yaml:1:30: "),
+        ("smtp: { users: pipe }", 78, "pipe"),
+        ("dkim: { domain: a.example, selector: s, privateKeyFile: pipe }", 78, "redeliver.yaml:1:57: "),
+    ] {
+        let relay = Relay::written(&[("redeliver.yaml", &format!("{settings}\n{RELAY}"))]);
+        nix::unistd::mkfifo(&relay.path().join("pipe"), nix::sys::stat::Mode::S_IRWXU).expect("made");
+        let finished = relay.command(&["check"]).expect(code);
+        let all = format!("{}{}", finished.stdout, finished.stderr);
+        assert!(all.contains(told) && all.contains("it is a pipe, and no file"), "{settings}: {finished:?}");
+        assert!(finished.elapsed.as_secs() < 20, "{settings}");
+    }
+    let relay = Relay::written(&[("redeliver.yaml", &format!("stores: {{ sqlite: {{ path: pipe }} }}\n{RELAY}"))]);
+    let pipe = relay.path().join("var/pipe");
+    std::fs::create_dir_all(relay.path().join("var")).expect("made");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("made");
+    let refused = relay.command(&["repository", "list"]).expect(73);
+    assert!(refused.stderr.contains("var/pipe: it is a pipe, and no file"), "{refused:?}");
+    assert!(!pipe.metadata().expect("still there").is_file(), "nothing was put in its place");
 }
 
 #[test]

@@ -2,13 +2,14 @@
 //! that begin with a blank go on, `#` begins a comment. Of the targets addresses and names are
 //! followed; files, pipes and `:include:` are for mailers that deliver to this machine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{ANYBODY, Here};
+use crate::files;
 use crate::mail::Address;
 
 /// What msmtp takes for everybody else.
@@ -36,9 +37,16 @@ struct Stamp {
 /// The aliases of one file.
 #[derive(Debug, Default)]
 pub(super) struct Table {
-    by_name: BTreeMap<String, Vec<Target>>,
+    by_name: BTreeMap<String, Alias>,
     /// With their line numbers.
     passed_over: Vec<(usize, String)>,
+}
+
+/// An alias, and its line.
+#[derive(Debug)]
+struct Alias {
+    line: usize,
+    targets: Vec<Target>,
 }
 
 /// What an alias stands for.
@@ -63,7 +71,7 @@ impl AliasesFile {
         if let Some((_, table)) = read.as_ref().filter(|(of, _)| *of == stamp) {
             return Arc::clone(table);
         }
-        let table = match std::fs::read(&self.path) {
+        let table = match files::read(&self.path, files::MOST) {
             Ok(text) => Table::parse(&String::from_utf8_lossy(&text)),
             Err(error) => {
                 if read.is_some() {
@@ -79,7 +87,7 @@ impl AliasesFile {
 
     /// Why it is of no use, or what of it is not followed, a sentence each.
     pub(super) fn warnings(&self) -> Vec<String> {
-        if let Err(error) = std::fs::read(&self.path) {
+        if let Err(error) = files::read(&self.path, files::MOST) {
             return vec![self.useless(&error)];
         }
         let told = |(line, what): &(usize, String)| format!("{}:{line}: {what}", self.path.display());
@@ -107,7 +115,54 @@ impl Table {
         for (line, entry) in entries(text) {
             table.entry(line, &entry);
         }
+        table.tell_circles();
         table
+    }
+
+    /// Each at the first of its lines. An alias that names itself means the user of that name.
+    fn tell_circles(&mut self) {
+        let circles = self.by_name.iter().filter_map(|(name, alias)| {
+            let others = self.circle(name)?;
+            let is_first = others.iter().all(|other| alias.line <= self.by_name[*other].line);
+            let others = others.iter().map(|other| format!("{:?}", shown(other))).collect::<Vec<_>>().join(", ");
+            let why = format!("comes back to itself by {others}: write an address into one of them");
+            is_first.then(|| (alias.line, format!("alias {:?} {why}", shown(name))))
+        });
+        let circles: Vec<_> = circles.collect();
+        self.passed_over.extend(circles);
+        self.passed_over.sort_by_key(|(line, _)| *line);
+    }
+
+    /// The names by which one leads back to itself, as far as names are followed.
+    fn circle<'a>(&'a self, name: &'a str) -> Option<Vec<&'a str>> {
+        let mut led_by: HashMap<&str, &str> = HashMap::new();
+        let mut waiting = VecDeque::from([(name, 0)]);
+        while let Some((at, depth)) = waiting.pop_front() {
+            for (next, _) in self.names_in(at) {
+                if next == name && at != name {
+                    let way = std::iter::successors(Some(at), |before| led_by.get(before).copied());
+                    let mut way: Vec<_> = way.take_while(|one| *one != name).collect();
+                    way.reverse();
+                    return Some(way);
+                }
+                if next != name && depth < DEPTH && !led_by.contains_key(next) {
+                    led_by.insert(next, at);
+                    waiting.push_back((next, depth + 1));
+                }
+            }
+        }
+        None
+    }
+
+    /// The aliases that an alias names.
+    fn names_in(&self, name: &str) -> impl Iterator<Item = (&str, &Alias)> {
+        let targets = self.by_name.get(name).map_or(&[][..], |alias| &alias.targets);
+        targets.iter().filter_map(|target| match target {
+            Target::Name(name) => {
+                self.by_name.get_key_value(&name.to_lowercase()).map(|(name, alias)| (name.as_str(), alias))
+            }
+            _ => None,
+        })
     }
 
     fn entry(&mut self, line: usize, entry: &str) {
@@ -136,7 +191,7 @@ impl Table {
                 Err(why) => self.pass_over(line, format!("alias {:?}: {:?} {why}", shown(&name), shown(target.trim()))),
             }
         }
-        self.by_name.insert(name, read);
+        self.by_name.insert(name, Alias { line, targets: read });
     }
 
     fn pass_over(&mut self, line: usize, why: String) {
@@ -151,7 +206,7 @@ impl Table {
 
     /// `above` are the names that led here.
     fn follow(&self, name: &str, here: &Here, above: &mut Vec<String>) -> Option<Vec<Address>> {
-        let targets = self.by_name.get(name)?;
+        let targets = &self.by_name.get(name)?.targets;
         let mut found = Vec::new();
         for target in targets {
             match target {

@@ -1,15 +1,20 @@
 //! The section `sendmail` of the configuration.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::ANYBODY;
 use super::aliases::AliasesFile;
+use crate::files;
 use crate::mail::{Address, AddressError, Domain};
 use crate::yaml::{Entry, Fields, Node, Value, boolean, text};
 
 /// Where other mailers have their aliases.
 const USUAL_ALIASES: &str = "/etc/aliases";
+
+/// Where Debian keeps the domain of local names.
+pub const MAILNAME: &str = "/etc/mailname";
 
 /// What is submitted on this machine, and where mail for its users goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,17 +61,26 @@ impl Sendmail {
 
     /// Sentences for the operator: each says what is so, and what to do about it.
     pub fn warnings(&self) -> Vec<String> {
+        let mut found = Vec::new();
         if let Some(path) = &self.aliases_file {
-            return AliasesFile::new(path.clone()).warnings();
-        }
-        if self.aliases.is_empty() && Path::new(USUAL_ALIASES).exists() {
-            return vec![format!(
+            found.extend(AliasesFile::new(path.clone()).warnings());
+        } else if self.aliases.is_empty() && Path::new(USUAL_ALIASES).exists() {
+            found.push(format!(
                 "{USUAL_ALIASES} is not looked at: mail for root and other users of this machine leaves for NAME@HOST; \
                  set sendmail.aliasesFile: {USUAL_ALIASES}, or sendmail.aliases"
-            )];
+            ));
         }
-        Vec::new()
+        found.extend(self.domain.is_none().then(useless_mailname).flatten());
+        found
     }
+}
+
+/// That the file is there and of no use.
+fn useless_mailname() -> Option<String> {
+    let error = files::read_text(Path::new(MAILNAME)).err().filter(|error| error.kind() != ErrorKind::NotFound)?;
+    Some(format!(
+        "{MAILNAME} cannot be read ({error}), so that 'hostname' completes local names: or set sendmail.domain"
+    ))
 }
 
 fn address(node: &Node) -> Result<Address, String> {

@@ -9,7 +9,7 @@ use crate::mail::{Address, AddressError, Domain, ReversePath};
 use crate::mail::{AddressListError, parse_list};
 use aliases::AliasesFile;
 
-pub use config::Sendmail;
+pub use config::{MAILNAME, Sendmail};
 
 /// Everybody else, among the aliases.
 const ANYBODY: &str = "*";
@@ -392,13 +392,18 @@ mod tests {
             assert_eq!(told(&here, name), expected, "{name}");
         }
         let told_of: Vec<_> = here.settings.warnings();
-        for (line, what) in
-            [("12", "|/bin/cat"), ("13", "/dev/null"), ("16", "NoColon"), ("17", "bad address"), ("18", "empty")]
-        {
+        for (line, what) in [
+            ("7", "alias \"a\" comes back to itself by \"b\""),
+            ("12", "|/bin/cat"),
+            ("13", "/dev/null"),
+            ("16", "NoColon"),
+            ("17", "bad address"),
+            ("18", "empty"),
+        ] {
             let place = format!("{}:{line}: ", path.display());
             assert!(told_of.iter().any(|note| note.contains(&place) && note.contains(what)), "{what}: {told_of:?}");
         }
-        assert_eq!(told_of.len(), 5, "{told_of:?}");
+        assert_eq!(told_of.len(), 6, "{told_of:?}");
         write("root: new@example.net\n");
         assert_eq!(told(&here, "root"), "new@example.net");
         std::fs::remove_file(&path).expect("removed");
@@ -417,5 +422,25 @@ mod tests {
         let here = here(&format!("aliasesFile: '{}'", path.display()));
         assert_eq!(told(&here, "n12"), "end@x.example");
         assert_eq!(told(&here, "n1"), "n11@web1.example.org", "10 deep");
+    }
+
+    #[test]
+    fn a_circle_of_aliases_is_said_once_at_its_first_line() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("aliases");
+        for (text, told) in [
+            ("a: b\nb: c\nc: d, a\nd: x@x.example\n", &["1: alias \"a\" comes back to itself by \"b\", \"c\""][..]),
+            ("out: b\nb: C\nc: B\n", &["2: alias \"b\" comes back to itself by \"c\""]),
+            ("b: a\na: b\nd: c\nc: d\n", &["1: alias \"b\"", "3: alias \"d\""]),
+            ("self: self\nroot: self, root\n", &[]),
+            ("a: \\b\nb: a\n", &[]),
+        ] {
+            std::fs::write(&path, text).expect("written");
+            let found = here(&format!("aliasesFile: '{}'", path.display())).settings.warnings();
+            assert_eq!(found.len(), told.len(), "{text}: {found:?}");
+            for (found, told) in found.iter().zip(told) {
+                assert!(found.contains(&format!("{}:{told}", path.display())), "{found}");
+            }
+        }
     }
 }

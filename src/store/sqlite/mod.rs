@@ -79,6 +79,7 @@ impl SqliteStore {
     /// or held by another process for longer than ten seconds.
     pub fn open(path: &Path, kind: &str, clock: &Clock) -> Result<Self> {
         open::make_directory(path)?;
+        open::refuse_no_file(path)?;
         let liveness = Liveness::open(path).map_err(|error| open::no_lock(path, &error))?;
         let mut connection = open::open(path, &liveness)?;
         let log = Log::of(&mut connection, path)?;

@@ -11,6 +11,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use super::super::{Error, Result, Trouble};
 use super::instance::Liveness;
 use super::listing;
+use crate::files;
 
 /// "redl": tells our databases from others (the SQLite header's application id).
 const APPLICATION_ID: i32 = 0x7265_646c;
@@ -40,6 +41,7 @@ pub(super) fn open(path: &Path, liveness: &Liveness) -> Result<Connection> {
     if rusqlite::version_number() < oldest_sqlite() {
         return Err(cannot_open(path, format!("SQLite {} is too old: 3.51.3 is needed", rusqlite::version())));
     }
+    refuse_no_file(path)?;
     if is_missing(path) {
         let _turn = liveness.turn().map_err(|error| no_lock(path, &error))?;
         // Somebody else may have had his turn.
@@ -112,6 +114,15 @@ fn open_in_place(path: &Path) -> Result<Connection> {
         Failure::Other(error) => error,
     })?;
     Ok(connection)
+}
+
+/// Refuses what is no file: in its place, empty as it looks, a database would be put, whoever
+/// needs it.
+pub(super) fn refuse_no_file(path: &Path) -> Result<()> {
+    match files::not_a_file(path) {
+        Some(what) if !path.is_dir() => Err(cannot_open(path, format!("it is {what}, and no file"))),
+        _ => Ok(()),
+    }
 }
 
 /// Makes the directory of the database at `path`.

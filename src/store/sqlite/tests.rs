@@ -230,6 +230,9 @@ fn what_is_no_store_of_ours_is_refused_untouched() {
     std::fs::write(path("text.db"), "this is no database, whatever its name says, and long enough\n".repeat(20))
         .expect("written");
     std::fs::create_dir(path("directory.db")).expect("made");
+    nix::unistd::mkfifo(&path("pipe.db"), nix::sys::stat::Mode::S_IRWXU).expect("made");
+    std::os::unix::fs::symlink("pipe.db", path("link.db")).expect("linked");
+    let _socket = std::os::unix::net::UnixListener::bind(path("socket.db")).expect("bound");
     let other = Connection::open(path("other.db")).expect("opens");
     other.execute_batch("CREATE TABLE t (a); PRAGMA user_version = 1").expect("made");
     drop(connect(&path("newer.db")).expect("opens"));
@@ -243,15 +246,19 @@ fn what_is_no_store_of_ours_is_refused_untouched() {
     for (name, why) in [
         ("text.db", "not a SQLite database"),
         ("directory.db", "it is a directory"),
+        ("pipe.db", "it is a pipe, and no file"),
+        ("link.db", "it is a pipe, and no file"),
+        ("socket.db", "it is a socket, and no file"),
         ("other.db", "of another program"),
         ("newer.db", "schema version 99"),
         ("older1.db", "schema version 1, of a redeliver before the first release"),
         ("older4.db", "begin anew"),
     ] {
-        let before = std::fs::read(path(name)).ok();
+        let content = || std::fs::metadata(path(name)).expect(name).is_file().then(|| std::fs::read(path(name)).ok());
+        let before = content();
         let error = connect(&path(name)).map(drop).expect_err(name).to_string();
         assert!(error.contains(why) && error.contains(name), "{error}");
-        assert_eq!(std::fs::read(path(name)).ok(), before, "{name} is untouched");
+        assert_eq!(content(), before, "{name} is untouched");
     }
 }
 
