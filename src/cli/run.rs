@@ -1,5 +1,6 @@
 //! `redeliver run`: one run of a job, in the foreground.
 
+use std::future::Future;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::sync::Arc;
@@ -7,12 +8,14 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
 use tracing::warn;
 
 use super::app::App;
 use super::args::{Format, RunArguments};
 use super::exit::{self, Exit, Failure};
 use super::json_lines;
+use super::note;
 use super::output::Report;
 use crate::audit::result_json;
 use crate::clock::Clock;
@@ -29,21 +32,13 @@ pub(super) async fn run(app: &App, arguments: RunArguments, out: &mut impl Write
     let job = app.job(&arguments.job)?;
     let started = app.clock.now();
     let progress = Arc::new(Progress::default());
-    let watchers = [
-        tokio::spawn(on_signals(
-            app.stop.clone(),
-            app.config.shutdown_timeout,
-            Arc::clone(&app.store),
-            app.clock.clone(),
-        )),
-        tokio::spawn(at_deadline(app.stop.clone(), arguments.deadline)),
-        tokio::spawn(draw(arguments.job.clone(), Arc::clone(&progress))),
-    ];
     let order = Order { job: &arguments.job, all_due: arguments.now, trigger: "command", only: None };
-    let swept = app.runner(&progress).run(order, job).await;
-    for watcher in watchers {
-        watcher.abort();
-    }
+    let swept = {
+        let _signals = ends_in_order(app);
+        let _deadline = Aside::spawn(at_deadline(app.stop.clone(), arguments.deadline));
+        let _drawing = Aside::spawn(draw(arguments.job.clone(), Arc::clone(&progress)));
+        app.runner(&progress).run(order, job).await
+    };
     clear_line();
     let swept = swept?;
     let finished = app.clock.now();
@@ -108,6 +103,27 @@ fn delivered_text(name: &str, mails: &str, took: f64, swept: &Swept) -> String {
     text
 }
 
+/// What goes on beside something else, and ends when this is dropped.
+pub(super) struct Aside(JoinHandle<()>);
+
+impl Aside {
+    fn spawn(task: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self(tokio::spawn(task))
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Signals end the runs of `app` in order, until this is dropped.
+pub(super) fn ends_in_order(app: &App) -> Aside {
+    let (store, patience) = (Arc::clone(&app.store), app.config.shutdown_timeout);
+    Aside::spawn(on_signals(app.stop.clone(), patience, store, app.clock.clone()))
+}
+
 /// As `sendmail -q`: what waits in the spool, then every job that delivers out of a repository.
 pub(super) async fn sweep_all(app: &App, out: &mut impl Write) -> Result<Exit, Failure> {
     let mut worst = Exit::Ok;
@@ -130,6 +146,9 @@ pub(super) async fn sweep_job(
     let (started, progress) = (app.clock.now(), Progress::default());
     let job = app.job(name)?;
     let swept = app.runner(&progress).run(order, job).await?;
+    if let Some(trouble) = &swept.trouble {
+        note(&format!("redeliver: {name}: {trouble}"));
+    }
     writeln!(Report(out), "{}", as_text(name, job, app.clock.now() - started, &swept))?;
     match swept.failure {
         Some(error) => Err(error.into()),

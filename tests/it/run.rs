@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::relay::{Relay, Running, Setup};
 use crate::support::sink::{Script, SmtpSink, on, reply, script, stall, wait};
@@ -229,6 +229,25 @@ fn the_first_signal_lets_sessions_end_and_the_result_is_still_printed() {
         assert_eq!(relay.attempts().len(), 1, "what was not begun is not counted");
         assert_eq!(relay.run_spool().expect(0).counts(), [2, 2, 0, 0, 0, 0]);
         assert_eq!(peer.transactions().len(), 3);
+    }
+}
+
+#[test]
+fn a_signal_lets_the_sessions_of_sendmail_end_as_well() {
+    for arguments in [&["sendmail", "-q"][..], &["sendmail", "-v", "-f", "me@example.org", "r0@example.net"]] {
+        let peer = SmtpSink::start(script!["." => wait(Duration::from_millis(600)).then(reply("250 2.0.0 ok"))]);
+        let relay = Setup::gateway(peer.address()).build();
+        if arguments.contains(&"-q") {
+            submit_many(&relay, 1);
+        }
+        let running = relay.spawn(arguments, message("m0").as_bytes());
+        peer.wait_for_transactions(1);
+
+        signal(&running, Signal::SIGINT);
+
+        running.wait().expect(0);
+        let attempts = relay.attempts();
+        assert_eq!((attempts.len(), &attempts[0]["state"]), (1, &json!("settled")), "{arguments:?}");
     }
 }
 

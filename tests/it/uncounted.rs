@@ -90,6 +90,8 @@ fn mail_that_waits_in_the_spool_waits_on_while_the_resolver_is_dead() {
     for _ in 0..3 {
         is_trouble_of_our_own(&relay.run_spool().expect(70), "no name server answers");
     }
+    let by_sendmail = relay.command(&["sendmail", "-q"]).expect(70);
+    assert!(by_sendmail.stderr.contains("no name server answers"), "{by_sendmail:?}");
     relay.reconfigure("timeout: 50ms", "timeout: 1s");
     relay.reconfigure(&dead, &alive);
     assert_eq!(relay.run_spool().expect(0).counts(), [1, 1, 0, 0, 0, 0]);

@@ -16,7 +16,7 @@ use super::app::App;
 use super::args::Format;
 use super::exit::{Exit, Failure};
 use super::output::StandardOutput;
-use super::run::{sweep_all, sweep_job};
+use super::run::{ends_in_order, sweep_all, sweep_job};
 use super::{block_on, explain, find, load, note, note_all, refused, serve, start_logging};
 use crate::audit::attempt_picture;
 use crate::clock::Clock;
@@ -230,11 +230,7 @@ async fn run(app: &App, invocation: &Invocation, here: &Here, uid: u32, out: &mu
         Mode::Submit => take(app, invocation, here, uid).await,
         Mode::Smtp => speak(app, uid, out).await,
         Mode::List => listing::list(app, invocation.json, out).await,
-        Mode::Sweep(Waiting::All) => sweep_all(app, out).await,
-        Mode::Sweep(Waiting::Key(key)) => sweep_one(app, key, out).await,
-        Mode::Sweep(Waiting::Domain(domain)) => {
-            sweep_some(app, &Conditions::default().with("domain", domain)?, out).await
-        }
+        Mode::Sweep(waiting) => sweep(app, waiting, out).await,
         // The others were carried out without the parts.
         Mode::Aliases | Mode::Verify | Mode::Peers | Mode::Serve | Mode::Help => Ok(Exit::Ok),
     }
@@ -288,6 +284,7 @@ fn exit(code: u8) -> Exit {
 
 /// `-v`: attempts the mail now, and shows on standard error what was said for this mail.
 async fn show_delivery(app: &App, key: &MailKey, since: Time) -> Result<(), Failure> {
+    let _signals = ends_in_order(app);
     let progress = Progress::default();
     let only = Arc::from([key.clone()]);
     let order = Order { job: SPOOL_JOB, all_due: true, trigger: "command", only: Some(&only) };
@@ -320,6 +317,16 @@ fn swept(app: &App) -> Vec<(RepositoryPath, String)> {
         _ => None,
     });
     sweeps.collect()
+}
+
+/// `-q`: what waits, or some of it.
+async fn sweep(app: &App, waiting: &Waiting, out: &mut impl Write) -> Result<Exit, Failure> {
+    let _signals = ends_in_order(app);
+    match waiting {
+        Waiting::All => sweep_all(app, out).await,
+        Waiting::Key(key) => sweep_one(app, key, out).await,
+        Waiting::Domain(domain) => sweep_some(app, &Conditions::default().with("domain", domain)?, out).await,
+    }
 }
 
 /// `-qI`: one mail, wherever it waits.
