@@ -203,16 +203,8 @@ impl<'a> Conversion<'a> {
             }
             Some(Counterpart::Bounce) => self.bounce(element, &known, name),
             Some(Counterpart::Tells(what)) => self.telling(element, &known, name, what),
-            Some(Counterpart::Ends(what)) if !takes_a_copy(element, false) => {
-                self.notes
-                    .warn(element, format!("mailet {name} has no counterpart, {what}: the mail is kept in {ERROR}"));
-                keep(element, &known, ERROR, &format!("{name} ended the mail in James"))
-            }
-            Some(Counterpart::Copies(what)) if !takes_a_copy(element, true) => {
-                self.notes
-                    .warn(element, format!("mailet {name} has no counterpart, {what}: the mail is kept in {ERROR}"));
-                keep(element, &known, ERROR, &format!("{name} ended the mail in James"))
-            }
+            Some(Counterpart::Ends(what)) if !takes_a_copy(element, false) => self.ended(element, &known, name, what),
+            Some(Counterpart::Copies(what)) if !takes_a_copy(element, true) => self.ended(element, &known, name, what),
             Some(Counterpart::Ends(what) | Counterpart::Copies(what)) => {
                 self.notes.warn(element, format!("mailet {name} has no counterpart: left out, {what}"));
                 vec![left_out(element, Lost::Kept)]
@@ -230,6 +222,12 @@ impl Conversion<'_> {
         );
         self.notes.warn(element, text);
         keep(element, known, ERROR, &format!("{name} may have ended or changed the mail in James"))
+    }
+
+    /// A mailet that was the mail's last.
+    fn ended(&mut self, element: &Element, known: &Known, name: &str, what: &str) -> Vec<Entry> {
+        self.notes.warn(element, format!("mailet {name} has no counterpart, {what}: the mail is kept in {ERROR}"));
+        keep(element, known, ERROR, &format!("{name} ended the mail in James"))
     }
 
     /// A mailet that told somebody of the mail.
