@@ -11,7 +11,8 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 use tracing::{debug, error, info, warn};
 
-use super::{Spool, is_written_ahead, settlement};
+use super::ended::settlement;
+use super::{Spool, is_written_ahead};
 use crate::delivery::{Checkpoint, Content, NotBegun};
 use crate::mail::{
     Address, AttributeValue, Attributes, DialogueEntry, Mail, MailKey, MessageId, NewDsn, Outcome, Planned, Recorded,
