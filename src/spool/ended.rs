@@ -1,5 +1,7 @@
 //! How a pass ended: as what each part of the mail counts, and what is left of the mail.
 
+use std::collections::HashSet;
+
 use tracing::warn;
 
 use super::parked::Waits;
@@ -86,8 +88,7 @@ fn kept_unless_told(dropped: Vec<Mail>, parts: &[Resting]) -> Vec<Resting> {
     let mut kept: Vec<Resting> = Vec::new();
     for mut mail in dropped {
         if parts.iter().chain(&kept).any(|part| part.mail.key == mail.key) {
-            let key = another_key(&mail, rand::random::<u32>() as usize);
-            mail.origin = Some(std::mem::replace(&mut mail.key, key));
+            take_another_key(&mut mail);
         }
         kept.push(Resting { mail, place: Some(RepositoryPath::error()) });
     }
@@ -97,18 +98,36 @@ fn kept_unless_told(dropped: Vec<Mail>, parts: &[Resting]) -> Vec<Resting> {
 /// Two parts under one key would be one row: the pipeline gives each its own, and where it
 /// ever did not, the later one is better under a new key than lost.
 fn one_part_a_key(mut parts: Vec<Resting>) -> Vec<Resting> {
-    let mut seen: Vec<MailKey> = Vec::new();
+    let mut seen = HashSet::new();
     for part in &mut parts {
-        if seen.contains(&part.mail.key) {
+        if !seen.insert(part.mail.key.clone()) {
             warn!(mail.id = %part.mail.key, "two parts of a mail had one key");
-            part.mail.key = another_key(&part.mail, seen.len());
+            take_another_key(&mut part.mail);
         }
-        seen.push(part.mail.key.clone());
     }
     parts
 }
 
-fn another_key(mail: &Mail, number: usize) -> MailKey {
-    let text = format!("{}-{number}", mail.key);
-    MailKey::parse(&text).unwrap_or_else(|| mail.key.clone())
+/// The old key is the origin: what is on record is found by it.
+fn take_another_key(mail: &mut Mail) {
+    let text = format!("{}-{}", mail.key, rand::random::<u32>());
+    if let Some(key) = MailKey::parse(&text) {
+        mail.origin = Some(std::mem::replace(&mut mail.key, key));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_with_the_key_of_another_takes_one_of_its_own_and_keeps_its_record() {
+        let (listed, _) = crate::audit::failure("K1", "a@x.example", 550, "550 no");
+        let part = || Resting { mail: listed.mail.clone(), place: None };
+        let parts = one_part_a_key(vec![part(), part(), part()]);
+        let origins: Vec<_> = parts.iter().map(|part| part.mail.origin.as_ref().map(MailKey::as_str)).collect();
+        assert_eq!(origins, [None, Some("K1"), Some("K1")]);
+        let keys: HashSet<_> = parts.iter().map(|part| &part.mail.key).collect();
+        assert_eq!(keys.len(), 3, "{keys:?}");
+    }
 }
