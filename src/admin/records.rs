@@ -129,17 +129,19 @@ async fn acknowledge_group(
         query.read_as("until", |text| text.parse().map_err(|error: crate::store::NotOurs| error.to_string()))?;
     let conditions = Box::new(Conditions::default().with("group", &id)?);
     let selection = Selection::Matching { conditions, until, bounds: Bounds::default() };
+    let (verb, dry_run) = (Verb::Acknowledge { note }, query.boolean("dryRun", false)?);
     let asked = shared.asked_by(&actor);
     let operations = asked.operations();
+    // Also where the group has no mail: what is wrong today is wrong tomorrow.
+    operations.check(&Place::Repository(RepositoryPath::error()), &selection, &verb).await?;
     let repositories: Vec<RepositoryPath> = match query.get("repository") {
         Some(name) => vec![shared.repository(name).await?],
         None => operations.repositories_of(&group).await?,
     };
-    let verb = Verb::Acknowledge { note };
     let mut items = Vec::new();
     for repository in repositories {
         let place = Place::Repository(repository.clone());
-        let mut item = if query.boolean("dryRun", false)? {
+        let mut item = if dry_run {
             operations.preview(&place, &selection, &verb).await?.json(&verb)
         } else {
             operations.carry_out(&place, &selection, &verb, &mut |_| {}).await?.json(&verb)

@@ -89,6 +89,19 @@ impl Operations<'_> {
         Ok(preview)
     }
 
+    /// Refuses what [`Operations::carry_out`] would, whether or not any mail is meant.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn check(&self, place: &Place, selection: &Selection, verb: &Verb) -> Result<()> {
+        verb.check(place).map_err(Error::Refused)?;
+        if let Selection::Matching { conditions, until, .. } = selection {
+            let filter = self.filter(place, conditions, until.clone()).await?;
+            self.store.list(place, &filter, &Span::of(0)).await?;
+        }
+        Ok(())
+    }
+
     /// The filter for a listing of the mails of `place`.
     ///
     /// # Errors

@@ -20,7 +20,7 @@ use super::super::{Shared, Site, State as SharedState};
 use super::Names;
 use crate::mail::{Address, MailKey, RepositoryPath};
 use crate::operations::{Bounds, Done, Error, Selection, Verb};
-use crate::store::{Error as StoreError, MailFilter, Place, Respool, Span};
+use crate::store::{Error as StoreError, Place, Respool};
 use crate::tasks::{Ended, Handle, NewTask, Together};
 
 /// The queue that reprocessed mails enter.
@@ -61,7 +61,8 @@ impl Work {
         actor: &Actor,
         site: &Arc<Site>,
     ) -> Result<String, Refusal> {
-        self.check(shared, actor).await?;
+        // What the task would refuse: who asked is gone by then.
+        shared.asked_by(actor).operations().check(&self.place, &self.selection, &self.verb).await?;
         let initial = shared.context.store.size(&self.place).await?;
         let together = Together::InTurn(self.place_name());
         // What comes back while another call waits for its turn is not met by that one again.
@@ -75,16 +76,6 @@ impl Work {
         let work =
             move |handle| async move { carry_out(&shared, &site, &handle, &place, &selection, &verb, initial).await };
         Ok(tasks.begin(new, work).await?)
-    }
-
-    /// Refuses what the task would: who asked is gone by then.
-    async fn check(&self, shared: &Shared, actor: &Actor) -> Result<(), Refusal> {
-        if let Selection::Matching { conditions, until, .. } = &self.selection {
-            let filter = shared.asked_by(actor).operations().listing(&self.place, conditions).await?;
-            let filter = MailFilter { within: until.clone(), ..filter };
-            shared.context.store.list(&self.place, &filter, &Span::of(0)).await?;
-        }
-        Ok(())
     }
 
     async fn preview(&self, shared: &Shared, actor: &Actor) -> Result<Response, Refusal> {

@@ -266,6 +266,58 @@ fn a_mail_is_shown_with_the_fields_asked_for_and_as_it_came() {
     service.stop();
 }
 
+/// A parameter is wrong whether or not there is anything to do.
+#[test]
+fn what_is_wrong_is_refused_where_there_is_nothing_to_do_too() {
+    let peer = deferring();
+    let (relay, service) = with_deferred(&peer, 1);
+    let groups = get(&service, "/groups");
+    let group = groups["items"][0]["id"].as_str().expect("a group");
+    task(&service, ask(&service, "DELETE", "/mailRepositories/temporary/mails"));
+    let (empty, long) = (format!("/groups/{group}/acknowledge"), format!("{{\"note\": \"{}\"}}", "x".repeat(10_001)));
+    let none = "/groups/0123456789ab/acknowledge";
+    for (method, path, body, status) in [
+        ("POST", empty.clone(), "", 200),
+        ("POST", format!("{empty}?until=null"), "", 400),
+        ("POST", format!("{empty}?until=null&dryRun=true"), "", 400),
+        ("POST", format!("{empty}?until=null&repository=permanent"), "", 400),
+        ("POST", format!("{empty}?dryRun=1"), "", 400),
+        ("POST", format!("{empty}?repository=nowhere"), "", 404),
+        ("POST", empty.clone(), &long, 400),
+        ("POST", none.to_owned(), "", 404),
+        ("POST", format!("{none}?repository=permanent"), "", 404),
+        ("DELETE", "/mailRepositories/permanent/mails?until=null".to_owned(), "", 400),
+        (
+            "PATCH",
+            "/mailRepositories/permanent/mails?until=null".to_owned(),
+            "{\"mailRepository\": \"temporary\"}",
+            400,
+        ),
+        ("PATCH", "/mailRepositories/permanent/mails?action=reprocess&until=null".to_owned(), "", 400),
+        ("GET", "/groups?cursor=null".to_owned(), "", 400),
+        ("GET", "/groups?cursor=null&repository=permanent".to_owned(), "", 400),
+        ("GET", "/runs?cursor=null".to_owned(), "", 400),
+        ("GET", "/runs?cursor=null&job=nope".to_owned(), "", 400),
+        ("GET", "/operations?cursor=null".to_owned(), "", 400),
+        ("GET", "/attempts?cursor=null".to_owned(), "", 400),
+        ("GET", "/attempts?cursor=null&recipient=nobody%40x.example".to_owned(), "", 400),
+        ("GET", "/attempts?cursor=null&key=nope".to_owned(), "", 400),
+        ("GET", "/mailRepositories/permanent/mails?limit=0".to_owned(), "", 400),
+        ("GET", "/mailRepositories/permanent/mails?olderThan=never".to_owned(), "", 400),
+        ("GET", "/mailRepositories/permanent/mails?group=0123456789ab".to_owned(), "", 404),
+        ("DELETE", "/mailQueues/spool/mails?sender=nobody".to_owned(), "", 400),
+        ("PATCH", "/mailQueues/spool/mails?delayed=perhaps".to_owned(), "{\"delayed\": false}", 400),
+        ("POST", "/schedules/none/pause".to_owned(), "{\"until\": \"never\"}", 404),
+        ("POST", "/jobs/retry-temporary/run?now=true".to_owned(), "", 400),
+    ] {
+        let answer = ask_with(&service, method, &path, "", body);
+        assert_eq!(answer.status, status, "{method} {path}: {}", answer.text());
+    }
+    let operations = relay.command(&["operations", "--format", "json"]).expect(0).json();
+    assert_eq!(operations.iter().filter(|one| one["verb"] == "acknowledge").count(), 0, "{operations:?}");
+    service.stop();
+}
+
 #[test]
 fn what_a_changing_call_does_not_know_is_named_and_nothing_is_done() {
     let peer = deferring();
