@@ -44,6 +44,8 @@ pub struct MailFilter {
     pub recipient: Option<String>,
     /// The domain of a recipient.
     pub domain: Option<String>,
+    /// The address of the client that brought it, as it is written.
+    pub client: Option<String>,
     /// The reply code of a recipient's last failure.
     pub code: Option<u16>,
     /// The next hop of a recipient's last failure.

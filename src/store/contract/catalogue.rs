@@ -44,6 +44,7 @@ pub(in crate::store) async fn pages_are_filtered_and_in_order(scene: &Scene) {
     assert_eq!(count(MailFilter { domain: with("%"), ..all.clone() }).await, 0, "% is no wildcard");
     assert_eq!(count(MailFilter { sender: with("A@sender.example"), passes: Some(0), ..all.clone() }).await, 7);
     assert_eq!(count(MailFilter { code: Some(550), ..all.clone() }).await, 0);
+    assert_eq!(count(MailFilter { client: with("192.0.2.1"), ..all.clone() }).await, 0);
     assert_eq!(
         count(MailFilter { before: Some(at(0) + TimeDelta::seconds(1)), after: Some(at(-1)), ..all.clone() }).await,
         7

@@ -1,6 +1,8 @@
 //! Repositories and their mails, by page. Pages begin behind a key of the order, never at
 //! an offset, so that the last costs what the first does.
 
+use std::borrow::Cow;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use rusqlite::functions::FunctionFlags;
@@ -274,6 +276,9 @@ fn conditions_of(filter: &MailFilter) -> Vec<(&'static str, Box<dyn ToSql>)> {
     if let Some(domain) = &filter.domain {
         conditions.push((HAS_RECIPIENT, Box::new(format!("*@{}", folded_domain(domain)))));
     }
+    if let Some(client) = &filter.client {
+        conditions.push(("mail.client IS ?", Box::new(client.clone())));
+    }
     if let Some(code) = filter.code {
         conditions.push((HAS_CODE, Box::new(code)));
     }
@@ -298,7 +303,7 @@ fn conditions_of(filter: &MailFilter) -> Vec<(&'static str, Box<dyn ToSql>)> {
     conditions
 }
 
-const HAS_RECIPIENT: &str = "EXISTS (SELECT 1 FROM json_each(mail.recipients) WHERE is_named_by(value, ?))";
+const HAS_RECIPIENT: &str = "names_one(mail.recipients, ?)";
 
 /// Of a mail in the spool only the attributes say it.
 const HAS_CODE: &str = "(coalesce(json_extract(mail.attributes, '$.\"delivery-error-code\"') = ?, 0) OR \
@@ -325,6 +330,13 @@ pub(super) fn add_functions(connection: &Connection) -> rusqlite::Result<()> {
     connection.create_scalar_function("is_named_by", 2, flags, |context| {
         let text = |at| Ok::<_, rusqlite::Error>(context.get_raw(at).as_str()?);
         Ok(mail::is_named_by(text(0)?, text(1)?))
+    })?;
+    // What is no list of addresses names nobody: who reads the mail is told so.
+    connection.create_scalar_function("names_one", 2, flags, |context| {
+        let text = |at| Ok::<_, rusqlite::Error>(context.get_raw(at).as_str()?);
+        let (list, wanted) = (text(0)?, text(1)?);
+        let all = serde_json::from_str::<Vec<Cow<'_, str>>>(list).unwrap_or_default();
+        Ok(all.iter().any(|one| mail::is_named_by(one, wanted)))
     })
 }
 
