@@ -20,16 +20,10 @@ pub(super) async fn run(
     within: Horizon,
     swept: &mut Swept,
 ) -> Result<(), Error> {
-    let outcome = write_all(runner, repository, directory, within, swept).await;
-    match outcome {
-        Ok(outcome) => {
-            if let Err(error) = outcome {
-                swept.trouble = Some(format!("export to {}: {error}", directory.display()));
-            }
-            Ok(())
-        }
-        Err(error) => Err(error),
+    if let Err(error) = write_all(runner, repository, directory, within, swept).await? {
+        swept.trouble = Some(format!("export to {}: {error}", directory.display()));
     }
+    Ok(())
 }
 
 /// The outer error is the store's, the inner one the folder's.

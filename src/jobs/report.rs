@@ -13,7 +13,7 @@ use message::Heading;
 
 /// Mails what came to rest in `repository` since the last report, or with
 /// [`Order::all_due`] all there is. Nothing new: no mail. `selected` is the number of mails
-/// reported; each is reported once, also where a crash comes between, then perhaps twice.
+/// reported. None is left out; one is reported twice where a crash comes behind the report.
 pub(super) async fn run(
     runner: &Runner<'_>,
     order: Order<'_>,

@@ -90,8 +90,9 @@ pub(super) struct Aftermath {
 
 /// Takes a mail out of a dead process's attempt, which was with the next hops of `plan` and
 /// has these outcomes on record: recipients with a delivery are done and leave the mail, unless
-/// something is to follow on it; recorded failures are kept for the next pass to file without contact, everybody else is
-/// owed another try. Who was to be contacted and has no outcome is in doubt.
+/// something is to follow on it; recorded failures are kept for the next pass to file without
+/// contact, everybody else is owed another try. Who was to be contacted and has no outcome is in
+/// doubt.
 pub(super) fn after_death(mail: &mut Mail, plan: &[Planned], recorded: &[Recorded], now: Time) -> Aftermath {
     let known: HashSet<_> = recorded.iter().chain(&mail.recorded).map(|one| one.recipient.mailbox()).collect();
     let hops: HashMap<_, _> =
