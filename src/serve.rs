@@ -18,7 +18,7 @@ mod waker;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -275,12 +275,18 @@ async fn tell_of_tasks_cut_off(service: &Service) {
 }
 
 /// Each service has its state directory to itself.
-fn only_one(config: &Config) -> Result<OnlyOne, Error> {
-    let directory = &config.state_directory;
-    OnlyOne::take(directory).map_err(|refused| match refused {
-        Refused::Taken(pid) => Error::SecondService { pid, store: config.store.path.clone() },
-        Refused::Io(error) => Error::System(format!("cannot lock {}: {error}", directory.display())),
-    })
+/// Of the state directory, and of that of the store, where it is another.
+fn only_one(config: &Config) -> Result<Vec<OnlyOne>, Error> {
+    let same = |one: &Path, other: &Path| one.canonicalize().ok() == other.canonicalize().ok();
+    let (state, store) = (config.state_directory.as_path(), config.store.directory());
+    let directories = std::iter::once(state).chain((!same(state, store)).then_some(store));
+    let take = |directory: &Path| {
+        OnlyOne::take(directory).map_err(|refused| match refused {
+            Refused::Taken(pid) => Error::SecondService { pid, store: config.store.path.clone() },
+            Refused::Io(error) => Error::System(format!("cannot lock {}: {error}", directory.display())),
+        })
+    };
+    directories.map(take).collect()
 }
 
 fn listener_context(service: &Service) -> ListenerContext {

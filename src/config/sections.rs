@@ -16,6 +16,9 @@ use crate::yaml::{
     socket_address, text,
 };
 
+/// Links that are followed at most, as the kernel does.
+const MOST_LINKS: usize = 40;
+
 /// The one store, and the schemes of repository URLs that mean it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Store {
@@ -35,7 +38,7 @@ impl Store {
     }
 
     pub(super) fn read(node: Option<&Node>, state_directory: &Path, reading: &Reading) -> Self {
-        let mut store = Self { path: state_directory.join("redeliver.db"), schemes: BTreeSet::new() };
+        let mut store = Self { path: followed(state_directory.join("redeliver.db")), schemes: BTreeSet::new() };
         let Some(node) = node else {
             store.schemes = [Self::SCHEME, "cassandra"].map(str::to_owned).into();
             return store;
@@ -51,12 +54,28 @@ impl Store {
             return store;
         };
         if let Some(path) = read_real(&real.value, reading) {
-            store.path = state_directory.join(path);
+            store.path = followed(state_directory.join(path));
         }
         let aliases = entries.iter().filter(|entry| entry.key != Self::SCHEME);
         store.schemes.extend(aliases.filter_map(|entry| read_alias(entry, reading)));
         store
     }
+}
+
+/// Where links lead to, so that a database has one name for all: its log and the locks lie beside
+/// it. A link into a directory that is not there stays as it is.
+fn followed(path: PathBuf) -> PathBuf {
+    let mut file = path.clone();
+    for _ in 0..MOST_LINKS {
+        let Ok(target) = file.read_link() else {
+            let is_there =
+                file.parent().is_some_and(|directory| directory.as_os_str().is_empty() || directory.is_dir());
+            return if is_there { file } else { path };
+        };
+        file.pop();
+        file.push(target);
+    }
+    path
 }
 
 fn read_real(node: &Node, reading: &Reading) -> Option<String> {

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::support::relay::{Relay, Running, Setup};
-use crate::support::sink::{Script, SmtpSink, on, reply, wait};
+use crate::support::sink::{Record, Script, SmtpSink, on, reply, script, wait};
 use crate::support::{message, refusing};
 
 fn database(relay: &Relay) -> PathBuf {
@@ -334,4 +334,75 @@ fn an_empty_file_or_a_link_in_place_of_the_database_becomes_one() {
     std::os::unix::fs::symlink(&file, database(&relay)).expect("a link");
     relay.submit("me@example.org", &["you@example.net"], &message("m"));
     assert!(database(&relay).is_symlink() && file.metadata().expect("there").len() > 0);
+}
+
+/// A link to the database is the database: with locks of its own, each would take the other for
+/// dead, and send again what that has in hand.
+#[test]
+fn a_database_with_two_names_is_held_once() {
+    let peer = SmtpSink::start(script!["." => wait(Duration::from_secs(2)).then(reply("250 2.0.0 ok"))]);
+    let relay = Setup::gateway(peer.address()).build();
+    relay.submit("me@example.org", &["you@example.net"], &message("m"));
+    std::fs::create_dir(relay.path().join("var2")).expect("a directory");
+    std::os::unix::fs::symlink("../var/redeliver.db", relay.path().join("var2/redeliver.db")).expect("a link");
+    let text = std::fs::read_to_string(relay.configuration()).expect("written");
+    let second = relay.path().join("second.yaml");
+    std::fs::write(&second, text.replace("./var", "./var2")).expect("a file");
+    let first = relay.spawn(&["run", "spool", "--format", "json"], b"");
+    peer.wait_until("the message", has_data);
+    let mut program = Command::new(env!("CARGO_BIN_EXE_redeliver"));
+    program.args(["run", "spool", "--config"]).arg(&second).current_dir(relay.path());
+    let beside = program.output().expect("it");
+    assert_eq!(beside.status.code(), Some(0), "the mail is in hand: {beside:?}");
+    assert_eq!(first.wait().expect(0).counts()[1], 1);
+    assert_eq!(peer.transactions().len(), 1);
+}
+
+fn has_data(seen: &Record) -> bool {
+    seen.connections.iter().any(|connection| connection.commands.iter().any(|(_, line)| line == "DATA"))
+}
+
+/// So too where somebody removed the locks.
+#[test]
+fn locks_that_were_removed_while_they_are_held_are_missed() {
+    let peer = SmtpSink::start(script!["." => wait(Duration::from_secs(2)).then(reply("250 2.0.0 ok"))]);
+    let relay = Setup::gateway(peer.address()).build();
+    relay.submit("me@example.org", &["you@example.net"], &message("m"));
+    let first = relay.spawn(&["run", "spool", "--format", "json"], b"");
+    peer.wait_until("the message", has_data);
+    std::fs::remove_file(relay.path().join("var/redeliver.db-instances")).expect("removed");
+    let beside = relay.run_spool().expect(73);
+    assert!(beside.stderr.contains("was removed meanwhile"), "{beside:?}");
+    assert_eq!(first.wait().expect(0).counts()[1], 1);
+    assert_eq!(relay.run_spool().expect(0).counts()[0], 0);
+    assert_eq!(peer.transactions().len(), 1);
+}
+
+/// As `docker run -v /data/redeliver.db:/var/lib/redeliver/redeliver.db` has it.
+#[test]
+fn a_database_that_is_mounted_by_itself_is_refused() {
+    let may_mount = Command::new("unshare").args(["--map-root-user", "--mount", "true"]).status();
+    if !may_mount.is_ok_and(|status| status.success()) {
+        eprintln!("not run: this machine lets nobody mount");
+        return;
+    }
+    let relay = Setup::gateway(refusing()).build();
+    relay.submit("me@example.org", &["you@example.net"], &message("m"));
+    let mounted = Command::new("unshare")
+        .args([
+            "--map-root-user",
+            "--mount",
+            "sh",
+            "-c",
+            "mount --bind var/redeliver.db var/redeliver.db && exec \"$@\"",
+            "sh",
+        ])
+        .args([env!("CARGO_BIN_EXE_redeliver"), "repository", "list", "--config"])
+        .arg(relay.configuration())
+        .current_dir(relay.path())
+        .output()
+        .expect("unshare");
+    let said = String::from_utf8_lossy(&mounted.stderr).into_owned();
+    assert_eq!(mounted.status.code(), Some(73), "{said}");
+    assert!(said.contains("redeliver.db") && said.contains("mount its directory"), "{said}");
 }

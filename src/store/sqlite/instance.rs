@@ -7,7 +7,7 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{FcntlArg, fcntl};
@@ -28,6 +28,7 @@ pub(super) struct Instance {
 
 /// The file of locks.
 pub(super) struct Liveness {
+    database: PathBuf,
     path: PathBuf,
     probe: File,
 }
@@ -39,7 +40,7 @@ impl Liveness {
         path.push("-instances");
         let path = PathBuf::from(path);
         let probe = open_lock_file(&path)?;
-        Ok(Self { path, probe })
+        Ok(Self { database: database.to_owned(), path, probe })
     }
 
     /// Waits for a turn to do what one process at a time may do; the turn ends when it is dropped.
@@ -69,9 +70,59 @@ fn byte_lock(instance: i64) -> libc::flock {
     libc::flock { l_type: libc::F_WRLCK as i16, l_whence: libc::SEEK_SET as i16, l_start: instance, l_len: 1, l_pid: 0 }
 }
 
+/// Refuses a store that another process has open unseen: each would take the other for dead, and
+/// what that has in hand for its own.
+fn refuse_unseen(tx: &Transaction<'_>, liveness: &Liveness) -> Result<()> {
+    match Going::of(tx, liveness)?.unseen.first() {
+        None => Ok(()),
+        Some((_, pid)) => Err(Error::CannotOpen {
+            store: liveness.database.display().to_string(),
+            why: format!(
+                "process {pid} has it open by another name of the file, or {} was removed meanwhile: end that process \
+                 first, and let all use one name",
+                liveness.path.display()
+            ),
+        }),
+    }
+}
+
+/// Instances that did not end in order, by number and process.
+struct Going {
+    /// Nobody holds their locks.
+    dead: Vec<(i64, u32)>,
+    /// Nor theirs, and their processes have the database open all the same: they came by another
+    /// name of it, or the file of locks was removed.
+    unseen: Vec<(i64, u32)>,
+}
+
+impl Going {
+    fn of(connection: &Connection, liveness: &Liveness) -> Result<Self> {
+        let mut statement = connection.prepare_cached("SELECT id, pid FROM instance WHERE ended IS NULL")?;
+        let going = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let going = going.collect::<rusqlite::Result<Vec<(i64, u32)>>>()?;
+        let (alive, free): (Vec<_>, Vec<_>) = going.into_iter().partition(|&(id, _)| liveness.is_alive(id));
+        // The number of one that is dead may be another's by now.
+        let is_known = |pid: u32| pid == std::process::id() || alive.iter().any(|&(_, known)| known == pid);
+        let (unseen, dead) =
+            free.into_iter().partition(|&(_, pid)| !is_known(pid) && has_open(pid, &liveness.database));
+        Ok(Self { dead, unseen })
+    }
+}
+
+/// Whether the process has the file open, as far as this user may know.
+fn has_open(pid: u32, file: &Path) -> bool {
+    let Ok(wanted) = file.metadata() else { return false };
+    let Ok(descriptors) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+    descriptors.flatten().any(|descriptor| {
+        let open = descriptor.path().metadata();
+        open.is_ok_and(|open| (open.dev(), open.ino()) == (wanted.dev(), wanted.ino()))
+    })
+}
+
 /// Registers this process. The lock is taken before the row is committed, so that
 /// nobody can see the one without the other.
 pub(super) fn register(tx: &Transaction<'_>, liveness: &Liveness, kind: &str) -> Result<Instance> {
+    refuse_unseen(tx, liveness)?;
     tx.execute(
         "INSERT INTO instance (kind, pid, started) VALUES (?1, ?2, ?3)",
         params![kind, std::process::id(), tx.millis()],
@@ -103,9 +154,8 @@ pub(super) fn end(tx: &Transaction<'_>, instance: i64) -> Result<()> {
 
 /// Instances that did not end in order and whose lock nobody holds.
 pub(super) fn dead(connection: &Connection, liveness: &Liveness, own: Option<i64>) -> Result<Vec<i64>> {
-    let mut statement = connection.prepare_cached("SELECT id FROM instance WHERE ended IS NULL")?;
-    let going = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()?;
-    Ok(going.into_iter().filter(|&id| Some(id) != own && !liveness.is_alive(id)).collect())
+    let dead = Going::of(connection, liveness)?.dead.into_iter().map(|(id, _)| id);
+    Ok(dead.filter(|&id| Some(id) != own).collect())
 }
 
 /// Whether a process of this kind has the store open.

@@ -50,7 +50,33 @@ pub(super) fn open(path: &Path, liveness: &Liveness) -> Result<Connection> {
             make(path)?;
         }
     }
+    refuse_mounted_file(path)?;
+    if path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.nlink() > 1) {
+        tracing::warn!("{} is a file with two names (hard links): opened by both at once it is lost", path.display());
+    }
     open_in_place(path)
+}
+
+/// The log beside a file that is a mount of its own is not on that mount: a container that is made
+/// anew has the file and not the log, and whoever has the file by its other name never sees it.
+fn refuse_mounted_file(path: &Path) -> Result<()> {
+    let (Ok(file), Ok(mounts)) = (path.canonicalize(), std::fs::read_to_string("/proc/self/mountinfo")) else {
+        return Ok(());
+    };
+    if mounts.lines().filter_map(|mount| mount.split(' ').nth(4)).any(|point| Path::new(&unescaped(point)) == file) {
+        return Err(cannot_open(
+            path,
+            "it is mounted by itself, without the log beside it: mount its directory".to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+/// Blanks and the like stand in the table of mounts as octal numbers (proc_pid_mountinfo(5)).
+fn unescaped(point: &str) -> String {
+    [(r"\040", " "), (r"\011", "\t"), (r"\012", "\n"), (r"\134", "\\")]
+        .into_iter()
+        .fold(point.to_owned(), |text, (written, meant)| text.replace(written, meant))
 }
 
 /// Whether there is no database: nothing at all, or an empty file.
