@@ -1,6 +1,7 @@
 //! `redeliver run`: one run of a job, in the foreground.
 
 use std::future::Future;
+use std::future::pending;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::sync::Arc;
@@ -156,21 +157,33 @@ pub(super) async fn sweep_job(
     }
 }
 
-/// The first SIGINT or SIGTERM begins nothing new and gives sessions `patience`; the
+/// The first SIGINT, SIGTERM or SIGHUP begins nothing new and gives sessions `patience`; the
 /// second gives them up.
 async fn on_signals(stop: Stop, patience: Duration, store: Arc<dyn Store>, clock: Clock) {
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
+    let (interrupt, terminate) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
+    let (Ok(mut interrupt), Ok(mut terminate)) = (interrupt, terminate) else {
         warn!("signals cannot be waited for: a run ends with its last mail");
         return;
     };
-    let mut next = async || tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} };
+    // A terminal that goes away, unless nohup has it ignored.
+    let mut hang_up = if ignores_hang_up() { None } else { signal(SignalKind::hangup()).ok() };
+    let mut next = async || {
+        let hang_up = async { if let Some(signal) = &mut hang_up { signal.recv().await } else { pending().await } };
+        tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {}, _ = hang_up => {} }
+    };
     next().await;
     warn!("stopping: sessions under way may end within {} s", patience.as_secs());
     stop.gentle.cancel();
     tokio::select! { () = next() => {}, () = tokio::time::sleep(patience) => {} }
     stop.hard.cancel();
     store.deadline(clock.instant() + LAST_WRITES);
+}
+
+/// Whether SIGHUP came ignored (proc_pid_status(5)).
+fn ignores_hang_up() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).map(str::trim);
+    ignored.and_then(|mask| u64::from_str_radix(mask, 16).ok()).is_some_and(|mask| mask & 1 != 0)
 }
 
 async fn at_deadline(stop: Stop, deadline: Option<Duration>) {

@@ -214,7 +214,7 @@ fn two_runs_started_together_share_the_mails() {
 
 #[test]
 fn the_first_signal_lets_sessions_end_and_the_result_is_still_printed() {
-    for stop in [Signal::SIGTERM, Signal::SIGINT] {
+    for stop in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
         let peer = SmtpSink::start(script!["." => wait(Duration::from_millis(600)).then(reply("250 2.0.0 ok"))]);
         let relay = Setup::gateway(peer.address()).delivery("deliveryThreads: 1").build();
         submit_many(&relay, 3);
@@ -230,6 +230,20 @@ fn the_first_signal_lets_sessions_end_and_the_result_is_still_printed() {
         assert_eq!(relay.run_spool().expect(0).counts(), [2, 2, 0, 0, 0, 0]);
         assert_eq!(peer.transactions().len(), 3);
     }
+}
+
+#[test]
+fn under_nohup_a_run_goes_on() {
+    let peer = SmtpSink::start(script!["." => wait(Duration::from_millis(600)).then(reply("250 2.0.0 ok"))]);
+    let relay = Setup::gateway(peer.address()).delivery("deliveryThreads: 1").build();
+    submit_many(&relay, 2);
+    let program = relay.program(&["run", "spool"]);
+    let words = std::iter::once(program.get_program()).chain(program.get_args());
+    let mut running = std::process::Command::new("nohup").args(words).current_dir(relay.path()).spawn().expect("nohup");
+    peer.wait_for_transactions(1);
+    kill(Pid::from_raw(running.id().cast_signed()), Signal::SIGHUP).expect("our own child");
+    assert_eq!(running.wait().expect("it ends").code(), Some(0));
+    assert_eq!(peer.transactions().len(), 2);
 }
 
 #[test]
