@@ -54,6 +54,10 @@ use output::StandardOutput;
 /// reads it, one that reads the input.
 const BESIDE_WORKERS: usize = 3;
 
+/// Descriptors that it has beside the standard ones: of the runtime, the lock file, and a
+/// connection that writes the store and one that reads it.
+const DESCRIPTORS: usize = 12;
+
 /// Runs the program; `arguments` begin with its name.
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
     keep_files_private();
@@ -155,6 +159,10 @@ fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Fail
         let limits = "the limit of the user (ulimit -u), or TasksMax= of the unit, is reached";
         Failure::new(Exit::Deferred, format!("no thread can be started: {error}: {limits}: try again later"))
     })?;
+    have_descriptors(DESCRIPTORS).map_err(|error| {
+        let limits = "the limit of the process (ulimit -n), or LimitNOFILE= of the unit, is too low";
+        Failure::new(Exit::Deferred, format!("no file can be opened: {error}: {limits}: try again with a higher one"))
+    })?;
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers)
         .enable_all()
@@ -175,6 +183,12 @@ fn have_threads(number: usize) -> io::Result<()> {
         let _opened_at_the_end = closed;
         (0..number).try_for_each(|_| std::thread::Builder::new().spawn_scoped(scope, || drop(gate.read())).map(drop))
     })
+}
+
+/// Whether so many descriptors can be had at once. Of one that lacks later the runtime makes a panic, and
+/// SQLite a database that cannot be opened.
+fn have_descriptors(number: usize) -> io::Result<()> {
+    (0..number.div_ceil(2)).map(|_| io::pipe()).collect::<io::Result<Vec<_>>>().map(drop)
 }
 
 /// A write beyond `ulimit -f` is to fail like one on a full disk. Whoever listens for the signal

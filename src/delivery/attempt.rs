@@ -96,15 +96,15 @@ impl<'a> Attempt<'a> {
                 Err(none) => unrouted.push((hop.name, hop.recipients, none)),
             }
         }
-        let dead = Box::pin(self.dead_dns(&unrouted)).await;
-        if let (true, Some(cause)) = (routed.is_empty(), &dead) {
-            return self.trouble(Stage::Dns, cause.clone());
-        }
         self.plan = routed.iter().filter_map(|(name, recipients, route)| planned(name, recipients, route)).collect();
         let hops = routed
             .iter()
             .map(|(name, recipients, route)| HopAttempt::new(&self, self.delivery, name, recipients, route).run());
-        let ends = concurrently(hops).await;
+        // Who has a route waits for no trouble with the names of others.
+        let (dead, ends) = tokio::join!(Box::pin(self.dead_dns(&unrouted)), concurrently(hops));
+        if let (true, Some(cause)) = (routed.is_empty(), &dead) {
+            return self.trouble(Stage::Dns, cause.clone());
+        }
         Box::pin(self.conclude(ends, unrouted, dead)).await
     }
 

@@ -122,7 +122,7 @@ impl Edit {
             encoded if encoded.contains("=?") => format!("{} {}", unfolded(encoded), display_name(&via)),
             plain => display_name(&format!("{} {via}", unquoted(&unfolded(plain)))),
         };
-        format!("From: {phrase}\r\n <{}>\r\nX-Original-From: {}\r\n", instead.on_the_wire(), address.on_the_wire())
+        format!("{}X-Original-From: {}\r\n", from_field(&phrase, instead), address.on_the_wire())
     }
 
     /// The fields that are not among `fields`, each with its line end.
@@ -149,9 +149,19 @@ impl Edit {
         self.added?;
         Some(match display_name(name) {
             name if name.is_empty() => format!("From: {}\r\n", sender.on_the_wire()),
-            name => format!("From: {name}\r\n <{}>\r\n", sender.on_the_wire()),
+            name => from_field(&name, sender),
         })
     }
+}
+
+/// Octets of a line that need no folding (RFC 5322 section 2.1.1).
+const LINE: usize = 78;
+
+/// `From:` with a phrase, on one line where it fits.
+fn from_field(phrase: &str, address: &Address) -> String {
+    let (address, last) = (address.on_the_wire(), phrase.rsplit("\r\n").next().unwrap_or(phrase));
+    let fits = "From: ".len() + last.len() + " <>".len() + address.len() <= LINE;
+    format!("From: {phrase}{}<{address}>\r\n", if fits { " " } else { "\r\n " })
 }
 
 /// A name out of a header: what is no UTF-8 is Latin-1.
@@ -251,9 +261,8 @@ mod tests {
     #[test]
     fn a_user_of_this_machine_writes_through_whom_the_configuration_names() {
         let edit = edit("{ from: relay@example.com, domain: example.org }");
-        let via = |name: &str, original: &str| {
-            format!("From: {name}\r\n <relay@example.com>\r\nX-Original-From: {original}\r\n")
-        };
+        let via =
+            |name: &str, original: &str| format!("From: {name} <relay@example.com>\r\nX-Original-From: {original}\r\n");
         let plain = |name: &str| format!("\"{name} via web1.example.org\"");
         for (field, expected) in [
             ("From: root (Cron Daemon)\r\n", via(&plain("Cron Daemon"), "root@example.org")),
@@ -265,6 +274,10 @@ mod tests {
             (
                 "From: =?utf-8?q?J=C3=BCrgen?= <anna>\r\n",
                 via("=?utf-8?q?J=C3=BCrgen?= \"via web1.example.org\"", "anna@example.org"),
+            ),
+            (
+                "From: an operator of very many boxes <root>\r\n",
+                via(&plain("an operator of very many boxes"), "root@example.org").replace(" <", "\r\n <"),
             ),
             ("From: people@example.org\r\n", "From: people@example.org\r\n".to_owned()),
             ("From: a@x.example\r\n", "From: a@x.example\r\n".to_owned()),

@@ -122,7 +122,7 @@ mod tests {
     use crate::ingest::Here;
     use crate::mail::Domain;
 
-    const ADDED: &str = "From: \"Ann\"\r\n <a@relay.test>\r\nDate: Tue, 14 Nov 2023 22:13:20 +0000\r\n\
+    const ADDED: &str = "From: \"Ann\" <a@relay.test>\r\nDate: Tue, 14 Nov 2023 22:13:20 +0000\r\n\
                          Message-ID: <20231114221320.0000000000000007@relay.test>\r\n";
 
     fn reader(options: &str) -> MessageReader {

@@ -247,6 +247,46 @@ fn what_james_would_do_by_itself_is_said() {
 }
 
 #[test]
+fn a_remote_delivery_without_a_bounce_processor_tells_the_sender_as_james_does() {
+    let xml = |retries: &str| {
+        format!(
+            "<mailetcontainer><processors><processor state=\"root\">\n<mailet match=\"All\" class=\"RemoteDelivery\">\
+             <outgoing>o</outgoing>{retries}</mailet></processor></processors></mailetcontainer>"
+        )
+    };
+    for retries in ["<maxRetries>0</maxRetries>", "<maxRetries>2</maxRetries><delayTime>1 hour</delayTime>"] {
+        let (_, ended) = convert(&xml(retries), 0);
+        assert!(ended.stderr.contains("here DSNBounce does") && !ended.stderr.contains("no counterpart"), "{ended:?}");
+        let yaml = &ended.stdout;
+        let told = yaml.find("mailet: DSNBounce").expect("told");
+        assert!(yaml[told..].contains("sqlite://var/mail/error/remote-delivery/permanent/"), "{yaml}");
+    }
+}
+
+#[test]
+fn a_large_container_is_converted_in_time_that_grows_with_it() {
+    let processor = |n: usize| {
+        let name = if n == 0 { "root".to_owned() } else { format!("p{n}") };
+        format!(
+            "<processor state=\"{name}\"><mailet match=\"RecipientIs=a{n}@x.example\" class=\"RemoteDelivery\">\
+             <outgoing>o{n}</outgoing><maxRetries>2</maxRetries><bounceProcessor>end</bounceProcessor></mailet>\
+             <mailet match=\"All\" class=\"ToProcessor\"><processor>p{}</processor></mailet></processor>\n",
+            n + 1
+        )
+    };
+    let end =
+        "<mailet match=\"All\" class=\"ToRepository\"><repositoryPath>file://var/mail/end/</repositoryPath></mailet>";
+    let all: String = (0..1000).map(processor).collect();
+    let last = ["p1000", "end"].map(|name| format!("<processor state=\"{name}\">{end}</processor>"));
+    let relay = Setup::gateway("127.0.0.2:25").build();
+    let file = relay.path().join("large.xml");
+    std::fs::write(&file, format!("<processors>{all}{}</processors>", last.concat())).expect("written");
+    let ended = relay.command(&["convert", &file.display().to_string()]);
+    assert!(ended.stdout.contains("remote-delivery-retry-1000"), "{}", ended.stderr);
+    assert!(ended.elapsed.as_secs() < 30, "{:?}", ended.elapsed);
+}
+
+#[test]
 fn a_null_behind_a_bounce_that_is_dropped_keeps_the_mail_and_long_texts_are_one_line() {
     let xml = r#"<mailetcontainer><processors>
         <processor state="root">

@@ -131,7 +131,7 @@ fn names_and_separators_of_careless_programs_hurt_nobody() {
     let (mail, message) = machine.sent();
     assert_eq!(mail["recipients"], serde_json::json!(["b@x.example", "c@x.example"]));
     assert_eq!(mail["sender"], "a@y.example");
-    assert!(message.contains("From: =?utf-8?q?J=C3=BCrgen?=\r\n <a@y.example>\r\n"), "{message}");
+    assert!(message.contains("From: =?utf-8?q?J=C3=BCrgen?= <a@y.example>\r\n"), "{message}");
     let comma = machine.relay.command_with_input(&["sendmail", "-t"], b"To: Doe, John <j@x.example>\n\nx\n").expect(65);
     assert!(comma.stderr.contains("quote the name"), "{comma:?}");
 }

@@ -29,7 +29,7 @@ fn a_report_of_cron_goes_to_the_administrator_in_the_name_of_the_account() {
     let machine = machine("domain: relay.test, from: relay@example.com, aliases: { root: admin@example.net }");
     let (from, to, text) = sent(&machine, &CRON, REPORT);
     assert_eq!((from.as_str(), to), ("relay@example.com", vec!["admin@example.net".to_owned()]));
-    let header = "\r\nFrom: \"Cron Daemon via relay.test\"\r\n <relay@example.com>\r\n\
+    let header = "\r\nFrom: \"Cron Daemon via relay.test\" <relay@example.com>\r\n\
                   X-Original-From: root@relay.test\r\nTo: root@relay.test\r\nSubject: Cron <root@web1> backup\r\n";
     assert!(text.contains(header), "{text}");
 }

@@ -294,3 +294,28 @@ fn of_one_mail_only_those_count_a_pass_whom_our_own_trouble_did_not_meet() {
     relay.reconfigure(&dead, &alive);
     assert_eq!(relay.run_spool().expect(0).counts(), [1, 1, 0, 0, 0, 0], "it waited");
 }
+
+#[test]
+fn a_command_that_gets_too_few_descriptors_says_so() {
+    let relay = Setup::gateway("127.0.0.1:9").build();
+    relay.command(&["repository", "list"]).expect(0);
+    let commands: [&[&str]; 6] = [
+        &["repository", "list"],
+        &["run", "spool"],
+        &["attempts"],
+        &["explain", "a@x.example"],
+        &["serve"],
+        &["sendmail", "-bp"],
+    ];
+    for limit in [6, 7, 8, 10, 12, 14] {
+        let limited = format!("ulimit -n {limit}; exec \"$0\" \"$@\"");
+        for command in commands {
+            let (code, _, errors) = through(&["sh", "-c", &limited], &relay, command);
+            let is_told = errors.contains("redeliver: no file can be opened: ") && errors.contains("ulimit -n");
+            assert!(
+                code == Some(75) && is_told && errors.lines().count() == 1,
+                "{limit} {command:?}: {code:?} {errors}"
+            );
+        }
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::PERMANENT;
 use super::conversion::Conversion;
 use super::delays;
 use super::mailets::DELIVERY;
@@ -16,11 +17,11 @@ impl Conversion<'_> {
         let mut rule = Rule::new(element.line, Matcher::all(), "RemoteDelivery", Vec::new());
         rule.parameters = self.delivery_parameters(element);
         if rule.text("bounceProcessor").is_none() {
-            self.unbounced = true;
-            self.notes.warn(
-                element,
-                "RemoteDelivery without bounceProcessor tells the sender of failures, which has no counterpart: they are kept",
+            let text = format!(
+                "RemoteDelivery without bounceProcessor tells the sender of failures: here DSNBounce does, and they are \
+                 kept in {PERMANENT}"
             );
+            self.notes.say(element, text);
         }
         rule.delays = self.delays(element);
         self.as_known(element, known, rule)

@@ -4,6 +4,7 @@
 //! A pass leads to the RemoteDelivery that deferred and to no other: each has a repository of
 //! its own, and where its rule does not stand alone a processor too.
 
+use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -70,7 +71,7 @@ fn add(jobs: &mut Vec<Job>, job: Job) {
     }
 }
 
-/// James tells the sender of what fails where no processor takes it; here that is kept.
+/// James tells the sender of what fails where no processor takes it; here it is kept as well.
 fn keep_failures(processors: &mut Vec<Processor>) {
     let name = free_name(processors, "remote-delivery-error");
     let mut line = None;
@@ -84,7 +85,8 @@ fn keep_failures(processors: &mut Vec<Processor>) {
         }
     }
     if let Some(line) = line {
-        processors.push(Processor::new(&name, line, vec![Rule::to_repository(line, Matcher::all(), PERMANENT)]));
+        let tells = Rule::new(line, Matcher::all(), "DSNBounce", Vec::new());
+        processors.push(Processor::new(&name, line, vec![tells, Rule::to_repository(line, Matcher::all(), PERMANENT)]));
     }
 }
 
@@ -122,7 +124,9 @@ fn repositories_of_deferred(processors: &[Processor]) -> Vec<String> {
 /// The repository where the container itself keeps what was deferred, if the way from
 /// processor `name` leads there.
 fn sorted_at(processors: &[Processor], name: &str) -> Option<String> {
-    let repositories = repositories_of_deferred(processors);
+    let repositories = OnceCell::new();
+    let all = || repositories_of_deferred(processors).into_iter().collect::<BTreeSet<_>>();
+    let are_kept = |url: &str| repositories.get_or_init(all).contains(url);
     let (mut seen, mut waiting) = (BTreeSet::new(), vec![name]);
     while let Some(name) = waiting.pop() {
         if !seen.insert(name) {
@@ -130,7 +134,7 @@ fn sorted_at(processors: &[Processor], name: &str) -> Option<String> {
         }
         for rule in processors.iter().filter(|processor| processor.name == name).flat_map(Processor::rules) {
             let url = rule.text("repositoryPath").filter(|_| keeps_deferred(rule));
-            if let Some(url) = url.filter(|url| repositories.iter().any(|one| one == url)) {
+            if let Some(url) = url.filter(|url| are_kept(url)) {
                 return Some(url.to_owned());
             }
             waiting.extend(rule.edge());
@@ -155,12 +159,8 @@ fn spread(processors: &mut Vec<Processor>, at: (usize, usize), mut rule: Rule, d
     let (line, attempts) = (rule.line, delays.len() + 1);
     let bounce = rule.edge().unwrap_or_default().to_owned();
     rule.matcher = rule.matcher.with_counter_of_its_own();
-    for entry in processors.iter_mut().flat_map(|processor| &mut processor.entries) {
-        if let Entry::Rule(rule) = entry
-            && !rule.is_of_passes
-        {
-            rule.matcher = rule.matcher.clone().with_counter_of_its_own();
-        }
+    if !processors.iter().flat_map(Processor::rules).any(|rule| rule.is_of_passes) {
+        count_apart(processors);
     }
     let repository = free_repository(processors);
     let retry = free_name(processors, "remote-delivery-retry");
@@ -174,6 +174,15 @@ fn spread(processors: &mut Vec<Processor>, at: (usize, usize), mut rule: Rule, d
     rule.set("bounceProcessor", &retry);
     let processor = limit(processors, at, rule, attempts, &bounce);
     Job { repository, processor, spacing: spacing(delays) }
+}
+
+/// Leaves the usual counter to the passes of a RemoteDelivery.
+fn count_apart(processors: &mut [Processor]) {
+    for entry in processors.iter_mut().flat_map(|processor| &mut processor.entries) {
+        if let Entry::Rule(rule) = entry {
+            rule.matcher = rule.matcher.clone().with_counter_of_its_own();
+        }
+    }
 }
 
 /// Bounds the passes of a RemoteDelivery; the processor that leads to it and to nothing else.
@@ -200,7 +209,8 @@ fn limit(processors: &mut Vec<Processor>, at: (usize, usize), mut rule: Rule, at
 
 /// `base`, or `base-2` and so on where a processor has that name.
 fn free_name(processors: &[Processor], base: &str) -> String {
-    free(base, |name| !processors.iter().any(|processor| processor.name == name))
+    let names: BTreeSet<_> = processors.iter().map(|processor| processor.name.as_str()).collect();
+    free(base, |name| !names.contains(name))
 }
 
 /// A repository for what is deferred that no rule stores in.
