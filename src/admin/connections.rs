@@ -18,7 +18,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use nix::sys::socket::{setsockopt, sockopt};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
@@ -32,6 +32,9 @@ const MAX_HEADER_OCTETS: usize = 64 * 1024;
 
 /// After this long another connection is asked to give its place up.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
+/// A client that is still sending when it has been answered is read from for so long.
+const LINGER: Duration = Duration::from_secs(2);
 
 /// Bounds on what clients cost.
 #[derive(Debug, Clone, Copy)]
@@ -182,24 +185,40 @@ where
 {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(limits.header).max_buf_size(MAX_HEADER_OCTETS);
-    let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)));
+    let mut connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
+        ended = &mut connection => ended,
         () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+            std::pin::Pin::new(&mut connection).graceful_shutdown();
+            (&mut connection).await
         }
         () = one.displaced.cancelled() => {
             if !one.has_asked() {
                 return;
             }
-            connection.as_mut().graceful_shutdown();
-            connection.await
+            std::pin::Pin::new(&mut connection).graceful_shutdown();
+            (&mut connection).await
         }
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "an HTTP connection ended before its time");
     }
+    tokio::select! {
+        () = hear_out(connection.into_parts().io.into_inner()) => {}
+        () = stop.cancelled() => {}
+        () = one.displaced.cancelled() => {}
+    }
+}
+
+/// Reads for a while what a client still sends: who closes with octets unread resets the
+/// connection, and the answer may be lost with that (RFC 9112 section 9.6).
+async fn hear_out(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+    let linger = async {
+        stream.shutdown().await?;
+        tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
+    };
+    // Whatever comes of it, the answer was given.
+    let _ = tokio::time::timeout(LINGER, linger).await;
 }
 
 async fn in_time(State(limits): State<Limits>, request: Request, next: Next) -> Response {
@@ -229,7 +248,7 @@ mod tests {
 
     use axum::body::Bytes;
     use axum::routing::{get, post};
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::io::AsyncReadExt;
     use tokio::task::JoinHandle;
     use tokio::time::timeout;
 
@@ -307,6 +326,22 @@ mod tests {
             assert!(!answer.contains("Secret"), "{what}");
             server.is_well().await;
         }
+    }
+
+    #[tokio::test]
+    async fn who_sends_more_than_is_read_hears_the_answer() {
+        let server = Server::start(Limits::default()).await;
+        let mut stream = server.connect().await;
+        let header = format!("POST /length HTTP/1.1\r\nContent-Length: {}\r\n\r\n", 8 << 20);
+        stream.write_all(header.as_bytes()).await.expect("sent");
+        for _ in 0..8 {
+            // It has been refused by then.
+            tokio::time::sleep(SHORT / 10).await;
+            stream.write_all(&vec![b'x'; 1 << 20]).await.expect("it is taken all the same");
+        }
+        let mut said = String::new();
+        timeout(LONG, stream.read_to_string(&mut said)).await.expect("it ends").expect("no reset");
+        assert_eq!(status(&said), "413");
     }
 
     #[tokio::test]
