@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::directory::{Directory, blocking};
 use super::runner::Runner;
 use super::sweep::Swept;
-use crate::store::{Destination, Error};
+use crate::store::{Destination, Error, Trouble};
 
 /// Writes the store as it is now into `directory`. `selected` stays 0: no mail is touched.
 pub(super) async fn run(runner: &Runner<'_>, directory: &Path, swept: &mut Swept) -> Result<(), Error> {
@@ -41,7 +41,15 @@ async fn write(runner: &Runner<'_>, path: &Path) -> Result<Option<PathBuf>, Stri
         }
         other => {
             blocking(move || directory.give_up()).await.map_err(told)?;
-            other.map_or(Ok(None), |copied| copied.map(|()| None).map_err(|error| error.to_string()))
+            other.map_or(Ok(None), |copied| copied.map(|()| None).map_err(|error| why(&error)))
         }
+    }
+}
+
+/// What has no room is the folder, and not the store.
+fn why(error: &Error) -> String {
+    match error {
+        Error::Trouble { kind: Trouble::Full, .. } => "there is no room left: make room on its file system".to_owned(),
+        other => other.to_string(),
     }
 }

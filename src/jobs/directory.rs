@@ -23,7 +23,10 @@ impl Directory {
     /// # Errors
     /// Where it cannot be made, is no folder, or another run writes into it.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => io::Error::new(io::ErrorKind::NotADirectory, "it is no directory"),
+            _ => error,
+        })?;
         let handle = File::open(path)?;
         match handle.try_lock() {
             Ok(()) => Ok(Self { path: path.to_owned(), handle }),

@@ -1,6 +1,6 @@
 //! Schedules paused and resumed, and tasks cancelled: what is about no mails.
 
-use super::{Error, Operations, Result};
+use super::{Error, MAX_NOTE, Operations, Result};
 use crate::store::{NewOperation, Time};
 use crate::text::rfc3339_seconds;
 
@@ -9,10 +9,13 @@ impl Operations<'_> {
     /// there is such a schedule is the caller's to know.
     ///
     /// # Errors
-    /// Where the time has passed already, or the store cannot write it.
+    /// Where the time has passed already, the reason is longer than [`MAX_NOTE`], or the store cannot write it.
     pub async fn pause(&self, schedule: &str, reason: Option<&str>, until: Option<Time>) -> Result<()> {
         if until.is_some_and(|until| until <= self.now) {
             return Err(Error::Refused("the end of a pause must lie in the future".to_owned()));
+        }
+        if let Some(reason) = reason.filter(|reason| reason.len() > MAX_NOTE) {
+            return Err(Error::Refused(format!("the reason has {} octets, and may have {MAX_NOTE}", reason.len())));
         }
         let until_when = until.map(|until| format!("until {}", rfc3339_seconds(&until, true)));
         let detail: Vec<_> = until_when.as_deref().into_iter().chain(reason).collect();

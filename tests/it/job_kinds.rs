@@ -182,3 +182,14 @@ fn a_person_is_told_what_a_run_did_and_where() {
         assert!(ended.stdout.starts_with(&told) && !ended.stdout.contains("delivered"), "{told}: {ended:?}");
     }
 }
+
+#[test]
+fn a_folder_that_is_a_file_is_said_to_be_none() {
+    let sink = refusing();
+    for job in ["kind: export\nrepository: permanent\ndirectory: ../out\n", "kind: backup\ndirectory: ../out\n"] {
+        let relay = with_failures(&sink, &["a@x.example"], job);
+        std::fs::write(relay.path().join("out"), "a file").expect("written");
+        let refused = relay.command(&["run", "it"]).expect(70);
+        assert!(refused.stderr.contains("out: it is no directory"), "{refused:?}");
+    }
+}
