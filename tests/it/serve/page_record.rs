@@ -177,7 +177,9 @@ fn a_schedule_is_paused_and_resumed_and_its_job_run_from_pages() {
     assert!(html.contains("Schedule nightly is paused") && html.contains("moves") && !html.contains("<b>"), "{html}");
     let past = send(&service, "/ui/schedules/nightly/pause", "until=2000-01-01T00:00:00Z").expect(400);
     assert!(past.text().contains("must lie in the future"), "{}", past.text());
-    let long = send(&service, "/ui/schedules/nightly/pause", &format!("reason={}", "x".repeat(10_001))).expect(400);
+    let long = format!("{{\"reason\": \"{}\"}}", "x".repeat(10_001));
+    let long =
+        ask_with(&service, "POST", "/schedules/nightly/pause", "Content-Type: application/json\r\n", &long).expect(400);
     assert!(long.text().contains("10001 octets"), "{}", long.text());
     let done = send(&service, "/ui/schedules/nightly/resume", "").expect(303);
     assert_eq!((paused(), location(&done)), (Value::Null, "/ui/jobs/retry-temporary?resumed=nightly".to_owned()));
