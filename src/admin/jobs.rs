@@ -128,12 +128,14 @@ pub(super) async fn begin_run(
         return Err(Refusal::conflict(format!("a run of job {name} is going on already")));
     };
     let started = shared.context.clock.now();
-    let (of_task, name) = (Arc::clone(shared), name.to_owned());
+    let (of_task, name, task_of) = (Arc::clone(shared), name.to_owned(), name.to_owned());
     let work = move |handle: Handle| async move {
         let run = run(handle.stop().clone(), handle.cancellation().clone());
         ended(run.await, &handle, &name, started, &of_task)
     };
-    Ok(shared.context.tasks.begin(new, work).await?)
+    let task = shared.context.tasks.begin(new, work).await?;
+    shared.asked_by(actor).operations().note_run(&task_of, all_due, &task).await?;
+    Ok(task)
 }
 
 fn ended(run: Result<Swept, Error>, handle: &Handle, job: &str, started: Time, shared: &Shared) -> Ended {

@@ -1,6 +1,6 @@
-//! Schedules paused and resumed, and tasks cancelled: what is about no mails.
+//! Schedules paused and resumed, jobs run and tasks cancelled: what names no mails.
 
-use super::{Error, MAX_NOTE, Operations, Result};
+use super::{Error, MAX_NOTE, Operations, Operator, Result};
 use crate::store::{NewOperation, Time};
 use crate::text::rfc3339_seconds;
 
@@ -35,6 +35,16 @@ impl Operations<'_> {
         self.begin_other("resume", format!("schedule={schedule}"), None).await?;
         self.store.see_schedule(schedule, self.now).await?;
         Ok(self.store.resume(schedule).await?)
+    }
+
+    /// Puts on record that somebody ran a job, as a task.
+    ///
+    /// # Errors
+    /// Where the store cannot write it.
+    pub async fn note_run(&self, job: &str, all_due: bool, task: &str) -> Result<()> {
+        let by = Operator { task: Some(task.to_owned()), ..self.by.clone() };
+        let detail = all_due.then_some("as if every mail were due");
+        Operations { by: &by, ..*self }.begin_other("run", format!("job={job}"), detail).await
     }
 
     /// Puts on record that somebody ended a task.

@@ -77,8 +77,19 @@ fn a_cancelled_run_ends_within_a_second_and_counts_only_what_was_begun() {
         let run = get(&service, "/runs?limit=1")["items"][0].clone();
         assert_eq!(run["failure"], "cancelled by full from 127.0.0.1", "{run}");
         assert_eq!(run["deferred"], tried.len(), "{run}");
-        let operation = get(&service, "/operations?limit=1")["items"][0].clone();
-        assert_eq!((&operation["verb"], &operation["who"]), (&json!("cancel"), &json!("full")), "{operation}");
+        let operations = get(&service, "/operations?limit=2")["items"].clone();
+        for (at, verb, selection) in [
+            (0, "cancel", format!("task={}", task["taskId"].as_str().expect("an id"))),
+            (1, "run", "job=retry-temporary".to_owned()),
+        ] {
+            let one = &operations[at];
+            assert_eq!(
+                (&one["verb"], &one["who"], &one["selection"]),
+                (&json!(verb), &json!("full"), &json!(selection))
+            );
+            assert_eq!(one["client"], "127.0.0.1", "{one}");
+        }
+        assert_eq!(operations[1]["task"], task["taskId"], "{operations}");
         // The next run tries each of them, once.
         service.stop();
         let (silent, peer) = (peer, SmtpSink::start(Script::new()));
