@@ -406,3 +406,14 @@ fn a_database_that_is_mounted_by_itself_is_refused() {
     assert_eq!(mounted.status.code(), Some(73), "{said}");
     assert!(said.contains("redeliver.db") && said.contains("mount its directory"), "{said}");
 }
+
+#[test]
+fn a_database_with_a_hard_link_is_refused_until_that_is_gone() {
+    let relay = Setup::gateway(refusing()).build();
+    relay.submit("me@example.org", &["you@example.net"], &message("m"));
+    let other = relay.path().join("var/copy.db");
+    std::fs::hard_link(database(&relay), &other).expect("a link");
+    is_refused(&relay, "it has a second name");
+    std::fs::remove_file(other).expect("removed");
+    assert_eq!(relay.run_spool().expect(75).counts()[0], 1);
+}

@@ -51,9 +51,7 @@ pub(super) fn open(path: &Path, liveness: &Liveness) -> Result<Connection> {
         }
     }
     refuse_mounted_file(path)?;
-    if path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.nlink() > 1) {
-        tracing::warn!("{} is a file with two names (hard links): opened by both at once it is lost", path.display());
-    }
+    refuse_second_name(path)?;
     open_in_place(path)
 }
 
@@ -68,6 +66,16 @@ fn refuse_mounted_file(path: &Path) -> Result<()> {
             path,
             "it is mounted by itself, without the log beside it: mount its directory".to_owned(),
         ));
+    }
+    Ok(())
+}
+
+/// SQLite has a log for each name of a file: whoever opens it by the other one does not see what is in
+/// ours, and writes over it.
+fn refuse_second_name(path: &Path) -> Result<()> {
+    if path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.nlink() > 1) {
+        let why = "it has a second name (a hard link), and mail is lost where both are used: remove that, or copy it";
+        return Err(cannot_open(path, why.to_owned()));
     }
     Ok(())
 }
