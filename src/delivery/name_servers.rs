@@ -261,7 +261,29 @@ fn is_out_of_descriptors(error: &io::Error) -> bool {
 
 /// As operators know it: `SERVFAIL`, `REFUSED`.
 fn name_of(code: ResponseCode) -> String {
-    format!("{code:?}").to_uppercase()
+    match code {
+        ResponseCode::Unknown(NO_ANSWER) => {
+            "it answers nothing and asks nobody, as a server without recursion".to_owned()
+        }
+        code => format!("{code:?}").to_uppercase(),
+    }
+}
+
+/// A response code that nobody has, for [`mark_no_answer`].
+const NO_ANSWER: u16 = 15;
+
+/// Marks what came from a server that neither knows the name itself nor asks others (RFC 1035 section
+/// 4.1.1: neither AA nor RA), and has nothing to say of it: the crate would take it for the word that
+/// there is no such record. It keeps the flags to itself, so that they are read here.
+fn mark_no_answer(message: &mut [u8]) {
+    let &mut [_, _, ref mut flags, ref mut code, _, _, 0, 0, 0, 0, ..] = message else { return };
+    let (is_response, is_authority) = (*flags & 0x80 != 0, *flags & 0x04 != 0);
+    let (has_recursion, is_no_error) = (*code & 0x80 != 0, *code % 16 == 0);
+    // Cut short, it is asked for again over TCP.
+    let is_cut = *flags & 0x02 != 0;
+    if is_response && is_no_error && !is_authority && !has_recursion && !is_cut {
+        *code |= 0x0f;
+    }
 }
 
 /// Sockets to a server whose address may be one of an interface (`fe80::1%eth0`), which the
@@ -317,7 +339,11 @@ impl DnsUdpSocket for UdpByInterface {
     type Time = TokioTime;
 
     fn poll_recv_from(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<(usize, SocketAddr)>> {
-        DnsUdpSocket::poll_recv_from(&self.socket, cx, buffer)
+        let received = DnsUdpSocket::poll_recv_from(&self.socket, cx, buffer);
+        if let Poll::Ready(Ok((octets, _))) = received {
+            mark_no_answer(&mut buffer[..octets]);
+        }
+        received
     }
 
     fn poll_send_to(&self, cx: &mut Context<'_>, octets: &[u8], target: SocketAddr) -> Poll<io::Result<usize>> {
@@ -342,6 +368,30 @@ mod tests {
             let Answer::Trouble(trouble) = without_records::<()>(&error) else { panic!("{error}") };
             assert_eq!(trouble.whose, whose, "{error}");
         }
+    }
+
+    #[test]
+    fn an_empty_answer_of_who_neither_knows_nor_asks_is_none() {
+        for (flags, counts, is_none) in [
+            ([0x81, 0x00], [1, 0, 0, 0], true),
+            ([0x81, 0x00], [1, 0, 0, 1], true),
+            ([0x81, 0x80], [1, 0, 0, 0], false),
+            ([0x85, 0x00], [1, 0, 0, 0], false),
+            ([0x81, 0x00], [1, 1, 0, 0], false),
+            ([0x81, 0x00], [1, 0, 1, 0], false),
+            ([0x81, 0x03], [1, 0, 0, 0], false),
+            ([0x83, 0x00], [1, 0, 0, 0], false),
+            ([0x01, 0x00], [1, 0, 0, 0], false),
+        ] {
+            let mut message = [&[7, 7], &flags[..], &counts.map(|count| [0, count]).concat()].concat();
+            let before = message.clone();
+            mark_no_answer(&mut message);
+            assert_eq!(message[3] & 0x0f == 0x0f, is_none, "{before:?}");
+            assert_eq!(message != before, is_none, "{before:?}");
+        }
+        let mut short = [0x81, 0x00];
+        mark_no_answer(&mut short);
+        assert_eq!(short, [0x81, 0x00]);
     }
 
     #[test]

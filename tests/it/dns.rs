@@ -35,6 +35,9 @@ const OUTCOMES: &[(&str, &str)] = &[
     ("silent.example", "deferred - 4.4.3 dns"),
     ("referral.example", "deferred - 4.4.3 dns"),
     ("mxreferral.example", "deferred - 4.4.3 dns"),
+    ("norecursion.example", "deferred - 4.4.3 dns"),
+    ("mxnorecursion.example", "deferred - 4.4.3 dns"),
+    ("authority.example", "failed - 5.4.4 dns"),
     ("mxservfail.example", "deferred - 4.4.3 dns"),
     ("mxsilent.example", "deferred - 4.4.3 dns"),
     ("null.example", "failed - 5.1.10 dns"),
@@ -104,6 +107,9 @@ fn world(peer: &SmtpSink) -> String {
          silent.example      SILENT
          referral.example    REFERRAL ns.other.example
          mxreferral.example  MX 10 referral.example
+         norecursion.example NORECURSION
+         mxnorecursion.example MX 10 norecursion.example
+         authority.example   AUTHORITY
          mxservfail.example  MX 10 broken.example
          mxsilent.example    MX 10 mute.example
          null.example        MX 0 .

@@ -29,6 +29,8 @@ use tokio::runtime::Runtime;
 /// slow.example    DELAY 500                 milliseconds before the answer
 /// old.example     NOEDNS FORMERR            to a question with EDNS only (or NOTIMP, SILENT)
 /// lame.example    REFERRAL ns.example       no answer, but who might have one
+/// deaf.example    NORECURSION               what is known here, and nobody else is asked
+/// own.example     AUTHORITY                 the same, by whose word it is
 /// ```
 ///
 /// A name that is absent, and has none below it, does not exist (NXDOMAIN). Blank lines and
@@ -58,6 +60,7 @@ enum Entry {
     Delay(Duration),
     NoEdns(Option<ResponseCode>),
     Referral(Record),
+    NoRecursion { authority: bool },
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -146,6 +149,8 @@ fn parse(words: &[&str]) -> Option<Entry> {
         ["NOEDNS", "NOTIMP"] => Entry::NoEdns(Some(ResponseCode::NotImp)),
         ["NOEDNS", "SILENT"] => Entry::NoEdns(None),
         ["REFERRAL", to] => Entry::Referral(Record::from_rdata(Name::root(), 60, RData::NS(NS(key(to))))),
+        ["NORECURSION"] => Entry::NoRecursion { authority: false },
+        ["AUTHORITY"] => Entry::NoRecursion { authority: true },
         ["SILENT"] => Entry::Silent,
         ["GARBAGE"] => Entry::Garbage,
         ["TRUNCATED"] => Entry::Truncated,
@@ -234,6 +239,10 @@ impl Zone {
                     answer.metadata.response_code = (*refusal)?;
                 }
                 Entry::Referral(record) => answer.authorities.push(record.clone()),
+                Entry::NoRecursion { authority } => {
+                    answer.metadata.recursion_available = false;
+                    answer.metadata.authoritative = *authority;
+                }
                 Entry::Silent => return None,
                 Entry::Garbage => return Some(b"\xffthis is no DNS message".to_vec()),
                 Entry::Truncated | Entry::Cut if transport == Transport::Udp => answer = answer.truncate(),
