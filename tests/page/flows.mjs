@@ -143,7 +143,8 @@ const cancels = async (page, { origin, feed, settled, get }) => {
   check(page.url() === task, `it leads to ${page.url()}`);
   await states(/^\s*cancelled/m);
   check((await inMain(page, /^Cancel/).count()) === 0, "it can be cancelled once more");
-  const [run] = (await get("/runs?limit=1")).items;
+  // A tick of the schedule may have come behind it.
+  const run = (await get("/runs?limit=20")).items.find((one) => one.trigger === "http");
   check(run.deferred + run.delivered < 80, `all ${run.deferred + run.delivered} were attempted`);
   check(/^cancelled by /.test(run.failure), `the run says ${run.failure}`);
   await settled();
