@@ -7,8 +7,9 @@
 //! no address). The text is Prometheus's own format, version 0.0.4: promtool and the textfile
 //! collector of node_exporter read that and not OpenMetrics.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus_client::encoding::{EncodeLabelSet, prometheus_text};
 use prometheus_client::metrics::counter::Counter;
@@ -36,6 +37,7 @@ label!(Schedule, schedule, String);
 label!(Status, status, String);
 label!(Code, code, u16);
 label!(Action, action, String);
+label!(Metric, metric, String);
 label!(Version, version, &'static str);
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -61,6 +63,7 @@ pub struct Metrics {
     log_lines_dropped: Counter,
     http_requests: Family<Code, Counter>,
     schedule_missed: Family<Schedule, Counter>,
+    by_mailets: Family<Metric, Counter>,
     registry: Arc<Registry>,
 }
 
@@ -94,6 +97,7 @@ impl Metrics {
             log_lines_dropped: Counter::default(),
             http_requests: Family::default(),
             schedule_missed: Family::default(),
+            by_mailets: Family::default(),
             registry: Arc::default(),
         };
         metrics.registry = Arc::new(metrics.registered());
@@ -134,6 +138,11 @@ impl Metrics {
             "Ticks of a schedule that passed without a run since this process started",
             self.schedule_missed.clone(),
         );
+        registry.register(
+            "metrics_mailet",
+            "Mails that came by a MetricsMailet since the rules were read",
+            self.by_mailets.clone(),
+        );
         registry
     }
 
@@ -147,6 +156,14 @@ impl Metrics {
     pub fn log_lines_dropped(&self, all: usize) {
         let told = self.log_lines_dropped.get();
         self.log_lines_dropped.inc_by((all as u64).saturating_sub(told));
+    }
+
+    /// So many mails have come by the `MetricsMailet` of each name; a reload begins anew.
+    pub fn metrics_mailets(&self, counts: &BTreeMap<&str, u64>) {
+        for (name, count) in counts {
+            let counter = self.by_mailets.get_or_create(&Metric { metric: (*name).to_owned() });
+            counter.inner().store(*count, Ordering::Relaxed);
+        }
     }
 
     /// A request was answered with this status code.

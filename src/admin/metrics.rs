@@ -28,6 +28,7 @@ async fn metrics(State(shared): super::State) -> Result<Response, Refusal> {
     context.metrics.log_lines_dropped(context.lost_lines.count());
     let spool = &context.intake.now().spool;
     stored.free_bytes = spool.free_bytes();
+    context.metrics.metrics_mailets(&spool.metrics_mailets());
     let peers = spool.live_peers();
     context.metrics.connections.set(peers.iter().map(|peer| peer.connections).sum());
     context.metrics.peers_down.set(peers.iter().filter(|peer| peer.down.is_some()).count());

@@ -15,7 +15,7 @@ mod incoming;
 mod parked;
 mod taking;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -299,6 +299,11 @@ impl Spool {
     /// How many of them for `next_hop`.
     pub(super) fn waiting_for(&self, next_hop: &str) -> usize {
         self.pipeline.waiting_for(next_hop)
+    }
+
+    /// What each `MetricsMailet` has counted since the rules were read, by name.
+    pub fn metrics_mailets(&self) -> BTreeMap<&str, u64> {
+        self.pipeline.metrics()
     }
 
     /// Where this process counts.

@@ -618,6 +618,21 @@ fn what_prometheus_scrapes_is_what_promtool_takes() {
 }
 
 #[test]
+fn what_a_metrics_mailet_counts_is_scraped() {
+    let peer = deferring();
+    let relay = served(Setup::gateway(peer.address()));
+    relay.reconfigure("  relay:\n", "  relay:\n    - { mailet: MetricsMailet, metricName: outgoing }\n");
+    let service = Service::start(&relay);
+    for number in 0..2 {
+        service.submit(&[&format!("n{number}@later.example")], &format!("m{number}"));
+    }
+    service.wait_until_settled();
+    let text = ask(&service, "GET", "/metrics").expect(200).text();
+    assert!(text.contains("\nredeliver_metrics_mailet_total{metric=\"outgoing\"} 2\n"), "{text}");
+    service.stop();
+}
+
+#[test]
 fn the_alert_rules_ask_for_numbers_that_there_are() {
     let peer = deferring();
     let relay = served(Setup::gateway(peer.address()));
