@@ -22,6 +22,7 @@ use crate::audit::result_json;
 use crate::clock::Clock;
 use crate::jobs::{self, Order, Progress, Swept};
 use crate::mail::{Address, MailKey};
+use crate::parts::warn_of_unnamed_repositories;
 use crate::stop::Stop;
 use crate::store::{LAST_WRITES, Store};
 use crate::text::count;
@@ -33,6 +34,7 @@ pub(super) async fn run(app: &App, arguments: RunArguments, out: &mut impl Write
     let job = app.job(&arguments.job)?;
     let started = app.clock.now();
     let progress = Arc::new(Progress::default());
+    warn_of_unnamed_repositories(&app.config, &*app.store).await;
     let order = Order { job: &arguments.job, all_due: arguments.now, trigger: "command", only: None };
     let swept = {
         let _signals = ends_in_order(app);

@@ -200,14 +200,13 @@ impl<'a> Attempt<'a> {
     /// process.
     pub(super) fn untried(&self, recipients: &[Address]) -> Vec<Recorded> {
         let why = self.has_ended().unwrap_or(Broken::Stopped);
-        let (cause, time) = (format!("{why}, before anything was sent"), self.now());
+        let time = self.now();
         let note = match &why {
             Broken::Cancelled(by) => Some(cancelled_by(by)),
             _ => None,
         };
         let untried = |recipient: &Address| {
-            let (outcome, cause) = (Outcome::Deferred, cause.clone());
-            let mut recorded = Recorded::without_contact(recipient.clone(), outcome, Stage::Connect, cause, time);
+            let mut recorded = Recorded::not_tried(recipient.clone(), &why, time);
             recorded.notes.extend(note.clone());
             recorded
         };

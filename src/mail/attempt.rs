@@ -140,6 +140,17 @@ impl Recorded {
         Some((self.address?, self.port?).into())
     }
 
+    /// The outcome of somebody whose attempt ended, for `why`, before anything was sent. It tells
+    /// nothing of him: what was known before stands.
+    pub fn not_tried(recipient: Address, why: &impl std::fmt::Display, time: DateTime<Utc>) -> Self {
+        Self::without_contact(recipient, Outcome::Deferred, Stage::Connect, format!("{why}{NOT_TRIED}"), time)
+    }
+
+    /// Whether it is one of [`Recorded::not_tried`].
+    pub fn is_not_tried(&self) -> bool {
+        self.code.is_none() && self.cause.as_deref().is_some_and(|cause| cause.ends_with(NOT_TRIED))
+    }
+
     /// An outcome that was decided without a peer: only who, what, where and why.
     pub fn without_contact(
         recipient: Address,
@@ -225,6 +236,9 @@ impl Planned {
 /// How the cause of every outcome in doubt begins, for those who read it; what decides is
 /// [`Recorded::in_doubt`].
 pub const IN_DOUBT: &str = "in doubt: ";
+
+/// How the cause of what was not tried ends.
+const NOT_TRIED: &str = ", before anything was sent";
 
 /// How a note begins that says who ended the run in which an attempt was broken off.
 pub const CANCELLED_BY: &str = "the run was cancelled by ";

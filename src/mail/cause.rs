@@ -66,7 +66,7 @@ impl std::fmt::Display for CauseId {
 impl Cause {
     /// Of an outcome; `None` of a delivery.
     pub fn of(recorded: &Recorded) -> Option<Self> {
-        if recorded.outcome == Outcome::Delivered {
+        if recorded.outcome == Outcome::Delivered || recorded.is_not_tried() {
             return None;
         }
         let own = recorded.cause.as_deref().map_or("", without_hearsay);

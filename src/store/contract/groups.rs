@@ -78,6 +78,24 @@ pub(in crate::store) async fn a_group_follows_its_mails_in_the_commit_that_chang
     assert_eq!(known.iter().map(|group| group.mails).collect::<Vec<_>>(), [0, 0], "known, though empty");
 }
 
+pub(in crate::store) async fn who_was_not_tried_keeps_his_cause(scene: &Scene) {
+    let store = scene.open();
+    failed(store.at(0), "K1", &[("b@x.example", "no"), ("c@x.example", "full")]).await;
+    let before = shown(&store).await;
+    let claimed = claim_one(&store, Place::Repository(permanent())).await;
+    let attempt = store.at(1).begin_attempt(&claimed.claim, &claimed.mail.attributes, &[]).await.expect("begun");
+    let time = recorded("b@x.example", Outcome::Deferred).time;
+    let not_tried = |recipient: &Address| Recorded::not_tried(recipient.clone(), &"the run was cancelled", time);
+    let outcomes = claimed.mail.envelope.recipients.iter().map(not_tried).collect();
+    let parts = vec![Resting { mail: claimed.mail.clone(), place: None }];
+    let settlement = Settlement { parts, attempt: Some(attempt), counted: false, outcomes, ..Settlement::default() };
+    store.settle(&claimed.claim, &settlement).await.expect("settled");
+    assert_eq!(shown(&store).await, before);
+    let last = store.last_outcomes(std::slice::from_ref(&claimed.mail)).await.expect("read").remove(0);
+    assert!(last.iter().all(|one| one.as_ref().is_some_and(|one| one.outcome == Outcome::Failed)), "{last:?}");
+    assert_eq!(store.attempts_of(&claimed.mail).await.expect("read").len(), 2, "the record has it");
+}
+
 pub(in crate::store) async fn a_death_leaves_a_mail_in_the_groups_of_those_it_still_owes(scene: &Scene) {
     let (store, dead) = (scene.open(), scene.open());
     failed(dead.at(0), "K1", &[("b@x.example", "no"), ("c@x.example", "full")]).await;

@@ -184,6 +184,7 @@ macro_rules! store_contract {
             upkeep::runs_that_are_over_go_after_their_time
             upkeep::a_backup_holds_everything_and_is_a_store
             groups::a_group_follows_its_mails_in_the_commit_that_changes_them
+            groups::who_was_not_tried_keeps_his_cause
             groups::a_death_leaves_a_mail_in_the_groups_of_those_it_still_owes
             groups::a_hop_and_code_have_a_hundred_texts_and_then_others
             groups::pages_of_groups_give_each_once_the_largest_first

@@ -121,13 +121,14 @@ fn places(mail: &Mail) -> HashMap<String, usize> {
     mail.envelope.recipients.iter().enumerate().map(|(place, one)| (one.mailbox(), place)).collect()
 }
 
-/// The last outcome of each recipient of a mail, in their order. Attempts are read from the
+/// The last outcome of each recipient of a mail, in their order, but those that tell nothing of him
+/// ([`Recorded::is_not_tried`]). Attempts are read from the
 /// last back, until every recipient has one.
 pub(super) fn last_outcomes(connection: &Connection, mail: &Mail) -> Result<Vec<Option<Recorded>>> {
     let owed = places(mail);
     let mut last: Vec<Option<Recorded>> = vec![None; mail.envelope.recipients.len()];
     look_back(connection, &mail.key, |attempt| {
-        for recorded in outcomes(connection, attempt)? {
+        for recorded in outcomes(connection, attempt)?.into_iter().filter(|one| !one.is_not_tried()) {
             if let Some(&place) = owed.get(&recorded.recipient.mailbox()) {
                 last[place].get_or_insert(recorded);
             }
@@ -137,13 +138,14 @@ pub(super) fn last_outcomes(connection: &Connection, mail: &Mail) -> Result<Vec<
     Ok(last)
 }
 
-/// The cause of the last outcome of each recipient of a mail, in their order.
+/// The cause of the same last outcome of each recipient of a mail, in their order.
 pub(super) fn last_causes(connection: &Connection, mail: &Mail) -> Result<Vec<LastCause>> {
     let owed = places(mail);
     let mut last: Vec<Option<LastCause>> = mail.envelope.recipients.iter().map(|_| None).collect();
     let mut of_attempt = connection.prepare_cached(&format!(
         "SELECT {RECORDED_COLUMNS}, cause, cause IS NOT NULL AND NOT EXISTS (SELECT 1 FROM cause WHERE cause.id = \
-         attempt_recipient.cause) FROM attempt_recipient WHERE id BETWEEN ?1 AND ?2 ORDER BY id",
+         attempt_recipient.cause) FROM attempt_recipient WHERE id BETWEEN ?1 AND ?2 \
+         AND (cause IS NOT NULL OR outcome = 'delivered') ORDER BY id",
     ))?;
     look_back(connection, &mail.key, |attempt| {
         let ids = recipients_of(attempt);
