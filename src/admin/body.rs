@@ -4,7 +4,6 @@ use axum::body::{Bytes, HttpBody};
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
-use futures_util::StreamExt as _;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -74,33 +73,13 @@ struct Wanted {
 async fn octets<S: Send + Sync>(request: Request, state: &S, wanted: &Wanted) -> Result<Bytes, Response> {
     let refusal = if request.body().is_end_stream() { None } else { wanted.refusal(request.headers()) };
     match refusal {
-        Some(refusal) => {
-            let_come(request).await;
-            Err(refusal)
-        }
+        Some(refusal) => Err(refusal),
         None => Bytes::from_request(request, state).await.map_err(IntoResponse::into_response),
     }
 }
 
-/// Octets of a body that nobody reads which may come all the same.
-const MOST_UNREAD: usize = 16 << 20;
-
-/// Lets a body come that is refused: a client that still sends when the connection is closed may
-/// lose the answer (RFC 9112 section 9.6). One that waits for word has it sooner without.
-async fn let_come(request: Request) {
-    if request.headers().contains_key(header::EXPECT) {
-        return;
-    }
-    let (mut body, mut came) = (request.into_body().into_data_stream(), 0);
-    while let Some(Ok(octets)) = body.next().await
-        && came <= MOST_UNREAD
-    {
-        came += octets.len();
-    }
-}
-
 impl Wanted {
-    /// What the header of a request says of its body is refused before any of that is kept.
+    /// What the header of a request says of its body is refused before any of that is read.
     fn refusal(&self, headers: &HeaderMap) -> Option<Response> {
         let said = |name| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
         let Self { content_type, fits, most } = self;
