@@ -1,4 +1,5 @@
-//! SIGHUP reloads; SIGTERM and SIGINT stop, a second one at once.
+//! SIGHUP reloads; SIGTERM and SIGINT stop, a second one at once; what other daemons reopen their logs
+//! for (SIGUSR1, SIGUSR2) does nothing.
 
 use std::io;
 
@@ -9,6 +10,8 @@ pub(super) struct Signals {
     hangup: Signal,
     terminate: Signal,
     interrupt: Signal,
+    /// Heard, so that they do not kill: each mail in hand would be in doubt.
+    _others: [Signal; 2],
 }
 
 impl Signals {
@@ -18,6 +21,7 @@ impl Signals {
             hangup: of(SignalKind::hangup())?,
             terminate: of(SignalKind::terminate())?,
             interrupt: of(SignalKind::interrupt())?,
+            _others: [of(SignalKind::user_defined1())?, of(SignalKind::user_defined2())?],
         })
     }
 

@@ -220,3 +220,18 @@ fn one_shot_commands_work_beside_it() {
     peer.wait_for_transactions(2);
     service.stop();
 }
+
+/// A script that rotates logs sends them to whatever daemon there is.
+#[test]
+fn signals_of_other_daemons_do_nothing() {
+    let peer = SmtpSink::start(Script::new());
+    let relay = served(Setup::gateway(peer.address()));
+    let service = Service::start(&relay);
+    for signal in [Signal::SIGUSR1, Signal::SIGUSR2] {
+        service.signal(signal);
+    }
+    service.submit(&["you@example.net"], "m");
+    peer.wait_for_transactions(1);
+    service.wait_until_settled();
+    service.stop();
+}
