@@ -135,7 +135,8 @@ class Service:
 def run(place, service, arguments):
     command = [
         f"{place}/venv/bin/schemathesis", "--config-file", str(HERE / "schemathesis.toml"), "run", service.url + "/openapi.json",
-        "--checks", "all", "--continue-on-failure", "--warnings", "off", *arguments,
+        # A task that is cancelled stays on record, and so does a queue that is emptied.
+        "--checks", "all", "--exclude-checks", "use_after_free", "--continue-on-failure", "--warnings", "off", *arguments,
     ]
     if service.password:
         command += ["-H", f"Password: {service.password}"]
