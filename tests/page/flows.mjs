@@ -146,7 +146,7 @@ const cancels = async (page, { origin, feed, settled, get }) => {
   // A tick of the schedule may have come behind it.
   const run = (await get("/runs?limit=20")).items.find((one) => one.trigger === "http");
   check(run.deferred + run.delivered < 80, `all ${run.deferred + run.delivered} were attempted`);
-  check(/^cancelled by /.test(run.failure), `the run says ${run.failure}`);
+  check(/^cancelled by /.test(run.failure), `the run says ${JSON.stringify(run)}`);
   await settled();
 };
 
