@@ -74,6 +74,7 @@ impl Upkeep for SqliteStore {
     }
 
     async fn ping(&self) -> Result<()> {
+        self.liveness.check()?;
         // A row written as it is would be no change to SQLite, which then syncs nothing.
         self.write(|tx| tx.next_number().map(drop)).await
     }

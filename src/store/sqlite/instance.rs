@@ -43,6 +43,18 @@ impl Liveness {
         Ok(Self { database: database.to_owned(), path, probe })
     }
 
+    /// Whether the file of locks is still the one that others look at.
+    pub(super) fn check(&self) -> Result<()> {
+        let of = |file: &std::fs::Metadata| (file.dev(), file.ino());
+        match (self.path.metadata(), self.probe.metadata()) {
+            (Ok(there), Ok(ours)) if of(&there) == of(&ours) => Ok(()),
+            _ => Err(Error::trouble(
+                Trouble::Io,
+                format!("{} was removed or replaced while it was open: restart redeliver", self.path.display()),
+            )),
+        }
+    }
+
     /// Waits for a turn to do what one process at a time may do; the turn ends when it is dropped.
     pub(super) fn turn(&self) -> io::Result<File> {
         let turn = open_lock_file(&self.path)?;

@@ -331,3 +331,17 @@ fn a_locked_store_does_not_keep_a_service_that_is_told_twice_to_stop() {
     let states: Vec<_> = relay.attempts().iter().map(|attempt| attempt["state"].clone()).collect();
     assert_eq!(states, ["inDoubt", "settled"]);
 }
+
+/// Until then every run beside it is refused, since it cannot see who is alive.
+#[test]
+fn locks_that_somebody_removed_are_missed() {
+    let peer = SmtpSink::start(Script::new());
+    let relay = served(Setup::gateway(peer.address()));
+    let service = Service::start(&relay);
+    until("it is well", || service.health("Store").0 == "healthy");
+    std::fs::remove_file(relay.path().join("var/redeliver.db-instances")).expect("there");
+    until("it is missed", || service.health("Store").0 == "unhealthy");
+    let cause = service.health("Store").1.to_string();
+    assert!(cause.contains("redeliver.db-instances") && cause.contains("restart redeliver"), "{cause}");
+    service.stop();
+}
