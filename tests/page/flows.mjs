@@ -127,6 +127,8 @@ const searches = async (page, { origin }) => {
 const cancels = async (page, { origin, feed, settled, get }) => {
   await feed(of("langsam.example", 80));
   await settled();
+  const newest = async () => (await get("/runs?limit=20")).items.find((one) => one.trigger === "http");
+  const before = (await newest())?.run;
   await visit(page, `${origin}/ui/jobs/retry-temporary`);
   await inMain(page, /^Run now/).click();
   await page.getByLabel(/not due/).check();
@@ -143,8 +145,9 @@ const cancels = async (page, { origin, feed, settled, get }) => {
   check(page.url() === task, `it leads to ${page.url()}`);
   await states(/^\s*cancelled/m);
   check((await inMain(page, /^Cancel/).count()) === 0, "it can be cancelled once more");
-  // A tick of the schedule may have come behind it.
-  const run = (await get("/runs?limit=20")).items.find((one) => one.trigger === "http");
+  const run = await newest();
+  // Behind a tick of the schedule it may have waited for its turn, and never begun.
+  if (run.run === before) return settled();
   check(run.deferred + run.delivered < 80, `all ${run.deferred + run.delivered} were attempted`);
   check(/^cancelled by /.test(run.failure), `the run says ${JSON.stringify(run)}`);
   await settled();
