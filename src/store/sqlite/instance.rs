@@ -15,6 +15,7 @@ use nix::libc;
 use rusqlite::{Connection, params};
 
 use super::super::{Error, Result, Trouble};
+use super::open::Identity;
 use super::transaction::Transaction;
 
 /// The byte for turns: no instance has this number.
@@ -31,6 +32,7 @@ pub(super) struct Liveness {
     database: PathBuf,
     path: PathBuf,
     probe: File,
+    identity: Identity,
 }
 
 impl Liveness {
@@ -40,19 +42,13 @@ impl Liveness {
         path.push("-instances");
         let path = PathBuf::from(path);
         let probe = open_lock_file(&path)?;
-        Ok(Self { database: database.to_owned(), path, probe })
+        let identity = Identity::with(&path, &probe.metadata()?);
+        Ok(Self { database: database.to_owned(), path, probe, identity })
     }
 
     /// Whether the file of locks is still the one that others look at.
     pub(super) fn check(&self) -> Result<()> {
-        let of = |file: &std::fs::Metadata| (file.dev(), file.ino());
-        match (self.path.metadata(), self.probe.metadata()) {
-            (Ok(there), Ok(ours)) if of(&there) == of(&ours) => Ok(()),
-            _ => Err(Error::trouble(
-                Trouble::Io,
-                format!("{} was removed or replaced while it was open: restart redeliver", self.path.display()),
-            )),
-        }
+        self.identity.check()
     }
 
     /// Waits for a turn to do what one process at a time may do; the turn ends when it is dropped.

@@ -198,7 +198,12 @@ impl Identity {
     /// Of the file at `path`.
     pub(super) fn of(path: &Path) -> Result<Self> {
         let metadata = path.metadata().map_err(|error| cannot_open(path, error.to_string()))?;
-        Ok(Self { path: path.to_owned(), file: (metadata.dev(), metadata.ino()) })
+        Ok(Self::with(path, &metadata))
+    }
+
+    /// Of a file that was opened at `path`, by what it says of itself.
+    pub(super) fn with(path: &Path, metadata: &std::fs::Metadata) -> Self {
+        Self { path: path.to_owned(), file: (metadata.dev(), metadata.ino()) }
     }
 
     /// Whether the path still leads there. Where it does not, what is written now would be
