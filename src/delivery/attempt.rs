@@ -193,12 +193,12 @@ impl<'a> Attempt<'a> {
     }
 
     fn given_up(&self) -> Attempted {
-        Attempted::LocalError(self.untried(&self.request.recipients), Uncounted::GivenUp)
+        Attempted::LocalError(self.not_tried(&self.request.recipients), Uncounted::GivenUp)
     }
 
     /// What is on record of those whose connection did not come before the end of the run or of the
     /// process.
-    pub(super) fn untried(&self, recipients: &[Address]) -> Vec<Recorded> {
+    pub(super) fn not_tried(&self, recipients: &[Address]) -> Vec<Recorded> {
         let why = self.has_ended().unwrap_or(Broken::Stopped);
         let time = self.now();
         let note = match &why {

@@ -337,7 +337,7 @@ impl<'a> HopAttempt<'a> {
     async fn close(mut self) -> HopEnd {
         let cause = match self.attempt.has_ended() {
             Some(_) if !self.recipients.are_known() => {
-                return HopEnd::LocalError(self.attempt.untried(&self.recipients.all()), Uncounted::GivenUp);
+                return HopEnd::LocalError(self.attempt.not_tried(&self.recipients.all()), Uncounted::GivenUp);
             }
             Some(why) => why.to_string(),
             None => format!("no host of {} was tried", self.name),

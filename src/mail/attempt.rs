@@ -191,7 +191,7 @@ impl Recorded {
 
     /// An outcome whose process died in the attempt before anybody was to be contacted for
     /// this recipient.
-    pub fn untried(recipient: Address, time: DateTime<Utc>) -> Self {
+    pub fn died_before_contact(recipient: Address, time: DateTime<Utc>) -> Self {
         let cause = "redeliver died in this attempt; nobody had been contacted for this recipient".to_owned();
         Self::without_contact(recipient, Outcome::Deferred, Stage::Dns, cause, time)
     }

@@ -101,7 +101,7 @@ pub(super) fn after_death(mail: &mut Mail, plan: &[Planned], recorded: &[Recorde
     let added: Vec<_> = unknown
         .map(|recipient| match hops.get(&recipient.mailbox()) {
             Some(hop) => hop.in_doubt(recipient.clone(), now),
-            None => Recorded::untried(recipient.clone(), now),
+            None => Recorded::died_before_contact(recipient.clone(), now),
         })
         .collect();
     let state = state_of(recorded.iter().chain(&added));
